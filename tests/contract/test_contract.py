@@ -1,0 +1,124 @@
+"""Every installed probe keeps the contract; a probe of somebody else's package is treated like one of ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vizcnn
+from vizcnn import registry, testing
+from vizcnn.subject import Subject
+
+PLUGIN = Path(__file__).parent / "plugin"
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_contract(name: str, tmp_path: Path) -> None:
+    testing.check_probe(name, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the third party's package."""
+    folder = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(folder)]
+    subprocess.run([*pip, str(PLUGIN)], check=True, capture_output=True)
+    return folder
+
+
+def run(site: Path, *arguments: str, cwd: Path | None = None) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    answer = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=cwd)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def test_a_third_partys_probe_appears_on_the_command_line(site: Path, tmp_path: Path) -> None:
+    assert "weight-norms  How large are the weights of each layer?" in run(site, "-m", "vizcnn", "--help")
+    assert "--order INTEGER" in run(site, "-m", "vizcnn", "weight-norms", "--help")
+    assert "is the largest with" in run(site, "-m", "vizcnn", "weight-norms", "-m", "lecture", cwd=tmp_path)
+    assert (tmp_path / "weight-norms.png").exists()
+
+
+def test_a_third_partys_probe_passes_the_contract(site: Path, tmp_path: Path) -> None:
+    code = f"import pathlib, vizcnn.testing as t; t.check_probe('weight-norms', pathlib.Path({str(tmp_path)!r}))"
+    run(site, "-c", code)
+
+
+def test_the_third_partys_probe_is_about_as_short_as_promised() -> None:
+    code = [line for line in (PLUGIN / "weight_norms.py").read_text().splitlines() if line.strip()]
+    assert len(code) <= 35
+
+
+@dataclass(frozen=True)
+class Nothing(vizcnn.Result):
+    """A result that says and shows the least."""
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        return {"values": torch.rand(1).numpy()}
+
+    def summary(self) -> dict[str, Any]:
+        return {}
+
+    def describe(self) -> str:
+        return "nothing"
+
+
+class Careless(vizcnn.Probe[vizcnn.Result]):
+    """A probe that breaks the contract in the way that FAULT names."""
+
+    def compute(self, subject: Subject) -> vizcnn.Result:
+        network: Any = subject.model.network
+        FAULTS[FAULT](network, subject.inputs)
+        return Nothing(subject.provenance(self))
+
+
+FAULT = ""
+FAULTS: dict[str, Any] = {
+    "hooks": lambda network, _: network.conv.register_forward_hook(print),
+    "in-place flags": lambda network, _: setattr(network.relu, "inplace", False),
+    "attributes": lambda network, _: setattr(network.conv, "remembered", 1),
+    "weights": lambda network, _: network.fc.weight.data.add_(1),
+    "gradients": lambda network, _: network.fc.weight.grad.add_(1),
+    "numpy random state": lambda *_: np.random.rand(),
+    "gradient mode": lambda *_: torch.set_grad_enabled(False),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_contract_check_finds_what_a_careless_probe_leaves_behind(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "get", lambda _: Careless)
+    monkeypatch.setattr(registry, "summary", lambda _: "careless")
+    monkeypatch.setattr(f"{__name__}.FAULT", fault)
+    try:
+        with pytest.raises(AssertionError, match=f"after a normal run the network's {fault} differ from before"):
+            testing.check_probe("careless", tmp_path)
+    finally:
+        torch.set_grad_enabled(True)
+
+
+def test_what_the_framework_restores_itself() -> None:
+    """Modes, requires_grad and the random state are handed back even when a probe changes them."""
+
+    class Rough(vizcnn.Probe[vizcnn.Result]):
+        """Changes what it should not."""
+
+        def compute(self, subject: Subject) -> vizcnn.Result:
+            torch.manual_seed(5)
+            subject.model.network.train().requires_grad_(True)
+            return Nothing(subject.provenance(self))
+
+    model, image = testing.delicate_model(), torch.rand(1, 3, 16, 16)
+    before = testing.state_of(model)
+    Rough()(model, image)
+    assert testing.state_of(model) == before

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from vizcnn import errors
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
+    assert errors.did_you_mean("layer4.1.conv", ["layer4.1.conv2", "fc"]) == " Did you mean 'layer4.1.conv2'?"
+    assert errors.did_you_mean("TABY", ["tabby", "Tiger"]) == " Did you mean 'tabby'?"
+    assert errors.did_you_mean("qqqq", ["tabby"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (errors.ParameterError, ValueError),
+        (errors.TargetError, ValueError),
+        (errors.LayerNotFound, LookupError),
+        (errors.NonFiniteResult, RuntimeError),
+        (errors.WeightsError, OSError),
+        (errors.Interrupted, KeyboardInterrupt),
+    ],
+)
+def test_errors_can_be_caught_as_the_builtin_that_people_expect(error: type, builtin: type) -> None:
+    assert issubclass(error, builtin)
+
+
+def test_context_is_put_in_front_of_the_message() -> None:
+    error = errors.WeightsError("file is broken")
+    error.within("Occlusion on x")
+    assert str(error) == "Occlusion on x: file is broken"

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import small_cnn
+
+import vizcnn
+from vizcnn.capture import activations
+from vizcnn.errors import LayerNotFound, TargetError
+from vizcnn.targets import OUTPUT, Unit, is_probability, target
+
+
+def test_strings_numbers_and_functions_parse_to_the_same_objects() -> None:
+    assert target(281) == target("281")
+    assert target("fc:3").terms == ((1.0, Unit("fc", 3)),)
+    assert target("layer4.1.conv2:17@3,4").terms == ((1.0, Unit("layer4.1.conv2", 17, (3, 4))),)
+    assert target("p(tabby)").terms == ((1.0, Unit(OUTPUT, "tabby", probability=True)),)
+    assert target(target("tabby")) == target("tabby")
+
+
+def test_class_names_become_numbers_when_a_model_is_known(tiny: vizcnn.Model) -> None:
+    resolved = target("Military uniform").resolved(tiny)
+    assert resolved == target(tiny.class_index("military uniform")).resolved(tiny)
+    assert str(resolved) == "military uniform"
+    assert str(target("p(lemon)").resolved(tiny)) == "p(lemon)"
+
+
+def test_values() -> None:
+    logits, maps = torch.tensor([[1.0, 2.0, 4.0]]), torch.arange(12.0).view(1, 3, 2, 2)
+    known: dict[str, Any] = {OUTPUT: logits, "conv": maps}
+    assert target(2)(known).tolist() == [4]
+    assert target("conv:1")(known).tolist() == [5.5]
+    assert target("conv:1@1,0")(known).tolist() == [6]
+    assert target("p(2)")(known).item() == pytest.approx(logits.softmax(1)[0, 2].item())
+    assert target(lambda output: output.sum(1))(known).tolist() == [7]
+
+
+def test_targets_add_subtract_and_scale() -> None:
+    both = 0.5 * target(2) - target("conv:0") + -target(0)
+    known: dict[str, Any] = {OUTPUT: torch.tensor([[1.0, 0.0, 4.0]]), "conv": torch.full((1, 1, 2, 2), 10.0)}
+    assert both(known).tolist() == [2 - 10 - 1]
+    assert str(both) == "0.5 * 2 - conv:0 - 0"
+    assert both.layers == {OUTPUT, "conv"}
+
+
+def test_what_has_no_number_per_image_is_refused() -> None:
+    logits = torch.zeros(1, 3)
+    for spec, values, message in (
+        (7, logits, "the network's output has channels 0 to 2, got 7"),
+        ("1", torch.zeros(1, 3, 4), r"is \(1, 3, 4\), not \(N, C\) or \(N, C, H, W\)"),
+        ("1", {"out": logits}, "is dict, not .* Give a function of it as the target"),
+    ):
+        with pytest.raises(TargetError, match=message):
+            target(spec)({OUTPUT: values})
+    with pytest.raises(TargetError, match="layer 'fc' is .* and has no positions, got @0,0"):
+        target("fc:0@0,0")({"fc": logits})
+    with pytest.raises(TargetError, match="layer 'conv' is 4 x 5, got position 4,0"):
+        target("conv:0@4,0")({"conv": torch.zeros(1, 2, 4, 5)})
+    with pytest.raises(TargetError, match=r"must return one number per image, a tensor \(N,\), got \(1, 3\)"):
+        target(lambda output: output)({OUTPUT: logits})
+
+
+@pytest.mark.parametrize("what", [None, 2.5, True, -1, "-4"])
+def test_what_is_no_target_at_all(what: object) -> None:
+    with pytest.raises(TargetError):
+        target(what)
+
+
+def test_a_layer_that_does_not_exist(tiny: vizcnn.Model) -> None:
+    with pytest.raises(LayerNotFound, match="Did you mean 'layer1'"):
+        target("layr1:0").resolved(tiny)
+    with pytest.raises(TargetError, match=r"p\(...\) is for classes"):
+        target("p(layer1:0)")
+
+
+def test_probabilities_are_not_made_from_probabilities() -> None:
+    already = torch.tensor([[0.25, 0.75]])
+    assert is_probability(already)
+    assert not is_probability(torch.tensor([[0.5, 0.9]]))
+    assert target("p(1)")({OUTPUT: already}).item() == 0.75
+
+
+def test_captured_layers_are_not_overwritten_by_in_place_operations() -> None:
+    model = vizcnn.Model(small_cnn(), size=8)
+    images = torch.rand(2, 3, 8, 8)
+    with torch.inference_mode():
+        seen = activations(model, images, ["0", OUTPUT])
+        expected = next(model.network.children())(images)
+    assert seen["0"].min() < 0
+    torch.testing.assert_close(seen["0"], expected)
+    assert seen[OUTPUT].shape == (2, 5)
+
+
+def test_hooks_are_gone_after_a_capture_that_fails() -> None:
+    model = vizcnn.Model(small_cnn(), size=8)
+    with pytest.raises(RuntimeError):
+        activations(model, torch.rand(1, 3, 1, 1), ["0", "3"])
+    assert not any(m._forward_hooks for m in model.network.modules())

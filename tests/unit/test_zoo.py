@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vizcnn
+from vizcnn import zoo
+from vizcnn.zoo import train_mnist, train_tiny
+
+
+def test_the_bundled_networks_have_complete_cards() -> None:
+    assert zoo.names() == ["lecture", "simple", "tiny"]
+    readme = (zoo.FOLDER / "README.md").read_text()
+    for name in zoo.names():
+        card = zoo.card(name)
+        assert {"architecture", "input", "labels", "accuracy", "data", "licence", "reproduce"} <= set(card)
+        assert f"`{name}`" in readme
+        assert f"{card['accuracy']['top1']:.2f}%" in readme, "the card for people states another accuracy"
+
+
+def test_the_default_network_is_small_and_good() -> None:
+    card = zoo.card("tiny")
+    assert (zoo.FOLDER / "tiny.safetensors").stat().st_size <= 6_000_000
+    assert len(set(card["labels"])) == 202
+    assert card["accuracy"]["top1"] >= 52
+    assert card["accuracy"]["top5"] >= 77
+
+
+def test_every_unit_of_the_bundled_networks_can_be_hooked() -> None:
+    """Each ReLU is a module of its own, called once, and none works in place."""
+    for name in zoo.names():
+        model = vizcnn.load(name)
+        calls: list[str] = []
+        relus = {n: m for n, m in model.layers().items() if isinstance(m, torch.nn.ReLU)}
+        handles = [m.register_forward_hook(lambda *_, n=n, calls=calls: calls.append(n)) for n, m in relus.items()]
+        model(torch.rand(1, model.input.channels, *model.input.size))
+        for handle in handles:
+            handle.remove()
+        assert sorted(calls) == sorted(relus)
+        assert not any(relu.inplace for relu in relus.values())
+
+
+@pytest.mark.parametrize("name", ["lecture", "simple"])
+def test_the_stated_accuracy_on_digits_is_the_shipped_files(data: Path, name: str) -> None:
+    images, labels = train_mnist.read_digits(data / "mnist", "t10k")
+    stated = zoo.card(name)["accuracy"]["top1"]
+    assert stated >= 98.9
+    assert train_mnist.accuracy(vizcnn.load(name).network, images, labels) == pytest.approx(stated, abs=0.02)
+    assert train_mnist.accuracy(vizcnn.load(f"{name}@initial").network, images, labels) < 30
+
+
+def test_the_stated_accuracy_on_photographs_is_the_shipped_files(data: Path) -> None:
+    val = train_tiny.validation_split(train_tiny.read_archive(data / "tiny-imagenet-200.tar.xz"))
+    stated = zoo.card("tiny")["accuracy"]
+    top1, top5 = train_tiny.accuracy(vizcnn.load("tiny").network, val)
+    assert top1 == pytest.approx(stated["top1"], abs=0.05)
+    assert top5 == pytest.approx(stated["top5"], abs=0.05)
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """300 random digits in MNIST's own format."""
+    random = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        for kind, header, count in (("images-idx3", 16, 300 * 784), ("labels-idx1", 8, 300)):
+            values = random.integers(0, 10, count, dtype=np.uint8).tobytes()
+            (tmp_path / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(bytes(header) + values))
+    return tmp_path
+
+
+def test_digit_training_goes_on_where_it_stopped(digits: Path, tmp_path: Path) -> None:
+    images, labels = train_mnist.read_digits(digits, "train")
+    finished = []
+    for folder, stops in ((tmp_path / "a", 1), (tmp_path / "b", 2)):
+        folder.mkdir()
+        for _ in range(stops):
+            run = train_mnist.Run("simple", folder, 2)
+            for _ in range(2 // stops):
+                run.train_epoch(images, labels)
+        finished.append(run)
+    assert finished[0].epoch == finished[1].epoch == 2
+    for one, other in zip(finished[0].average.parameters(), finished[1].average.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two classes of ten training and two validation images, laid out like Tiny ImageNet."""
+    random = np.random.default_rng(0)
+
+    def add(name: str, content: bytes) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+    def picture(mode: str) -> bytes:
+        buffer = io.BytesIO()
+        shape = (64, 64, 3) if mode == "RGB" else (64, 64)
+        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(buffer, "JPEG")
+        return buffer.getvalue()
+
+    with tarfile.open(tmp_path / "small.tar.xz", "w:xz") as tar:
+        for wnid in ("n1", "n2"):
+            for i in range(10):
+                add(f"train/{wnid}/images/{wnid}_{i}.JPEG", picture("L" if i == 0 else "RGB"))
+        for i in range(4):
+            add(f"val/images/val_{i}.JPEG", picture("RGB"))
+        rows = [f"val_{i}.JPEG\tn{1 + i % 2}\t0\t0\t9\t9" for i in range(4)]
+        add("val/val_annotations.txt", "\n".join(rows).encode())
+        add("wnids.txt", b"n2\nn1")
+        add("words.txt", b"n1\ttabby, tabby cat\nn2\tlemon\n")
+    return tmp_path / "small.tar.xz"
+
+
+def test_photograph_training_goes_on_where_it_stopped(archive: Path, tmp_path: Path) -> None:
+    members = train_tiny.read_archive(archive)
+    train, val = train_tiny.training_split(members), train_tiny.validation_split(members)
+    assert train_tiny.class_names(members) == (["n2", "n1"], ["lemon", "tabby"])
+    assert train.images.shape == (20, 3, 64, 64)
+    assert val.labels.tolist() == [1, 0, 1, 0]
+    finished = []
+    recipe = train_tiny.Recipe(epochs=2, batch=10)
+    for folder, stops in ((tmp_path / "a", 1), (tmp_path / "b", 2)):
+        folder.mkdir()
+        for _ in range(stops):
+            run = train_tiny.Run(recipe, folder, 2)
+            for _ in range(2 // stops):
+                run.train_epoch(train)
+        finished.append(run)
+    for one, other in zip(finished[0].average.parameters(), finished[1].average.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    with pytest.raises(SystemExit, match="made with another recipe"):
+        train_tiny.Run(train_tiny.Recipe(epochs=3, batch=10), tmp_path / "a", 2)

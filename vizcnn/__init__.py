@@ -1,0 +1,77 @@
+"""vizcnn shows what a convolutional network has learned.
+
+    import vizcnn
+    model = vizcnn.load("tiny")
+    vizcnn.Occlusion()(model, "photo.jpg").save("photo.png")
+
+Names load on first use: importing vizcnn itself imports neither torch nor matplotlib.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vizcnn.errors import Interrupted as Interrupted
+    from vizcnn.errors import VizcnnError as VizcnnError
+    from vizcnn.images import Photo as Photo
+    from vizcnn.images import open_photo as open_photo
+    from vizcnn.loading import load as load
+    from vizcnn.model import InputContract as InputContract
+    from vizcnn.model import Model as Model
+    from vizcnn.probe import Probe as Probe
+    from vizcnn.probe import param as param
+    from vizcnn.probes.occlusion import Occlusion as Occlusion
+    from vizcnn.results import Heatmap as Heatmap
+    from vizcnn.results import Result as Result
+    from vizcnn.targets import Target as Target
+    from vizcnn.targets import target as target
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Heatmap": "vizcnn.results",
+    "InputContract": "vizcnn.model",
+    "Interrupted": "vizcnn.errors",
+    "Model": "vizcnn.model",
+    "Occlusion": "vizcnn.probes.occlusion",
+    "Photo": "vizcnn.images",
+    "Probe": "vizcnn.probe",
+    "Result": "vizcnn.results",
+    "Target": "vizcnn.targets",
+    "VizcnnError": "vizcnn.errors",
+    "load": "vizcnn.loading",
+    "open_photo": "vizcnn.images",
+    "param": "vizcnn.probe",
+    "target": "vizcnn.targets",
+}
+
+__all__ = [
+    "Heatmap",
+    "InputContract",
+    "Interrupted",
+    "Model",
+    "Occlusion",
+    "Photo",
+    "Probe",
+    "Result",
+    "Target",
+    "VizcnnError",
+    "load",
+    "open_photo",
+    "param",
+    "target",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        from vizcnn.errors import did_you_mean
+
+        raise AttributeError(f"module 'vizcnn' has no attribute {name!r}.{did_you_mean(name, _HOMES)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,5 @@
+"""`python -m vizcnn` is the same program as `vizcnn`."""
+
+from vizcnn.cli import main
+
+main(prog_name="vizcnn")

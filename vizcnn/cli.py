@@ -1,0 +1,139 @@
+"""The command line: one verb per probe, made from the probe's declared options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import click
+
+from vizcnn import __version__, registry
+from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
+from vizcnn.probe import Option, Probe, options
+
+if TYPE_CHECKING:
+    from vizcnn.model import Model
+
+
+class ProbeGroup(click.Group):
+    """Commands are the installed probes. Listing them imports none; a broken plugin is one line in the list."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return registry.names()
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        return command(name) if name in registry.names() else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Probes"):
+            formatter.write_dl([(name, registry.summary(name)) for name in registry.names()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in registry.names():
+            raise click.UsageError(
+                f"no probe named {args[0]!r}.{did_you_mean(args[0], registry.names())} See: vizcnn --help"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=ProbeGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vizcnn")
+def main() -> None:
+    """Show what a convolutional network has learned.
+
+    \b
+    vizcnn occlusion photo.jpg
+    vizcnn occlusion photo.jpg -m resnet18 -t tabby -o cat.png
+    """
+
+
+def command(name: str) -> click.Command:
+    """The command of one probe."""
+    try:
+        probe = registry.get(name)
+    except ProbeNotFound as error:
+        raise click.ClickException(str(error)) from error
+    declared = [_click_option(option) for option in options(probe)]
+    images = [click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE...")] if probe.needs_images else []
+    return click.Command(
+        name,
+        params=[*images, *declared, *_common(probe)],
+        help=_help(probe),
+        callback=_runner(name, probe),
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _help(probe: type[Probe[Any]]) -> str:
+    return (probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n")
+
+
+def _click_option(option: Option) -> click.Option:
+    flag = f"--{option.name.replace('_', '-')}"
+    shown = {"help": option.describe(), "show_default": option.default is not None, "default": option.default}
+    kinds = [kind for kind in _alternatives(option.type) if kind is not type(None)]
+    if kinds == [bool]:
+        return click.Option([f"{flag}/--no-{flag[2:]}", option.name], **shown)
+    if len(kinds) == 1 and get_origin(kinds[0]) is Literal:
+        return click.Option([flag, option.name], type=click.Choice(get_args(kinds[0])), **shown)
+    plain = kinds[0] if len(kinds) == 1 and kinds[0] in (int, float, str) and not option.param.parse else str
+    return click.Option([flag, option.name], type=plain, **shown)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
+    target = click.Option(
+        ["-t", "--target", "targets"],
+        multiple=True,
+        help="What to explain: a class (name or number), p(CLASS), LAYER:CHANNEL or LAYER:CHANNEL@Y,X. "
+        "May be repeated; default: the predicted class.",
+    )
+    return [
+        *([target] if probe.needs_images else []),
+        click.Option(["-m", "--model", "spec"], default="tiny", show_default=True, help=_MODEL_HELP),
+        click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
+        click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps."),
+        click.Option(["--seed"], type=int, default=0, show_default=True, help="Makes everything random repeatable."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout instead of sentences."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
+        click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+    ]
+
+
+_MODEL_HELP = (
+    "A bundled network, a torchvision name (resnet18, resnet18@TAG, resnet18@FILE.pth, resnet18@random), or "
+    "package.module:factory or ./file.py:factory that returns a vizcnn.Model."
+)
+_OUT_HELP = (
+    "The file to write: .png .jpg .pdf .svg .html draw, .npz .safetensors keep the numbers, .json the finding; "
+    "a folder for several images. Default: IMAGE-PROBE.png here."
+)
+
+
+def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
+    def run(
+        spec: str, out: Path | None, device: str, seed: int, as_json: bool, quiet: bool, debug: bool, **given: Any
+    ) -> None:
+        from vizcnn.session import Session
+
+        images, targets = given.pop("images", None), list(given.pop("targets", ()))
+        try:
+            made = probe(**given)
+        except ParameterError as error:
+            raise click.UsageError(str(error)) from error
+        session = Session(name, out, as_json=as_json, quiet=quiet, debug=debug)
+        session.run(lambda: _load(spec, device), images, partial(made, target=targets or None, seed=seed))
+
+    return run
+
+
+def _load(spec: str, device: str) -> Model:
+    from vizcnn.loading import load
+
+    return load(spec, device=device)

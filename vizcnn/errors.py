@@ -1,0 +1,81 @@
+"""The errors of vizcnn. Every message is the fact, the value got, the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vizcnn.results import Result
+
+
+class VizcnnError(Exception):
+    """Base of all errors that vizcnn raises on purpose."""
+
+    def within(self, context: str) -> None:
+        """Put what was being done in front of the message, on the error's way out."""
+        self.args = (f"{context}: {self}",)
+
+
+class ParameterError(VizcnnError, ValueError):
+    """An option is unknown, of the wrong type or out of range."""
+
+
+class ImageError(VizcnnError, ValueError):
+    """A file or array is not an image that can be shown to a network."""
+
+
+class ShapeError(VizcnnError, ValueError):
+    """A tensor does not have the shape that the network or the probe needs."""
+
+
+class TargetError(VizcnnError, ValueError):
+    """The thing to explain does not exist in this network or is not one number per image."""
+
+
+class LayerNotFound(VizcnnError, LookupError):  # noqa: N818 - a name that reads as a sentence, like FileNotFoundError's
+    """The network has no layer of this name."""
+
+
+class ProbeNotFound(VizcnnError, LookupError):  # noqa: N818
+    """No probe of this name is installed, or it is installed and cannot be loaded."""
+
+
+class ModelNotFound(VizcnnError, LookupError):  # noqa: N818
+    """The model's name, file or factory does not exist."""
+
+
+class NotDifferentiable(VizcnnError, RuntimeError):  # noqa: N818
+    """The target has no gradient with respect to what is asked."""
+
+
+class NonFiniteResult(VizcnnError, RuntimeError):  # noqa: N818
+    """The network gave NaN or infinity."""
+
+
+class DegenerateResult(VizcnnError, RuntimeError):  # noqa: N818
+    """The method ran but its answer would mislead: an all-zero map, a random network, outputs that mix images."""
+
+
+class WeightsError(VizcnnError, OSError):
+    """Weights cannot be read, do not fit the architecture or may not be trusted."""
+
+
+class OutputError(VizcnnError, OSError):
+    """A result cannot be written where it was asked for."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a probe; `result` holds what was computed until then, marked partial."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__("interrupted")
+        self.result = result
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the choice nearest to a mistyped name, or nothing."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""

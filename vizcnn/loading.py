@@ -1,0 +1,269 @@
+"""load(): from what a person types to a Model."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from pickle import UnpicklingError
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vizcnn import _torchvision, zoo
+from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, did_you_mean
+from vizcnn.model import Model
+
+CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+
+def load(spec: str, *, device: str | torch.device = "cpu") -> Model:
+    """A Model from its name.
+
+    spec:
+        `tiny`, `lecture`, `simple`         a bundled network (`simple@initial`: before its training)
+        `resnet18`, `resnet18@WEIGHTS_TAG`  a torchvision network with its weights; default weights without a tag
+        `resnet18@random`                   a torchvision network with random weights, always the same ones
+        `resnet18@weights.pth`              a torchvision architecture with a checkpoint (.safetensors, .pth)
+        `package.module:factory`            a function of no arguments that returns a vizcnn.Model
+        `./file.py:factory`                 the same, from a file
+        `...:factory@weights.pth`           a factory's network with a checkpoint loaded into it
+    device: where the network and its inputs live.
+
+    Pickled checkpoints are read as weights only, so that loading one runs no code from it.
+    Raises ModelNotFound and WeightsError.
+    """
+    name, _, tag = spec.partition("@")
+    if ":" in name:
+        model = _from_factory(name, tag)
+    elif name in zoo.names():
+        model = zoo.load(name, tag)
+    else:
+        model = _from_torchvision(name, tag)
+    try:
+        model.network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def _from_torchvision(name: str, tag: str) -> Model:
+    library = _torchvision.models()
+    builders = library.list_models(module=library)
+    if name not in builders:
+        raise ModelNotFound(_unknown(name, [*zoo.names(), *builders]))
+    tags = list(library.get_model_weights(name))
+    if tag == "random":
+        return _described(_random(library, name), name, tags[0], f"{name}@random")
+    if _is_file(tag):
+        return _from_checkpoint(library, name, tags[0], tag)
+    known = {weights.name: weights for weights in tags}
+    if tag and tag not in known:
+        raise WeightsError(
+            f"{name} has no weights tagged {tag!r}.{did_you_mean(tag, known)} There are: {', '.join(known)}, random, "
+            f"or a file ending in {', '.join(CHECKPOINTS)}"
+        )
+    weights = known[tag] if tag else library.get_model_weights(name).DEFAULT
+    _fetched(name, weights)
+    return _described(library.get_model(name, weights=weights, progress=False), name, weights, f"{name}@{weights.name}")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if Path(name).suffix in (*CHECKPOINTS, ".pt2"):
+        return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
+    return (
+        f"no model named {name!r}.{did_you_mean(name, known)} Bundled: {', '.join(zoo.names())}; or a torchvision name"
+    )
+
+
+def _is_file(tag: str) -> bool:
+    return Path(tag).suffix in CHECKPOINTS or "/" in tag or os.sep in tag
+
+
+def _fetched(name: str, weights: Any) -> None:
+    """Make sure that the weights are in torch's cache and hold nothing but weights."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = weights.url.rsplit("/", 1)[-1]
+    try:
+        weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+    except OSError as error:
+        raise WeightsError(
+            f"{name}: weights {weights.name} are not on this machine and cannot be downloaded ({error}). "
+            f"Expected the file {file} in {folder}. Put it there, or load any file as {name}@FILE, or use {name}@random"
+        ) from error
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise WeightsError(
+            f"{name}: {folder / file} cannot be read as weights: {_first_line(error)}. Delete it"
+        ) from error
+
+
+def _described(network: nn.Module, name: str, weights: Any, spec: str) -> Model:
+    """A torchvision network with the preprocessing and labels of its published weights."""
+    recipe, labels = weights.transforms(), weights.meta["categories"]
+    if not all(hasattr(recipe, key) for key in ("crop_size", "resize_size", "mean", "std")):
+        raise ModelNotFound(f"{name} is not an image classifier. Wrap it: vizcnn.Model(network, size=...)")
+    crop, resize = recipe.crop_size[0], recipe.resize_size[0]
+    return Model(
+        network,
+        size=crop,
+        mean=recipe.mean,
+        std=recipe.std,
+        resize=resize,
+        interpolation="bicubic" if recipe.interpolation.value == "bicubic" else "bilinear",
+        labels=labels,
+        name=spec,
+    )
+
+
+def _random(library: Any, name: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: nn.Module = library.get_model(name, weights=None, **_quirks(name))
+    return network
+
+
+def _quirks(name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """What torchvision's own weight loading passes to the two Inception networks."""
+    if name not in ("googlenet", "inception_v3"):
+        return {}
+    auxiliary = state is None or any(key.lower().startswith("aux") for key in state)
+    return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
+
+
+def _from_checkpoint(library: Any, name: str, weights: Any, file: str) -> Model:
+    state = read_weights(file)
+    spec = f"{name}@{Path(file).name}"
+    with torch.device("meta"):
+        last = list(library.get_model(name, weights=None, **_quirks(name, state)).state_dict())[-1]
+    classes = len(state[last]) if last in state else 1000  # the last entry is the bias of the output
+    network = library.get_model(name, weights=None, num_classes=classes, **_quirks(name, state))
+    _put(state, network, spec)
+    model = _described(network, name, weights, spec)
+    if model.labels is not None and classes != len(model.labels):
+        model.labels = None
+    return model
+
+
+def read_weights(file: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, by name. Raises WeightsError.
+
+    Wrappers (`state_dict`, `model`) and the prefix `module.` of parallel training are taken off.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise WeightsError(f"no weights file {path}")
+    try:
+        state = _read(path)
+    except UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is no plain weights file: reading it would need code that it names ({_first_line(error)}). "
+            "Save only the state_dict, best as .safetensors"
+        ) from error
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {_first_line(error)}") from error
+    return _unwrapped(state, path)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if _is_torchscript(path):
+        raise WeightsError(
+            "a TorchScript file cannot be probed: hooks on it raise or silently never fire. "
+            "Save the Python network's state_dict and name its architecture"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_torchscript(path: Path) -> bool:
+    from zipfile import ZipFile, is_zipfile
+
+    if not is_zipfile(path):
+        return False
+    with ZipFile(path) as archive:
+        return any(member.endswith("/constants.pkl") for member in archive.namelist())
+
+
+def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} holds no state_dict (tensors by name) but {type(state).__name__}")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def _put(state: Mapping[str, Tensor], network: nn.Module, spec: str) -> None:
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise WeightsError(f"{spec}: the weights do not fit the architecture. {lines[0][:200]}{more}") from error
+
+
+def _from_factory(name: str, tag: str) -> Model:
+    place, _, attribute = name.rpartition(":")
+    module = _file_module(Path(place)) if place.endswith(".py") else _module(place)
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        near = did_you_mean(attribute, [n for n in vars(module) if not n.startswith("_")])
+        raise ModelNotFound(f"{place} has no function {attribute!r}.{near}")
+    model = factory()
+    if not isinstance(model, Model):
+        raise ModelNotFound(
+            f"{name} returned {type(model).__name__}, not a vizcnn.Model: the input size and normalisation would be "
+            "guesses. Return vizcnn.Model(network, size=..., mean=..., std=...)"
+        )
+    if tag:
+        _put(read_weights(tag), model.network, name)
+    return model
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        with _importing_from(Path.cwd()):
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            raise ModelNotFound(
+                f"no module named {error.name!r}. For a file write ./{name.replace('.', '/')}.py:..."
+            ) from error
+        raise
+
+
+def _file_module(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ModelNotFound(f"no file {path}")
+    name = f"vizcnn_file_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # true of every .py file, and so is the next line
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _importing_from(path.resolve().parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Imports find the modules of this folder too, as they do for a script run there."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

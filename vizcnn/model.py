@@ -1,0 +1,245 @@
+"""Model: the network under study and everything needed to use it rightly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vizcnn.errors import LayerNotFound, ParameterError, ShapeError, TargetError, did_you_mean
+from vizcnn.images import Photo, grey
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputContract:
+    """How a photograph becomes an input of the network.
+
+    size: height and width of the input in px.
+    channels: 3 for RGB, 1 for grey.
+    mean, std: per channel, for values in [0, 1]; applied inside the model's forward.
+    fit: `crop` scales the photograph and cuts its centre; `stretch` shows all of it, distorted to `size`.
+    resize: with `crop`, the shorter side in px before the cut; None scales so that the input is just covered.
+    """
+
+    size: tuple[int, int]
+    channels: Literal[1, 3] = 3
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    fit: Literal["crop", "stretch"] = "crop"
+    resize: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or self.channels not in (1, 3) or self.fit not in ("crop", "stretch"):
+            raise ParameterError(
+                f"an input has a positive size, 1 or 3 channels and a fit of crop or stretch, got {self}"
+            )
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ParameterError(f"mean and std need {self.channels} values, got {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise ParameterError(f"std must be positive, got {self.std}")
+        if self.resize is not None and self.resize < max(self.size):
+            raise ParameterError(
+                f"resize must be at least the input's longer side {max(self.size)} px, got {self.resize}"
+            )
+
+    def scaled_size(self, photo: tuple[int, int]) -> tuple[int, int]:
+        """Height and width to which a photograph of height and width `photo` is resampled before the cut."""
+        if self.fit == "stretch":
+            return self.size
+        (h, w), (height, width) = photo, self.size
+        if self.resize is not None:  # as torchvision rounds
+            short, long = min(h, w), max(h, w)
+            other = int(self.resize * long / short)
+            return (self.resize, other) if h <= w else (other, self.resize)
+        scale = max(height / h, width / w)
+        return max(height, round(h * scale)), max(width, round(w * scale))
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, in px, top left inclusive, bottom right exclusive; fractions arise by scaling."""
+
+    top: float
+    left: float
+    bottom: float
+    right: float
+
+    def mapped(self, size: tuple[int, int], onto: Box) -> Box:
+        """This box of an image of height and width `size`, when that image covers the box `onto` of another."""
+        sy, sx = (onto.bottom - onto.top) / size[0], (onto.right - onto.left) / size[1]
+        return Box(
+            onto.top + self.top * sy,
+            onto.left + self.left * sx,
+            onto.top + self.bottom * sy,
+            onto.left + self.right * sx,
+        )
+
+
+class Model:
+    """A network with its input contract and the names of its classes.
+
+    Calling it with a tensor (N, C, H, W) in [0, 1] normalises and runs the network, so gradients arrive at real pixels.
+
+    network: any nn.Module that takes (N, C, H, W). It stays where it is and is never changed.
+    size: side of the input in px, or (height, width).
+    labels: one name per class, in the order of the output.
+    The other arguments are those of InputContract.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        size: int | tuple[int, int],
+        channels: Literal[1, 3] = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        fit: Literal["crop", "stretch"] = "crop",
+        resize: int | None = None,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+        labels: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        _refuse_what_cannot_be_probed(network)
+        self.network = network
+        self.name = name or type(network).__name__
+        self.labels = tuple(labels) if labels is not None else None
+        self.input = InputContract(
+            size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+            channels=channels,
+            mean=tuple(mean) if mean is not None else (0.0,) * channels,
+            std=tuple(std) if std is not None else (1.0,) * channels,
+            fit=fit,
+            resize=resize,
+            interpolation=interpolation,
+        )
+
+    def __repr__(self) -> str:
+        h, w = self.input.size
+        classes = f", {len(self.labels)} classes" if self.labels else ""
+        return f"Model({self.name!r}, input ({self.input.channels}, {h}, {w}){classes})"
+
+    @property
+    def device(self) -> torch.device:
+        return self._first().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._first().dtype
+
+    def _first(self) -> Tensor:
+        floats = (t for t in chain(self.network.parameters(), self.network.buffers()) if t.is_floating_point())
+        return next(floats, torch.empty(0))
+
+    def __call__(self, images: Tensor) -> Any:
+        """The network's raw output for images (N, C, H, W) in [0, 1]."""
+        return self.network(self.normalised(images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as the network was trained to see them."""
+        if images.dim() != 4 or images.shape[1] != self.input.channels:
+            raise ShapeError(f"{self.name} takes (N, {self.input.channels}, H, W), got {tuple(images.shape)}")
+        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.input.mean, self.input.std))
+        return (images - mean) / std  # (N, C, H, W)
+
+    def prepared(self, photo: Photo) -> tuple[Tensor, Box]:
+        """A photograph as input (C, H, W) in [0, 1], and the box of the photograph that this input shows."""
+        pixels = torch.from_numpy(self._in_channels(photo)).permute(2, 0, 1)[None]  # (1, C, h, w)
+        scaled = self.input.scaled_size(photo.size)
+        if scaled != photo.size:
+            pixels = F.interpolate(pixels, scaled, mode=self.input.interpolation, antialias=True).clamp(0, 1)
+        (height, width), (sh, sw) = self.input.size, scaled
+        top, left = round((sh - height) / 2), round((sw - width) / 2)
+        seen = Box(top, left, top + height, left + width).mapped(scaled, Box(0, 0, *photo.size))
+        cut = pixels[0, :, top : top + height, left : left + width]  # (C, H, W)
+        return cut.to(self.device, self.dtype), seen
+
+    def _in_channels(self, photo: Photo) -> np.ndarray[Any, np.dtype[np.float32]]:
+        if self.input.channels == 1:
+            return grey(photo.pixels)
+        return np.repeat(photo.pixels, 3, axis=2) if photo.pixels.shape[2] == 1 else photo.pixels
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Every module inside the network by its dotted name, in the order of registration."""
+        return {name: module for name, module in self.network.named_modules() if name}
+
+    def layer(self, name: str) -> nn.Module:
+        """The module of this dotted name. Raises LayerNotFound."""
+        layers = self.layers()
+        if name not in layers:
+            raise LayerNotFound(
+                f"no layer named {name!r} in {self.name}.{did_you_mean(name, layers)} See the names in Model.layers()"
+            )
+        return layers[name]
+
+    def class_index(self, label: str) -> int:
+        """Position of a class in the output, by its name (case does not matter). Raises TargetError."""
+        if self.labels is None:
+            raise TargetError(
+                f"{self.name} has no class names, got {label!r}. Give the class as a number, or Model(labels=...)"
+            )
+        lower = [known.lower() for known in self.labels]
+        if label.lower() not in lower:
+            raise TargetError(
+                f"no class or layer target named {label!r} in {self.name} ({len(lower)} classes)."
+                f"{did_you_mean(label, self.labels)}"
+            )
+        return lower.index(label.lower())
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, or its number where names are unknown."""
+        return self.labels[index] if self.labels and index < len(self.labels) else str(index)
+
+    def weights_sha256(self) -> str:
+        """Digest over all parameters and buffers with their names, shapes and types."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            if isinstance(value, Tensor):
+                plain = value.detach().cpu().contiguous()
+                digest.update(f"{name} {plain.dtype} {tuple(plain.shape)};".encode())
+                digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+        return digest.hexdigest()
+
+    def provenance(self) -> dict[str, Any]:
+        """What identifies this model in a saved result."""
+        return {"model": self.name, "weights_sha256": self.weights_sha256(), "input": asdict(self.input)}
+
+    @contextmanager
+    def borrowed(self) -> Iterator[nn.Module]:
+        """The network in eval mode with frozen parameters; afterwards it is exactly as before, whatever happened.
+
+        Flags are set directly: a network whose own `train()` does more than set a flag is not disturbed.
+        """
+        modes = [(module, module.training) for module in self.network.modules()]
+        parameters = [(p, p.requires_grad, p.grad) for p in self.network.parameters()]
+        try:
+            for module, _ in modes:
+                module.training = False
+            for parameter, _, _ in parameters:
+                parameter.requires_grad_(False)
+            yield self.network
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for parameter, wanted_grad, grad in parameters:
+                parameter.requires_grad_(wanted_grad)
+                parameter.grad = grad
+
+
+def _refuse_what_cannot_be_probed(network: nn.Module) -> None:
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ParameterError(
+            "TorchScript networks cannot be probed: hooks on them raise or silently never fire, so no picture could be "
+            "trusted. Use the original Python network and load its weights into it"
+        )
+    if not isinstance(network, nn.Module):
+        raise ParameterError(f"a network is an nn.Module, got {type(network).__name__}")

@@ -1,0 +1,1 @@
+"""The probes of vizcnn, one file each: the method and nothing else."""

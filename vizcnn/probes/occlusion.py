@@ -1,0 +1,203 @@
+"""Occlusion: cover parts of an image and see what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vizcnn import progress
+from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, ParameterError
+from vizcnn.images import colour
+from vizcnn.model import Box
+from vizcnn.probe import Probe, param
+from vizcnn.results import Heatmap, Mark, Provenance
+from vizcnn.subject import Subject
+from vizcnn.windows import FILLS, Windows, covering, mean_over_windows, occluded, pair, sliding
+
+_BATCH_PIXELS = 16 * 224 * 224  # beyond 16 images of 224 px a larger batch gains nothing on a CPU
+
+
+class Occlusion(Probe[Heatmap]):
+    """What happens to the answer when a part of the image is covered?
+
+    A window slides over the image; each position is covered and the network runs again. The map's value at a pixel is
+    the mean, over all windows that cover it, of clean score minus occluded score: positive (red) where covering hurts
+    the target, negative (blue) where it helps. Windows at the right and bottom edge are clipped to the image; every
+    pixel is covered. Equal to captum's Occlusion with the same windows, fill and target.
+
+    Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
+    Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult, and Interrupted on Ctrl-C.
+    """
+
+    paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+
+    window: int | tuple[int, int] | None = param(
+        None,
+        "Side of the covering square, or HEIGHTxWIDTH; by default a seventh of the input.",
+        min=1,
+        unit="px",
+        parse=pair,
+    )
+    stride: int | tuple[int, int] | None = param(
+        None,
+        "Distance between windows, or DOWNxACROSS; by default a quarter of the window.",
+        min=1,
+        unit="px",
+        parse=pair,
+    )
+    fill: str = param(
+        "mean",
+        "What covers: mean (of the image), model (the mean it was trained with), blur, or a colour such as #7f7f7f.",
+    )
+    batch: int | None = param(None, "Images per forward pass; by default chosen by their size.", min=1)
+
+    def check(self) -> None:
+        if self.fill in FILLS:
+            return
+        try:
+            colour(self.fill)
+        except ValueError as error:
+            raise ParameterError(
+                f"Occlusion: fill must be {', '.join(FILLS)} or a colour such as 'grey' or '#7f7f7f', got {self.fill!r}"
+            ) from error
+
+    def compute(self, subject: Subject) -> Heatmap:
+        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        window, stride = self._sizes(size)
+        windows = sliding(size, window, stride)
+        batch = self.batch or max(16, _BATCH_PIXELS // (size[0] * size[1]))
+        covers = [covering(self.fill, image, subject.model.input.mean, window) for image in subject.inputs]
+        found, partial = _swept(subject, covers, windows, batch)
+        subject = subject.first(len(found))
+        details = {"window": window, "stride": stride, "windows": len(windows), "fill": self.fill}
+        result = _heatmap(subject, windows, found, subject.provenance(self, **details), partial)
+        if partial:
+            raise Interrupted(result)
+        return result
+
+    def _sizes(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        window = _both(self.window or max(1, round(min(size) / 7)))
+        stride = _both(self.stride) if self.stride else (max(1, window[0] // 4), max(1, window[1] // 4))
+        return window, stride
+
+
+def _both(side: int | tuple[int, int]) -> tuple[int, int]:
+    return (side, side) if isinstance(side, int) else side
+
+
+def _swept(
+    subject: Subject, covers: list[Tensor], windows: Windows, batch: int
+) -> tuple[list[npt.NDArray[np.float64]], bool]:
+    """The targets' numbers under every window, (n, T) per image, and whether Ctrl-C ended the sweep.
+
+    Interrupted, the last image reached has NaN for the windows that did not come."""
+    found: list[npt.NDArray[np.float64]] = []
+    total = len(covers) * len(windows)
+    try:
+        with progress.bar(total, "occlusion", "window", shown=subject.progress) as bar:
+            for i, cover in enumerate(covers):
+                for start, numbers in _scored(subject, i, cover, windows, batch):
+                    if start == 0:
+                        found.append(np.full((len(windows), numbers.shape[1]), np.nan))
+                    found[i][start : start + len(numbers)] = numbers
+                    bar.update(len(numbers))
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        return found, True
+    return found, False
+
+
+@torch.inference_mode()
+def _scored(
+    subject: Subject, i: int, cover: Tensor, windows: Windows, batch: int
+) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+    """The targets' numbers (B, T) for one batch of windows after the other, each with its first window's place."""
+    start = 0
+    while start < len(windows):
+        chosen = windows[start : start + batch]
+        try:
+            numbers = subject.model_scores(occluded(subject.inputs[i], cover, chosen), i)  # (B, T)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error) or len(chosen) == 1:
+                raise
+            batch = len(chosen) // 2
+            continue
+        if not numbers.isfinite().all():
+            raise NonFiniteResult("the score of a covered image is NaN or infinite. Try another fill")
+        yield start, numbers.double().cpu().numpy()
+        start += len(chosen)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _heatmap(
+    subject: Subject, windows: Windows, found: list[npt.NDArray[np.float64]], provenance: Provenance, partial: bool
+) -> Heatmap:
+    size = (subject.inputs.shape[2], subject.inputs.shape[3])
+    quantity = subject.quantity()
+    maps, marks, findings = [], [], []
+    for i, numbers in enumerate(found):
+        came = ~np.isnan(numbers[:, 0])
+        drops = subject.scores[i] - numbers[came]  # (n, T)
+        _refuse_unmoved(subject, i, drops)
+        maps.append(mean_over_windows(windows[came], drops, size))
+        worst = [_worst(subject, i, windows[came], drops[:, t]) for t in range(drops.shape[1])]
+        marks.append(tuple(Mark(box, f"marked: -{drop:.2f}") if drop > 0 else None for box, drop in worst))
+        findings.append(tuple(_finding(subject, i, t, *one, quantity) for t, one in enumerate(worst)))
+    return Heatmap(
+        provenance=provenance,
+        values=np.stack(maps),  # (N, T, H, W)
+        scores=subject.scores.astype(np.float32),
+        meaning=f"{quantity} lost when covered",
+        photos=subject.photos,
+        seen=subject.seen,
+        predictions=subject.predictions(),
+        marks=tuple(marks),
+        findings=tuple(findings),
+        partial=partial,
+    )
+
+
+def _refuse_unmoved(subject: Subject, i: int, drops: npt.NDArray[np.float64]) -> None:
+    for t, unmoved in enumerate((drops == 0).all(0)):
+        if unmoved:
+            raise DegenerateResult(
+                f"no window changes the target {subject.targets[i][t]} of {subject.photos[i].name} at all "
+                f"(it stays {subject.scores[i, t]:g}): a dead unit, or one that does not see the input"
+            )
+
+
+def _worst(subject: Subject, i: int, windows: Windows, drops: npt.NDArray[np.float64]) -> tuple[Box, float]:
+    """The window whose covering costs most, in px of the photograph, and its cost."""
+    most = int(drops.argmax())
+    top, bottom, left, right = windows[most].tolist()
+    size = (subject.inputs.shape[2], subject.inputs.shape[3])
+    return Box(top, left, bottom, right).mapped(size, subject.seen[i]), float(drops[most])
+
+
+def _finding(subject: Subject, i: int, t: int, box: Box, drop: float, quantity: str) -> str:
+    """One sentence: what was predicted, where covering hurts most and by how much."""
+    said = subject.predictions(1)[i]
+    start = f"{said[0].label} {said[0].probability:.2f}; " if said else ""
+    target, score = subject.targets[i][t], float(subject.scores[i, t])
+    about = "" if said and str(target) == said[0].label else f" of {target}"
+    if drop <= 0:
+        return f"{start}covering no part lowers the {quantity}{about} ({score:.2f})"
+    where = f"{_region(box, subject.seen[i])} (x {box.left:.0f}-{box.right:.0f}, y {box.top:.0f}-{box.bottom:.0f})"
+    return f"{start}covering the {where} costs most: the {quantity}{about} falls by {drop:.2f}, from {score:.2f}"
+
+
+def _region(box: Box, seen: Box) -> str:
+    """Which ninth of what the network sees the box's centre lies in."""
+    down = (box.top + box.bottom - 2 * seen.top) / (2 * (seen.bottom - seen.top))
+    across = (box.left + box.right - 2 * seen.left) / (2 * (seen.right - seen.left))
+    row, column = ("upper", "middle", "lower")[int(down * 3)], ("left", "centre", "right")[int(across * 3)]
+    return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"

@@ -1,0 +1,197 @@
+"""Targets: what to explain, as one number per image computed from the network's output or a layer's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vizcnn.errors import TargetError
+from vizcnn.model import Model
+
+OUTPUT = ""
+"""The key of the network's own output among activations, whose other keys are layer names."""
+
+Activations = Mapping[str, Any]
+
+_LAYER_UNIT = re.compile(r"(?P<layer>[^:]+):(?P<channel>\d+)(@(?P<y>\d+),(?P<x>\d+))?")
+_PROBABILITY = re.compile(r"p\((?P<inner>.+)\)")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A class, or a channel of a layer, or one neuron of a channel.
+
+    layer: dotted name; OUTPUT for the network's output.
+    channel: index along dimension 1, or a class name until the model is known.
+    at: (y, x) of one neuron in a map; None takes the mean over all positions.
+    probability: softmax over the output first.
+    """
+
+    layer: str
+    channel: int | str
+    at: tuple[int, int] | None = None
+    probability: bool = False
+    label: str = ""
+
+    def __str__(self) -> str:
+        place = f"@{self.at[0]},{self.at[1]}" if self.at else ""
+        name = self.label or (f"{self.layer}:{self.channel}" if self.layer else str(self.channel)) + place
+        return f"p({name})" if self.probability else name
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    def resolved(self, model: Model) -> Unit:
+        if self.layer:
+            model.layer(self.layer)
+            return self
+        index = model.class_index(self.channel) if isinstance(self.channel, str) else self.channel
+        return replace(self, channel=index, label=model.class_name(index))
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = self._checked(activations[self.layer])  # (N, C) or (N, C, H, W)
+        if self.probability and not is_probability(values):
+            values = values.softmax(1)
+        one = values[:, int(self.channel)]  # (N,) or (N, H, W)
+        if self.at is not None:
+            return one[:, self.at[0], self.at[1]]  # (N,)
+        return one.flatten(1).mean(1) if one.dim() > 1 else one  # (N,)
+
+    def _checked(self, values: Any) -> Tensor:
+        where = f"layer {self.layer!r}" if self.layer else "the network's output"
+        if not isinstance(values, Tensor) or values.dim() not in (2, 4):
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise TargetError(f"{where} is {got}, not (N, C) or (N, C, H, W). Give a function of it as the target")
+        if not 0 <= int(self.channel) < values.shape[1]:
+            raise TargetError(f"{where} has channels 0 to {values.shape[1] - 1}, got {self.channel}")
+        if self.at is None:
+            return values
+        if values.dim() != 4:
+            raise TargetError(f"{where} is {tuple(values.shape)} and has no positions, got @{self.at[0]},{self.at[1]}")
+        if self.at[0] >= values.shape[2] or self.at[1] >= values.shape[3]:
+            raise TargetError(
+                f"{where} is {values.shape[2]} x {values.shape[3]}, got position {self.at[0]},{self.at[1]}"
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class OutputFunction:
+    """A person's own function from the network's raw output to (N,)."""
+
+    function: Callable[[Any], Tensor]
+    layers = frozenset({OUTPUT})
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__name__", "function")
+
+    def resolved(self, model: Model) -> OutputFunction:  # noqa: ARG002 - same shape as Unit's
+        return self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        value = self.function(activations[OUTPUT])
+        if not isinstance(value, Tensor) or value.dim() != 1:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise TargetError(f"target function {self} must return one number per image, a tensor (N,), got {got}")
+        return value
+
+
+@dataclass(frozen=True)
+class Target:
+    """A weighted sum of units. Targets add, subtract and scale: `target("cat") - 0.5 * target("dog")`."""
+
+    terms: tuple[tuple[float, Unit | OutputFunction], ...]
+
+    def __str__(self) -> str:
+        parts = [
+            (("- " if w < 0 else "+ ") + (f"{abs(w):g} * " if abs(w) != 1 else "") + str(u)) for w, u in self.terms
+        ]
+        return " ".join(parts).removeprefix("+ ")
+
+    def __add__(self, other: Target) -> Target:
+        return Target(self.terms + other.terms)
+
+    def __mul__(self, factor: float) -> Target:
+        return Target(tuple((weight * factor, unit) for weight, unit in self.terms))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Target:
+        return self * -1
+
+    def __sub__(self, other: Target) -> Target:
+        return self + -other
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The layers whose activations the target needs; OUTPUT stands for the network's output."""
+        return frozenset().union(*(unit.layers for _, unit in self.terms))
+
+    @property
+    def quantity(self) -> str:
+        """What the number is called on an axis."""
+        units = [unit for _, unit in self.terms]
+        if not all(isinstance(u, Unit) for u in units):
+            return "score"
+        if all(isinstance(u, Unit) and u.probability for u in units):
+            return "probability"
+        return "activation" if self.layers != {OUTPUT} else "logit"
+
+    def resolved(self, model: Model) -> Target:
+        """The same target with class names turned into indices and layer names checked.
+
+        Raises TargetError and LayerNotFound."""
+        return Target(tuple((weight, unit.resolved(model)) for weight, unit in self.terms))
+
+    def __call__(self, activations: Activations) -> Tensor:
+        """One number per image, (N,), from the activations of `layers`."""
+        total = sum(weight * unit(activations) for weight, unit in self.terms)
+        assert isinstance(total, Tensor)
+        return total
+
+
+def target(what: Any) -> Target:
+    """A target from a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the output.
+
+    `p(tabby)` asks for the probability; otherwise targets are logits.
+    Class names need no model here: they are looked up when the target meets one.
+    """
+    if isinstance(what, Target):
+        return what
+    if isinstance(what, bool) or not (isinstance(what, int | str) or callable(what)):
+        raise TargetError(f"a target is a class, 'layer:channel' or a function of the output, got {what!r}")
+    if isinstance(what, int):
+        return Target(((1.0, _class(what)),))
+    return Target(((1.0, _parsed(what.strip()) if isinstance(what, str) else OutputFunction(what)),))
+
+
+def _class(index: int) -> Unit:
+    if index < 0:
+        raise TargetError(f"a class index is 0 or more, got {index}")
+    return Unit(OUTPUT, index)
+
+
+def _parsed(text: str) -> Unit:
+    if match := _PROBABILITY.fullmatch(text):
+        inner = _parsed(match["inner"])
+        if inner.layer:
+            raise TargetError(f"p(...) is for classes, got the layer unit {text!r}")
+        return replace(inner, probability=True)
+    if match := _LAYER_UNIT.fullmatch(text):
+        at = (int(match["y"]), int(match["x"])) if match["y"] else None
+        return Unit(match["layer"], int(match["channel"]), at)
+    return _class(int(text)) if re.fullmatch(r"-?\d+", text) else Unit(OUTPUT, text)
+
+
+def is_probability(output: Tensor) -> bool:
+    """Whether an output (N, K) already went through a softmax."""
+    if output.dim() != 2 or output.shape[1] < 2:
+        return False
+    sums = output.detach().float().sum(1)
+    return bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

@@ -1,0 +1,178 @@
+"""check_probe(): the contract that every probe keeps, ours and everybody's. For use in a plugin's own tests:
+
+def test_contract(tmp_path):
+    vizcnn.testing.check_probe("my-probe", tmp_path)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vizcnn import registry
+from vizcnn.loading import load
+from vizcnn.model import Model
+from vizcnn.probe import Probe, options
+from vizcnn.results import Result
+
+State = dict[str, Any]
+
+
+class Delicate(nn.Module):
+    """A small network with everything that a careless probe would disturb: in-place ReLU, batch normalisation,
+    dropout, a frozen parameter, modes that differ from module to module."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.drop = nn.Dropout(0.5)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.fc = nn.Linear(16, 5)
+        self.fails = fails
+        self.runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        if self.fails and self.runs > 3:  # after the probe has begun its own work
+            raise RuntimeError("this network fails on purpose")
+        x = self.drop(self.relu(self.norm(self.conv(x))))  # (N, 4, H, W)
+        logits: Tensor = self.fc(self.pool(x).flatten(1))  # (N, 5)
+        return logits
+
+
+def delicate_model(*, fails: bool = False) -> Model:
+    """A Model of a Delicate network in a mixed state, always with the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Delicate(fails=fails)
+    network.train()
+    network.drop.eval()
+    network.conv.bias.requires_grad_(False)  # type: ignore[union-attr]
+    network.fc.weight.grad = torch.ones_like(network.fc.weight)
+    return Model(network, size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2), labels=list("abcde"), name="delicate")
+
+
+def state_of(model: Model) -> State:
+    """All that a probe must leave as it was."""
+    network = model.network
+    return {
+        "modes": [m.training for m in network.modules()],
+        "in-place flags": [getattr(m, "inplace", None) for m in network.modules()],
+        "hooks": [[len(getattr(m, kind)) for kind in _HOOKS] for m in network.modules()],
+        "attributes": [sorted(vars(m)) for m in network.modules()],
+        "requires_grad": [p.requires_grad for p in network.parameters()],
+        "gradients": [None if p.grad is None else (id(p.grad), p.grad.tolist()) for p in network.parameters()],
+        "parameter objects": [id(p) for p in network.parameters()],
+        "weights": model.weights_sha256(),
+        "random state": torch.get_rng_state().tolist(),
+        "numpy random state": str(np.random.get_state()),
+        "gradient mode": torch.is_grad_enabled(),
+    }
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def check_probe(name: str, folder: Path) -> None:
+    """Check that the registered probe of this name keeps the contract; AssertionError says what it broke.
+
+    No trace on the network after a normal run, a bad target and a network that raises; inputs unchanged; options
+    frozen; same seed, same numbers; results save and describe themselves; the command line gives the same arrays.
+    folder: an empty folder to write into.
+    """
+    probe = registry.get(name)
+    assert registry.summary(name).strip(), f"{name} has no summary: write a docstring"
+    _check_options(probe)
+    _check_no_trace(probe)
+    _check_repeatable(probe)
+    _check_result(_run(probe, delicate_model()), folder)
+    _check_command_line(name, probe, folder)
+
+
+def _run(probe: type[Probe[Result]], model: Model, **arguments: Any) -> Result:
+    if probe.needs_images:
+        arguments.setdefault("images", _images())
+    return probe()(model, progress=False, **arguments)
+
+
+def _images() -> Tensor:
+    return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def _check_options(probe: type[Probe[Any]]) -> None:
+    made = probe()
+    for option in options(probe):
+        try:
+            setattr(made, option.name, None)
+        except FrozenInstanceError:
+            continue
+        raise AssertionError(f"{probe.__name__}.{option.name} can be changed: options are frozen")
+
+
+def _check_no_trace(probe: type[Probe[Any]]) -> None:
+    _leaves_no_trace("a normal run", delicate_model(), lambda model: _run(probe, model))
+    if probe.needs_images:
+        images = _images()
+        kept = images.clone()
+        _leaves_no_trace("a run", delicate_model(), lambda model: _run(probe, model, images=images))
+        assert torch.equal(images, kept), "the input tensor was changed"
+        bad = "a bad target", delicate_model(), lambda model: _run(probe, model, target="no such class")
+        assert _leaves_no_trace(*bad), "a target that does not exist was accepted"
+        _leaves_no_trace("a network that raises", delicate_model(fails=True), lambda model: _run(probe, model))
+
+
+def _leaves_no_trace(what: str, model: Model, action: Callable[[Model], Any]) -> Exception | None:
+    """Run the action; returns the error that it ended in."""
+    before, caught = state_of(model), None
+    try:
+        action(model)
+    except Exception as error:
+        caught = error
+    after = state_of(model)
+    for key in before:
+        assert before[key] == after[key], f"after {what} the network's {key} differ from before"
+    if what in ("a normal run", "a run") and caught:
+        raise caught
+    return caught
+
+
+def _check_repeatable(probe: type[Probe[Any]]) -> None:
+    first, second = (_run(probe, delicate_model(), seed=3).arrays() for _ in range(2))
+    _same_arrays(first, second, "the same seed gave other numbers")
+
+
+def _same_arrays(a: dict[str, Any], b: dict[str, Any], otherwise: str) -> None:
+    assert a.keys() == b.keys(), f"{otherwise}: {sorted(a)} against {sorted(b)}"
+    for key in a:
+        np.testing.assert_allclose(a[key], b[key], rtol=1e-4, atol=1e-6, err_msg=f"{otherwise} in {key!r}")
+
+
+def _check_result(result: Result, folder: Path) -> None:
+    assert result.describe().strip(), "the result does not describe itself"
+    assert result.provenance.weights_sha256, "the result does not say which weights it is about"
+    for kind in (".png", ".npz", ".safetensors", ".json", ".html"):
+        assert result.save(folder / f"result{kind}").stat().st_size > 0
+    with np.load(folder / "result.npz") as saved:
+        _same_arrays(result.arrays(), {k: saved[k] for k in saved if k != "manifest"}, "the saved numbers differ")
+
+
+def _check_command_line(name: str, probe: type[Probe[Any]], folder: Path) -> None:
+    from click.testing import CliRunner
+
+    from vizcnn.cli import main
+
+    out, image = folder / "cli.npz", "sample:grace_hopper"
+    arguments = [name, *([image] if probe.needs_images else []), "-m", "tiny", "-q", "-o", str(out)]
+    answer = CliRunner().invoke(main, arguments)
+    assert answer.exit_code == 0, f"vizcnn {' '.join(arguments)} failed: {answer.output}"
+    python = probe()(load("tiny"), *([image] if probe.needs_images else []), progress=False)
+    with np.load(out) as saved:
+        _same_arrays(python.arrays(), {k: saved[k] for k in saved if k != "manifest"}, "command line and Python differ")

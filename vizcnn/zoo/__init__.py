@@ -1,0 +1,51 @@
+"""The bundled networks: trained by us, shipped with their labels, read without a network connection.
+
+Each is NAME.safetensors (and NAME.initial.safetensors, the same network before its training, where shipped) beside
+NAME.json with its architecture, input contract, labels and measured accuracy. The cards are in README.md here.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vizcnn.errors import WeightsError, did_you_mean
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The bundled networks, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+@cache
+def card(name: str) -> dict[str, Any]:
+    """A bundled network's facts: architecture, input, labels, accuracy, data, licence, reproduce."""
+    facts: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return facts
+
+
+def load(name: str, tag: str = "") -> Any:
+    """The bundled Model of this name; the tag `initial` gives it as it was before its training."""
+    from safetensors.torch import load_file
+
+    from vizcnn.model import Model
+    from vizcnn.zoo import networks
+
+    facts, file = card(name), _file(name, tag)
+    network = getattr(networks, facts["architecture"])()
+    network.load_state_dict(load_file(file))
+    contract = {**facts["input"], "size": tuple(facts["input"]["size"])}
+    return Model(network, labels=facts["labels"], name=f"{name}@{tag}" if tag else name, **contract)
+
+
+def _file(name: str, tag: str) -> Path:
+    tags = {"": FOLDER / f"{name}.safetensors"}
+    tags |= {path.suffixes[0][1:]: path for path in FOLDER.glob(f"{name}.*.safetensors")}
+    if tag not in tags:
+        others = ", ".join(sorted(filter(None, tags))) or "none"
+        raise WeightsError(f"{name} has no weights tagged {tag!r}.{did_you_mean(tag, tags)} Other tags: {others}")
+    return tags[tag]

@@ -1,0 +1,47 @@
+"""What the training scripts share: checkpoints that survive a kill, and the file that ships."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from vizcnn.output import atomic
+
+
+def save_checkpoint(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any], epoch: int) -> None:
+    """Keep everything that the rest of a training run depends on."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    with atomic(file) as fresh:
+        torch.save({**state, "epoch": epoch, "recipe": dict(recipe)}, fresh)
+
+
+def resumed(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any]) -> int:
+    """Put a checkpoint, if there is one, into the parts; returns the number of finished epochs."""
+    if not file.exists():
+        return 0
+    saved = torch.load(file, weights_only=True)
+    if saved["recipe"] != dict(recipe):
+        raise SystemExit(f"{file} was made with another recipe: {saved['recipe']}. Use another --out folder.")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    epoch: int = saved["epoch"]
+    return epoch
+
+
+def write_card(file: Path, facts: Mapping[str, Any]) -> None:
+    """Write what a bundled network is and how well it does, as vizcnn.zoo reads it."""
+    with atomic(file) as fresh:
+        fresh.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def ship(network: nn.Module, file: Path) -> None:
+    """Write a network's weights in half precision."""
+    half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
+    with atomic(file) as fresh:
+        save_file({name: value.contiguous() for name, value in half.items()}, fresh)

@@ -1,0 +1,127 @@
+"""Train the bundled networks `lecture` and `simple` on the MNIST digits, from the official files to the shipped ones.
+
+    python -m vizcnn.zoo.train_mnist lecture path/to/mnist --out runs/lecture
+
+Writes the weights as trained and as initialised, and the card. Stopped at any moment, the same command goes on from
+the last finished epoch. Recipe: Adam with a cosine learning rate, digits shifted by up to two pixels, averaged weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vizcnn.zoo import networks
+from vizcnn.zoo.shipping import resumed, save_checkpoint, ship, write_card
+
+MEAN, STD = 0.1307, 0.3081
+ARCHITECTURES: dict[str, type[nn.Module]] = {"lecture": networks.Lecture, "simple": networks.Simple}
+BATCH, PEAK_LR, AVERAGE, SHIFT = 128, 2e-3, 0.998, 2
+
+
+def read_digits(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, 28, 28) in [0, 1] and labels (N,) of `train` or `t10k`."""
+    pixels = gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((folder / f"{part}-labels-idx1-ubyte.gz").read_bytes())
+    images = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    return torch.from_numpy(images.astype(np.float32) / 255), torch.from_numpy(
+        np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
+    )
+
+
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Top-1 accuracy in percent."""
+    network.eval()
+    with torch.inference_mode():
+        found = torch.cat([network((batch - MEAN) / STD).argmax(1) for batch in images.split(1000)])
+    return 100 * (found == labels).float().mean().item()
+
+
+def shifted(images: Tensor, random: torch.Generator) -> Tensor:
+    """Each digit moved by up to SHIFT px in both directions; what leaves the image is lost."""
+    n, _, side, _ = images.shape
+    padded = F.pad(images, [SHIFT] * 4)[:, 0]  # (N, side + 2 SHIFT, side + 2 SHIFT)
+    offsets = torch.randint(0, 2 * SHIFT + 1, (2, n, 1), generator=random)
+    rows, columns = offsets + torch.arange(side)  # (N, side) each
+    return padded[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]  # (N, 1, side, side)
+
+
+class Run:
+    """A training run; `initial` is the network before its first step."""
+
+    def __init__(self, name: str, folder: Path, epochs: int) -> None:
+        torch.manual_seed(0)
+        self.epochs, self.checkpoint = epochs, folder / "checkpoint.pth"
+        self.network = ARCHITECTURES[name]()
+        self.initial, self.average = ARCHITECTURES[name](), ARCHITECTURES[name]()
+        self.initial.load_state_dict(self.network.state_dict())
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimiser = torch.optim.Adam(self.network.parameters(), weight_decay=1e-5)
+        self.recipe = {"network": name, "epochs": epochs}
+        self.parts = {"network": self.network, "average": self.average, "optimiser": self.optimiser}
+        self.epoch = resumed(self.checkpoint, self.parts, self.recipe)
+
+    def train_epoch(self, images: Tensor, labels: Tensor) -> None:
+        random = torch.Generator().manual_seed(self.epoch)
+        chosen = torch.randperm(len(labels), generator=random).split(BATCH)
+        self.network.train()
+        for step, batch in enumerate(chosen):
+            done = (self.epoch + step / len(chosen)) / self.epochs
+            self.optimiser.param_groups[0]["lr"] = PEAK_LR * min(1.0, done * 20) * 0.5 * (1 + math.cos(math.pi * done))
+            outputs = self.network((shifted(images[batch], random) - MEAN) / STD)
+            self.optimiser.zero_grad()
+            F.cross_entropy(outputs, labels[batch], label_smoothing=0.05).backward()
+            self.optimiser.step()
+            self._average()
+        self.epoch += 1
+        save_checkpoint(self.checkpoint, self.parts, self.recipe, self.epoch)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        for kept, fresh in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            kept.lerp_(fresh, 1 - AVERAGE)
+
+
+def facts(name: str, top1: float) -> dict[str, Any]:
+    """What vizcnn.zoo reads beside the weights."""
+    return {
+        "architecture": ARCHITECTURES[name].__name__,
+        "input": {"size": [28, 28], "channels": 1, "mean": [MEAN], "std": [STD], "resize": None},
+        "labels": [str(digit) for digit in range(10)],
+        "accuracy": {"data": "the 10,000 MNIST test digits", "top1": round(top1, 2)},
+        "data": "MNIST (LeCun, Cortes, Burges), 60,000 training digits",
+        "licence": "MIT, like vizcnn; the digits are CC BY-SA 3.0",
+        "reproduce": f"python -m vizcnn.zoo.train_mnist {name} path/to/mnist --out runs/{name}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=sorted(ARCHITECTURES))
+    parser.add_argument("folder", type=Path, help="folder of the four official idx files, gzipped")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the shipped files")
+    parser.add_argument("--epochs", type=int, default=15)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    train, test = read_digits(options.folder, "train"), read_digits(options.folder, "t10k")
+    run = Run(options.network, options.out, options.epochs)
+    while run.epoch < run.epochs:
+        run.train_epoch(*train)
+        print(f"epoch {run.epoch:3d}  top-1 {accuracy(run.average, *test):.2f}", flush=True)
+    ship(run.average, options.out / f"{options.network}.safetensors")
+    ship(run.initial, options.out / f"{options.network}.initial.safetensors")
+    write_card(
+        options.out / f"{options.network}.json", facts(options.network, accuracy(run.average.half().float(), *test))
+    )
+
+
+if __name__ == "__main__":
+    main()
