@@ -144,7 +144,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, t
 
 def test_torchscript_files_are_refused_with_the_reason(tmp_path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "a.pt")
     with pytest.raises(
         WeightsError, match="TorchScript file cannot be probed: hooks on it raise or silently never fire"

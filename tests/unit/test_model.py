@@ -143,7 +143,7 @@ def test_the_weights_digest_changes_with_any_weight() -> None:
 
 def test_torchscript_is_refused_with_the_reason() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")
         scripted = torch.jit.script(nn.Linear(2, 2))
     with pytest.raises(ParameterError, match="hooks on them raise or silently never fire"):
         vizcnn.Model(scripted, size=2)

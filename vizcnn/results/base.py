@@ -1,0 +1,138 @@
+"""What every result is: numbers with their provenance, that can draw, save and describe themselves."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcnn.errors import ParameterError
+from vizcnn.output import atomic, refuse_unwritable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg")
+FORMATS = (*PICTURES, ".html", ".json", ".npz", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from; enough to make it again."""
+
+    version: str
+    torch: str
+    probe: str
+    options: Mapping[str, Any]
+    details: Mapping[str, Any]
+    model: str
+    weights_sha256: str
+    input: Mapping[str, Any]
+    device: str
+    images: tuple[tuple[str, str], ...]
+    targets: tuple[tuple[str, ...], ...]
+    seed: int
+    paper: str
+
+    def line(self) -> str:
+        """The one line under a picture."""
+        details = " ".join(f"{key}={_short(value)}" for key, value in self.details.items())
+        return f"vizcnn {self.version}  {self.probe}  {self.model} {self.weights_sha256[:8]}  {details}"
+
+
+def _short(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Base of all results. Subclasses give `arrays()`, `summary()`, `describe()` and `figure()`."""
+
+    provenance: Provenance
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The raw numbers, by name."""
+        raise NotImplementedError
+
+    def summary(self) -> dict[str, Any]:
+        """What was found, as plain values for JSON."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """What was found, in words: a line per finding."""
+        raise NotImplementedError
+
+    def figure(self) -> Figure:
+        """The whole picture, as a new matplotlib Figure."""
+        raise NotImplementedError
+
+    def manifest(self) -> dict[str, Any]:
+        """Provenance and summary as one JSON object."""
+        plain: dict[str, Any] = json.loads(json.dumps({"provenance": asdict(self.provenance), **self.summary()}))
+        return plain
+
+    def save(self, path: str | Path) -> Path:
+        """Write the result; the ending says how. The file is complete or untouched.
+
+        .png .jpg .pdf .svg .html   the picture (the page also states the provenance)
+        .npz .safetensors           the raw numbers with the manifest
+        .json                       the manifest
+
+        Raises OutputError, and ParameterError for another ending.
+        """
+        path = Path(path)
+        kind = checked_format(path)
+        with atomic(path) as fresh:
+            self._write(fresh, kind)
+        return path
+
+    def _write(self, file: Path, kind: str) -> None:
+        if kind in PICTURES:
+            self.figure().savefig(file, dpi=150)
+        elif kind == ".html":
+            file.write_text(self._page(), encoding="utf-8")
+        elif kind == ".json":
+            file.write_text(json.dumps(self.manifest(), indent=2) + "\n", encoding="utf-8")
+        elif kind == ".npz":
+            np.savez_compressed(file, manifest=np.array(json.dumps(self.manifest())), **self.arrays())  # type: ignore[arg-type]
+        else:
+            from safetensors.numpy import save_file
+
+            contiguous = {name: np.ascontiguousarray(a) for name, a in self.arrays().items()}
+            save_file(contiguous, file, {"manifest": json.dumps(self.manifest())})
+
+    def _png(self) -> bytes:
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, dpi=110, format="png")
+        return buffer.getvalue()
+
+    def _page(self) -> str:
+        picture = base64.b64encode(self._png()).decode()
+        title = html.escape(self.provenance.line())
+        finding, record = html.escape(self.describe()), html.escape(json.dumps(self.manifest(), indent=2))
+        return (
+            f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
+            f'<img alt="{finding}" style="max-width:100%" src="data:image/png;base64,{picture}">\n'
+            f'<p style="white-space:pre-line">{finding}</p>\n'
+            f"<details><summary>Provenance</summary><pre>{record}</pre></details></html>\n"
+        )
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": self.describe()}
+
+
+def checked_format(path: Path) -> str:
+    """The ending of a file that results can be written to. Raises ParameterError and OutputError."""
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise ParameterError(f"cannot save as {path.name!r}: the ending must be one of {', '.join(FORMATS)}")
+    refuse_unwritable(path)
+    return kind

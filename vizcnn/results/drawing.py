@@ -1,0 +1,59 @@
+"""What the pictures of several results share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcnn.images import Photo
+from vizcnn.model import Box
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure that pyplot knows nothing of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def shown(photo: Photo) -> npt.NDArray[np.float32]:
+    return photo.pixels[:, :, 0] if photo.pixels.shape[2] == 1 else photo.pixels
+
+
+def no_ticks(ax: Axes) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def dim_unseen(ax: Axes, photo: Photo, box: Box) -> None:
+    """Whiten the parts of a photograph that the crop keeps from the network."""
+    from matplotlib.patches import Rectangle
+
+    height, width = photo.size
+    for top, left, bottom, right in (
+        (0, 0, box.top, width),
+        (box.bottom, 0, height, width),
+        (box.top, 0, box.bottom, box.left),
+        (box.top, box.right, box.bottom, width),
+    ):
+        if bottom > top and right > left:
+            ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, color="white", alpha=0.7, lw=0))
+    ax.set_xlim(-0.5, width - 0.5)
+    ax.set_ylim(height - 0.5, -0.5)
+
+
+def outline(ax: Axes, box: Box) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner, size = (box.left - 0.5, box.top - 0.5), (box.right - box.left, box.bottom - box.top)
+    ax.add_patch(Rectangle(corner, *size, fill=False, lw=3, color="white"))
+    ax.add_patch(Rectangle(corner, *size, fill=False, lw=1.5, color="black"))
