@@ -22,23 +22,39 @@ if TYPE_CHECKING:
     from vizcnn.model import Model as Model
     from vizcnn.probe import Probe as Probe
     from vizcnn.probe import param as param
+    from vizcnn.probes.cam import Cam as Cam
+    from vizcnn.probes.deconvnet import Deconvnet as Deconvnet
+    from vizcnn.probes.feature_maps import FeatureMaps as FeatureMaps
+    from vizcnn.probes.filters import Filters as Filters
+    from vizcnn.probes.layers import Layers as Layers
     from vizcnn.probes.occlusion import Occlusion as Occlusion
+    from vizcnn.probes.saliency import Saliency as Saliency
     from vizcnn.results import Heatmap as Heatmap
+    from vizcnn.results import ImageGrid as ImageGrid
     from vizcnn.results import Result as Result
+    from vizcnn.results import Table as Table
     from vizcnn.targets import Target as Target
     from vizcnn.targets import target as target
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Cam": "vizcnn.probes.cam",
+    "Deconvnet": "vizcnn.probes.deconvnet",
+    "FeatureMaps": "vizcnn.probes.feature_maps",
+    "Filters": "vizcnn.probes.filters",
     "Heatmap": "vizcnn.results",
+    "ImageGrid": "vizcnn.results",
     "InputContract": "vizcnn.model",
     "Interrupted": "vizcnn.errors",
+    "Layers": "vizcnn.probes.layers",
     "Model": "vizcnn.model",
     "Occlusion": "vizcnn.probes.occlusion",
     "Photo": "vizcnn.images",
     "Probe": "vizcnn.probe",
     "Result": "vizcnn.results",
+    "Saliency": "vizcnn.probes.saliency",
+    "Table": "vizcnn.results",
     "Target": "vizcnn.targets",
     "VizcnnError": "vizcnn.errors",
     "load": "vizcnn.loading",
@@ -48,14 +64,22 @@ _HOMES = {
 }
 
 __all__ = [
+    "Cam",
+    "Deconvnet",
+    "FeatureMaps",
+    "Filters",
     "Heatmap",
+    "ImageGrid",
     "InputContract",
     "Interrupted",
+    "Layers",
     "Model",
     "Occlusion",
     "Photo",
     "Probe",
     "Result",
+    "Saliency",
+    "Table",
     "Target",
     "VizcnnError",
     "load",

@@ -45,3 +45,26 @@ def activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str
     if missing := [name for name in wanted if name not in seen]:
         raise TargetError(f"layer {missing[0]!r} of {model.name} did not run for this input, so it has no activation")
     return {**seen, OUTPUT: output}
+
+
+@contextmanager
+def tapped(model: Model, layer: str) -> Iterator[dict[str, Tensor]]:
+    """While the context is open, the dictionary holds the layer's output as a leaf that the rest of the network's
+    result can be differentiated by.
+
+    The rest goes on with a copy, so an in-place operation behind the layer cannot change the leaf. A module that the
+    network calls several times is tapped at its last call.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def tap(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise TargetError(f"layer {layer!r} gives {type(output).__name__}, not a tensor. Choose a layer inside it")
+        seen[layer] = output.detach().requires_grad_()
+        return seen[layer].clone()
+
+    handle = model.layer(layer).register_forward_hook(tap)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from vizcnn.model import Model
 
 
+INTERRUPTED = 130
+
+
 class ProbeGroup(click.Group):
     """Commands are the installed probes. Listing them imports none; a broken plugin is one line in the list."""
 
@@ -30,6 +33,12 @@ class ProbeGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Probes"):
             formatter.write_dl([(name, registry.summary(name)) for name in registry.names()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click's own answer would be exit status 1
+            ctx.exit(INTERRUPTED)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in registry.names():
@@ -95,11 +104,17 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
         "May be repeated; default: the predicted class.",
     )
     return [
-        *([target] if probe.needs_images else []),
+        *([target] if probe.needs_images and probe.needs_target else []),
         click.Option(["-m", "--model", "spec"], default="tiny", show_default=True, help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
         click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps."),
-        click.Option(["--seed"], type=int, default=0, show_default=True, help="Makes everything random repeatable."),
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            show_default=True,
+            help="Makes everything random repeatable.",
+        ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout instead of sentences."),
         click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
         click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
@@ -112,7 +127,7 @@ _MODEL_HELP = (
 )
 _OUT_HELP = (
     "The file to write: .png .jpg .pdf .svg .html draw, .npz .safetensors keep the numbers, .json the finding; "
-    "a folder for several images. Default: IMAGE-PROBE.png here."
+    "without an ending, a folder. Default: IMAGE-PROBE.png here."
 )
 
 
@@ -127,13 +142,14 @@ def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
             made = probe(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
-        session = Session(name, out, as_json=as_json, quiet=quiet, debug=debug)
-        session.run(lambda: _load(spec, device), images, partial(made, target=targets or None, seed=seed))
+        session = Session(name, out, spec.rpartition("@")[2], as_json=as_json, quiet=quiet, debug=debug)
+        compute = partial(made, target=targets or None, seed=seed)
+        session.run(lambda: _load(spec, device, probe.needs_weights), images, compute)
 
     return run
 
 
-def _load(spec: str, device: str) -> Model:
+def _load(spec: str, device: str, weights: bool) -> Model:
     from vizcnn.loading import load
 
-    return load(spec, device=device)
+    return load(spec, device=device, weights=weights)

@@ -66,6 +66,10 @@ class OutputError(VizcnnError, OSError):
     """A result cannot be written where it was asked for."""
 
 
+class VizcnnWarning(UserWarning):
+    """The answer is right but easily misread."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a probe; `result` holds what was computed until then, marked partial."""
 

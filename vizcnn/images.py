@@ -62,7 +62,9 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
     if isinstance(source, str | Path):
         return _from_file(_path(source), background)
     if isinstance(source, Image.Image):
-        return Photo(_pixels(source, background), getattr(source, "filename", "") or "image")
+        path = Path(getattr(source, "filename", "") or "image")
+        with _reading(path):
+            return Photo(_pixels(source, background), path.name)
     if isinstance(source, np.ndarray):
         return _from_array(source, background)
     raise ImageError(f"an image is a path, a Pillow image or an array, got {type(source).__name__}")
@@ -70,6 +72,8 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
 
 def image_files(source: str | Path) -> list[str]:
     """The image files a path stands for: itself, or those directly inside a folder, by name."""
+    if not str(source):
+        raise ImageError("the image's name is empty. Is a variable of your shell not set?")
     if str(source).startswith("sample:") or not Path(source).is_dir():
         return [str(source)]
     known = Image.registered_extensions()
@@ -111,7 +115,7 @@ def _from_file(path: Path, background: str) -> Photo:
             raise ImageError(
                 f"{path} has {image.width} x {image.height} px, more than {LARGEST:,}. Make it smaller first"
             )
-        return Photo(_pixels(image, background), path.name)
+        return Photo(_pixels(image, background), path.name.encode("utf-8", "replace").decode())
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -24,7 +26,7 @@ from vizcnn.model import Model
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
-def load(spec: str, *, device: str | torch.device = "cpu") -> Model:
+def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True) -> Model:
     """A Model from its name.
 
     spec:
@@ -36,22 +38,27 @@ def load(spec: str, *, device: str | torch.device = "cpu") -> Model:
         `./file.py:factory`                 the same, from a file
         `...:factory@weights.pth`           a factory's network with a checkpoint loaded into it
     device: where the network and its inputs live.
+    weights: False where the architecture is enough: a torchvision name without a tag is then read as NAME@random, and
+        nothing is downloaded.
 
     Pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound and WeightsError.
     """
-    name, _, tag = spec.partition("@")
-    if ":" in name:
-        model = _from_factory(name, tag)
-    elif name in zoo.names():
-        model = zoo.load(name, tag)
-    else:
-        model = _from_torchvision(name, tag)
+    with torch.random.fork_rng(devices=[]):  # building a network draws random weights
+        model = _loaded(spec, "" if weights else "random")
     try:
         model.network.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ParameterError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
     return model
+
+
+def _loaded(spec: str, default_tag: str) -> Model:
+    file, ending, rest = spec.rpartition(".py:")  # a path may hold an @ of its own
+    name, _, tag = rest.partition("@")
+    if ":" in name or ending:
+        return _from_factory(file + ending + name, tag)
+    return zoo.load(name, tag) if name in zoo.names() else _from_torchvision(name, tag or default_tag)
 
 
 def _from_torchvision(name: str, tag: str) -> Model:
@@ -75,8 +82,16 @@ def _from_torchvision(name: str, tag: str) -> Model:
     return _described(library.get_model(name, weights=weights, progress=False), name, weights, f"{name}@{weights.name}")
 
 
+_NO_LAYERS = (
+    "hooks on a TorchScript or exported network raise or silently never fire. Save the Python network's state_dict and "
+    "load it as ARCHITECTURE@FILE"
+)
+
+
 def _unknown(name: str, known: list[str]) -> str:
-    if Path(name).suffix in (*CHECKPOINTS, ".pt2"):
+    if Path(name).suffix == ".pt2" or (Path(name).is_file() and _is_torchscript(Path(name))):
+        return f"{name} cannot be probed: {_NO_LAYERS}"
+    if Path(name).suffix in CHECKPOINTS:
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
     return (
         f"no model named {name!r}.{did_you_mean(name, known)} Bundled: {', '.join(zoo.names())}; or a torchvision name"
@@ -92,7 +107,8 @@ def _fetched(name: str, weights: Any) -> None:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = weights.url.rsplit("/", 1)[-1]
     try:
-        weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO()):  # torch announces each download
+            weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
         raise WeightsError(
             f"{name}: weights {weights.name} are not on this machine and cannot be downloaded ({error}). "
@@ -163,7 +179,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
         state = _read(path)
     except UnpicklingError as error:
         raise WeightsError(
-            f"{path} is no plain weights file: reading it would need code that it names ({_first_line(error)}). "
+            f"{path} is no plain weights file: reading it would run code that it names ({_named_code(error)}). "
             "Save only the state_dict, best as .safetensors"
         ) from error
     except Exception as error:
@@ -177,10 +193,7 @@ def _read(path: Path) -> Any:
 
         return load_file(path)
     if _is_torchscript(path):
-        raise WeightsError(
-            "a TorchScript file cannot be probed: hooks on it raise or silently never fire. "
-            "Save the Python network's state_dict and name its architecture"
-        )
+        raise WeightsError(f"it cannot be probed: {_NO_LAYERS}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -215,7 +228,9 @@ def _from_factory(name: str, tag: str) -> Model:
     place, _, attribute = name.rpartition(":")
     module = _file_module(Path(place)) if place.endswith(".py") else _module(place)
     factory = getattr(module, attribute, None)
-    if not callable(factory):
+    if factory is not None and not callable(factory):
+        raise ModelNotFound(f"{attribute!r} of {place} is no function but {type(factory).__name__}")
+    if factory is None:
         near = did_you_mean(attribute, [n for n in vars(module) if not n.startswith("_")])
         raise ModelNotFound(f"{place} has no function {attribute!r}.{near}")
     model = factory()
@@ -230,6 +245,8 @@ def _from_factory(name: str, tag: str) -> Model:
 
 
 def _module(name: str) -> ModuleType:
+    if not name:
+        raise ModelNotFound("no module is named before the colon. Write package.module:factory or ./file.py:factory")
     try:
         with _importing_from(Path.cwd()):
             return importlib.import_module(name)
@@ -263,6 +280,11 @@ def _importing_from(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
+
+
+def _named_code(error: BaseException) -> str:
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return found[1] if found else "not even a known format"
 
 
 def _first_line(error: BaseException) -> str:

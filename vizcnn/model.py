@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
+from operator import index
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vizcnn.errors import LayerNotFound, ParameterError, ShapeError, TargetError, did_you_mean
+from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError, TargetError, did_you_mean
 from vizcnn.images import Photo, grey
+
+_LARGEST_SCALED = 25_000_000  # px; only images hundreds of times longer than wide come near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class InputContract:
     mean, std: per channel, for values in [0, 1]; applied inside the model's forward.
     fit: `crop` scales the photograph and cuts its centre; `stretch` shows all of it, distorted to `size`.
     resize: with `crop`, the shorter side in px before the cut; None scales so that the input is just covered.
+    antialias: smooth before making smaller, as Pillow does; False for networks trained on images made without.
     """
 
     size: tuple[int, int]
@@ -36,6 +40,7 @@ class InputContract:
     fit: Literal["crop", "stretch"] = "crop"
     resize: int | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if min(self.size) < 1 or self.channels not in (1, 3) or self.fit not in ("crop", "stretch"):
@@ -106,21 +111,23 @@ class Model:
         fit: Literal["crop", "stretch"] = "crop",
         resize: int | None = None,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+        antialias: bool = True,
         labels: Sequence[str] | None = None,
         name: str | None = None,
     ) -> None:
         _refuse_what_cannot_be_probed(network)
         self.network = network
         self.name = name or type(network).__name__
-        self.labels = tuple(labels) if labels is not None else None
+        self.labels = tuple(map(str, labels)) if labels is not None else None
         self.input = InputContract(
-            size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+            size=_height_and_width(size),
             channels=channels,
-            mean=tuple(mean) if mean is not None else (0.0,) * channels,
-            std=tuple(std) if std is not None else (1.0,) * channels,
+            mean=_per_channel("mean", mean, 0.0, channels),
+            std=_per_channel("std", std, 1.0, channels),
             fit=fit,
             resize=resize,
             interpolation=interpolation,
+            antialias=antialias,
         )
 
     def __repr__(self) -> str:
@@ -155,8 +162,15 @@ class Model:
         """A photograph as input (C, H, W) in [0, 1], and the box of the photograph that this input shows."""
         pixels = torch.from_numpy(self._in_channels(photo)).permute(2, 0, 1)[None]  # (1, C, h, w)
         scaled = self.input.scaled_size(photo.size)
+        if scaled[0] * scaled[1] > _LARGEST_SCALED:
+            raise ImageError(
+                f"{photo.name} is {photo.size[1]} x {photo.size[0]} px: scaled to the input's size, before the cut, it "
+                f"would have {scaled[1]} x {scaled[0]}. Cut out the part to look at first"
+            )
         if scaled != photo.size:
-            pixels = F.interpolate(pixels, scaled, mode=self.input.interpolation, antialias=True).clamp(0, 1)
+            pixels = F.interpolate(pixels, scaled, mode=self.input.interpolation, antialias=self.input.antialias).clamp(
+                0, 1
+            )
         (height, width), (sh, sw) = self.input.size, scaled
         top, left = round((sh - height) / 2), round((sw - width) / 2)
         seen = Box(top, left, top + height, left + width).mapped(scaled, Box(0, 0, *photo.size))
@@ -182,18 +196,25 @@ class Model:
         return layers[name]
 
     def class_index(self, label: str) -> int:
-        """Position of a class in the output, by its name (case does not matter). Raises TargetError."""
+        """Position of a class in the output, by its name; case matters only where names differ in nothing else.
+
+        Raises TargetError."""
         if self.labels is None:
             raise TargetError(
                 f"{self.name} has no class names, got {label!r}. Give the class as a number, or Model(labels=...)"
             )
-        lower = [known.lower() for known in self.labels]
-        if label.lower() not in lower:
+        same = [i for i, known in enumerate(self.labels) if known == label]
+        same = same or [i for i, known in enumerate(self.labels) if known.lower() == label.lower()]
+        if len(same) > 1:
             raise TargetError(
-                f"no class or layer target named {label!r} in {self.name} ({len(lower)} classes)."
+                f"{label!r} names several classes of {self.name}: {', '.join(map(str, same))}. Give one number"
+            )
+        if not same:
+            raise TargetError(
+                f"no class or layer target named {label!r} in {self.name} ({len(self.labels)} classes)."
                 f"{did_you_mean(label, self.labels)}"
             )
-        return lower.index(label.lower())
+        return same[0]
 
     def class_name(self, index: int) -> str:
         """The name of a class, or its number where names are unknown."""
@@ -202,11 +223,10 @@ class Model:
     def weights_sha256(self) -> str:
         """Digest over all parameters and buffers with their names, shapes and types."""
         digest = hashlib.sha256()
-        for name, value in sorted(self.network.state_dict().items()):
-            if isinstance(value, Tensor):
-                plain = value.detach().cpu().contiguous()
-                digest.update(f"{name} {plain.dtype} {tuple(plain.shape)};".encode())
-                digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+        for name, value in sorted(chain(self.network.named_parameters(), self.network.named_buffers())):
+            plain = value.detach().cpu().contiguous()
+            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)};".encode())
+            digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
         return digest.hexdigest()
 
     def provenance(self) -> dict[str, Any]:
@@ -220,6 +240,7 @@ class Model:
         Flags are set directly: a network whose own `train()` does more than set a flag is not disturbed.
         """
         modes = [(module, module.training) for module in self.network.modules()]
+        buffers = [(m, name, b, b.clone()) for m, _ in modes for name, b in m._buffers.items() if b is not None]
         parameters = [(p, p.requires_grad, p.grad) for p in self.network.parameters()]
         try:
             for module, _ in modes:
@@ -230,9 +251,28 @@ class Model:
         finally:
             for module, mode in modes:
                 module.training = mode
+            for module, name, buffer, before in buffers:
+                module._buffers[name] = buffer
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
             for parameter, wanted_grad, grad in parameters:
                 parameter.requires_grad_(wanted_grad)
                 parameter.grad = grad
+
+
+def _height_and_width(size: Any) -> tuple[int, int]:
+    try:
+        height, width = (size, size) if hasattr(size, "__index__") else size
+        return index(height), index(width)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"size is a side in px or (height, width), got {size!r}") from error
+
+
+def _per_channel(name: str, values: Sequence[float] | None, default: float, channels: int) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, values)) if values is not None else (default,) * channels
+    except TypeError as error:
+        raise ParameterError(f"{name} is a sequence of {channels} numbers, got {values!r}") from error
 
 
 def _refuse_what_cannot_be_probed(network: nn.Module) -> None:
@@ -243,3 +283,6 @@ def _refuse_what_cannot_be_probed(network: nn.Module) -> None:
         )
     if not isinstance(network, nn.Module):
         raise ParameterError(f"a network is an nn.Module, got {type(network).__name__}")
+    lazy = [name for name, p in network.named_parameters() if isinstance(p, nn.UninitializedParameter)]
+    if lazy:
+        raise ParameterError(f"parameter {lazy[0]!r} has no values yet (a lazy module). Run the network once first")

@@ -59,6 +59,8 @@ def refuse_unwritable(path: Path) -> None:
     """Raise OutputError where nothing can or may be written: a missing folder, a folder, a file of another kind."""
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist. Make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: the folder {path.parent} is read-only. Choose another place")
     if path.is_dir():
         raise OutputError(f"{path} is a folder. Name a file in it")
     if path.exists() and not path.is_file():
@@ -72,6 +74,6 @@ def refuse_unwritable(path: Path) -> None:
 def _is_kind(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(64)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return start[_HEADER_LENGTH : _HEADER_LENGTH + 1] == b"{"
     return start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(_STARTS.get(path.suffix.lower(), ()))

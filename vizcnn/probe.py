@@ -49,9 +49,26 @@ def param(
     unit: str = "",
     parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Declare an option of a probe. `parse` turns a text (from the command line) into the option's value;
-    limits apply to the number, or to each number of a tuple."""
+    """Declare an option of a probe. `parse` turns a text (from the command line) into the option's value, or raises
+    ValueError saying what it should be; limits apply to the number, or to each number of a tuple."""
     return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse)})
+
+
+RESERVED = {
+    "as_json",
+    "debug",
+    "device",
+    "images",
+    "json",
+    "model",
+    "out",
+    "quiet",
+    "seed",
+    "spec",
+    "target",
+    "targets",
+}
+"""Names that options cannot have, since the command line or the call gives them a meaning for all probes."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,16 @@ def options(probe: type[Probe[Any]]) -> list[Option]:
     """The options of a probe, in the order of their declaration."""
     hints = get_type_hints(probe)
     fields = dataclasses.fields(probe)  # type: ignore[arg-type]
-    return [Option(f.name, hints[f.name], f.default, f.metadata["param"]) for f in fields]
+    return [_option(probe, field, hints[field.name]) for field in fields]
+
+
+def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -> Option:
+    where = f"option {field.name!r} of {probe.__name__}"
+    if "param" not in field.metadata:
+        raise TypeError(f"{where} must be declared with vizcnn.param(default, help)")
+    if field.name in RESERVED:
+        raise TypeError(f"{where} has a name that every probe uses already: {', '.join(sorted(RESERVED))}")
+    return Option(field.name, hint, field.default, field.metadata["param"])
 
 
 R = TypeVar("R", bound="Result", covariant=True)
@@ -91,6 +117,10 @@ class Probe(Generic[R]):
     """The source of the method, as a reader would look for it."""
     needs_images: ClassVar[bool] = True
     """False for probes of the network alone: they are called as `probe(model)`."""
+    needs_weights: ClassVar[bool] = True
+    """False for probes of the architecture alone: the command line then fetches no published weights."""
+    needs_target: ClassVar[bool] = True
+    """False for probes of images that explain no single number: any output will do, and a target is refused."""
 
     def __init_subclass__(cls) -> None:
         own_doc = cls.__doc__
@@ -107,7 +137,10 @@ class Probe(Generic[R]):
     def _settle(self, option: Option) -> None:
         value = getattr(self, option.name)
         if isinstance(value, str) and option.param.parse:
-            value = option.param.parse(value)
+            try:
+                value = option.param.parse(value)
+            except ValueError as error:
+                raise ParameterError(f"{type(self).__name__}: {option.name} must be {error}, got {value!r}") from error
             object.__setattr__(self, option.name, value)
         if problem := _problem(option, value):
             raise ParameterError(f"{type(self).__name__}: {option.name} must be {problem}, got {value!r}")

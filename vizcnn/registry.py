@@ -10,7 +10,7 @@ import sys
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,24 @@ def summary(name: str) -> str:
     """The first line of a probe's docstring, read from its source without importing it."""
     entry = _entries()[name]
     try:
-        doc = _class_docs(entry.module)[entry.attr]
+        doc = _class_doc(entry.module, entry.attr)
     except Exception as error:
         return f"(broken: {type(error).__name__}: {error})"
-    return doc.strip().splitlines()[0]
+    return (doc.strip().splitlines() or ["(no summary)"])[0]
 
 
-def _class_docs(module: str) -> dict[str, str]:
+def _class_doc(module: str, name: str) -> str:
+    """The docstring of a class, also where the module only imports it from another; empty where it cannot be seen."""
     spec = _spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no module named {module!r}")
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    return {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return ast.get_docstring(node) or ""
+        if isinstance(node, ast.ImportFrom) and name in (original := {a.asname or a.name: a.name for a in node.names}):
+            home = resolve_name("." * node.level + (node.module or ""), spec.parent)
+            return _class_doc(home, original[name])
+    return ""
 
 
 def _spec(module: str) -> ModuleSpec | None:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from vizcnn.errors import Interrupted, ParameterError, VizcnnError
+from vizcnn.errors import Interrupted, OutputError, ParameterError, VizcnnError
 from vizcnn.images import image_files
 from vizcnn.model import Model
 from vizcnn.results import Result, checked_format
@@ -22,8 +22,8 @@ OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
 class Session:
     """What a call printed, wrote and failed at. An error is one line on stderr; with `debug` it is a traceback."""
 
-    def __init__(self, probe: str, out: Path | None, *, as_json: bool, quiet: bool, debug: bool) -> None:
-        self.probe, self.out = probe, out
+    def __init__(self, probe: str, out: Path | None, weights: str, *, as_json: bool, quiet: bool, debug: bool) -> None:
+        self.probe, self.out, self.weights = probe, out, weights
         self.as_json, self.quiet, self.debug = as_json, quiet, debug
         self.results: list[object] = []
         self.errors: list[str] = []
@@ -35,16 +35,26 @@ class Session:
             places = self._places(files)
             model = load()
         for file, place in zip(files, places, strict=True):
+            result = None
             with self._trying():
-                self._one(model, file, place, compute)
+                result = self._one(model, file, place, compute)
+            if result and not (self.quiet or self.as_json):
+                click.echo(f"{result.describe()}\n  {place}")
         self._leave()
 
-    def _one(self, model: Model, file: str | None, place: Path, compute: Callable[..., Result]) -> None:
+    def _one(self, model: Model, file: str | None, place: Path, compute: Callable[..., Result]) -> Result:
         try:
-            self._keep(compute(model, file, progress=not self.quiet), place)
+            result = compute(model, file, progress=not self.quiet)
         except Interrupted as stopped:
-            self._keep(stopped.result, place)
+            with self._trying():
+                self._keep(stopped.result, place)
             raise
+        self._keep(result, place)
+        return result
+
+    def _keep(self, result: Result, place: Path) -> None:
+        result.save(place)
+        self.results.append({**result.manifest(), "file": str(place)})
 
     @contextmanager
     def _trying(self, *, essential: bool = False) -> Iterator[None]:
@@ -65,29 +75,28 @@ class Session:
         found: list[str] = []
         for image in images:
             with self._trying():
-                found += image_files(image)
+                found += [file for file in image_files(image) if file == image or not self._is_own(file)]
         return found or self._leave()
+
+    def _is_own(self, file: str) -> bool:
+        """Whether a file of a folder is a picture that this probe has made."""
+        return Path(file).stem.endswith(f"-{self.probe}")
 
     def _places(self, files: list[str | None]) -> list[Path]:
         """Where each result goes; whatever is wrong with that is known before anything is computed."""
-        if self.out is not None and len(files) == 1 and not self.out.is_dir():
-            _refuse_own_input(self.out, files[0])
-            checked_format(self.out)
-            return [self.out]
-        if self.out is not None and self.out.suffix and not self.out.is_dir():
-            raise ParameterError(f"{len(files)} images need a folder to write to, got the file name {self.out}")
-        folder = self.out or Path()
-        folder.mkdir(parents=True, exist_ok=True)
-        places = [folder / f"{_stem(file)}{self.probe}.png" for file in files]
+        out = self.out
+        if out is not None and out.suffix and not out.is_dir():
+            if len(files) > 1:
+                raise ParameterError(f"{len(files)} images need a folder to write to, got the file name {out}")
+            places = [out]
+        else:
+            places = [_made(out or Path()) / f"{_stem(file)}{self.probe}.png" for file in files]
         if twice := {str(place) for place in places if places.count(place) > 1}:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
+        for place in places:
+            checked_format(place)
+            _refuse_own_input(place, [self.weights, *(file for file in files if file)])
         return places
-
-    def _keep(self, result: Result, place: Path) -> None:
-        result.save(place)
-        self.results.append({**result.manifest(), "file": str(place)})
-        if not (self.quiet or self.as_json):
-            click.echo(f"{result.describe()}\n  {place}")
 
     def _leave(self, code: int | None = None) -> NoReturn:
         """Print the JSON object if it was asked for, and end the program."""
@@ -101,9 +110,20 @@ def _stem(file: str | None) -> str:
     return f"{Path(file.removeprefix('sample:')).stem}-" if file else ""
 
 
-def _refuse_own_input(out: Path, image: str | None) -> None:
-    if image and out.exists() and Path(image).exists() and out.samefile(image):
-        raise ParameterError(f"{out} is the image itself; writing there would destroy it. Choose another name with -o")
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}. Choose another with -o") from error
+    return folder
+
+
+def _refuse_own_input(place: Path, inputs: Sequence[str]) -> None:
+    for given in inputs:
+        if place.exists() and Path(given).is_file() and place.samefile(given):
+            raise ParameterError(
+                f"{place} is an input of this very call; writing there would destroy it. Choose another -o"
+            )
 
 
 def _one_line(error: Exception) -> str:

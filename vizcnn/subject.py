@@ -17,7 +17,7 @@ from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, Sha
 from vizcnn.images import Photo, each_source, open_photo
 from vizcnn.model import Box, Model
 from vizcnn.results import Prediction, Provenance
-from vizcnn.targets import Target, is_probability, target
+from vizcnn.targets import Target, is_independent, is_probability, target
 
 if TYPE_CHECKING:
     from vizcnn.probe import Probe
@@ -29,7 +29,7 @@ class Subject:
 
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
     photos, seen: the N images as the person gave them, and the box of each that the network sees.
-    output: the network's raw output for the inputs, None when N is 0.
+    output: the network's raw output (N, ...) for the inputs; None when N is 0 or it is not one tensor.
     targets: for each image its T targets.
     scores: float64 (N, T), the targets' numbers for the inputs.
     """
@@ -38,7 +38,7 @@ class Subject:
     inputs: Tensor
     photos: tuple[Photo, ...]
     seen: tuple[Box, ...]
-    output: Any
+    output: Tensor | None
     targets: tuple[tuple[Target, ...], ...]
     scores: npt.NDArray[np.float64]
     seed: int
@@ -47,30 +47,58 @@ class Subject:
     def first(self, count: int) -> Subject:
         """The same subject with only its first images."""
         kept = {name: getattr(self, name)[:count] for name in ("inputs", "photos", "seen", "targets", "scores")}
-        return replace(self, **kept, output=self.output[:count] if isinstance(self.output, Tensor) else self.output)
+        return replace(self, **kept, output=None if self.output is None else self.output[:count])
 
     def model_scores(self, images: Tensor, i: int) -> Tensor:
         """The numbers of image i's targets for other images (B, C, H, W): (B, T)."""
         return target_scores(self.model, images, self.targets[i])
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
-        """The most probable classes of each image; empty where the output is not known to be of classes."""
-        if self.model.labels is None or not isinstance(self.output, Tensor) or self.output.dim() != 2:
+        """The most probable classes of each image; empty where the output is not known to be of exclusive classes."""
+        if self.model.labels is None or self.output is None or self.output.dim() != 2 or is_independent(self.output):
             return ((),) * len(self.photos)
         output = self.output.float()
         best = (output if is_probability(output) else output.softmax(1)).topk(min(top, output.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(tuple(Prediction(self.model.class_name(i), p) for i, p in zip(*row, strict=True)) for row in rows)
 
-    def quantity(self) -> str:
-        """What the targets' numbers are called: logit, probability, activation or score."""
-        kinds = {t.quantity for row in self.targets for t in row}
-        if kinds == {"logit"} and isinstance(self.output, Tensor) and is_probability(self.output):
-            return "probability"
-        return kinds.pop() if len(kinds) == 1 else "score"
+    def quantity(self, t: int) -> str:
+        """What target t's numbers are called: logit, probability, activation of a layer, or score."""
+        kinds = {row[t].quantity for row in self.targets}
+        kind = kinds.pop() if len(kinds) == 1 else "score"
+        if kind != "logit" or self.output is None:
+            return kind
+        return "probability" if is_probability(self.output) else "score" if is_independent(self.output) else kind
 
-    def provenance(self, probe: Probe[Any], **details: Any) -> Provenance:
-        """The record kept with a result; `details` are what the options came to (sizes in px, engine used)."""
+    def said(self, i: int) -> str:
+        """What the network says of image i, to begin a sentence with; nothing where its classes are unknown."""
+        best = self.predictions(1)[i]
+        return f"{best[0].label} {best[0].probability:.2f}; " if best else ""
+
+    def about(self, i: int, t: int) -> str:
+        """` of TARGET`, unless the target is the class that `said` has named."""
+        best, one = self.predictions(1)[i], str(self.targets[i][t])
+        return "" if best and one == best[0].label else f" of {one}"
+
+    def in_photo(self, i: int, box: Box) -> Box:
+        """A box in px of input i, in px of its photograph."""
+        return box.mapped((self.inputs.shape[2], self.inputs.shape[3]), self.seen[i])
+
+    def place(self, i: int, box: Box) -> str:
+        """Where a box in px of photograph i lies: `upper left (x 20-40, y 0-20)`, in ninths of what is seen."""
+        seen = self.seen[i]
+        down = (box.top + box.bottom - 2 * seen.top) / (2 * (seen.bottom - seen.top))
+        across = (box.left + box.right - 2 * seen.left) / (2 * (seen.right - seen.left))
+        row = ("upper", "middle", "lower")[min(2, int(down * 3))]
+        column = ("left", "centre", "right")[min(2, int(across * 3))]
+        name = "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
+        digits = 0 if min(self.photos[i].size) >= 20 else 1
+        x, y = (f"{low:.{digits}f}-{high:.{digits}f}" for low, high in ((box.left, box.right), (box.top, box.bottom)))
+        return f"{name} (x {x}, y {y})"
+
+    def provenance(self, probe: Probe[Any], *, paper: str = "", **details: Any) -> Provenance:
+        """The record kept with a result; `details` are what the options came to (sizes in px, engine used), `paper` the
+        source of the method that was used, where a probe has several."""
         from vizcnn import __version__
 
         return Provenance(
@@ -83,8 +111,9 @@ class Subject:
             device=str(self.model.device),
             images=tuple((photo.name, photo.sha256()) for photo in self.photos),
             targets=tuple(tuple(str(t) for t in row) for row in self.targets),
+            target_specs=tuple(tuple(t.spec for t in row) for row in self.targets),
             seed=self.seed,
-            paper=probe.paper,
+            paper=paper or probe.paper,
         )
 
 
@@ -102,14 +131,14 @@ def examined(
             "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
         )
     context = f"{type(probe).__name__} on {model.name}"
-    devices = [model.device] if model.device.type == "cuda" else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # manual_seed reaches them all
     with _explained(context), model.borrowed(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         _refuse_batch_statistics(model.network)
         photos, seen, inputs = _inputs(probe, model, images)
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
             output = _clean_output(model, inputs) if photos else None
-            targets = _targets(model, output, wanted, len(photos))
+            targets = _targets(probe, model, output, wanted, len(photos))
             clean = _scores(model, inputs, targets)
             yield Subject(model, inputs, photos, seen, output, targets, clean, seed, progress)
 
@@ -153,6 +182,8 @@ def _prepared(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
             f"an input tensor is ({model.input.channels}, H, W) or a batch of these, got {tuple(source.shape)}"
         )
     values = batch.detach().to(model.device, model.dtype)
+    if not batch.numel():
+        raise ShapeError(f"an input tensor is empty: {tuple(source.shape)}. Pass at least one image")
     if not (values.isfinite().all() and values.min() >= 0 and values.max() <= 1):
         raise ShapeError(
             f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. "
@@ -174,25 +205,27 @@ def _refuse_batch_statistics(network: nn.Module) -> None:
             )
 
 
-@torch.inference_mode()
-def _clean_output(model: Model, inputs: Tensor) -> Any:
-    """The network's output, seen to be finite and the same twice."""
-    output = model(inputs)
-    if isinstance(output, Tensor):
-        if not output.isfinite().all():
-            raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
-        again = model(inputs)
-        if not torch.allclose(output, again, rtol=1e-3, atol=1e-5 * float(output.abs().max())):
-            raise DegenerateResult(
-                "two runs of the network on the same input differ, though it is in eval mode. Does it use functional "
-                "dropout without training=self.training, or noise?"
-            )
+@torch.no_grad()
+def _clean_output(model: Model, inputs: Tensor) -> Tensor | None:
+    """The network's output (N, ...), image by image, seen to be finite; None where it is not one tensor."""
+    outputs = [model(image[None]) for image in inputs]
+    if not all(isinstance(output, Tensor) and len(output) == 1 for output in outputs):
+        return None
+    output = torch.cat(outputs)
+    if not output.isfinite().all():
+        raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
+    if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
+        raise ParameterError(
+            f"{model.name} has {output.shape[1]} outputs but {len(model.labels)} labels. Give one label each"
+        )
     return output
 
 
-def _targets(model: Model, output: Any, wanted: Any, images: int) -> tuple[tuple[Target, ...], ...]:
-    if not images:
-        return ()
+def _targets(probe: Probe[Any], model: Model, output: Any, wanted: Any, images: int) -> tuple[tuple[Target, ...], ...]:
+    if not (probe.needs_images and probe.needs_target):
+        if wanted is not None:
+            raise ParameterError(f"this probe explains no target, got {wanted!r}. Leave the target out")
+        return ((),) * images
     if wanted is None:
         return tuple((t.resolved(model),) for t in _predicted(output))
     several = wanted if isinstance(wanted, list | tuple) else [wanted]
@@ -201,26 +234,50 @@ def _targets(model: Model, output: Any, wanted: Any, images: int) -> tuple[tuple
     return (tuple(target(one).resolved(model) for one in several),) * images
 
 
-def _predicted(output: Any) -> list[Target]:
-    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < 2:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+def _predicted(output: Tensor | None) -> list[Target]:
+    if output is None or output.dim() != 2 or output.shape[1] < 2:
+        got = "not one tensor" if output is None else tuple(output.shape)
         raise TargetError(
             f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
         )
     return [target(index) for index in output.argmax(1).tolist()]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _scores(model: Model, inputs: Tensor, targets: tuple[tuple[Target, ...], ...]) -> npt.NDArray[np.float64]:
-    rows = [target_scores(model, image[None], row)[0] for image, row in zip(inputs, targets, strict=True)]
-    for row, numbers in zip(targets, rows, strict=True):
-        for one, number in zip(row, numbers, strict=True):
-            if not number.isfinite():
-                raise NonFiniteResult(f"target {one} is {float(number)} for one of these images")
-    return torch.stack(rows).double().cpu().numpy() if rows else np.empty((0, 0))
+    """The targets' numbers (N, T), seen to be finite and the same alone and in company."""
+    if not any(targets):
+        return np.empty((len(targets), 0))
+    rows = []
+    for image, row in zip(inputs, targets, strict=True):
+        alone = target_scores(model, image[None], row)[0]  # (T,)
+        in_company = target_scores(model, torch.stack([image, image.flip(-1)]), row)[0]  # (T,)
+        _refuse_unsettled(row, alone, in_company)
+        rows.append(alone)
+    return torch.stack(rows).double().cpu().numpy()
+
+
+def _refuse_unsettled(targets: Sequence[Target], alone: Tensor, in_company: Tensor) -> None:
+    near = min(0.05, 1e3 * torch.finfo(alone.dtype).eps) if alone.is_floating_point() else 0.0
+    for one, a, b in zip(targets, alone.double(), in_company.double(), strict=True):
+        if not (a.isfinite() and b.isfinite()):
+            raise NonFiniteResult(f"target {one} is {float(a)} for one of these images")
+        if abs(a - b) > near * (1 + abs(a)):
+            raise DegenerateResult(
+                f"target {one} of the same image is {float(a):g} alone and {float(b):g} beside another image, though "
+                "the network is in eval mode: it is random (functional dropout without training=self.training, noise) "
+                "or lets the images of a batch influence each other (batch statistics). Mend the network first"
+            )
 
 
 def target_scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Tensor:
     """The targets' numbers for images (B, C, H, W), from one run of the network: (B, T)."""
     values = activations(model, images, frozenset().union(*(t.layers for t in targets)))
-    return torch.stack([t(values) for t in targets], 1)  # (B, T)
+    numbers = [t(values) for t in targets]
+    for one, each in zip(targets, numbers, strict=True):
+        if each.shape != images.shape[:1]:
+            raise TargetError(
+                f"target {one} gives {len(each)} numbers for {len(images)} images. It must give one per image, in "
+                "their order"
+            )
+    return torch.stack(numbers, 1)  # (B, T)

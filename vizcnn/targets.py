@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any
 
 import torch
@@ -44,8 +45,19 @@ class Unit:
         return f"p({name})" if self.probability else name
 
     @property
+    def spec(self) -> str:
+        """The text that makes this unit again: classes by number."""
+        return str(replace(self, label=""))
+
+    @property
     def layers(self) -> frozenset[str]:
         return frozenset({self.layer})
+
+    @property
+    def quantity(self) -> str:
+        if self.probability:
+            return "probability"
+        return f"activation of {self.layer}" if self.layer else "logit"
 
     def resolved(self, model: Model) -> Unit:
         if self.layer:
@@ -87,9 +99,14 @@ class OutputFunction:
 
     function: Callable[[Any], Tensor]
     layers = frozenset({OUTPUT})
+    quantity = "score"
 
     def __str__(self) -> str:
         return getattr(self.function, "__name__", "function")
+
+    @property
+    def spec(self) -> str:
+        return str(self)
 
     def resolved(self, model: Model) -> OutputFunction:  # noqa: ARG002 - same shape as Unit's
         return self
@@ -109,8 +126,16 @@ class Target:
     terms: tuple[tuple[float, Unit | OutputFunction], ...]
 
     def __str__(self) -> str:
+        return self._sum(str)
+
+    @property
+    def spec(self) -> str:
+        """The target as text in which classes are numbers."""
+        return self._sum(lambda unit: unit.spec)
+
+    def _sum(self, name: Callable[[Unit | OutputFunction], str]) -> str:
         parts = [
-            (("- " if w < 0 else "+ ") + (f"{abs(w):g} * " if abs(w) != 1 else "") + str(u)) for w, u in self.terms
+            (("- " if w < 0 else "+ ") + (f"{abs(w):g} * " if abs(w) != 1 else "") + name(u)) for w, u in self.terms
         ]
         return " ".join(parts).removeprefix("+ ")
 
@@ -135,13 +160,9 @@ class Target:
 
     @property
     def quantity(self) -> str:
-        """What the number is called on an axis."""
-        units = [unit for _, unit in self.terms]
-        if not all(isinstance(u, Unit) for u in units):
-            return "score"
-        if all(isinstance(u, Unit) and u.probability for u in units):
-            return "probability"
-        return "activation" if self.layers != {OUTPUT} else "logit"
+        """What the number is called on an axis; a sum of different quantities is a `score`."""
+        kinds = {unit.quantity for _, unit in self.terms}
+        return kinds.pop() if len(kinds) == 1 else "score"
 
     def resolved(self, model: Model) -> Target:
         """The same target with class names turned into indices and layer names checked.
@@ -164,17 +185,17 @@ def target(what: Any) -> Target:
     """
     if isinstance(what, Target):
         return what
-    if isinstance(what, bool) or not (isinstance(what, int | str) or callable(what)):
+    if hasattr(what, "__index__") and not isinstance(what, bool):
+        return Target(((1.0, _class(index(what))),))
+    if isinstance(what, bool) or not (isinstance(what, str) or callable(what)):
         raise TargetError(f"a target is a class, 'layer:channel' or a function of the output, got {what!r}")
-    if isinstance(what, int):
-        return Target(((1.0, _class(what)),))
     return Target(((1.0, _parsed(what.strip()) if isinstance(what, str) else OutputFunction(what)),))
 
 
-def _class(index: int) -> Unit:
-    if index < 0:
-        raise TargetError(f"a class index is 0 or more, got {index}")
-    return Unit(OUTPUT, index)
+def _class(number: int) -> Unit:
+    if number < 0:
+        raise TargetError(f"a class index is 0 or more, got {number}")
+    return Unit(OUTPUT, number)
 
 
 def _parsed(text: str) -> Unit:
@@ -187,6 +208,12 @@ def _parsed(text: str) -> Unit:
         at = (int(match["y"]), int(match["x"])) if match["y"] else None
         return Unit(match["layer"], int(match["channel"]), at)
     return _class(int(text)) if re.fullmatch(r"-?\d+", text) else Unit(OUTPUT, text)
+
+
+def is_independent(output: Tensor) -> bool:
+    """Whether an output (N, K) looks like a probability per class that need not add up: sigmoids of many labels."""
+    inside = bool(((output >= 0) & (output <= 1)).all())
+    return output.dim() == 2 and output.shape[1] > 1 and inside and not is_probability(output)
 
 
 def is_probability(output: Tensor) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,17 +21,23 @@ Windows = npt.NDArray[np.int64]
 def sliding(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> Windows:
     """Windows every `stride` px, row by row, the last of each row and column clipped to the image of height and width
     `size`. Every pixel is covered. Raises ParameterError when that cannot be."""
-    for axis, side, step, length in zip(("high", "wide"), window, stride, size, strict=True):
+    checked_sides(window, stride)
+    for axis, side, length in zip(("high", "wide"), window, size, strict=True):
         if side > length:
             raise ParameterError(f"the window is {side} px {axis}, the input only {length}. Choose a smaller window")
-        if step > side:
-            raise ParameterError(f"stride {step} is larger than the window's {side} px, so pixels would stay uncovered")
     tops, lefts = (
         np.arange(0, -(-(length - side) // step) * step + 1, step)
         for length, side, step in zip(size, window, stride, strict=True)
     )
     top, left = (grid.ravel() for grid in np.meshgrid(tops, lefts, indexing="ij"))
     return np.stack([top, np.minimum(top + window[0], size[0]), left, np.minimum(left + window[1], size[1])], 1)
+
+
+def checked_sides(window: tuple[int, int], stride: tuple[int, int]) -> None:
+    """Raise ParameterError where windows would leave pixels between them."""
+    for side, step in zip(window, stride, strict=True):
+        if step > side:
+            raise ParameterError(f"stride {step} is larger than the window's {side} px, so pixels would stay uncovered")
 
 
 def mean_over_windows(
@@ -55,6 +59,18 @@ def mean_over_windows(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(count > 0, sums[:, :, :-1] / count, np.nan)
     return mean.transpose(2, 0, 1).astype(np.float32)  # (T, H, W)
+
+
+def checked_fill(option: str, fill: str) -> None:
+    """Raise ParameterError unless `covering` knows the fill."""
+    if fill in FILLS:
+        return
+    try:
+        colour(fill)
+    except ValueError as error:
+        raise ParameterError(
+            f"{option} must be {', '.join(FILLS)} or a colour such as 'grey' or '#7f7f7f', got {fill!r}"
+        ) from error
 
 
 def covering(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tuple[int, int]) -> Tensor:
@@ -97,9 +113,9 @@ def occluded(image: Tensor, cover: Tensor, windows: Windows) -> Tensor:
     return batch.contiguous(memory_format=torch.channels_last)
 
 
-def pair(value: Any) -> Any:
-    """Read `32` or `32x16` (height x width) as a window or stride; other text stays, for the option's own check."""
-    parts = str(value).lower().split("x")
-    if not all(part.isdigit() for part in parts) or len(parts) > 2:
-        return value
+def pair(text: str) -> int | tuple[int, int]:
+    """Read `32` or `32x16` (height x width) as a window or stride. Raises ValueError."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ValueError("a side in px such as 32, or HEIGHTxWIDTH such as 32x16")
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))

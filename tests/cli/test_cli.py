@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from safetensors.torch import save_file
 
 import vizcnn
 from vizcnn.cli import main
@@ -36,7 +38,7 @@ def test_help_is_instant_and_loads_no_torch() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "occlusion  What happens to the answer" in answer.stdout
+    assert "What happens to the answer" in answer.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
@@ -112,7 +114,11 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(photo_file: Path) ->
         (["oclusion", "x.png"], 2, "no probe named 'oclusion'. Did you mean 'occlusion'?"),
         (["occlusion"], 2, "Missing argument 'IMAGE...'"),
         (["occlusion", "x.png", "--window", "0"], 2, "window must be at least 1 px, got 0"),
-        (["occlusion", "x.png", "--window", "wide"], 2, "window must be int or tuple[int, int] or None, got 'wide'"),
+        (["occlusion", "x.png", "--window", "wide"], 2, "window must be a side in px such as 32, or HEIGHTxWIDTH"),
+        (["occlusion", "x.png", "--window", "²"], 2, "window must be a side in px such as 32, or HEIGHTxWIDTH"),
+        (["occlusion", "x.png", "--window", "4", "--stride", "8"], 2, "stride 8 is larger than the window's 4 px"),
+        (["occlusion", "x.png", "--seed", "-1"], 2, "-1 is not in the range"),
+        (["occlusion", ""], 1, "the image's name is empty"),
         (["occlusion", "x.png"], 1, "x.png does not exist"),
         (["occlusion", "PHOTO", "-m", "resnet19"], 1, "no model named 'resnet19'. Did you mean 'resnet"),
         (["occlusion", "PHOTO", "-t", "lemmon"], 1, "Did you mean 'lemon'?"),
@@ -120,7 +126,7 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(photo_file: Path) ->
         (["occlusion", "PHOTO", "-t", "layer1:99"], 1, "layer 'layer1' has channels 0 to 47, got 99"),
         (["occlusion", "PHOTO", "-o", "a.doc"], 1, "cannot save as 'a.doc': the ending must be one of"),
         (["occlusion", "PHOTO", "-o", "no/a.png"], 1, "cannot write no/a.png: the folder no does not exist"),
-        (["occlusion", "PHOTO", "-o", "PHOTO"], 1, "is the image itself; writing there would destroy it"),
+        (["occlusion", "PHOTO", "-o", "PHOTO"], 1, "is an input of this very call; writing there would destroy it"),
         (["occlusion", "PHOTO", "--device", "nonsense"], 1, "device 'nonsense' cannot be used"),
     ],
 )
@@ -179,3 +185,57 @@ def test_progress_appears_on_stderr_only_for_what_takes_long(photo_file: Path) -
         check=True,
     )
     assert "window/s" not in answer.stderr
+
+
+def test_an_output_without_an_ending_is_a_folder_for_one_image_too(photo_file: Path) -> None:
+    assert call("occlusion", photo_file, *FAST, "-o", "out").exit_code == 0
+    assert Path("out/photo-occlusion.png").exists()
+    Path("plain").write_text("my notes")
+    answer = call("occlusion", photo_file, *FAST, "-o", "plain")
+    assert "cannot make the folder plain: File exists" in answer.stderr
+    assert Path("plain").read_text() == "my notes"
+
+
+def test_the_weights_in_use_are_never_overwritten(photo_file: Path) -> None:
+    Path("n.py").write_text(
+        "import vizcnn, torch\nfrom torch import nn\n"
+        "def f(): return vizcnn.Model(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), size=8)\n"
+    )
+    save_file({"1.weight": torch.ones(2, 192), "1.bias": torch.ones(2)}, "w.safetensors")
+    before = Path("w.safetensors").read_bytes()
+    answer = call("occlusion", photo_file, "-m", "./n.py:f@w.safetensors", "-o", "w.safetensors")
+    assert answer.exit_code == 1
+    assert "is an input of this very call" in answer.stderr
+    assert Path("w.safetensors").read_bytes() == before
+
+
+def test_what_cannot_be_written_is_known_before_anything_is_computed(photo_file: Path) -> None:
+    Path("photo-occlusion.png").write_text("my thesis")
+    answer = call("occlusion", photo_file, "-m", "no_such_model")
+    assert "is no .png file by its content; it was left alone" in answer.stderr
+
+
+def test_a_second_run_over_a_folder_leaves_its_own_pictures_out(photo_file: Path) -> None:
+    assert photo_file.parent == Path.cwd()
+    for _ in range(2):
+        assert call("occlusion", ".", *FAST).exit_code == 0
+    assert sorted(p.name for p in Path().glob("*.png")) == ["photo-occlusion.png", "photo.png"]
+
+
+def test_a_closed_pipe_is_not_reported_as_a_failed_image(photo_file: Path) -> None:
+    line = f"{sys.executable} -m vizcnn occlusion {photo_file} --window 32 --stride 16 | head -n 0"
+    answer = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert "BrokenPipe" not in answer.stderr
+    assert Path("photo-occlusion.png").exists()
+
+
+def test_an_early_ctrl_c_exits_130_too() -> None:
+    code = (
+        "import vizcnn.registry as r\n"
+        "def get(name): raise KeyboardInterrupt\n"
+        "r.get = get\n"
+        "from vizcnn.cli import main; main(['occlusion', 'x.png'])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 130
+    assert "Traceback" not in answer.stderr

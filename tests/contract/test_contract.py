@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -91,6 +92,21 @@ FAULTS: dict[str, Any] = {
     "numpy random state": lambda *_: np.random.rand(),
     "gradient mode": lambda *_: torch.set_grad_enabled(False),
 }
+
+
+def test_the_contract_check_finds_a_probe_that_hides_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hiding(vizcnn.Probe[vizcnn.Result]):
+        """Swallows what the network raises."""
+
+        def compute(self, subject: Subject) -> vizcnn.Result:
+            with contextlib.suppress(RuntimeError):
+                subject.model(subject.inputs)
+            return Nothing(subject.provenance(self))
+
+    monkeypatch.setattr(registry, "get", lambda _: Hiding)
+    monkeypatch.setattr(registry, "summary", lambda _: "hiding")
+    with pytest.raises(AssertionError, match="the network raised, and the probe hid it"):
+        testing.check_probe("hiding", tmp_path)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -9,7 +9,11 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-SMALL = {"01-occlusion": "STRIDE = 5"}
+SMALL = {
+    "01-occlusion": "STRIDE = 5",
+    "02-filters-and-feature-maps": "CHANNELS = 3",
+    "03-saliency-and-cam": "SAMPLES = 2",
+}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Proactor event loop")

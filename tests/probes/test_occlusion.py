@@ -48,15 +48,16 @@ def test_equal_to_captum(
 
 
 def test_a_network_whose_answer_is_known(brightness: vizcnn.Model) -> None:
-    """White image, black windows of 2 px: each takes 4 of 16 pixels' worth from the corner's mean, 4 of 64 from all."""
+    """White image, black windows of 2 px: each takes 4 of 16 pixels from the corner's mean, 4 of 64 from all; the
+    network's answer is 4 times the mean, less 2."""
     found = vizcnn.Occlusion(window=2, stride=2, fill="black")(
         brightness, np.ones((8, 8, 3)), target=["corner", "all", "p(all)"]
     )
     corner = np.zeros((8, 8))
-    corner[:4, :4] = 4 / 16
+    corner[:4, :4] = 4 * 4 / 16
     np.testing.assert_allclose(found.values[0, 0], corner, atol=1e-6)
-    np.testing.assert_allclose(found.values[0, 1], np.full((8, 8), 4 / 64), atol=1e-6)
-    np.testing.assert_allclose(found.scores, [[1, 1, 0.5]])
+    np.testing.assert_allclose(found.values[0, 1], np.full((8, 8), 4 * 4 / 64), atol=1e-6)
+    np.testing.assert_allclose(found.scores, [[2, 2, 0.5]])
     assert (found.values[0, 2, :4, :4] < 0).all()  # covering the corner helps its rival
 
 
@@ -103,7 +104,7 @@ def test_the_default_window_and_stride_follow_the_input() -> None:
     details = vizcnn.Occlusion()(
         vizcnn.Model(small_cnn(), size=56), np.random.default_rng(0).random((56, 56, 3)), target=0
     )
-    assert details.provenance.details["window"] == (8, 8)
+    assert details.provenance.details["window"] == (11, 11)
     assert details.provenance.details["stride"] == (2, 2)
 
 
@@ -125,17 +126,15 @@ def test_any_network_with_a_function_as_target() -> None:
     image = torch.rand(1, 3, 16, 16)
     found = vizcnn.Occlusion(window=4, stride=4)(model, image, target=area)
     assert found.provenance.targets == (("area",),)
-    assert found.meaning == "score lost when covered"
-    with pytest.raises(
-        TargetError, match="the network's output is dict, .* so there is no predicted class. Give a target"
-    ):
+    assert found.meanings == ("score lost when covered",)
+    with pytest.raises(TargetError, match="the network's output is not one tensor, .* so there is no predicted class"):
         vizcnn.Occlusion()(model, image)
 
 
 def test_outputs_after_a_softmax_are_called_probabilities() -> None:
     model = vizcnn.Model(nn.Sequential(small_cnn(), nn.Softmax(1)), size=16, labels=list("abcde"))
     found = vizcnn.Occlusion()(model, torch.rand(1, 3, 16, 16))
-    assert found.meaning == "probability lost when covered"
+    assert found.meanings == ("probability lost when covered",)
     assert found.predictions[0][0].probability == pytest.approx(found.scores[0, 0])
 
 
@@ -167,7 +166,7 @@ def test_the_batch_halves_until_it_fits() -> None:
 def test_memory_that_does_not_suffice_for_one_image_is_an_error() -> None:
     class Impossible(Hungry):
         def forward(self, x: Tensor) -> Tensor:
-            if len(self.seen) >= 3:  # the clean runs fit
+            if len(self.seen) >= 3:  # the clean output and scores of one image fit
                 raise torch.OutOfMemoryError("out of memory on purpose")
             return super().forward(x)
 
@@ -194,7 +193,7 @@ def test_ctrl_c_keeps_what_was_computed(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     probe = vizcnn.Occlusion(window=4, stride=4, batch=4)
     full = probe(vizcnn.Model(small_cnn(), size=16), images, target=1)
-    runs_before = 2 + 2  # the output twice, the clean score of each image
+    runs_before = 2 + 2 * 2  # the output of each image, its clean score alone and in company
     with pytest.raises(vizcnn.Interrupted) as caught:
         probe(vizcnn.Model(Interrupting(runs_before + 3), size=16), images, target=1)
     found = caught.value.result
@@ -253,9 +252,32 @@ def test_what_would_mislead_is_refused() -> None:
             return x.flatten(1) / 0 - x.flatten(1) / 0
 
     batch_statistics = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten())
+
+    class Normalising(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_cnn()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(nn.functional.batch_norm(x, None, None, training=True))
+            return out
+
+    class Flat(nn.Module):
+        """Constant but for rounding, which depends on the size of the batch."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_cnn()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x * 0 + 0.3)
+            return out
+
     for network, error, message in (
-        (Constant(), DegenerateResult, "no window changes the target 0 of tensor at all"),
-        (Dropping(), DegenerateResult, "two runs of the network on the same input differ"),
+        (Normalising(), DegenerateResult, "or lets the images of a batch influence each other"),
+        (Flat(), DegenerateResult, "by more than rounding"),
+        (Constant(), DegenerateResult, "no window changes the target 0 of tensor by more than rounding"),
+        (Dropping(), DegenerateResult, "alone and .* beside another image, .*: it is random"),
         (Nan(), NonFiniteResult, "holds NaN or infinity"),
         (batch_statistics, DegenerateResult, "layer '0' normalises with the statistics of each batch"),
     ):
@@ -294,3 +316,83 @@ def test_other_precisions_are_kept() -> None:
         vizcnn.Model(small_cnn(), size=16), np.random.default_rng(0).random((20, 20, 3)), target=0
     )
     np.testing.assert_allclose(found.values, single.values, atol=1e-5)
+
+
+def test_a_target_function_must_give_one_number_per_image() -> None:
+    model = vizcnn.Model(small_cnn(), size=16)
+    for function in (lambda output: output.mean(0)[:1], lambda output: output[:1, 3]):
+        with pytest.raises(TargetError, match="gives 1 numbers for 2 images. It must give one per image"):
+            vizcnn.Occlusion()(model, torch.rand(1, 3, 16, 16), function)
+
+
+def test_ctrl_c_wins_over_a_map_that_is_still_flat() -> None:
+    """The first windows of a brightness network change nothing; an interrupt there is no dead unit."""
+
+    class Corner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.runs = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs += 1
+            if self.runs > 5:
+                raise KeyboardInterrupt
+            return x[:, :, -1, -1] * 3
+
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        vizcnn.Occlusion(window=4, stride=4, batch=1)(
+            vizcnn.Model(Corner(), size=16), torch.rand(1, 3, 16, 16), target=0
+        )
+    assert isinstance(caught.value.result, vizcnn.Heatmap)
+    assert caught.value.result.partial
+
+
+def test_targets_of_different_units_do_not_share_a_colour_scale(tiny: vizcnn.Model) -> None:
+    found = vizcnn.Occlusion(window=16, stride=16)(
+        tiny, "sample:grace_hopper", ["lemon", "p(lemon)", "layer4:3", "pizza"]
+    )
+    assert found.meanings == (
+        "logit lost when covered",
+        "probability lost when covered",
+        "activation of layer4 lost when covered",
+        "logit lost when covered",
+    )
+    assert found.scale(0, 0) == found.scale(0, 3) > 10 * found.scale(0, 1)
+    assert len(found.figure().axes) == 1 + 4 + 4  # the photograph, the maps, a bar each
+    assert found.manifest()["provenance"]["target_specs"][0][1] == f"p({tiny.class_index('lemon')})"
+
+
+def test_sigmoid_outputs_get_no_made_up_probabilities() -> None:
+    model = vizcnn.Model(nn.Sequential(small_cnn(), nn.Sigmoid()), size=16, labels=list("abcde"))
+    found = vizcnn.Occlusion()(model, torch.rand(1, 3, 16, 16), "a")
+    assert found.predictions == ((),)
+    assert found.meanings == ("score lost when covered",)
+
+
+def test_small_numbers_are_not_rounded_away(tiny: vizcnn.Model) -> None:
+    found = vizcnn.Occlusion(window=32, stride=32)(tiny, torch.full((3, 64, 64), 0.5).tril(), "p(lemon)")
+    assert "falls by 0.00," not in found.findings[0][0]
+
+
+def test_the_network_can_be_trained_after_a_probe() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_cnn()
+            self.mask: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.mask is None:
+                self.mask = torch.ones_like(x[:1])
+            out: Tensor = self.inner(x * self.mask)
+            return out
+
+    network = Caching()
+    vizcnn.Occlusion()(vizcnn.Model(network, size=16), torch.rand(1, 3, 16, 16), 0)
+    network(torch.rand(2, 3, 16, 16)).sum().backward()
+
+
+def test_many_images_need_no_more_memory_than_one() -> None:
+    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = vizcnn.Occlusion(batch=2)(vizcnn.Model(Hungry(3), size=16), images, 0)
+    assert found.values.shape[0] == 5

@@ -137,6 +137,11 @@ def test_a_bad_file_is_one_clear_line_that_names_it(tmp_path: Path, kind: str, m
     assert "\n" not in str(caught.value)
 
 
+def test_a_damaged_pillow_image_is_an_image_error_too(tmp_path: Path) -> None:
+    with Image.open(bad_file(tmp_path, "truncated")) as image, pytest.raises(ImageError, match="cannot be decoded"):
+        open_photo(image)
+
+
 def test_the_sample_that_ships_with_matplotlib() -> None:
     assert open_photo("sample:grace_hopper").pixels.shape == (600, 512, 3)
     with pytest.raises(ImageError, match="no sample named 'grace_hoper'. Did you mean 'grace_hopper'?"):

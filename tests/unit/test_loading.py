@@ -53,6 +53,7 @@ def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
 def test_random_weights_are_always_the_same_ones_and_leave_the_random_state() -> None:
     state = torch.get_rng_state()
     assert load("squeezenet1_1@random").weights_sha256() == load("squeezenet1_1@random").weights_sha256()
+    load("tiny")
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -127,7 +128,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, t
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "cut.safetensors").write_bytes(b"\x08")
     for file, message in (
-        ("attack.pth", "is no plain weights file: reading it would need code that it names"),
+        ("attack.pth", "is no plain weights file: reading it would run code that it names"),
         ("list.pth", "holds no state_dict .* but list"),
         ("part.pth", 'do not fit the architecture. Missing key.* "features.0.weight"'),
         ("text.pth", "(cannot be read as weights|is no plain weights file)"),
@@ -138,6 +139,8 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, t
             load(f"squeezenet1_0@{tmp_path / file}")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "owned").exists()
+    with pytest.raises(ModelNotFound, match="x.pt2 cannot be probed: hooks on a TorchScript or exported network"):
+        load("x.pt2")
     with pytest.raises(ModelNotFound, match="holds weights, not a network. Name the architecture too: ARCHITECTURE@"):
         load(str(tmp_path / "list.pth"))
 
@@ -147,9 +150,11 @@ def test_torchscript_files_are_refused_with_the_reason(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "a.pt")
     with pytest.raises(
-        WeightsError, match="TorchScript file cannot be probed: hooks on it raise or silently never fire"
+        WeightsError, match="cannot be probed: hooks on a TorchScript or exported network raise or silently never"
     ):
         read_weights(tmp_path / "a.pt")
+    with pytest.raises(ModelNotFound, match="cannot be probed: hooks on a TorchScript or exported network raise"):
+        load(str(tmp_path / "a.pt"))
 
 
 FACTORY = """
@@ -176,6 +181,9 @@ def test_factories_in_modules_and_files(factory: Path) -> None:
     assert load("mine:network").input.size == (4, 4)
     assert load("./mine.py:network").input.size == (4, 4)
     assert sys.path == path
+    (factory / "we@ird").mkdir()
+    (factory / "we@ird" / "mine.py").write_text(FACTORY.replace("from beside import SIZE", "SIZE = 4"))
+    assert load("./we@ird/mine.py:network").input.size == (4, 4)
     torch.save({"1.weight": torch.ones(2, 48), "1.bias": torch.ones(2)}, factory / "w.pth")
     assert load("./mine.py:network@w.pth").network.state_dict()["1.bias"].tolist() == [1, 1]
 
@@ -184,6 +192,8 @@ def test_factories_in_modules_and_files(factory: Path) -> None:
 def test_factories_that_cannot_be_used() -> None:
     for spec, message in (
         ("mine:netwrk", "mine has no function 'netwrk'. Did you mean 'network'?"),
+        ("mine:SIZE", "'SIZE' of mine is no function but int"),
+        (":network", "no module is named before the colon"),
         ("mine:bare", "returned Linear, not a vizcnn.Model: the input size and normalisation would be guesses"),
         ("./nothing.py:network", "no file nothing.py"),
         ("nothing:network", r"no module named 'nothing'. For a file write ./nothing.py:..."),

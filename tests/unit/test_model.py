@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from torch import nn
 
 import vizcnn
 from vizcnn import _torchvision
-from vizcnn.errors import LayerNotFound, ParameterError, ShapeError, TargetError
+from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError, TargetError
 from vizcnn.images import open_photo
 from vizcnn.model import Box, InputContract
 from vizcnn.testing import delicate_model, state_of
@@ -43,6 +45,15 @@ def test_photographs_are_prepared_as_torchvision_prepares_them(size: tuple[int, 
     prepared, _ = model.prepared(open_photo(pixels))
     assert prepared.shape == (3, 224, 224)
     assert (prepared - expected).abs().mean() < 2 / 255  # torchvision rounds to 8 bits in between
+
+
+def test_smoothing_is_left_out_where_the_contract_says_so() -> None:
+    checkerboard = np.indices((32, 32)).sum(0) % 2 * 1.0
+    smooth, sharp = (
+        vizcnn.Model(nn.Identity(), size=11, antialias=flag).prepared(open_photo(checkerboard))[0]
+        for flag in (True, False)
+    )
+    assert sharp.std() > 3 * smooth.std()
 
 
 def test_the_box_says_what_the_network_sees() -> None:
@@ -151,3 +162,72 @@ def test_torchscript_is_refused_with_the_reason() -> None:
 
 def test_pillow_images_are_images_too(tiny: vizcnn.Model) -> None:
     assert tiny.prepared(open_photo(Image.new("RGB", (70, 90))))[0].shape == (3, 64, 64)
+
+
+def test_case_decides_between_names_that_differ_in_nothing_else() -> None:
+    model = vizcnn.Model(small_cnn(), size=8, labels=["Cardigan", "cardigan", "crane", "crane", "lemon"])
+    assert (model.class_index("Cardigan"), model.class_index("cardigan")) == (0, 1)
+    assert model.class_index("LEMON") == 4
+    with pytest.raises(TargetError, match="'crane' names several classes of Sequential: 2, 3. Give one number"):
+        model.class_index("crane")
+    with pytest.raises(TargetError, match="'CARDIGAN' names several classes"):
+        model.class_index("CARDIGAN")
+
+
+def test_labels_of_another_number_than_the_outputs_are_refused() -> None:
+    with pytest.raises(ParameterError, match="Sequential has 5 outputs but 2 labels"):
+        vizcnn.Occlusion()(vizcnn.Model(small_cnn(), size=16, labels=["a", "b"]), np.zeros((16, 16)))
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    statistics = np.full(3, 0.5, np.float32)
+    model = vizcnn.Model(small_cnn(), size=np.int64(16), mean=statistics, std=statistics, labels=range(5))  # type: ignore[arg-type]
+    found = vizcnn.Occlusion()(model, np.random.default_rng(0).random((16, 16)), np.int64(3))
+    assert found.save(tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": (3, 8, 8)}, r"size is a side in px or \(height, width\), got \(3, 8, 8\)"),
+        ({"size": 8, "mean": 0.5}, "mean is a sequence of 3 numbers, got 0.5"),
+    ],
+)
+def test_odd_arguments(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        vizcnn.Model(small_cnn(), **given)
+
+
+def test_lazy_modules_are_refused_with_the_remedy() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lazy = nn.LazyLinear(3)
+    with pytest.raises(ParameterError, match="parameter 'weight' has no values yet .* Run the network once first"):
+        vizcnn.Model(lazy, size=8)
+
+
+def test_buffers_come_back_as_they_were() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count: torch.Tensor
+            self.register_buffer("count", torch.zeros(()))
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count = self.count + 1
+            self.norm.train()
+            return self.norm(x)  # type: ignore[no-any-return]
+
+    model, images = vizcnn.Model(Counting(), size=8), torch.rand(2, 3, 8, 8)
+    before = state_of(model)
+    count = model.network.count
+    with model.borrowed() as network:
+        network(images)
+    assert state_of(model) == before
+    assert model.network.count is count
+
+
+def test_an_extremely_long_image_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(ImageError, match="would have 1280000 x 64. Cut out the part to look at first"):
+        vizcnn.Model(nn.Identity(), size=64).prepared(open_photo(np.zeros((1, 20000))))

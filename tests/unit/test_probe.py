@@ -66,6 +66,38 @@ def test_a_probe_without_a_docstring_cannot_be_defined() -> None:
             pass
 
 
+def test_mistakes_of_a_probes_author_are_named_when_it_is_defined() -> None:
+    with pytest.raises(TypeError, match=r"option 'size' of Plain must be declared with vizcnn.param\("):
+
+        class Plain(Probe[Result]):
+            """An option without param()."""
+
+            size: int = 3
+
+    with pytest.raises(TypeError, match="option 'seed' of Taken has a name that every probe uses already"):
+
+        class Taken(Probe[Result]):
+            """An option that hides one of everybody's."""
+
+            seed: int = param(3, "Which.")
+
+
+def test_text_is_read_by_the_options_own_parser() -> None:
+    def side(text: str) -> int:
+        if not text.isdecimal():
+            raise ValueError("a whole number of px")
+        return int(text)
+
+    class Reading(Probe[Result]):
+        """Reads text."""
+
+        side: int = param(1, "A side.", min=1, parse=side)
+
+    assert Reading(side="7").side == 7  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="Reading: side must be a whole number of px, got 'wide'"):
+        Reading(side="wide")  # type: ignore[arg-type]
+
+
 def test_a_bare_network_is_refused_with_the_remedy() -> None:
     from torch import nn
 

@@ -14,6 +14,8 @@ broken = brokenplugin:Broken
 gone = nowhere.at.all:Gone
 sums = os.path:join
 occlusion = brokenplugin:Broken
+silent = silentplugin:Silent
+elsewhere = exporting:Renamed
 """
 
 
@@ -36,6 +38,10 @@ def plugins(tmp_path: Path) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brokenplugin\nVersion: 1\n")
     (info / "entry_points.txt").write_text(PLUGIN)
     (tmp_path / "brokenplugin.py").write_text('class Broken:\n    """Never works."""\nraise ImportError("no CUDA")\n')
+    (tmp_path / "silentplugin.py").write_text("class Silent:\n    pass\n")
+    (tmp_path / "exporting").mkdir()
+    (tmp_path / "exporting" / "__init__.py").write_text("from ._inside import Original as Renamed\n")
+    (tmp_path / "exporting" / "_inside.py").write_text('class Original:\n    """Lives elsewhere."""\n')
     return tmp_path
 
 
@@ -46,9 +52,12 @@ def run(folder: Path, *code: str) -> str:
 
 def test_a_broken_plugin_is_one_line_in_the_list_and_stops_nothing_else(plugins: Path) -> None:
     listing = run(plugins, "-m", "vizcnn", "--help")
-    assert "broken     Never works." in listing
-    assert "gone       (broken: ModuleNotFoundError: no module named 'nowhere.at.all')" in listing
-    assert "occlusion  What happens to the answer" in listing
+    lines = [" ".join(line.split()) for line in listing.splitlines()]
+    assert "broken Never works." in lines
+    assert "gone (broken: ModuleNotFoundError: no module named 'nowhere.at.all')" in lines
+    assert "silent (no summary)" in lines
+    assert "elsewhere Lives elsewhere." in lines
+    assert any(line.startswith("occlusion What happens to the answer") for line in lines)
     assert "Traceback" not in listing
 
 

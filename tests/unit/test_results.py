@@ -44,7 +44,8 @@ def test_the_manifest_says_where_the_result_comes_from(result: vizcnn.Heatmap) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml"), ("jpg", b"\xff\xd8")]
+    ("kind", "start"),
+    [("png", b"\x89PNG"), ("PNG", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml"), ("jpg", b"\xff\xd8")],
 )
 def test_pictures_in_every_format(result: vizcnn.Heatmap, tmp_path: Path, kind: str, start: bytes) -> None:
     assert result.save(tmp_path / f"a.{kind}").read_bytes().startswith(start)
@@ -117,3 +118,19 @@ def test_the_picture_shows_the_map_where_it_belongs(brightness: vizcnn.Model, tm
     assert redness(3, 3) > 60
     assert abs(redness(6, 6)) < 5
     assert abs(redness(6, 1)) < 5
+
+
+@pytest.mark.parametrize("name", ["a.NPZ", "a.SAFETENSORS", "a.Json", "a.HTML"])
+def test_endings_in_capitals_mean_the_same(result: vizcnn.Heatmap, tmp_path: Path, name: str) -> None:
+    for _ in range(2):  # also over its own kind
+        assert result.save(tmp_path / name).stat().st_size > 1000
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+def test_names_are_shown_as_they_are(brightness: vizcnn.Model, tmp_path: Path) -> None:
+    photo = vizcnn.Photo(np.random.default_rng(0).random((8, 8, 3), np.float32), "$\\frac{$ 猫 " + "long" * 30)
+    found = vizcnn.Occlusion()(brightness, photo, target="all")
+    assert found.save(tmp_path / "a.png").exists()
+    title = found.figure().axes[0].get_title()
+    assert len(title) <= 42
+    assert title.startswith("$\\frac{$")

@@ -86,4 +86,6 @@ def test_only_the_window_is_covered() -> None:
 def test_sizes_in_text() -> None:
     assert pair("32") == 32
     assert pair("32x16") == (32, 16)
-    assert pair("wide") == "wide"
+    for text in ("wide", "²", "5x", "1x2x3", "-5", ""):
+        with pytest.raises(ValueError, match="a side in px such as 32, or HEIGHTxWIDTH"):
+            pair(text)

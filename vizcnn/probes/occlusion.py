@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, ParameterError
-from vizcnn.images import colour
+from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
 from vizcnn.model import Box
 from vizcnn.probe import Probe, param
 from vizcnn.results import Heatmap, Mark, Provenance
 from vizcnn.subject import Subject
-from vizcnn.windows import FILLS, Windows, covering, mean_over_windows, occluded, pair, sliding
+from vizcnn.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, occluded, pair, sliding
 
 _BATCH_PIXELS = 16 * 224 * 224  # beyond 16 images of 224 px a larger batch gains nothing on a CPU
 
@@ -28,7 +27,8 @@ class Occlusion(Probe[Heatmap]):
     A window slides over the image; each position is covered and the network runs again. The map's value at a pixel is
     the mean, over all windows that cover it, of clean score minus occluded score: positive (red) where covering hurts
     the target, negative (blue) where it helps. Windows at the right and bottom edge are clipped to the image; every
-    pixel is covered. Equal to captum's Occlusion with the same windows, fill and target.
+    pixel is covered. By default the part is blurred, which takes its detail and keeps its colours: a plain square is
+    itself an object that networks react to. Equal to captum's Occlusion with the same windows, fill and target.
 
     Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
     Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult, and Interrupted on Ctrl-C.
@@ -38,33 +38,28 @@ class Occlusion(Probe[Heatmap]):
 
     window: int | tuple[int, int] | None = param(
         None,
-        "Side of the covering square, or HEIGHTxWIDTH; by default a seventh of the input.",
+        "Side of the covering square, or HEIGHTxWIDTH; by default a fifth of the input.",
         min=1,
         unit="px",
         parse=pair,
     )
     stride: int | tuple[int, int] | None = param(
         None,
-        "Distance between windows, or DOWNxACROSS; by default a quarter of the window.",
+        "Distance between windows, or DOWNxACROSS; by default a fifth of the window.",
         min=1,
         unit="px",
         parse=pair,
     )
     fill: str = param(
-        "mean",
+        "blur",
         "What covers: mean (of the image), model (the mean it was trained with), blur, or a colour such as #7f7f7f.",
     )
     batch: int | None = param(None, "Images per forward pass; by default chosen by their size.", min=1)
 
     def check(self) -> None:
-        if self.fill in FILLS:
-            return
-        try:
-            colour(self.fill)
-        except ValueError as error:
-            raise ParameterError(
-                f"Occlusion: fill must be {', '.join(FILLS)} or a colour such as 'grey' or '#7f7f7f', got {self.fill!r}"
-            ) from error
+        checked_fill("Occlusion: fill", self.fill)
+        if self.window and self.stride:
+            checked_sides(_both(self.window), _both(self.stride))
 
     def compute(self, subject: Subject) -> Heatmap:
         size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
@@ -74,15 +69,16 @@ class Occlusion(Probe[Heatmap]):
         covers = [covering(self.fill, image, subject.model.input.mean, window) for image in subject.inputs]
         found, partial = _swept(subject, covers, windows, batch)
         subject = subject.first(len(found))
-        details = {"window": window, "stride": stride, "windows": len(windows), "fill": self.fill}
-        result = _heatmap(subject, windows, found, subject.provenance(self, **details), partial)
+        provenance = subject.provenance(self, window=window, stride=stride, windows=len(windows), fill=self.fill)
+        result = _heatmap(subject, windows, found, provenance, partial)
         if partial:
             raise Interrupted(result)
+        _refuse_unmoved(subject, result, found)
         return result
 
     def _sizes(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        window = _both(self.window or max(1, round(min(size) / 7)))
-        stride = _both(self.stride) if self.stride else (max(1, window[0] // 4), max(1, window[1] // 4))
+        window = _both(self.window or max(1, round(min(size) / 5)))
+        stride = _both(self.stride) if self.stride else (max(1, window[0] // 5), max(1, window[1] // 5))
         return window, stride
 
 
@@ -113,7 +109,7 @@ def _swept(
     return found, False
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _scored(
     subject: Subject, i: int, cover: Tensor, windows: Windows, batch: int
 ) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
@@ -142,21 +138,21 @@ def _heatmap(
     subject: Subject, windows: Windows, found: list[npt.NDArray[np.float64]], provenance: Provenance, partial: bool
 ) -> Heatmap:
     size = (subject.inputs.shape[2], subject.inputs.shape[3])
-    quantity = subject.quantity()
     maps, marks, findings = [], [], []
     for i, numbers in enumerate(found):
         came = ~np.isnan(numbers[:, 0])
         drops = subject.scores[i] - numbers[came]  # (n, T)
-        _refuse_unmoved(subject, i, drops)
         maps.append(mean_over_windows(windows[came], drops, size))
         worst = [_worst(subject, i, windows[came], drops[:, t]) for t in range(drops.shape[1])]
-        marks.append(tuple(Mark(box, f"marked: -{drop:.2f}") if drop > 0 else None for box, drop in worst))
-        findings.append(tuple(_finding(subject, i, t, *one, quantity) for t, one in enumerate(worst)))
+        marks.append(
+            tuple(Mark(box, f"this window alone: {drop:.3g} lost") if drop > 0 else None for box, drop in worst)
+        )
+        findings.append(tuple(_finding(subject, i, t, *one) for t, one in enumerate(worst)))
     return Heatmap(
         provenance=provenance,
         values=np.stack(maps),  # (N, T, H, W)
         scores=subject.scores.astype(np.float32),
-        meaning=f"{quantity} lost when covered",
+        meanings=tuple(f"{subject.quantity(t)} lost when covered" for t in range(len(subject.targets[0]))),
         photos=subject.photos,
         seen=subject.seen,
         predictions=subject.predictions(),
@@ -166,12 +162,15 @@ def _heatmap(
     )
 
 
-def _refuse_unmoved(subject: Subject, i: int, drops: npt.NDArray[np.float64]) -> None:
-    for t, unmoved in enumerate((drops == 0).all(0)):
-        if unmoved:
+def _refuse_unmoved(subject: Subject, result: Heatmap, found: list[npt.NDArray[np.float64]]) -> None:
+    """A map of rounding errors looks like any other: refuse one in which no window did more than that."""
+    eps = torch.finfo(subject.inputs.dtype).eps
+    for i, numbers in enumerate(found):
+        moved = np.abs(subject.scores[i] - numbers).max(0)  # (T,)
+        for t in np.nonzero(moved <= 16 * eps * np.abs(numbers).max(0))[0]:
             raise DegenerateResult(
-                f"no window changes the target {subject.targets[i][t]} of {subject.photos[i].name} at all "
-                f"(it stays {subject.scores[i, t]:g}): a dead unit, or one that does not see the input"
+                f"no window changes the target {subject.targets[i][t]} of {result.photos[i].name} by more than "
+                f"rounding (it stays {subject.scores[i, t]:g}): a dead unit, or one that does not see the input"
             )
 
 
@@ -179,25 +178,13 @@ def _worst(subject: Subject, i: int, windows: Windows, drops: npt.NDArray[np.flo
     """The window whose covering costs most, in px of the photograph, and its cost."""
     most = int(drops.argmax())
     top, bottom, left, right = windows[most].tolist()
-    size = (subject.inputs.shape[2], subject.inputs.shape[3])
-    return Box(top, left, bottom, right).mapped(size, subject.seen[i]), float(drops[most])
+    return subject.in_photo(i, Box(top, left, bottom, right)), float(drops[most])
 
 
-def _finding(subject: Subject, i: int, t: int, box: Box, drop: float, quantity: str) -> str:
+def _finding(subject: Subject, i: int, t: int, box: Box, drop: float) -> str:
     """One sentence: what was predicted, where covering hurts most and by how much."""
-    said = subject.predictions(1)[i]
-    start = f"{said[0].label} {said[0].probability:.2f}; " if said else ""
-    target, score = subject.targets[i][t], float(subject.scores[i, t])
-    about = "" if said and str(target) == said[0].label else f" of {target}"
+    start, score = subject.said(i), float(subject.scores[i, t])
+    what = f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}"
     if drop <= 0:
-        return f"{start}covering no part lowers the {quantity}{about} ({score:.2f})"
-    where = f"{_region(box, subject.seen[i])} (x {box.left:.0f}-{box.right:.0f}, y {box.top:.0f}-{box.bottom:.0f})"
-    return f"{start}covering the {where} costs most: the {quantity}{about} falls by {drop:.2f}, from {score:.2f}"
-
-
-def _region(box: Box, seen: Box) -> str:
-    """Which ninth of what the network sees the box's centre lies in."""
-    down = (box.top + box.bottom - 2 * seen.top) / (2 * (seen.bottom - seen.top))
-    across = (box.left + box.right - 2 * seen.left) / (2 * (seen.right - seen.left))
-    row, column = ("upper", "middle", "lower")[int(down * 3)], ("left", "centre", "right")[int(across * 3)]
-    return "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
+        return f"{start}covering no part lowers {what} ({score:.3g})"
+    return f"{start}covering the {subject.place(i, box)} costs most: {what} falls by {drop:.3g}, from {score:.3g}"

@@ -1,6 +1,21 @@
 """Results: numbers with their provenance that can draw, save and describe themselves. Only here is matplotlib used."""
 
 from vizcnn.results.base import FORMATS, Provenance, Result, checked_format
+from vizcnn.results.grid import ImageGrid, Panel, Row, Scene
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.table import Table
 
-__all__ = ["FORMATS", "Heatmap", "Mark", "Prediction", "Provenance", "Result", "checked_format"]
+__all__ = [
+    "FORMATS",
+    "Heatmap",
+    "ImageGrid",
+    "Mark",
+    "Panel",
+    "Prediction",
+    "Provenance",
+    "Result",
+    "Row",
+    "Scene",
+    "Table",
+    "checked_format",
+]

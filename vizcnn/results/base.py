@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ FORMATS = (*PICTURES, ".html", ".json", ".npz", ".safetensors")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from; enough to make it again."""
+    """Where a result comes from; enough to make it again. `targets` are for people, `target_specs` unambiguous."""
 
     version: str
     torch: str
@@ -39,6 +40,7 @@ class Provenance:
     device: str
     images: tuple[tuple[str, str], ...]
     targets: tuple[tuple[str, ...], ...]
+    target_specs: tuple[tuple[str, ...], ...]
     seed: int
     paper: str
 
@@ -96,13 +98,14 @@ class Result:
 
     def _write(self, file: Path, kind: str) -> None:
         if kind in PICTURES:
-            self.figure().savefig(file, dpi=150)
+            self._draw_into(file, kind[1:], 150)
         elif kind == ".html":
             file.write_text(self._page(), encoding="utf-8")
         elif kind == ".json":
             file.write_text(json.dumps(self.manifest(), indent=2) + "\n", encoding="utf-8")
         elif kind == ".npz":
-            np.savez_compressed(file, manifest=np.array(json.dumps(self.manifest())), **self.arrays())  # type: ignore[arg-type]
+            with file.open("wb") as stream:  # a name would be given the ending .npz once more where it has .NPZ
+                np.savez_compressed(stream, manifest=np.array(json.dumps(self.manifest())), **self.arrays())  # type: ignore[arg-type]
         else:
             from safetensors.numpy import save_file
 
@@ -111,8 +114,13 @@ class Result:
 
     def _png(self) -> bytes:
         buffer = io.BytesIO()
-        self.figure().savefig(buffer, dpi=110, format="png")
+        self._draw_into(buffer, "png", 110)
         return buffer.getvalue()
+
+    def _draw_into(self, place: Path | io.BytesIO, kind: str, dpi: int) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks stays readable
+            self.figure().savefig(place, dpi=dpi, format=kind)
 
     def _page(self) -> str:
         picture = base64.b64encode(self._png()).decode()

@@ -29,6 +29,11 @@ def shown(photo: Photo) -> npt.NDArray[np.float32]:
     return photo.pixels[:, :, 0] if photo.pixels.shape[2] == 1 else photo.pixels
 
 
+def short(text: str, most: int = 42) -> str:
+    """A name that fits over a panel: the middle of a long one is left out."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 + 1 :]}"
+
+
 def no_ticks(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from vizcnn.images import Photo, grey
 from vizcnn.model import Box
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, outline, shown
+from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, outline, short, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.figure import Figure
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure, SubFigure
 
 _PANEL = 3.6  # width of one panel in inches
 
@@ -41,24 +41,28 @@ class Mark:
 class Heatmap(Result):
     """One map for each of N images and T targets.
 
-    values: float32 (N, T, H, W), in input px, signed; NaN where nothing was computed (only when partial).
+    values: float32 (N, T, H, W), in input px; NaN where nothing was computed (only when partial).
     scores: float32 (N, T), each target's number for the clean image.
-    meaning: what one unit of the colour bar is, e.g. `logit lost when covered`.
+    meanings: per target, what one unit of the colour bar is, e.g. `logit lost when covered`.
     photos, seen: the images, and the box of each that the network saw.
     marks: per image and target, the box to point at, or None.
     findings: per image and target, one sentence.
     partial: the computation was interrupted.
+    signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
+    percentile: the magnitude at which the colours end; values beyond it are drawn in the last colour.
     """
 
     values: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
-    meaning: str
+    meanings: tuple[str, ...]
     photos: tuple[Photo, ...]
     seen: tuple[Box, ...]
     predictions: tuple[tuple[Prediction, ...], ...]
     marks: tuple[tuple[Mark | None, ...], ...]
     findings: tuple[tuple[str, ...], ...]
     partial: bool = False
+    signed: bool = True
+    percentile: float = 100.0
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """`values` (N, T, H, W) and `scores` (N, T)."""
@@ -66,12 +70,13 @@ class Heatmap(Result):
 
     def summary(self) -> dict[str, Any]:
         images = [self._image_summary(i) for i in range(len(self.photos))]
-        return {"meaning": self.meaning, "partial": self.partial, "images": images}
+        return {"meanings": list(self.meanings), "partial": self.partial, "images": images}
 
     def _image_summary(self, i: int) -> dict[str, Any]:
         maps = [
             {
                 "target": self.provenance.targets[i][t],
+                "target_spec": self.provenance.target_specs[i][t],
                 "score": float(self.scores[i, t]),
                 "highest": float(np.nanmax(self.values[i, t])),
                 "lowest": float(np.nanmin(self.values[i, t])),
@@ -90,57 +95,80 @@ class Heatmap(Result):
         ]
         return "\n".join(lines + ["Interrupted: the map is partial."] * self.partial)
 
-    def scale(self, image: int) -> float:
-        """The colour scale's end for all maps of one image: the largest magnitude among them."""
-        return float(np.nanmax(np.abs(self.values[image]))) or 1.0
+    def scale(self, image: int, target: int) -> float:
+        """The end of a map's colour scale: the largest percentile among the image's maps that mean the same."""
+        alike = [t for t, meaning in enumerate(self.meanings) if meaning == self.meanings[target]]
+        ends = [float(np.nanpercentile(np.abs(self.values[image, t]), self.percentile)) for t in alike]
+        return max(ends) or 1.0
 
     def plot(self, ax: Axes | None = None, *, image: int = 0, target: int = 0) -> Axes:
-        """Draw one map over its photograph, on `ax` or on a new figure. Returns the Axes.
+        """Draw one map over its photograph, with its colour bar, on `ax` or on a new figure. Returns the Axes.
 
-        Colours are centred on zero and share their scale with the other maps of the same image. Weak values are
-        transparent, so that the photograph shows; the colour bar is the legend of full colours.
+        Colours of signed maps are centred on zero. Maps of the same image that mean the same share their scale. Weak
+        values are transparent, so that the photograph shows; the colour bar is the legend of full colours.
         """
         ax = new_figure(5.6, 4.8).add_subplot() if ax is None else ax
-        bar = ax.figure.colorbar(self._draw(ax, image, target), ax=ax, fraction=0.046, pad=0.03)
-        bar.set_label(self.meaning)
+        self._draw(ax, image, target)
+        self._bar(ax.figure, image, target, ax=ax, fraction=0.046, pad=0.03)
         return ax
 
     def figure(self) -> Figure:
-        """A row per image: the photograph with what the network says of it, a map per target, their colour bar."""
+        """A row per image: the photograph with what the network says of it, then a map per target.
+
+        Maps that mean the same share one colour bar at the right; otherwise each has its own.
+        """
         n, t = self.values.shape[:2]
+        shared = len(set(self.meanings)) == 1
         tallest = min(max(photo.size[0] / photo.size[1] for photo in self.photos), 1.6)
-        figure = new_figure(_PANEL * (t + 1) + 0.9, n * (_PANEL * tallest + 0.85) + 0.2)
-        axes = figure.subplots(n, t + 2, squeeze=False, width_ratios=[1] * (t + 1) + [0.05])
+        widths = [1.0] + [1.0 if shared else 1.25] * t + [0.05] * shared
+        figure = new_figure(_PANEL * sum(widths) + 0.7, n * (_PANEL * tallest + 0.85) + 0.2)
+        axes = figure.subplots(n, len(widths), squeeze=False, width_ratios=widths)
         for i in range(n):
             self._draw_photo(axes[i, 0], i)
-            colours = [self._draw(axes[i, 1 + j], i, j) for j in range(t)]
-            figure.colorbar(colours[0], cax=axes[i, -1]).set_label(self.meaning)
-        figure.supxlabel(self.provenance.line() + ("  PARTIAL" if self.partial else ""), fontsize=6, color="0.4")
+            for j in range(t):
+                self._draw(axes[i, 1 + j], i, j) if shared else self.plot(axes[i, 1 + j], image=i, target=j)
+            if shared:
+                self._bar(figure, i, 0, cax=axes[i, -1])
+        line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
+        figure.supxlabel(line, fontsize=6, color="0.4", parse_math=False)
         return figure
+
+    def _extend(self) -> str:
+        """The ends of the colour bar at which values are cut off."""
+        return "neither" if self.percentile == 100 else "both" if self.signed else "max"
 
     def _draw_photo(self, ax: Axes, i: int) -> None:
         photo, box = self.photos[i], self.seen[i]
         ax.imshow(shown(photo), cmap="gray", vmin=0, vmax=1)
         dim_unseen(ax, photo, box)
-        said = "\n".join(f"{p.probability:6.1%}  {p.label}" for p in self.predictions[i][:3])
-        ax.set_title(photo.name, fontsize=9)
-        ax.set_xlabel(said, fontsize=8, loc="left", family="monospace")
+        said = "\n".join(f"{p.probability:6.1%}  {short(p.label)}" for p in self.predictions[i][:3])
+        ax.set_title(short(photo.name), fontsize=9, parse_math=False)
+        ax.set_xlabel(said, fontsize=8, loc="left", family="monospace", parse_math=False)
         no_ticks(ax)
 
-    def _draw(self, ax: Axes, i: int, t: int) -> ScalarMappable:
-        from matplotlib.cm import ScalarMappable
+    def _colours(self, i: int, t: int) -> tuple[str, Normalize]:
         from matplotlib.colors import Normalize
 
-        photo, box, values, end = self.photos[i], self.seen[i], self.values[i, t], self.scale(i)
+        end = self.scale(i, t)
+        return ("RdBu_r", Normalize(-end, end)) if self.signed else ("inferno", Normalize(0, end))
+
+    def _bar(self, figure: Figure | SubFigure, i: int, t: int, **place: Any) -> None:
+        from matplotlib.cm import ScalarMappable
+
+        cmap, norm = self._colours(i, t)
+        bar = figure.colorbar(ScalarMappable(norm, cmap), extend=self._extend(), **place)
+        bar.set_label(self.meanings[t], parse_math=False)
+
+    def _draw(self, ax: Axes, i: int, t: int) -> None:
+        photo, box, values = self.photos[i], self.seen[i], self.values[i, t]
+        cmap, norm = self._colours(i, t)
         ax.imshow(0.35 + 0.65 * grey(photo.pixels)[:, :, 0], cmap="gray", vmin=0, vmax=1)
         extent = (box.left - 0.5, box.right - 0.5, box.bottom - 0.5, box.top - 0.5)
-        opacity = np.nan_to_num(np.clip(np.abs(values) / end, 0, 1) ** 0.5 * 0.85)
-        norm = Normalize(-end, end)
-        ax.imshow(values, cmap="RdBu_r", norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
+        opacity = np.nan_to_num(np.clip(np.abs(values) / self.scale(i, t), 0, 1) ** 0.5 * 0.85)
+        ax.imshow(values, cmap=cmap, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
         dim_unseen(ax, photo, box)
         if mark := self.marks[i][t]:
             outline(ax, mark.box)
-            ax.set_xlabel(mark.text, fontsize=8, loc="left")
-        ax.set_title(f"{self.provenance.targets[i][t]}  {self.scores[i, t]:.2f}", fontsize=9)
+            ax.set_xlabel(mark.text, fontsize=8, loc="left", parse_math=False)
+        ax.set_title(f"{short(self.provenance.targets[i][t])}  {self.scores[i, t]:.3g}", fontsize=9, parse_math=False)
         no_ticks(ax)
-        return ScalarMappable(norm, "RdBu_r")

@@ -204,7 +204,15 @@ def facts(labels: list[str], top1: float, top5: float) -> dict[str, Any]:
     """What vizcnn.zoo reads beside the weights."""
     return {
         "architecture": TinyResNet.__name__,
-        "input": {"size": [64, 64], "channels": 3, "mean": MEAN, "std": STD, "resize": None},
+        "input": {
+            "size": [64, 64],
+            "channels": 3,
+            "mean": MEAN,
+            "std": STD,
+            "resize": None,
+            "interpolation": "bicubic",
+            "antialias": False,
+        },
         "labels": labels,
         "accuracy": {"data": "the 10,100 validation images", "top1": round(top1, 2), "top5": round(top5, 2)},
         "data": "Tiny ImageNet, 202 classes, 101,000 training images of 64 x 64 px",

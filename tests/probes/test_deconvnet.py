@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import vizcnn
+from vizcnn.errors import DegenerateResult, TargetError
+
+Array = npt.NDArray[np.float64]
+
+
+def zeiler_like(*, inplace: bool = False, channels: int = 3) -> Any:
+    """Convolutions and overlapping pools (3x3, stride 2), as in the paper; always the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(channels, 6, 3),
+            nn.ReLU(inplace=inplace),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(6, 4, 3),
+            nn.ReLU(inplace=inplace),
+            nn.MaxPool2d(3, 2),
+        ).double()
+
+
+def image(channels: int = 3) -> Tensor:
+    return torch.rand(1, channels, 20, 20, generator=torch.Generator().manual_seed(1)).double()
+
+
+def model(network: nn.Module | None = None, **more: Any) -> vizcnn.Model:
+    return vizcnn.Model(network or zeiler_like(), size=20, **more)
+
+
+def unpooled(signal: Array, before: Array, side: int = 3, step: int = 2) -> Array:
+    """Each value to the place of its window's maximum; the strongest wins where several meet."""
+    placed = np.zeros_like(before)
+    for c, i, j in np.ndindex(signal.shape):
+        window = before[c, i * step : i * step + side, j * step : j * step + side]
+        row, column = np.unravel_index(window.argmax(), window.shape)
+        at = c, i * step + row, j * step + column
+        placed[at] = max(placed[at], signal[c, i, j])
+    return placed
+
+
+def transposed(signal: Array, kernel: Array) -> Array:
+    """A convolution's kernels, flipped over: every output value spreads its kernel over the input."""
+    _, inputs, k, _ = kernel.shape
+    spread = np.zeros((inputs, signal.shape[1] + k - 1, signal.shape[2] + k - 1))
+    for o, y, x in np.ndindex(signal.shape):
+        spread[:, y : y + k, x : x + k] += signal[o, y, x] * kernel[o]
+    return spread
+
+
+def slowly(x: Tensor, channel: int) -> tuple[Array, tuple[int, int]]:
+    """The paper's projection of layer 5's strongest neuron of a channel, step by step."""
+    network = zeiler_like()
+    values = [x]
+    for layer in network:
+        values.append(layer(values[-1]))
+    maps = [v.detach().numpy()[0] for v in values]
+    y, column = np.unravel_index(maps[6][channel].argmax(), maps[6][channel].shape)
+    signal = np.zeros_like(maps[6])
+    signal[channel, y, column] = maps[6][channel, y, column]
+    signal = np.maximum(unpooled(signal, maps[5]), 0)
+    signal = transposed(signal, network[3].weight.detach().numpy())
+    signal = np.maximum(unpooled(signal, maps[2]), 0)
+    return transposed(signal, network[0].weight.detach().numpy()), (int(y), int(column))
+
+
+def whole(found: vizcnn.ImageGrid) -> Array:
+    """The projection put back into a field of the input's size."""
+    box = found.rows[0].scene.marks[0].box  # type: ignore[union-attr]
+    field = np.zeros((3, 20, 20))
+    tile = found.panels[0].values[0].transpose(2, 0, 1)
+    field[:, int(box.top) : int(box.bottom), int(box.left) : int(box.right)] = tile
+    return field
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2, 3])
+def test_equal_to_a_slow_one_from_the_paper(channel: int) -> None:
+    expected, (y, x) = slowly(image(), channel)
+    found = vizcnn.Deconvnet()(model(), image(), f"5:{channel}")
+    np.testing.assert_allclose(whole(found), expected, rtol=1e-5, atol=1e-8)
+    assert found.panels[0].title == f"5:{channel}@{y},{x}"
+    exactly = vizcnn.Deconvnet()(model(), image(), f"5:{channel}@{y},{x}")
+    np.testing.assert_array_equal(whole(exactly), whole(found))
+
+
+def test_it_is_not_the_gradient_where_pools_overlap() -> None:
+    found = vizcnn.Deconvnet()(model(), image(), "5:1")
+    saliency = vizcnn.Saliency(method="deconvnet", sign="signed")(model(), image(), found.panels[0].title)
+    activation = float(found.panels[0].titles[0].split()[1])
+    by_gradient = saliency.values[0, 0] * activation
+    assert np.abs(whole(found).sum(0) - by_gradient).max() > 0.05 * np.abs(by_gradient).max()
+
+
+def test_in_place_relu_changes_nothing() -> None:
+    a, b = (vizcnn.Deconvnet()(model(zeiler_like(inplace=flag)), image(), "4:2") for flag in (False, True))
+    np.testing.assert_array_equal(whole(a), whole(b))
+
+
+def test_functional_relus_and_pools_are_reached() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = zeiler_like()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.max_pool2d(F.relu(self.net[0](x)), 3, 2)
+            return F.max_pool2d(torch.relu_(self.net[3](x)), 3, stride=2).mean((2, 3))
+
+    def total(output: Tensor) -> Tensor:
+        return output[:, 1]
+
+    modules = nn.Sequential(zeiler_like(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    a, b = (vizcnn.Deconvnet()(model(net), image(), total) for net in (Functional(), modules))
+    np.testing.assert_allclose(whole(a), whole(b), rtol=1e-6)
+
+
+def test_units_are_those_of_the_normalised_input() -> None:
+    x = image()
+    normalising = model(mean=(0.2, 0.3, 0.4), std=(0.5, 0.25, 0.2))
+    given = normalising.normalised(x)
+    found = vizcnn.Deconvnet()(normalising, x, "5:0")
+    expected, _ = slowly(given, 0)
+    np.testing.assert_allclose(whole(found), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_grey_networks_several_targets_and_the_words(tmp_path: Any) -> None:
+    grey = model(zeiler_like(channels=1), channels=1)
+    found = vizcnn.Deconvnet()(grey, image(1), ["1:0", "4:2"])
+    assert [panel.values.ndim for panel in found.panels] == [3, 3]
+    assert "tensor: 1:0@" in found.describe()
+    assert "its pattern lies in the" in found.describe()
+    assert found.save(tmp_path / "a.png").exists()
+
+
+def test_what_cannot_be_projected() -> None:
+    with pytest.raises(DegenerateResult, match="is not active in tensor .its value is .*Choose an active unit"):
+        vizcnn.Deconvnet()(model(), image(), "0:0@0,0")
+    with pytest.raises(TargetError, match="layer '5' has channels 0 to 3, got 9"):
+        vizcnn.Deconvnet()(model(), image(), "5:9")
+    leaky = nn.Sequential(nn.Conv2d(3, 2, 3), nn.LeakyReLU(), nn.Conv2d(2, 2, 3))
+    with pytest.raises(DegenerateResult, match="uses leaky_relu, but this method's rule is defined for ReLU only"):
+        vizcnn.Deconvnet()(model(leaky), image().float(), "2:0")

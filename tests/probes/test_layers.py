@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+import vizcnn
+from vizcnn import _torchvision, zoo
+from vizcnn.cli import main
+from vizcnn.results import Table
+
+NETWORKS = ["alexnet", "vgg11", "resnet18", "densenet121", "googlenet", "inception_v3", "efficientnet_b0"]
+NETWORKS += ["convnext_tiny", "shufflenet_v2_x1_0"]
+
+
+def table(model: vizcnn.Model) -> Table:
+    return vizcnn.Layers()(model, progress=False)
+
+
+def by_hand(module: nn.Module, output: str) -> int:
+    """Multiply-accumulates of a convolution or a linear layer, from the formulae."""
+    shape = [int(n) for n in output.split("x")]
+    if isinstance(module, nn.Conv2d):
+        return int(np.prod(shape)) * int(np.prod(module.weight.shape[1:]))
+    if isinstance(module, nn.Linear):
+        return int(np.prod(shape)) * module.in_features
+    return 0
+
+
+def check(model: vizcnn.Model, found: Table) -> None:
+    """What holds for every network: costs by hand, parameters complete, fields in every layer with space."""
+    modules = model.layers()
+    for name, kind, output, parameters, macs, size, stride, offset in found.rows:
+        module = modules[str(name)]
+        assert kind == type(module).__name__
+        assert parameters == sum(p.numel() for p in module.parameters(recurse=False))
+        assert macs == by_hand(module, str(output)), name
+        assert (size is None) == (stride is None) == (offset is None)
+    total = sum(p.numel() for p in model.network.parameters())
+    assert f"{total:,} parameters" in found.describe()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_torchvision(name: str) -> None:
+    model = vizcnn.load(f"{name}@random")
+    found = table(model)
+    check(model, found)
+    published = _torchvision.models().get_model_weights(name).DEFAULT.meta
+    macs = sum(int(str(row[4])) for row in found.rows)
+    assert macs / 1e9 == pytest.approx(published["_ops"], abs=0.001)
+    assert sum(int(str(row[3])) for row in found.rows) == published["num_params"] or name == "inception_v3"
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_bundled_networks(name: str) -> None:
+    model = vizcnn.load(name)
+    check(model, table(model))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "mobilenet_v2"])
+def test_real_networks(name: str, data: Path) -> None:
+    model = vizcnn.load(f"{name}@{data / 'weights' / name}.fp16.pth")
+    check(model, table(model))
+
+
+def test_the_rows_of_a_network_known_by_hand() -> None:
+    model = vizcnn.load("lecture")
+    first, *_, last = table(model).rows
+    assert first == ("conv1", "Conv2d", "25x26x26", 250, 25 * 26 * 26 * 9, (3, 3), (1.0, 1.0), (0.0, 0.0))
+    assert last == ("fc2", "Linear", "10", 1010, 1000, None, None, None)
+
+
+class Odd(nn.Module):
+    """A parameter of its own, a layer that never runs, one that gives a pair, and a look at its numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.unused = nn.Conv2d(3, 2, 3), nn.Linear(5, 5)
+        self.scale = Scale()
+        self.halves = Halves()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.scale(self.conv(x))
+        return self.halves(y)[0] if float(x.sum()) < 1 else y  # type: ignore[no-any-return]
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.by, self.relu = nn.Parameter(torch.ones(2, 1, 1)), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(x) * self.by
+        return out
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x[:, :1], x[:, 1:]
+
+
+def test_odd_networks() -> None:
+    found = table(vizcnn.Model(Odd(), size=8))
+    assert [row[:5] for row in found.rows] == [
+        ("conv", "Conv2d", "2x6x6", 56, 2 * 36 * 27),
+        ("scale.relu", "ReLU", "2x6x6", 0, 0),
+        ("scale", "Scale", "2x6x6", 2, 0),
+        ("halves", "Halves", "tuple", 0, 0),
+    ]
+    assert "30 of the parameters belong to layers that are not called" in found.describe()
+
+
+def test_the_command_line_needs_no_weights(tmp_path: Path) -> None:
+    out = tmp_path / "layers.json"
+    answer = CliRunner().invoke(main, ["layers", "-m", "resnet50", "-o", str(out)])
+    assert answer.exit_code == 0, answer.output
+    assert "resnet50@random: 25,557,032 parameters, 4,089,184,256 multiply-accumulates" in answer.output
+    saved = json.loads(out.read_text())
+    assert saved["provenance"]["model"] == "resnet50@random"
+    assert saved["rows"][0]["layer"] == "conv1"
+    assert saved["rows"][0]["field [px]"] == [7, 7]
+
+
+def test_numbers_are_arrays_and_texts_are_not() -> None:
+    found = table(vizcnn.load("lecture"))
+    arrays = found.arrays()
+    assert set(arrays) == {"parameters", "MACs", "field [px]", "stride [px]", "offset [px]"}
+    assert arrays["MACs"].shape == (len(found.rows),)
+    assert arrays["field [px]"].shape == (len(found.rows), 2)
+    assert np.isnan(arrays["field [px]"][-1]).all()

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import copy
+from typing import Any, get_args
+
+import captum.attr as captum
+import numpy as np
+import pytest
+import torch
+from conftest import small_cnn
+from torch import Tensor, nn
+
+import vizcnn
+from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
+from vizcnn.probes.saliency import Method
+
+METHODS = get_args(Method)
+
+
+def model(network: nn.Module | None = None) -> vizcnn.Model:
+    return vizcnn.Model(
+        network or small_cnn(), size=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), labels=list("abcde")
+    )
+
+
+def image(n: int = 1) -> Tensor:
+    return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def values(found: vizcnn.Heatmap) -> np.ndarray[Any, Any]:
+    one: np.ndarray[Any, Any] = found.values[0, 0]
+    return one
+
+
+@pytest.mark.parametrize("target", [2, "0:3", "3:1@2,3"])
+def test_the_gradient_is_the_gradient(target: str | int) -> None:
+    """Against finite differences in float64, for a class, a channel and one neuron."""
+    double = model(small_cnn().double())
+    x = image().double()
+    found = vizcnn.Saliency(sign="signed")(double, x, target)
+    one = vizcnn.target(target)
+
+    def number(images: Tensor) -> float:
+        from vizcnn.subject import target_scores
+
+        with double.borrowed(), torch.no_grad():
+            return float(target_scores(double, images, [one])[0, 0])
+
+    for y, column in ((3, 4), (8, 8), (15, 0)):
+        expected = 0.0
+        for channel in range(3):
+            step = torch.zeros_like(x)
+            step[0, channel, y, column] = 1e-5
+            expected += (number(x + step) - number(x - step)) / 2e-5
+        assert values(found)[y, column] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def peer(method: str, network: vizcnn.Model, x: Tensor) -> Tensor:
+    """captum's own answer for class 2, called as captum's documentation does."""
+    x = x.clone().requires_grad_()
+    forward = network.__call__
+    if method == "gradient":
+        return captum.Saliency(forward).attribute(x, target=2, abs=False)  # type: ignore[no-any-return]
+    if method == "gradient-x-input":
+        return captum.InputXGradient(forward).attribute(x, target=2)  # type: ignore[no-any-return]
+    if method == "integrated-gradients":
+        return captum.IntegratedGradients(forward).attribute(x, target=2, n_steps=64)  # type: ignore[no-any-return]
+    torch.manual_seed(0)
+    return captum.NoiseTunnel(captum.Saliency(forward)).attribute(  # type: ignore[no-any-return]
+        x, target=2, abs=False, nt_samples=8, stdevs=0.15 * float((x.max() - x.min()).detach())
+    )
+
+
+@pytest.mark.parametrize("method", ["gradient", "gradient-x-input", "integrated-gradients", "smoothgrad"])
+def test_equal_to_captum(method: Method) -> None:
+    expected = peer(method, model(), image())[0]
+    signed = vizcnn.Saliency(method=method, sign="signed", samples=8)(model(), image(), 2)
+    np.testing.assert_allclose(values(signed), expected.sum(0).detach().numpy(), rtol=1e-4, atol=1e-7)
+    magnitude = vizcnn.Saliency(method=method, sign="abs", samples=8)(model(), image(), 2)
+    np.testing.assert_allclose(values(magnitude), expected.abs().amax(0).detach().numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_integrated_gradients_add_up_to_the_difference() -> None:
+    found = vizcnn.Saliency(method="integrated-gradients", baseline="mean", steps=200)(model(), image(), "b")
+    x = image()
+    with torch.no_grad():
+        ground = model()(x.mean((2, 3), keepdim=True).expand_as(x))[0, 1]
+    assert values(found).sum() == pytest.approx(found.scores[0, 0] - float(ground), rel=1e-2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_in_place_relu_changes_nothing(method: Method) -> None:
+    pure = small_cnn()
+    for module in pure.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    for target in ("c", "0:1", "3:4@1,1"):
+        a, b = (vizcnn.Saliency(method=method)(model(net), image(), target) for net in (pure, small_cnn()))
+        np.testing.assert_array_equal(a.values, b.values)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_map_is_the_same_alone_and_in_company(method: Method) -> None:
+    together = vizcnn.Saliency(method=method, samples=4)(model(), image(3), ["a", "b"])
+    assert together.values.shape == (3, 2, 16, 16)
+    alone = vizcnn.Saliency(method=method, samples=4)(model(), image(3)[2], "b")
+    np.testing.assert_allclose(together.values[2, 1], values(alone), rtol=1e-4, atol=1e-8)
+
+
+class Reusing(nn.Module):
+    """One ReLU module, called three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net: Any = small_cnn()
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv1, _, pool, conv2, _, *rest = self.net
+        x = self.relu(conv2(pool(self.relu(conv1(x)))))
+        for layer in rest:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_reused_modules_change_nothing(method: Method) -> None:
+    a, b = (vizcnn.Saliency(method=method)(model(net), image(), "d") for net in (Reusing(), small_cnn()))
+    np.testing.assert_array_equal(a.values, b.values)
+
+
+def test_the_figure_states_the_method_and_the_sign() -> None:
+    found = vizcnn.Saliency(method="smoothgrad")(model(), image())
+    assert found.meanings == ("d logit / d pixel (smoothgrad, largest magnitude over colours)",)
+    assert not found.signed
+    assert found.provenance.paper.startswith("Smilkov")
+    contribution = vizcnn.Saliency(method="integrated-gradients")(model(), image())
+    assert contribution.meanings == ("share of the logit (integrated-gradients, sum over colours)",)
+    assert contribution.signed
+
+
+def test_regression_and_segmentation_through_a_function() -> None:
+    segmenter = nn.Conv2d(3, 2, 3, padding=1)
+    found = vizcnn.Saliency(sign="signed")(model(segmenter), image(), lambda output: output[:, 1, 4, 4])
+    assert {tuple(p) for p in np.argwhere(values(found))} == {(y, x) for y in (3, 4, 5) for x in (3, 4, 5)}
+
+
+def test_methods_that_would_degenerate_are_refused() -> None:
+    smooth = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten())
+    with pytest.raises(DegenerateResult, match="uses gelu, but this method's rule is defined for ReLU only"):
+        vizcnn.Saliency(method="guided-backprop")(model(smooth), image(), 0)
+    linear = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    with pytest.raises(DegenerateResult, match="has no ReLU, so this method would be the plain gradient"):
+        vizcnn.Saliency(method="deconvnet")(model(linear), image(), 0)
+    dead: Any = copy.deepcopy(small_cnn())
+    with torch.no_grad():
+        dead[0].bias.fill_(-99)
+    with pytest.raises(DegenerateResult, match="is zero everywhere"):
+        vizcnn.Saliency()(model(dead), image(), "a")
+    with pytest.raises(NotDifferentiable, match="target <lambda> has no gradient with respect to the pixels"):
+        vizcnn.Saliency()(model(), image(), lambda output: output.argmax(1).float())
+
+
+def test_a_target_after_a_softmax_is_warned_of_and_the_logit_offered() -> None:
+    network = nn.Sequential(small_cnn(), nn.Softmax(1))
+    with pytest.warns(VizcnnWarning, match=r"is a probability: .* Explain the logit instead, .* '0.7:CLASS'"):
+        vizcnn.Saliency()(model(network), image(), "a")
+    vizcnn.Saliency()(model(network), image(), "0.7:0")
+
+
+def test_it_works_under_no_grad_and_inference_mode() -> None:
+    subject, x = model(), image()
+    expected = vizcnn.Saliency()(subject, x, "a")
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            np.testing.assert_array_equal(vizcnn.Saliency()(subject, x, "a").values, expected.values)
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ParameterError, match="Saliency: method must be one of 'gradient', .* got 'gradcam'"):
+        vizcnn.Saliency(method="gradcam")  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="Saliency: baseline must be mean, model, blur or a colour"):
+        vizcnn.Saliency(baseline="blak")
+
+
+def test_ctrl_c_keeps_the_images_that_are_done() -> None:
+    class Interrupting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.runs = small_cnn(), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs += 1
+            if self.runs > 2 + 2 * 2 + 1:  # two outputs, two scores alone and in company, one gradient
+                raise KeyboardInterrupt
+            out: Tensor = self.net(x)
+            return out
+
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        vizcnn.Saliency()(model(Interrupting()), image(2), "a")
+    assert isinstance(caught.value.result, vizcnn.Heatmap)
+    assert caught.value.result.values.shape == (1, 1, 16, 16)
+    assert caught.value.result.partial

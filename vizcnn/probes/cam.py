@@ -1,0 +1,227 @@
+"""Class activation maps: which regions of a late layer speak for the target?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
+from vizcnn.capture import capture, tapped
+from vizcnn.errors import DegenerateResult, ParameterError
+from vizcnn.model import Box, Model
+from vizcnn.probe import Probe, param
+from vizcnn.results import Heatmap
+from vizcnn.subject import Subject, target_scores
+from vizcnn.targets import Target
+
+Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]
+
+_PAPERS = {
+    "cam": "Zhou et al. 2016, arXiv:1512.04150",
+    "grad-cam": "Selvaraju et al. 2017, arXiv:1610.02391",
+    "grad-cam++": "Chattopadhay et al. 2018, arXiv:1710.11063",
+    "layer-cam": "Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
+    "score-cam": "Wang et al. 2020, arXiv:1910.01279",
+    "eigen-cam": "Muhammad & Yeasin 2020, arXiv:2008.00299",
+}
+
+
+class Cam(Probe[Heatmap]):
+    """Which regions speak for the answer? Class activation maps.
+
+    The channels of a late layer are added up with weights that say how much each speaks for the target; the sum is
+    enlarged (bilinear, align_corners=False) to the input. With A the layer's channels, g = d target / d A:
+
+    cam: exact evidence, where global average pooling and one linear layer follow; the map's mean plus the bias is the
+    logit. Signed. Refused where something else follows.
+    grad-cam: relu(sum of A weighted by the mean of g). grad-cam++: weighted by the mean of alpha relu(g), alpha =
+    g^2 / (2 g^2 + sum(A) g^3). layer-cam: relu(sum of relu(g) A), place by place. score-cam: weighted by the softmax
+    over channels of the target when the image is shown through that channel only. eigen-cam: A's first principal
+    component; the target plays no part.
+
+    Marked is the region around the highest value that stays above a fifth of it, as Zhou et al. 2016 find objects.
+
+    Papers: arXiv:1512.04150, arXiv:1610.02391, arXiv:1710.11063, doi:10.1109/TIP.2021.3089943, arXiv:1910.01279,
+    arXiv:2008.00299. Raises LayerNotFound, ParameterError (a layer without space), DegenerateResult, NotDifferentiable.
+    """
+
+    paper: ClassVar[str] = "see the method"
+
+    method: Method = param("grad-cam", "How the channels are weighted.")
+    layer: str | None = param(None, "Dotted name of the layer; by default the last with more than one position.")
+    batch: int = param(16, "Images per forward pass (score-cam).", min=1)
+
+    def compute(self, subject: Subject) -> Heatmap:
+        warn_of_softmax(subject)
+        layer = self.layer or last_spatial(subject.model, subject.inputs[:1])
+        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+
+        def one(image: Tensor, target: Target) -> Map:
+            small = self._map(subject, image, target, layer)  # (h, w)
+            large = F.interpolate(small[None, None], size, mode="bilinear", align_corners=False)[0, 0]  # (H, W)
+            return Map(large, strongest_region(large), f"{self.method} at {layer} is strongest")
+
+        rows, partial = each_map(subject, self.method, one)
+        return heatmap(
+            subject,
+            rows,
+            lambda subject: subject.provenance(self, paper=_PAPERS[self.method], method=self.method, layer=layer),
+            meaning=lambda quantity: f"{self.method} at {layer}" + f", share of {quantity}" * (self.method == "cam"),
+            signed=self.method == "cam",
+            partial=partial,
+        )
+
+    def _map(self, subject: Subject, image: Tensor, target: Target, layer: str) -> Tensor:
+        """The map at the layer's own size, (h, w)."""
+        if self.method == "score-cam":
+            return _score_cam(subject, image, target, layer, self.batch)
+        values, gradient = _values_and_gradient(subject, image, target, layer)  # (C, h, w) each
+        if self.method == "cam":
+            _refuse_no_average(subject, image, target, layer, values, gradient)
+        return _FORMULAE[self.method](values, gradient)
+
+
+def last_spatial(model: Model, image: Tensor) -> str:
+    """The layer that runs last among those whose output has more than one position. Raises DegenerateResult."""
+    sizes: dict[str, int] = {}
+    handles = [module.register_forward_hook(_noting(name, sizes)) for name, module in model.layers().items()]
+    try:
+        with torch.inference_mode():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    spatial = [name for name, positions in sizes.items() if positions > 1]
+    if not spatial:
+        raise DegenerateResult(f"no layer of {model.name} has more than one position, so there is no map to make")
+    return spatial[-1]
+
+
+def _noting(name: str, sizes: dict[str, int]) -> Callable[..., None]:
+    def note(_module: object, _inputs: object, output: object) -> None:
+        sizes.pop(name, None)
+        if isinstance(output, Tensor) and output.dim() == 4:
+            sizes[name] = output.shape[2] * output.shape[3]
+
+    return note
+
+
+def _values_and_gradient(subject: Subject, image: Tensor, target: Target, layer: str) -> tuple[Tensor, Tensor]:
+    with tapped(subject.model, layer) as seen:
+        number = score(subject, image, target, f"layer {layer!r}")
+    values = _spatial(layer, seen.get(layer))  # (1, C, h, w)
+    (gradient,) = torch.autograd.grad(number.sum(), values)
+    return values.detach()[0], gradient[0]
+
+
+def _spatial(layer: str, values: Tensor | None) -> Tensor:
+    if values is None:
+        raise ParameterError(f"layer {layer!r} did not run for this input. Choose another")
+    if values.dim() != 4 or values.shape[2] * values.shape[3] == 1:
+        raise ParameterError(
+            f"layer {layer!r} has no space: its output is {tuple(values.shape)}. Choose one with (N, C, H, W), "
+            "or leave the layer out"
+        )
+    return values
+
+
+def _cam(values: Tensor, gradient: Tensor) -> Tensor:
+    return (gradient.sum((1, 2), keepdim=True) * values).sum(0)
+
+
+def _grad_cam(values: Tensor, gradient: Tensor) -> Tensor:
+    return (gradient.mean((1, 2), keepdim=True) * values).sum(0).relu()
+
+
+def _grad_cam_plus_plus(values: Tensor, gradient: Tensor) -> Tensor:
+    square, cube = gradient**2, gradient**3
+    below = 2 * square + values.sum((1, 2), keepdim=True) * cube  # (C, h, w)
+    alpha = torch.where(below != 0, square / torch.where(below != 0, below, torch.ones_like(below)), 0.0)
+    return ((alpha * gradient.relu()).sum((1, 2), keepdim=True) * values).sum(0).relu()
+
+
+def _layer_cam(values: Tensor, gradient: Tensor) -> Tensor:
+    return (gradient.relu() * values).sum(0).relu()
+
+
+def _eigen_cam(values: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG001 - the target plays no part in it
+    positions = values.flatten(1).T  # (h w, C)
+    _, _, directions = torch.linalg.svd(positions - positions.mean(0), full_matrices=False)
+    projected = positions @ directions[0]  # (h w,)
+    sign = torch.sign(projected.sum())  # a principal component has no sign of its own
+    signed: Tensor = (projected * sign).view(values.shape[1:])  # (h, w)
+    return signed.relu()
+
+
+_FORMULAE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cam": _cam,
+    "grad-cam": _grad_cam,
+    "grad-cam++": _grad_cam_plus_plus,
+    "layer-cam": _layer_cam,
+    "eigen-cam": _eigen_cam,
+}
+
+
+def _refuse_no_average(
+    subject: Subject, image: Tensor, target: Target, layer: str, values: Tensor, gradient: Tensor
+) -> None:
+    """CAM is exact only if what follows the layer is linear and treats all positions alike."""
+    with torch.no_grad(), _silenced(subject.model, layer):
+        bias = float(target_scores(subject.model, image, [target]))
+    with torch.no_grad():
+        whole = float(target_scores(subject.model, image, [target]))
+    uneven = (gradient - gradient.mean((1, 2), keepdim=True)).abs().max()
+    explained = float((gradient * values).sum())
+    if uneven > 1e-4 * gradient.abs().max() or abs(whole - bias - explained) > 1e-3 * (abs(whole) + abs(bias)):
+        raise DegenerateResult(
+            f"CAM needs global average pooling and one linear layer behind {layer!r}, and {subject.model.name} has "
+            f"something else there. Use grad-cam, or the layer directly before the pooling"
+        )
+
+
+@contextmanager
+def _silenced(model: Model, layer: str) -> Iterator[None]:
+    """While the context is open, the layer puts out zeros."""
+    handle = model.layer(layer).register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def _score_cam(subject: Subject, image: Tensor, target: Target, layer: str, batch: int) -> Tensor:
+    with capture(subject.model, [layer]) as seen:
+        subject.model(image)
+    values = _spatial(layer, seen.get(layer))[0]  # (C, h, w)
+    masks = F.interpolate(values[None], image.shape[2:], mode="bilinear", align_corners=False)[0]  # (C, H, W)
+    low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
+    masks = (masks - low) / (high - low).clamp(min=1e-12)  # (C, H, W)
+    ground = image.new_tensor(subject.model.input.mean).view(1, -1, 1, 1)
+    shown = (ground + (image - ground) * mask[:, None] for mask in masks.split(batch))  # (B, C, H, W) each
+    numbers = torch.cat([target_scores(subject.model, images, [target])[:, 0] for images in shown])  # (C,)
+    weights = numbers.softmax(0)[:, None, None]  # (C, 1, 1)
+    weighted: Tensor = (weights * values).sum(0)  # (h, w)
+    return weighted.relu()
+
+
+def strongest_region(values: Tensor, share: float = 0.2) -> Box | None:
+    """The box, in px, of the connected region around the highest value of a map (H, W) in which all values exceed
+    `share` of it; None where no value is positive."""
+    if not values.max() > 0:
+        return None
+    high = (values > share * values.max()).float()[None]  # (1, H, W)
+    region = torch.zeros_like(high)
+    region.view(-1)[values.argmax()] = 1
+    while True:
+        grown = F.max_pool2d(region, 3, 1, 1) * high
+        if torch.equal(grown, region):
+            break
+        region = grown
+    rows, columns = region[0].any(1).nonzero(), region[0].any(0).nonzero()
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)

@@ -1,0 +1,117 @@
+"""Layers: what a network is made of, what that costs, and how far each layer sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vizcnn.dryrun import OnMeta, twin, watched
+from vizcnn.model import Model
+from vizcnn.probe import Probe
+from vizcnn.receptive import ReceptiveField, receptive_fields
+from vizcnn.results import Table
+from vizcnn.subject import Subject
+
+COLUMNS = ("layer", "type", "output", "parameters", "MACs", "field [px]", "stride [px]", "offset [px]")
+
+
+class Layers(Probe[Table]):
+    """What is the network made of, what does it cost, and how far does each layer see?
+
+    One row for each layer that holds no others or has parameters of its own, in order of execution:
+
+    output       its output's shape for one image (channels x height x width)
+    parameters   its own, not those of layers inside it
+    MACs         its own multiply-accumulates for one image, in convolutions and matrix products (half of torch's flops)
+    field        side of the receptive field, height x width where they differ, as if the padding were part of the image
+    stride       distance between the fields of neighbouring units
+    offset       where the first unit's field starts; below zero lies padding
+
+    The table does not depend on the weights, so `-m resnet50` needs no download: the architecture is enough. Receptive
+    fields are exact, see vizcnn.receptive_fields.
+
+    Paper: Araujo, Norris & Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill.
+    """
+
+    paper: ClassVar[str] = "Araujo, Norris & Sim 2019, doi:10.23915/distill.00021"
+    needs_images: ClassVar[bool] = False
+    needs_weights: ClassVar[bool] = False
+
+    def compute(self, subject: Subject) -> Table:
+        model = subject.model
+        outputs, macs = _ran(model)
+        fields = receptive_fields(model)
+        chosen = [name for name in outputs if _has_a_row(model.layer(name))]
+        rows = tuple(_row(name, model.layer(name), outputs[name], macs, fields.get(name)) for name in chosen)
+        provenance = subject.provenance(self, input=tuple(subject.inputs.shape[1:]))
+        return Table(provenance, COLUMNS, rows, _totals(model, outputs, macs))
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Multiply-accumulates: of each layer by name with what is inside it, and of the whole network."""
+
+    layers: dict[str, int]
+    total: int
+
+    def own(self, name: str, module: nn.Module) -> int:
+        """A layer's cost without that of the layers inside it."""
+        inside = sum(self.layers.get(f"{name}.{child}", 0) for child, _ in module.named_children())
+        return self.layers.get(name, 0) - inside
+
+
+def _ran(model: Model) -> tuple[dict[str, Any], _Cost]:
+    """What each layer puts out for one image, in order of execution, and the cost."""
+    images = torch.empty(1, model.input.channels, *model.input.size, dtype=model.dtype, device="meta")  # (1, C, H, W)
+    try:
+        with OnMeta():
+            return _counted(model, images)
+    except Exception:  # a network that looks at numbers while it runs is given some
+        return _counted(model, torch.zeros_like(images, device=model.device))
+
+
+def _counted(model: Model, images: Tensor) -> tuple[dict[str, Any], _Cost]:
+    outputs: dict[str, Any] = {}
+
+    def see(name: str, output: Any) -> None:
+        outputs.pop(name, None)
+        outputs[name] = output
+
+    with (
+        twin(model).borrowed() as network,
+        torch.no_grad(),
+        watched(network, see),
+        FlopCounterMode(display=False) as counter,
+    ):
+        network(model.normalised(images))
+    prefix = f"{type(network).__name__}."
+    counts = {name.removeprefix(prefix): sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
+    return outputs, _Cost(counts, counter.get_total_flops() // 2)
+
+
+def _has_a_row(module: nn.Module) -> bool:
+    return not list(module.children()) or bool(list(module.parameters(recurse=False)))
+
+
+def _row(name: str, module: nn.Module, output: Any, cost: _Cost, field: ReceptiveField | None) -> tuple[Any, ...]:
+    parameters = sum(p.numel() for p in module.parameters(recurse=False))
+    sees = (field.size, field.stride, field.offset) if field else (None, None, None)
+    return name, type(module).__name__, _shape(output), parameters, cost.own(name, module), *sees
+
+
+def _shape(output: Any) -> str:
+    return "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else type(output).__name__
+
+
+def _totals(model: Model, outputs: dict[str, Any], cost: _Cost) -> tuple[str, ...]:
+    """The network's size and cost, and what of it does not run."""
+    total = sum(p.numel() for p in model.network.parameters())
+    idle = [module for name, module in model.layers().items() if name not in outputs]
+    asleep = sum({id(p): p.numel() for module in idle for p in module.parameters(recurse=False)}.values())
+    size = "x".join(map(str, (model.input.channels, *model.input.size)))
+    found = f"{model.name}: {total:,} parameters, {cost.total:,} multiply-accumulates for an input of {size}"
+    return (found, f"{asleep:,} of the parameters belong to layers that are not called") if asleep else (found,)

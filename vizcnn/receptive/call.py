@@ -1,0 +1,38 @@
+"""Call: one operation of a network, as the rules of receptive fields see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from vizcnn.receptive.bounds import Bounds
+
+
+class Unknown(Exception):  # noqa: N818 - no failure: the fields are then measured
+    """There is no exact rule for this operation."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation with all its arguments by name, its first output's shape, and where to look up bounds."""
+
+    func: Any
+    args: dict[str, Any]
+    shape: tuple[int, ...]
+    look: Callable[[Tensor], Bounds]
+
+    def of(self, argument: str) -> Bounds:
+        """The bounds of a tensor argument."""
+        return self.look(self.args[argument])
+
+    def pair(self, argument: str, otherwise: str = "") -> tuple[int, int]:
+        """A number for each of two axes; where the list is empty, another argument's."""
+        values = self.args[otherwise] if self.args[argument] == [] else self.args[argument]
+        several = [values] if isinstance(values, int) else values
+        return several[0], several[-1]
+
+
+Rule = Callable[[Call], Bounds | list[Bounds]]

@@ -1,0 +1,50 @@
+"""ReceptiveField: the rectangle of the input that each unit of a layer can see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcnn.errors import ParameterError
+from vizcnn.model import Box
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The receptive fields of one layer's units, in px of the input.
+
+    A pixel belongs to a unit's field when some path of the network leads from it to the unit, whatever the weights;
+    the field is the smallest rectangle around these pixels, for the channel that sees most.
+
+    top, bottom: int64 (h,): units in row y see the input's rows top[y] to bottom[y], exclusive. Equal: they see none.
+    left, right: int64 (w,): the same for columns.
+    size, stride, offset: (down, across), as if the padding were part of the image: the unit at row y would see the rows
+        from offset + y * stride, `size` of them. The size may thus exceed the input's; an offset below zero lies in
+        the padding (it is minus the padding that Araujo et al. 2019, "Computing Receptive Fields of Convolutional
+        Neural Networks", call effective). Where fields do not repeat (adaptive pooling, attention), these are the
+        middle unit's.
+    """
+
+    top: Rows
+    bottom: Rows
+    left: Rows
+    right: Rows
+    size: tuple[int, int]
+    stride: tuple[float, float]
+    offset: tuple[float, float]
+
+    @property
+    def units(self) -> tuple[int, int]:
+        """Rows and columns of units, (h, w)."""
+        return len(self.top), len(self.left)
+
+    def box(self, y: int, x: int) -> Box:
+        """What the unit at row y and column x sees, in px of the input. Raises ParameterError."""
+        h, w = self.units
+        if not (0 <= y < h and 0 <= x < w):
+            raise ParameterError(f"the layer has units 0,0 to {h - 1},{w - 1}, got {y},{x}")
+        return Box(int(self.top[y]), int(self.left[x]), int(self.bottom[y]), int(self.right[x]))

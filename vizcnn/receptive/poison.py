@@ -1,0 +1,96 @@
+"""Receptive fields by measurement: poison one row or column of the input with NaN and see which units turn NaN.
+
+Exact for what passes NaN on: sums, products, maxima and nearly every activation do. It needs no knowledge of the
+network, but one run for every row and column of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy, deepcopy
+from math import nan
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vizcnn.dryrun import twin, watched
+from vizcnn.model import Model
+from vizcnn.receptive.field import ReceptiveField, Rows
+
+_BATCH_PIXELS = 16 * 224 * 224
+Hits = npt.NDArray[np.bool_]
+
+
+def measured(model: Model, size: tuple[int, int]) -> dict[str, ReceptiveField]:
+    """The fields of all layers with space. Their size, stride and offset are those of units away from the borders, as
+    far as there are any: no padding can be seen from outside, so the size is at most the input's."""
+    model = _on_cpu(model)
+    without_tiles = torch.backends.nnpack.flags(enabled=False)  # its Winograd tiles spread a NaN to neighbours
+    with model.borrowed(), without_tiles, torch.no_grad():
+        rows, columns = _hits(model, size, 2), _hits(model, size, 3)
+    return {name: _field(rows[name], columns[name]) for name in rows}
+
+
+def _on_cpu(model: Model) -> Model:
+    """The model's twin on the CPU in float32: GPU kernels may mix neighbours (Winograd, FFT)."""
+    if model.device.type == "cpu" and model.dtype == torch.float32:
+        return twin(model)
+    other = copy(model)
+    other.network = deepcopy(model.network).cpu().float()
+    return other
+
+
+def _hits(model: Model, size: tuple[int, int], axis: int) -> dict[str, Hits]:
+    """Per layer, whether each row (axis 2) or column (axis 3) of the input reaches each of the units', (n, units)."""
+    found: dict[str, list[Tensor]] = {}
+    for images in _poisoned(model.input.channels, size, axis):
+        for name, hit in _reached(model, images, axis).items():
+            found.setdefault(name, []).append(hit)
+    return {name: torch.cat(hits).numpy() for name, hits in found.items()}
+
+
+def _poisoned(channels: int, size: tuple[int, int], axis: int) -> Iterator[Tensor]:
+    n, batch = size[axis - 2], max(1, _BATCH_PIXELS // (size[0] * size[1]))
+    clean = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))  # zeros may divide by zero
+    for places in torch.arange(n).split(batch):
+        images = clean.repeat(len(places), 1, 1, 1)  # (B, C, H, W)
+        images.movedim(axis, 1)[torch.arange(len(places)), places] = nan
+        yield images
+
+
+def _reached(model: Model, images: Tensor, axis: int) -> dict[str, Tensor]:
+    """Per layer, which rows or columns of units hold a NaN, (B, units)."""
+    found: dict[str, Tensor] = {}
+
+    def see(name: str, output: Any) -> None:
+        found.pop(name, None)
+        if isinstance(output, Tensor) and output.dim() == 4 and len(output) == len(images):
+            found[name] = output.isnan().any(1).any(4 - axis)
+
+    with watched(model.network, see):
+        model(images)
+    return found
+
+
+def _field(rows: Hits, columns: Hits) -> ReceptiveField:
+    (top, bottom), (left, right) = _ends(rows), _ends(columns)
+    down, across = _repeats(top, bottom, len(rows)), _repeats(left, right, len(columns))
+    size, stride, offset = (down[0], across[0]), (down[1], across[1]), (down[2], across[2])
+    return ReceptiveField(top, bottom, left, right, size, stride, offset)
+
+
+def _ends(hits: Hits) -> tuple[Rows, Rows]:
+    """The first and the last place (exclusive) that reaches each unit; 0 and 0 where none does."""
+    low, high = hits.argmax(0), len(hits) - hits[::-1].argmax(0)
+    return low, np.where(hits.any(0), high, 0)
+
+
+def _repeats(low: Rows, high: Rows, n: int) -> tuple[int, float, float]:
+    """Size, stride and offset along one axis, of the middle one of the units whose field the borders do not cut."""
+    inner = np.flatnonzero((low > 0) & (high < n))
+    stride = float(np.median(np.diff(low[inner]))) if len(inner) > 1 else n / len(low)
+    middle = int(inner[len(inner) // 2] if len(inner) else len(low) // 2)
+    return int(high[middle] - low[middle]), stride, float(low[middle] - stride * middle)

@@ -1,0 +1,128 @@
+"""Other backward rules for ReLU and max-pooling, for as long as a context is open.
+
+The rules are put where the operations are called, not on modules, so a ReLU cannot hide: functional, in-place and
+reused ones obey as well as modules do. The network itself is not touched. What
+ran forward inside the context follows the rule in its backward pass, also after the context has closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from vizcnn.errors import DegenerateResult
+
+Backward = Callable[[Tensor, Tensor], Tensor]
+"""From the signal that comes back and the ReLU's local derivative (0 or 1), the signal that goes on."""
+
+_RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6}
+_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
+_OTHERS = {
+    F.leaky_relu, F.silu, F.gelu, F.elu, F.selu, F.celu, F.hardswish, F.mish, F.softplus, F.prelu, F.rrelu, F.glu,
+}  # fmt: skip
+_POOLS = {F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d}
+
+
+def guided(signal: Tensor, derivative: Tensor) -> Tensor:
+    """Guided backpropagation: what is positive passes where the ReLU was open (Springenberg et al. 2015)."""
+    return signal.clamp(min=0) * derivative
+
+
+def rectified(signal: Tensor, derivative: Tensor) -> Tensor:  # noqa: ARG001 - the rule of the deconvnet ignores it
+    """The deconvnet's rule: what is positive passes, wherever the ReLU was open (Zeiler & Fergus 2014)."""
+    return signal.clamp(min=0)
+
+
+class ReluRule(TorchFunctionMode):
+    """While open, every ReLU and ReLU6 follows `rule` in its backward pass.
+
+    Raises DegenerateResult when the network uses an activation for which the rule is not defined, and from `check()`
+    when no ReLU was met at all.
+    """
+
+    def __init__(self, rule: Backward) -> None:
+        super().__init__()
+        self.rule, self.met = rule, 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _OTHERS:
+            raise DegenerateResult(
+                f"the network uses {function.__name__}, but this method's rule is defined for ReLU only and would "
+                "leave the others as plain gradients. Use gradient, smoothgrad or integrated-gradients"
+            )
+        if function in _RELUS:
+            self.met += 1
+            return self._relu(function, *args, **kwargs)
+        return self.other(function, args, kwargs)
+
+    def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Any operation that is no activation."""
+        return function(*args, **kwargs)
+
+    def _relu(self, function: Any, input: Tensor, inplace: bool = False) -> Tensor:
+        top = 6.0 if function is F.relu6 else float("inf")
+        output: Tensor = _Relu.apply(input, top, self.rule)  # type: ignore[no-untyped-call]
+        return input.copy_(output) if inplace or function in _IN_PLACE else output
+
+    def check(self) -> None:
+        """Raise DegenerateResult when no ReLU obeyed: the result would be a plain gradient under another name."""
+        if not self.met:
+            raise DegenerateResult("the network has no ReLU, so this method would be the plain gradient. Use gradient")
+
+
+class DeconvnetRule(ReluRule):
+    """The deconvnet: rectified signals, and max-pooling undone by its switches.
+
+    Unpooling puts each value back at the place its window's maximum came from. Where overlapping windows took the same
+    place the strongest value is put there, once; the gradient would add them up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(rectified)
+
+    def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if function in _POOLS and not kwargs.get("return_indices"):
+            return _pool(*args, **{k: v for k, v in kwargs.items() if k != "return_indices"})
+        return function(*args, **kwargs)
+
+
+class _Relu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, top: float, rule: Backward) -> Tensor:
+        ctx.save_for_backward((input > 0) & (input < top))
+        ctx.rule = rule
+        return input.clamp(min=0, max=top)
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> tuple[Tensor, None, None]:
+        (open_,) = ctx.saved_tensors
+        return ctx.rule(signals[0], open_.to(signals[0].dtype)), None, None
+
+
+def _pool(input: Tensor, *sizes: Any, **more: Any) -> Tensor:
+    output, switches = F.max_pool2d_with_indices(input, *sizes, **more)
+    result: Tensor = _Unpool.apply(input, output.detach(), switches)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Unpool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, output: Tensor, switches: Tensor) -> Tensor:
+        ctx.save_for_backward(switches)
+        ctx.shape = input.shape
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> tuple[Tensor, None, None]:
+        (switches,) = ctx.saved_tensors
+        empty = signals[0].new_full(ctx.shape, -torch.inf).flatten(-2)  # (N, C, H W)
+        placed = empty.scatter_reduce(-1, switches.flatten(-2), signals[0].flatten(-2), "amax")
+        return placed.masked_fill(placed.isneginf(), 0).view(ctx.shape), None, None  # (N, C, H, W)
