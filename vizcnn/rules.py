@@ -8,7 +8,7 @@ ran forward inside the context follows the rule in its backward pass, also after
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,9 @@ from vizcnn.errors import DegenerateResult
 Backward = Callable[[Tensor, Tensor], Tensor]
 """From the signal that comes back and the ReLU's local derivative (0 or 1), the signal that goes on."""
 
-_RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6}
-_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
+_RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+_CLIPPED = {F.hardtanh, F.hardtanh_}  # nn.ReLU6 is a hardtanh from 0 to 6
+_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_, F.hardtanh_}
 _OTHERS = {
     F.leaky_relu, F.silu, F.gelu, F.elu, F.selu, F.celu, F.hardswish, F.mish, F.softplus, F.prelu, F.rrelu, F.glu,
 }  # fmt: skip
@@ -53,22 +54,27 @@ class ReluRule(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if function in _RELUS or function is F.relu6:
+            return self._relu(function, 6.0 if function is F.relu6 else torch.inf, *args, **kwargs)
+        if function in _CLIPPED:
+            return self._clipped(function, *args, **kwargs)
         if function in _OTHERS:
-            raise DegenerateResult(
-                f"the network uses {function.__name__}, but this method's rule is defined for ReLU only and would "
-                "leave the others as plain gradients. Use gradient, smoothgrad or integrated-gradients"
-            )
-        if function in _RELUS:
-            self.met += 1
-            return self._relu(function, *args, **kwargs)
+            _refuse(function)
         return self.other(function, args, kwargs)
 
     def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any operation that is no activation."""
         return function(*args, **kwargs)
 
-    def _relu(self, function: Any, input: Tensor, inplace: bool = False) -> Tensor:
-        top = 6.0 if function is F.relu6 else float("inf")
+    def _clipped(
+        self, function: Any, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+    ) -> Tensor:
+        if min_val != 0:
+            _refuse(function)
+        return self._relu(function, max_val, input, inplace)
+
+    def _relu(self, function: Any, top: float, input: Tensor, inplace: bool = False) -> Tensor:
+        self.met += 1
         output: Tensor = _Relu.apply(input, top, self.rule)  # type: ignore[no-untyped-call]
         return input.copy_(output) if inplace or function in _IN_PLACE else output
 
@@ -76,6 +82,13 @@ class ReluRule(TorchFunctionMode):
         """Raise DegenerateResult when no ReLU obeyed: the result would be a plain gradient under another name."""
         if not self.met:
             raise DegenerateResult("the network has no ReLU, so this method would be the plain gradient. Use gradient")
+
+
+def _refuse(function: Any) -> NoReturn:
+    raise DegenerateResult(
+        f"the network uses {function.__name__}, but this method's rule is defined for ReLU only and would leave the "
+        "others as plain gradients. Use gradient, smoothgrad or integrated-gradients"
+    )
 
 
 class DeconvnetRule(ReluRule):

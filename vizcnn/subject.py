@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class Subject:
     """What a probe looks at.
 
+    identity: what names the model in a saved result, as it was before the first run.
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
     photos, seen: the N images as the person gave them, and the box of each that the network sees.
     output: the network's raw output (N, ...) for the inputs; None when N is 0 or it is not one tensor.
@@ -35,6 +36,7 @@ class Subject:
     """
 
     model: Model
+    identity: Mapping[str, Any]
     inputs: Tensor
     photos: tuple[Photo, ...]
     seen: tuple[Box, ...]
@@ -92,8 +94,8 @@ class Subject:
         row = ("upper", "middle", "lower")[min(2, int(down * 3))]
         column = ("left", "centre", "right")[min(2, int(across * 3))]
         name = "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
-        digits = 0 if min(self.photos[i].size) >= 20 else 1
-        x, y = (f"{low:.{digits}f}-{high:.{digits}f}" for low, high in ((box.left, box.right), (box.top, box.bottom)))
+        form = ".0f" if min(self.photos[i].size) >= 20 else ".3g"
+        x, y = (f"{low:{form}}-{high:{form}}" for low, high in ((box.left, box.right), (box.top, box.bottom)))
         return f"{name} (x {x}, y {y})"
 
     def provenance(self, probe: Probe[Any], *, paper: str = "", **details: Any) -> Provenance:
@@ -107,7 +109,7 @@ class Subject:
             probe=type(probe).name(),
             options=asdict(probe),  # type: ignore[call-overload]
             details=details,
-            **self.model.provenance(),
+            **self.identity,
             device=str(self.model.device),
             images=tuple((photo.name, photo.sha256()) for photo in self.photos),
             targets=tuple(tuple(str(t) for t in row) for row in self.targets),
@@ -135,12 +137,13 @@ def examined(
     with _explained(context), model.borrowed(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         _refuse_batch_statistics(model.network)
+        identity = model.provenance()  # before any run: some networks count their runs in a buffer
         photos, seen, inputs = _inputs(probe, model, images)
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
             output = _clean_output(model, inputs) if photos else None
             targets = _targets(probe, model, output, wanted, len(photos))
-            clean = _scores(model, inputs, targets)
-            yield Subject(model, inputs, photos, seen, output, targets, clean, seed, progress)
+            clean = _scores(model, inputs, output, targets)
+            yield Subject(model, identity, inputs, photos, seen, output, targets, clean, seed, progress)
 
 
 @contextmanager
@@ -244,30 +247,34 @@ def _predicted(output: Tensor | None) -> list[Target]:
 
 
 @torch.no_grad()
-def _scores(model: Model, inputs: Tensor, targets: tuple[tuple[Target, ...], ...]) -> npt.NDArray[np.float64]:
+def _scores(
+    model: Model, inputs: Tensor, output: Tensor | None, targets: tuple[tuple[Target, ...], ...]
+) -> npt.NDArray[np.float64]:
     """The targets' numbers (N, T), seen to be finite and the same alone and in company."""
     if not any(targets):
         return np.empty((len(targets), 0))
     rows = []
-    for image, row in zip(inputs, targets, strict=True):
+    for i, (image, row) in enumerate(zip(inputs, targets, strict=True)):
         alone = target_scores(model, image[None], row)[0]  # (T,)
-        in_company = target_scores(model, torch.stack([image, image.flip(-1)]), row)[0]  # (T,)
-        _refuse_unsettled(row, alone, in_company)
+        company = torch.stack([image, image.flip(-1) / 2])
+        _refuse_unsettled(" and ".join(map(str, row)), alone, target_scores(model, company, row)[0])
+        if output is not None:
+            _refuse_unsettled("the output", output[i], model(company)[0])
         rows.append(alone)
     return torch.stack(rows).double().cpu().numpy()
 
 
-def _refuse_unsettled(targets: Sequence[Target], alone: Tensor, in_company: Tensor) -> None:
+def _refuse_unsettled(what: str, alone: Tensor, in_company: Tensor) -> None:
+    if not (alone.isfinite().all() and in_company.isfinite().all()):
+        raise NonFiniteResult(f"{what} is {alone.flatten().tolist()[:3]} for one of these images. Check the weights")
     near = min(0.05, 1e3 * torch.finfo(alone.dtype).eps) if alone.is_floating_point() else 0.0
-    for one, a, b in zip(targets, alone.double(), in_company.double(), strict=True):
-        if not (a.isfinite() and b.isfinite()):
-            raise NonFiniteResult(f"target {one} is {float(a)} for one of these images")
-        if abs(a - b) > near * (1 + abs(a)):
-            raise DegenerateResult(
-                f"target {one} of the same image is {float(a):g} alone and {float(b):g} beside another image, though "
-                "the network is in eval mode: it is random (functional dropout without training=self.training, noise) "
-                "or lets the images of a batch influence each other (batch statistics). Mend the network first"
-            )
+    worst = float((alone - in_company).abs().max())
+    if worst > near * (1 + float(alone.abs().max())):
+        raise DegenerateResult(
+            f"{what} of the same image differs by {worst:.3g} between a run alone and a run beside another image, "
+            "though the network is in eval mode: it is random (functional dropout without training=self.training, "
+            "noise) or lets the images of a batch influence each other (batch statistics). Mend the network first"
+        )
 
 
 def target_scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Tensor:

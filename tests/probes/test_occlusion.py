@@ -96,7 +96,7 @@ def test_the_predicted_class_is_the_default_target_of_each_image(tiny: vizcnn.Mo
     images[1] = 0.5
     with tiny.borrowed(), torch.no_grad():
         predicted = [tiny.class_name(i) for i in tiny(images).argmax(1).tolist()]
-    found = vizcnn.Occlusion(window=32, stride=32)(tiny, images)
+    found = vizcnn.Occlusion(window=32, stride=32, fill="black")(tiny, images)
     assert [row[0] for row in found.provenance.targets] == predicted
 
 
@@ -193,7 +193,7 @@ def test_ctrl_c_keeps_what_was_computed(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     probe = vizcnn.Occlusion(window=4, stride=4, batch=4)
     full = probe(vizcnn.Model(small_cnn(), size=16), images, target=1)
-    runs_before = 2 + 2 * 2  # the output of each image, its clean score alone and in company
+    runs_before = 2 + 2 * 3  # the output of each image; its score alone and in company, and the output there
     with pytest.raises(vizcnn.Interrupted) as caught:
         probe(vizcnn.Model(Interrupting(runs_before + 3), size=16), images, target=1)
     found = caught.value.result
@@ -218,7 +218,7 @@ def test_ctrl_c_before_the_first_window_is_an_ordinary_interrupt() -> None:
     [
         ({"window": 0}, "window must be at least 1 px, got 0"),
         ({"fill": "purpel"}, "fill must be mean, model, blur or a colour such as 'grey' or '#7f7f7f', got 'purpel'"),
-        ({"stride": "wide"}, r"stride must be int or tuple\[int, int\] or None, got 'wide'"),
+        ({"stride": "wide"}, "stride must be a side in px such as 32, or HEIGHTxWIDTH such as 32x16, got 'wide'"),
         ({"batch": 0}, "batch must be at least 1, got 0"),
     ],
 )
@@ -277,7 +277,11 @@ def test_what_would_mislead_is_refused() -> None:
         (Normalising(), DegenerateResult, "or lets the images of a batch influence each other"),
         (Flat(), DegenerateResult, "by more than rounding"),
         (Constant(), DegenerateResult, "no window changes the target 0 of tensor by more than rounding"),
-        (Dropping(), DegenerateResult, "alone and .* beside another image, .*: it is random"),
+        (
+            Dropping(),
+            DegenerateResult,
+            "differs by .* between a run alone and a run beside another image, .*: it is random",
+        ),
         (Nan(), NonFiniteResult, "holds NaN or infinity"),
         (batch_statistics, DegenerateResult, "layer '0' normalises with the statistics of each batch"),
     ):

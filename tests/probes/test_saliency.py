@@ -148,10 +148,10 @@ def test_regression_and_segmentation_through_a_function() -> None:
 def test_methods_that_would_degenerate_are_refused() -> None:
     smooth = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten())
     with pytest.raises(DegenerateResult, match="uses gelu, but this method's rule is defined for ReLU only"):
-        vizcnn.Saliency(method="guided-backprop")(model(smooth), image(), 0)
+        vizcnn.Saliency(method="guided-backprop")(vizcnn.Model(smooth, size=16), image(), 0)
     linear = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     with pytest.raises(DegenerateResult, match="has no ReLU, so this method would be the plain gradient"):
-        vizcnn.Saliency(method="deconvnet")(model(linear), image(), 0)
+        vizcnn.Saliency(method="deconvnet")(vizcnn.Model(linear, size=16), image(), 0)
     dead: Any = copy.deepcopy(small_cnn())
     with torch.no_grad():
         dead[0].bias.fill_(-99)
@@ -191,7 +191,7 @@ def test_ctrl_c_keeps_the_images_that_are_done() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.runs += 1
-            if self.runs > 2 + 2 * 2 + 1:  # two outputs, two scores alone and in company, one gradient
+            if self.runs > 2 + 2 * 3 + 1:  # two outputs, two scores and outputs alone and in company, one gradient
                 raise KeyboardInterrupt
             out: Tensor = self.net(x)
             return out

@@ -83,7 +83,7 @@ def test_mistakes_of_a_probes_author_are_named_when_it_is_defined() -> None:
 
 
 def test_text_is_read_by_the_options_own_parser() -> None:
-    def side(text: str) -> int:
+    def read(text: str) -> int:
         if not text.isdecimal():
             raise ValueError("a whole number of px")
         return int(text)
@@ -91,7 +91,7 @@ def test_text_is_read_by_the_options_own_parser() -> None:
     class Reading(Probe[Result]):
         """Reads text."""
 
-        side: int = param(1, "A side.", min=1, parse=side)
+        side: int = param(1, "A side.", min=1, parse=read)
 
     assert Reading(side="7").side == 7  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="Reading: side must be a whole number of px, got 'wide'"):

@@ -57,10 +57,11 @@ def test_every_spelling_of_relu_obeys_and_equals_captum_on_modules(spelling: str
     torch.testing.assert_close(found, expected)
 
 
-def test_relu6_is_closed_above_six() -> None:
+@pytest.mark.parametrize("relu6", [F.relu6, nn.ReLU6(), lambda x: nn.ReLU6(inplace=True)(x * 1)])
+def test_relu6_is_closed_above_six(relu6: Any) -> None:
     x = torch.tensor([-1.0, 3.0, 7.0], requires_grad=True)
     with ReluRule(guided):
-        y = F.relu6(x)
+        y = relu6(x)
     assert y.tolist() == [0, 3, 6]
     (found,) = torch.autograd.grad(y, x, torch.tensor([1.0, 2.0, 3.0]))
     assert found.tolist() == [0, 2, 0]
@@ -80,6 +81,8 @@ def test_activations_without_a_rule_are_refused() -> None:
         ReluRule(guided),
     ):
         nn.SiLU()(torch.zeros(1))
+    with pytest.raises(DegenerateResult, match="uses hardtanh"), ReluRule(guided):
+        nn.Hardtanh()(torch.zeros(1))
     with ReluRule(guided) as context:
         nn.Linear(2, 2)(torch.zeros(1, 2))
     with pytest.raises(DegenerateResult, match="no ReLU, so this method would be the plain gradient"):

@@ -164,10 +164,11 @@ def _heatmap(
 
 def _refuse_unmoved(subject: Subject, result: Heatmap, found: list[npt.NDArray[np.float64]]) -> None:
     """A map of rounding errors looks like any other: refuse one in which no window did more than that."""
-    eps = torch.finfo(subject.inputs.dtype).eps
+    rounding = 16 * torch.finfo(subject.inputs.dtype).eps
     for i, numbers in enumerate(found):
         moved = np.abs(subject.scores[i] - numbers).max(0)  # (T,)
-        for t in np.nonzero(moved <= 16 * eps * np.abs(numbers).max(0))[0]:
+        size = 0.0 if subject.output is None else float(subject.output[i].abs().max())
+        for t in np.nonzero(moved <= rounding * np.maximum(np.abs(numbers).max(0), size))[0]:
             raise DegenerateResult(
                 f"no window changes the target {subject.targets[i][t]} of {result.photos[i].name} by more than "
                 f"rounding (it stays {subject.scores[i, t]:g}): a dead unit, or one that does not see the input"
