@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vizcnn.probes.layers import Layers as Layers
     from vizcnn.probes.occlusion import Occlusion as Occlusion
     from vizcnn.probes.saliency import Saliency as Saliency
+    from vizcnn.receptive import receptive_fields as receptive_fields
     from vizcnn.results import Heatmap as Heatmap
     from vizcnn.results import ImageGrid as ImageGrid
     from vizcnn.results import Result as Result
@@ -60,6 +61,7 @@ _HOMES = {
     "load": "vizcnn.loading",
     "open_photo": "vizcnn.images",
     "param": "vizcnn.probe",
+    "receptive_fields": "vizcnn.receptive",
     "target": "vizcnn.targets",
 }
 
@@ -85,6 +87,7 @@ __all__ = [
     "load",
     "open_photo",
     "param",
+    "receptive_fields",
     "target",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from vizcnn.errors import Interrupted, OutputError, ParameterError, VizcnnError
+from vizcnn.errors import Interrupted, OutputError, ParameterError, VizcnnError, VizcnnWarning
 from vizcnn.images import image_files
 from vizcnn.model import Model
 from vizcnn.results import Result, checked_format
@@ -44,7 +45,8 @@ class Session:
 
     def _one(self, model: Model, file: str | None, place: Path, compute: Callable[..., Result]) -> Result:
         try:
-            result = compute(model, file, progress=not self.quiet)
+            with _warnings_in_one_line():
+                result = compute(model, file, progress=not self.quiet)
         except Interrupted as stopped:
             with self._trying():
                 self._keep(stopped.result, place)
@@ -104,6 +106,19 @@ class Session:
             click.echo(json.dumps({"results": self.results, "errors": self.errors}, indent=2))
         failed = SOME_FAILED if self.results else FAILED
         sys.exit(code if code is not None else failed if self.errors else OK)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show vizcnn's own warnings as it shows its errors."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", VizcnnWarning)
+        yield
+    for each in caught:
+        if issubclass(each.category, VizcnnWarning):
+            click.echo(f"vizcnn: warning: {each.message}", err=True)
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _stem(file: str | None) -> str:

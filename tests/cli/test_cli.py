@@ -239,3 +239,14 @@ def test_an_early_ctrl_c_exits_130_too() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 130
     assert "Traceback" not in answer.stderr
+
+
+def test_a_warning_is_one_line(photo_file: Path) -> None:
+    Path("soft.py").write_text(
+        "import vizcnn\nfrom torch import nn\n"
+        "def f(): return vizcnn.Model(nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.Softmax(1)), size=8)\n"
+    )
+    answer = call("saliency", photo_file, "-m", "./soft.py:f", "-t", "1")
+    assert answer.exit_code == 0
+    assert answer.stderr.startswith("vizcnn: warning: the target of Sequential is a probability")
+    assert answer.stderr.count("\n") == 1
