@@ -163,11 +163,18 @@ def network(): return vizcnn.Model(Slow(), size=32)
 """
 
 
+def hear_ctrl_c() -> None:
+    """A test run started in the background inherits that Ctrl-C is ignored; the program under test shall hear it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_keeps_what_was_computed_and_exits_130(photo_file: Path) -> None:
     Path("slow.py").write_text(SLOW)
     command = [sys.executable, "-m", "vizcnn", "occlusion", str(photo_file), "-m", "./slow.py:network", "-t", "0"]
     options = ["--window", "4", "--stride", "1", "--batch", "1", "--json"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c
+    ) as process:
         assert process.stderr is not None
         process.stderr.read(1)  # the progress bar has appeared, two seconds into the sweep
         process.send_signal(signal.SIGINT)
