@@ -1,13 +1,14 @@
 """Other backward rules for ReLU and max-pooling, for as long as a context is open.
 
-The rules are put where the operations are called, not on modules, so a ReLU cannot hide: functional, in-place and
-reused ones obey as well as modules do. The network itself is not touched. What
+The rules are put where the operations are called, not on modules: functional, in-place and reused ReLUs obey as well as
+modules do, and so do clamps at zero. The network itself is not touched. What
 ran forward inside the context follows the rule in its backward pass, also after the context has closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -23,9 +24,20 @@ Backward = Callable[[Tensor, Tensor], Tensor]
 _RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 _CLIPPED = {F.hardtanh, F.hardtanh_}  # nn.ReLU6 is a hardtanh from 0 to 6
 _IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_, F.hardtanh_}
+_CLAMPS = {torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clamp_min, torch.clamp_min_,
+           Tensor.clamp_min, Tensor.clamp_min_}  # fmt: skip
+_OTHER_NAMES = (
+    "leaky_relu silu gelu elu selu celu hardswish mish softplus softsign prelu rrelu glu threshold hardshrink "
+    "softshrink tanhshrink logsigmoid tanh"
+)
 _OTHERS = {
-    F.leaky_relu, F.silu, F.gelu, F.elu, F.selu, F.celu, F.hardswish, F.mish, F.softplus, F.prelu, F.rrelu, F.glu,
-}  # fmt: skip
+    found
+    for name in _OTHER_NAMES.split()
+    for home in (F, torch, Tensor)
+    for spelling in (name, f"{name}_")
+    if (found := getattr(home, spelling, None)) is not None
+}
+_UNSWITCHED = {F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices, F.fractional_max_pool2d}
 _POOLS = {F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d}
 
 
@@ -58,6 +70,9 @@ class ReluRule(TorchFunctionMode):
             return self._relu(function, 6.0 if function is F.relu6 else torch.inf, *args, **kwargs)
         if function in _CLIPPED:
             return self._clipped(function, *args, **kwargs)
+        if function in _CLAMPS and (zero := _clamped_at_zero(*args, **kwargs)):
+            in_place = function.__name__.endswith("_")
+            return self._relu(function, zero.top, args[0], in_place)
         if function in _OTHERS:
             _refuse(function)
         return self.other(function, args, kwargs)
@@ -84,6 +99,20 @@ class ReluRule(TorchFunctionMode):
             raise DegenerateResult("the network has no ReLU, so this method would be the plain gradient. Use gradient")
 
 
+@dataclass(frozen=True)
+class _Zero:
+    """A clamp from zero up to `top`."""
+
+    top: float
+
+
+def _clamped_at_zero(_input: Tensor, min: Any = None, max: Any = None) -> _Zero | None:
+    """The ReLU that a clamp is, if it is one."""
+    if isinstance(min, Tensor) or isinstance(max, Tensor) or min != 0:
+        return None
+    return _Zero(torch.inf if max is None else float(max))
+
+
 def _refuse(function: Any) -> NoReturn:
     raise DegenerateResult(
         f"the network uses {function.__name__}, but this method's rule is defined for ReLU only and would leave the "
@@ -102,8 +131,15 @@ class DeconvnetRule(ReluRule):
         super().__init__(rectified)
 
     def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if function in _POOLS and not kwargs.get("return_indices"):
-            return _pool(*args, **{k: v for k, v in kwargs.items() if k != "return_indices"})
+        if function in _UNSWITCHED:
+            raise DegenerateResult(
+                f"the network pools with {function.__name__}, for which the deconvnet's unpooling is not defined here. "
+                "Use saliency"
+            )
+        if function in _POOLS:
+            both = kwargs.pop("return_indices", False) or function is F.max_pool2d_with_indices
+            output, switches = _pool(*args, **kwargs)
+            return (output, switches) if both else output
         return function(*args, **kwargs)
 
 
@@ -120,10 +156,10 @@ class _Relu(torch.autograd.Function):
         return ctx.rule(signals[0], open_.to(signals[0].dtype)), None, None
 
 
-def _pool(input: Tensor, *sizes: Any, **more: Any) -> Tensor:
+def _pool(input: Tensor, *sizes: Any, **more: Any) -> tuple[Tensor, Tensor]:
     output, switches = F.max_pool2d_with_indices(input, *sizes, **more)
     result: Tensor = _Unpool.apply(input, output.detach(), switches)  # type: ignore[no-untyped-call]
-    return result
+    return result, switches
 
 
 class _Unpool(torch.autograd.Function):

@@ -217,3 +217,24 @@ def test_a_segmentation_network_through_a_function() -> None:
 
     found = vizcnn.Cam(layer="1")(model(network), image(), area)
     assert found.values.shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_agrees_with_full(method: Method, dtype: torch.dtype) -> None:
+    full = vizcnn.Cam(method=method)(model(gap_network().float()), image().float(), 2)
+    half = vizcnn.Cam(method=method)(model(gap_network().to(dtype)), image().float(), 2)
+    np.testing.assert_allclose(half.values, full.values, atol=0.05 * np.abs(full.values).max())
+
+
+def test_a_target_before_the_layers_last_call_is_refused() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2, self.relu = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.conv2(self.relu(self.conv1(x)))).mean((2, 3))  # type: ignore[no-any-return]
+
+    with pytest.raises(NotDifferentiable, match="is computed before layer 'relu' runs last"):
+        vizcnn.Cam(layer="relu")(vizcnn.Model(Twice(), size=16), image().float(), "conv2:1")

@@ -149,3 +149,8 @@ def test_what_cannot_be_projected() -> None:
     leaky = nn.Sequential(nn.Conv2d(3, 2, 3), nn.LeakyReLU(), nn.Conv2d(2, 2, 3))
     with pytest.raises(DegenerateResult, match="uses leaky_relu, but this method's rule is defined for ReLU only"):
         vizcnn.Deconvnet()(model(leaky), image().float(), "2:0")
+
+
+def test_a_name_like_a_formula_is_drawn_as_it_is(tmp_path: Any) -> None:
+    photo = vizcnn.Photo(np.random.default_rng(0).random((20, 20, 3), np.float32), "cost$^$.png")
+    assert vizcnn.Deconvnet()(model(), photo, "4:2").save(tmp_path / "a.png").exists()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
+from vizcnn.model import Box
 from vizcnn.probes.saliency import Method
 
 METHODS = get_args(Method)
@@ -201,3 +202,17 @@ def test_ctrl_c_keeps_the_images_that_are_done() -> None:
     assert isinstance(caught.value.result, vizcnn.Heatmap)
     assert caught.value.result.values.shape == (1, 1, 16, 16)
     assert caught.value.result.partial
+
+
+def test_the_few_pixels_of_an_early_unit_are_seen_and_marked() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    found = vizcnn.Saliency()(vizcnn.Model(network, size=96), x, "0:3@20,20")
+    assert found.scale(0, 0) <= found.values.max()
+    assert found.marks[0][0] is not None
+    assert found.marks[0][0].box == Box(40, 40, 43, 43)
+
+
+def test_smoothgrad_in_half_precision() -> None:
+    found = vizcnn.Saliency(method="smoothgrad", samples=4)(model(small_cnn().bfloat16()), image(), "a")
+    assert np.isfinite(found.values).all()

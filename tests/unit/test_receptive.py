@@ -317,3 +317,8 @@ def test_errors() -> None:
         receptive_fields(model, (2, 2))
     with pytest.raises(ParameterError, match="the layer has units 0,0 to 5,5, got 6,0"):
         receptive_fields(model)["0"].box(6, 0)
+
+
+def test_gaps_of_a_transposed_convolution_are_no_channels_last() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Squeeze(), nn.ConvTranspose2d(4, 4, 1, (2, 1))).eval()
+    assert list(receptive_fields(vizcnn.Model(network, size=9)))[-1] == "2"

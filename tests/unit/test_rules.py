@@ -21,6 +21,9 @@ SPELLINGS: dict[str, Any] = {
     "in-place torch": torch.relu_,
     "method": lambda x: x.relu(),
     "in-place method": lambda x: x.relu_(),
+    "clamp": lambda x: x.clamp(min=0),
+    "in-place clamp": lambda x: torch.clamp_(x, 0),
+    "clamp_min": lambda x: torch.clamp_min(x, 0),
 }
 
 
@@ -81,8 +84,10 @@ def test_activations_without_a_rule_are_refused() -> None:
         ReluRule(guided),
     ):
         nn.SiLU()(torch.zeros(1))
-    with pytest.raises(DegenerateResult, match="uses hardtanh"), ReluRule(guided):
-        nn.Hardtanh()(torch.zeros(1))
+    others: tuple[Any, ...] = (nn.Hardtanh(), torch.selu_, torch.tanh, nn.Tanh(), Tensor.prelu, nn.Threshold(0.1, 0))
+    for other in others:
+        with pytest.raises(DegenerateResult, match="is defined for ReLU only"), ReluRule(guided):
+            other(torch.zeros(1), *[torch.zeros(1)] * (other is Tensor.prelu))
     with ReluRule(guided) as context:
         nn.Linear(2, 2)(torch.zeros(1, 2))
     with pytest.raises(DegenerateResult, match="no ReLU, so this method would be the plain gradient"):
@@ -119,3 +124,15 @@ def test_unpooling_is_not_the_gradient_where_pools_overlap() -> None:
     (added,) = torch.autograd.grad(F.max_pool2d(x, 3, 2), x, torch.ones_like(y))
     assert placed.sum() == placed[0, 0, 2, 2] == 1
     assert added[0, 0, 2, 2] == 4
+
+
+def test_pools_that_return_their_switches_are_unpooled_too() -> None:
+    x = torch.rand(1, 2, 9, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = []
+    for pool in (nn.MaxPool2d(3, 2), lambda x: nn.MaxPool2d(3, 2, return_indices=True)(x)[0]):
+        with DeconvnetRule():
+            y = pool(x)
+        found.append(torch.autograd.grad(y, x, torch.ones_like(y))[0])
+    torch.testing.assert_close(*found)
+    with pytest.raises(DegenerateResult, match="unpooling is not defined here"), DeconvnetRule():
+        nn.AdaptiveMaxPool2d(2)(x)

@@ -118,6 +118,8 @@ def main() -> None:
     parser.add_argument("-m", "--model", default="tiny")
     options = parser.parse_args()
     model, among = load(options.model), cases(options.archive, options.images)
+    if model.input.size != (64, 64):
+        raise SystemExit(f"the boxes are in px of 64 x 64 images, and {model.name} takes {model.input.size}")
     print(f"| {options.model}, {len(among)} images | hit | energy | refused |\n|---|---|---|---|")
     baselines: dict[str, Callable[[Case], Array]] = {"centre point": centre, "random map": scattered}
     for name, make in baselines.items():

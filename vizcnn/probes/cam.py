@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
 from vizcnn.capture import capture, tapped
-from vizcnn.errors import DegenerateResult, ParameterError
+from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError
 from vizcnn.model import Box, Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Heatmap
@@ -21,6 +21,7 @@ from vizcnn.targets import Target
 
 Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]
 
+_PRECISE = torch.float64  # squares and cubes of half-precision gradients would underflow
 _PAPERS = {
     "cam": "Zhou et al. 2016, arXiv:1512.04150",
     "grad-cam": "Selvaraju et al. 2017, arXiv:1610.02391",
@@ -115,8 +116,12 @@ def _values_and_gradient(subject: Subject, image: Tensor, target: Target, layer:
     with tapped(subject.model, layer) as seen:
         number = score(subject, image, target, f"layer {layer!r}")
     values = _spatial(layer, seen.get(layer))  # (1, C, h, w)
-    (gradient,) = torch.autograd.grad(number.sum(), values)
-    return values.detach()[0], gradient[0]
+    (gradient,) = torch.autograd.grad(number.sum(), values, allow_unused=True)
+    if gradient is None:
+        raise NotDifferentiable(
+            f"target {target} is computed before layer {layer!r} runs last. Choose an earlier layer"
+        )
+    return values.detach()[0].to(_PRECISE), gradient[0].to(_PRECISE)
 
 
 def _spatial(layer: str, values: Tensor | None) -> Tensor:
@@ -177,7 +182,9 @@ def _refuse_no_average(
         whole = float(target_scores(subject.model, image, [target]))
     uneven = (gradient - gradient.mean((1, 2), keepdim=True)).abs().max()
     explained = float((gradient * values).sum())
-    if uneven > 1e-4 * gradient.abs().max() or abs(whole - bias - explained) > 1e-3 * (abs(whole) + abs(bias)):
+    near = max(1e-3, 8 * torch.finfo(image.dtype).eps)
+    missing = abs(whole - bias - explained)
+    if uneven > near * gradient.abs().max() or missing > near * float((gradient * values).abs().sum()):
         raise DegenerateResult(
             f"CAM needs global average pooling and one linear layer behind {layer!r}, and {subject.model.name} has "
             f"something else there. Use grad-cam, or the layer directly before the pooling"
@@ -198,14 +205,14 @@ def _silenced(model: Model, layer: str) -> Iterator[None]:
 def _score_cam(subject: Subject, image: Tensor, target: Target, layer: str, batch: int) -> Tensor:
     with capture(subject.model, [layer]) as seen:
         subject.model(image)
-    values = _spatial(layer, seen.get(layer))[0]  # (C, h, w)
+    values = _spatial(layer, seen.get(layer))[0].to(_PRECISE)  # (C, h, w)
     masks = F.interpolate(values[None], image.shape[2:], mode="bilinear", align_corners=False)[0]  # (C, H, W)
     low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
     masks = (masks - low) / (high - low).clamp(min=1e-12)  # (C, H, W)
     ground = image.new_tensor(subject.model.input.mean).view(1, -1, 1, 1)
-    shown = (ground + (image - ground) * mask[:, None] for mask in masks.split(batch))  # (B, C, H, W) each
+    shown = (ground + (image - ground) * mask[:, None].to(image.dtype) for mask in masks.split(batch))  # (B, C, H, W)
     numbers = torch.cat([target_scores(subject.model, images, [target])[:, 0] for images in shown])  # (C,)
-    weights = numbers.softmax(0)[:, None, None]  # (C, 1, 1)
+    weights = numbers.to(_PRECISE).softmax(0)[:, None, None]  # (C, 1, 1)
     weighted: Tensor = (weights * values).sum(0)  # (h, w)
     return weighted.relu()
 

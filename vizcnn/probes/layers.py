@@ -60,8 +60,14 @@ class _Cost:
 
     def own(self, name: str, module: nn.Module) -> int:
         """A layer's cost without that of the layers inside it."""
-        inside = sum(self.layers.get(f"{name}.{child}", 0) for child, _ in module.named_children())
-        return self.layers.get(name, 0) - inside
+        return self.layers.get(name, 0) - sum(
+            self._within(f"{name}.{n}", child) for n, child in module.named_children()
+        )
+
+    def _within(self, name: str, module: nn.Module) -> int:
+        """What a layer costs, or, where it is a list that never runs itself, what its members cost."""
+        members = (self._within(f"{name}.{n}", child) for n, child in module.named_children())
+        return self.layers[name] if name in self.layers else sum(members)
 
 
 def _ran(model: Model) -> tuple[dict[str, Any], _Cost]:

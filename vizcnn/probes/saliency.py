@@ -95,7 +95,7 @@ class Saliency(Probe[Heatmap]):
         from captum.attr import Saliency as Gradient
 
         def forward(target: Target) -> Callable[[Tensor], Tensor]:
-            return lambda images: score(subject, images, target)
+            return lambda images: score(subject, images.to(subject.model.dtype), target)  # captum's noise is float32
 
         def plain(image: Tensor, target: Target) -> Tensor:
             with self._rule() as rule:

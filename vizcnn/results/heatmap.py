@@ -49,7 +49,7 @@ class Heatmap(Result):
     findings: per image and target, one sentence.
     partial: the computation was interrupted.
     signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
-    percentile: the magnitude at which the colours end; values beyond it are drawn in the last colour.
+    percentile: of the magnitudes above zero, where the colours end; values beyond are drawn in the last colour.
     """
 
     values: npt.NDArray[np.float32]
@@ -98,8 +98,11 @@ class Heatmap(Result):
     def scale(self, image: int, target: int) -> float:
         """The end of a map's colour scale: the largest percentile among the image's maps that mean the same."""
         alike = [t for t, meaning in enumerate(self.meanings) if meaning == self.meanings[target]]
-        ends = [float(np.nanpercentile(np.abs(self.values[image, t]), self.percentile)) for t in alike]
-        return max(ends) or 1.0
+        sizes = [np.abs(self.values[image, t]) for t in alike]
+        return max(
+            (float(np.nanpercentile(size[size > 0], self.percentile)) for size in sizes if (size > 0).any()),
+            default=1.0,
+        )
 
     def plot(self, ax: Axes | None = None, *, image: int = 0, target: int = 0) -> Axes:
         """Draw one map over its photograph, with its colour bar, on `ax` or on a new figure. Returns the Axes.

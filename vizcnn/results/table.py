@@ -63,7 +63,7 @@ class Table(Result):
         figure = new_figure(width, min(total * _LINE, _TALLEST))
         figure.set_layout_engine("none")
         _write(figure, [header, *rows, "", *self.findings], total, len(rows))
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", y=0.5 / total)
+        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", y=0.5 / total, parse_math=False)
         return figure
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.model import Box
-from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, shown
+from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, short, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ def drawn(rows: Sequence[Row], footer: str) -> Figure:
             for j, panel in enumerate(line, start=beside):
                 _draw_panel(figure.add_subplot(cells[start + i, j]), panel, _colour(row, i))
         start = end
-    figure.supxlabel(footer, fontsize=6, color="0.4")
+    figure.supxlabel(footer, fontsize=6, color="0.4", parse_math=False)
     return figure
 
 
@@ -104,7 +104,7 @@ def _draw_scene(ax: Axes, scene: Scene) -> None:
         if mark:
             _outline(ax, mark.box, _MARKS[i % len(_MARKS)], dashed=mark.box in before)
             before.add(mark.box)
-    ax.set_title(scene.photo.name, fontsize=9)
+    ax.set_title(short(scene.photo.name), fontsize=9, parse_math=False)
     ax.set_anchor("N")
     no_ticks(ax)
 
@@ -129,7 +129,7 @@ def _draw_panel(ax: Axes, panel: Panel, colour: str | None) -> None:
         extent = (left, left + w, top + h, top)
         ax.imshow(_levels(values, limits), _MAPS[panel.colours], vmin=0, vmax=1, extent=extent, interpolation="nearest")
         ax.add_patch(Rectangle((left, top), w, h, fill=False, lw=0.4, color="0.6"))  # a white tile has an edge too
-        ax.text(left, top - 0.02, title, fontsize=6.5, va="bottom", linespacing=1.05)
+        ax.text(left, top - 0.02, title, fontsize=6.5, va="bottom", linespacing=1.05, parse_math=False)
     _draw_head(ax, layout, colour)
     if panel.has_bar:
         _draw_bar(ax, panel, layout)
@@ -150,8 +150,10 @@ def _draw_head(ax: Axes, layout: Layout, colour: str | None) -> None:
 
     if colour:
         ax.add_patch(Rectangle((0, 0.02), 0.1, 0.1, facecolor=colour, edgecolor="black", lw=0.8))
-    ax.text(0.16 if colour else 0, 0, "\n".join(layout.title), fontsize=8.5, va="top")
-    ax.text(0, _TITLE * len(layout.title), "\n".join(layout.scale), fontsize=6.5, va="top", color="0.3")
+    ax.text(0.16 if colour else 0, 0, "\n".join(layout.title), fontsize=8.5, va="top", parse_math=False)
+    ax.text(
+        0, _TITLE * len(layout.title), "\n".join(layout.scale), fontsize=6.5, va="top", color="0.3", parse_math=False
+    )
 
 
 def _draw_bar(ax: Axes, panel: Panel, layout: Layout) -> None:
