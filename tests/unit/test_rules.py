@@ -128,11 +128,12 @@ def test_unpooling_is_not_the_gradient_where_pools_overlap() -> None:
 
 def test_pools_that_return_their_switches_are_unpooled_too() -> None:
     x = torch.rand(1, 2, 9, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    pools: tuple[Any, ...] = (nn.MaxPool2d(3, 2), lambda x: nn.MaxPool2d(3, 2, return_indices=True)(x)[0])
     found = []
-    for pool in (nn.MaxPool2d(3, 2), lambda x: nn.MaxPool2d(3, 2, return_indices=True)(x)[0]):
+    for pool in pools:
         with DeconvnetRule():
             y = pool(x)
         found.append(torch.autograd.grad(y, x, torch.ones_like(y))[0])
-    torch.testing.assert_close(*found)
+    torch.testing.assert_close(found[0], found[1])
     with pytest.raises(DegenerateResult, match="unpooling is not defined here"), DeconvnetRule():
         nn.AdaptiveMaxPool2d(2)(x)
