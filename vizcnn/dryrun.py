@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from vizcnn.errors import ParameterError
 from vizcnn.model import Model
 
 See = Callable[[str, Any], None]
@@ -40,12 +41,19 @@ class OnMeta(TorchDispatchMode):
 def twin(model: Model) -> Model:
     """A Model whose network shares the weights and nothing else, so that a run leaves no trace on the original.
 
-    A network may keep constants from one run to the next; without a twin a dry run would leave it meta tensors."""
+    A network may keep constants from one run to the next; without a twin a dry run would leave it meta tensors.
+    Raises ParameterError for a network that cannot be copied."""
     memory: dict[int, Any] = {id(p): p for p in model.network.parameters()}
     for module in model.network.modules():
-        memory |= {id(value): value for value in vars(module).values() if isinstance(value, Tensor)}
+        memory |= {id(value): value for value in tensors_in(vars(module))}
     other = copy(model)
-    other.network = deepcopy(model.network, memory)
+    try:
+        other.network = deepcopy(model.network, memory)
+    except Exception as error:
+        raise ParameterError(
+            f"{model.name} holds something that cannot be copied ({error}), and its shapes are found out on a copy. "
+            "Take locks, open files and the like off the network first"
+        ) from error
     return other
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn import _torchvision, zoo
 from vizcnn.cli import main
+from vizcnn.errors import ParameterError
 from vizcnn.results import Table
 
 NETWORKS = ["alexnet", "vgg11", "resnet18", "densenet121", "googlenet", "inception_v3", "efficientnet_b0"]
@@ -133,3 +135,24 @@ def test_numbers_are_arrays_and_texts_are_not() -> None:
     assert arrays["MACs"].shape == (len(found.rows),)
     assert arrays["field [px]"].shape == (len(found.rows), 2)
     assert np.isnan(arrays["field [px]"][-1]).all()
+
+
+def test_networks_that_keep_tensors_or_cannot_be_copied() -> None:
+    import threading
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.kept: list[Any] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.kept = [self.conv(x)]
+            return self.kept[0].mean((2, 3))  # type: ignore[no-any-return]
+
+    network = Keeping()
+    network(torch.rand(1, 3, 8, 8))
+    assert vizcnn.Layers()(vizcnn.Model(network, size=8)).rows
+    network.kept = [threading.Lock()]
+    with pytest.raises(ParameterError, match="holds something that cannot be copied .*lock"):
+        vizcnn.Layers()(vizcnn.Model(network, size=8))
