@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
 from vizcnn.capture import capture, tapped
+from vizcnn.dryrun import watched
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError
 from vizcnn.model import Box, Model
 from vizcnn.probe import Probe, param
@@ -90,26 +91,18 @@ class Cam(Probe[Heatmap]):
 def last_spatial(model: Model, image: Tensor) -> str:
     """The layer that runs last among those whose output has more than one position. Raises DegenerateResult."""
     sizes: dict[str, int] = {}
-    handles = [module.register_forward_hook(_noting(name, sizes)) for name, module in model.layers().items()]
-    try:
-        with torch.inference_mode():
-            model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def see(name: str, output: object) -> None:
+        sizes.pop(name, None)  # so that the order is that of the last runs
+        if isinstance(output, Tensor) and output.dim() == 4:
+            sizes[name] = output.shape[2] * output.shape[3]
+
+    with watched(model.network, see), torch.no_grad():
+        model(image)
     spatial = [name for name, positions in sizes.items() if positions > 1]
     if not spatial:
         raise DegenerateResult(f"no layer of {model.name} has more than one position, so there is no map to make")
     return spatial[-1]
-
-
-def _noting(name: str, sizes: dict[str, int]) -> Callable[..., None]:
-    def note(_module: object, _inputs: object, output: object) -> None:
-        sizes.pop(name, None)
-        if isinstance(output, Tensor) and output.dim() == 4:
-            sizes[name] = output.shape[2] * output.shape[3]
-
-    return note
 
 
 def _values_and_gradient(subject: Subject, image: Tensor, target: Target, layer: str) -> tuple[Tensor, Tensor]:

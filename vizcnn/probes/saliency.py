@@ -36,7 +36,7 @@ class Saliency(Probe[Heatmap]):
     Methods, computed by captum on the target as a function of pixels in [0, 1]:
     gradient; gradient-x-input; smoothgrad (mean gradient over noisy copies); integrated-gradients (mean gradient on the
     way from a baseline, times the way); guided-backprop and deconvnet (other backward rules for ReLU, which here reach
-    functional, in-place and reused ReLUs too; refused where a network uses other activations).
+    functional, in-place and reused ReLUs too; refused where a network uses activations other than sigmoid gates).
 
     A pixel's colours are joined into one number: `abs` takes the largest magnitude, `signed` the sum. Contributions
     (gradient-x-input, integrated-gradients) are signed by default, the others magnitudes. The colours of the picture
