@@ -103,7 +103,9 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
         help="What to explain: a class (name or number), p(CLASS), LAYER:CHANNEL or LAYER:CHANNEL@Y,X. "
         "May be repeated; default: the predicted class.",
     )
+    dry = click.Option(["--dry-run"], is_flag=True, help="Compute nothing: say what it would cost, and in what time.")
     return [
+        *([dry] if probe.price is not Probe.price else []),
         *([target] if probe.needs_images and probe.needs_target else []),
         click.Option(["-m", "--model", "spec"], default="tiny", show_default=True, help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
@@ -138,13 +140,16 @@ def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
         from vizcnn.session import Session
 
         images, targets = given.pop("images", None), list(given.pop("targets", ()))
+        dry_run = given.pop("dry_run", False)
         try:
             made = probe(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
         session = Session(name, out, spec.rpartition("@")[2], as_json=as_json, quiet=quiet, debug=debug)
-        compute = partial(made, target=targets or None, seed=seed)
-        session.run(lambda: _load(spec, device, probe.needs_weights), images, compute)
+        load = partial(_load, spec, device, probe.needs_weights)
+        if dry_run:
+            session.estimate(load, images, partial(made.dry_run, target=targets or None, seed=seed))
+        session.run(load, images, partial(made, target=targets or None, seed=seed))
 
     return run
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from copy import copy, deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vizcnn.errors import ParameterError
 from vizcnn.model import Model
@@ -29,13 +29,24 @@ class OnMeta(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if any(t.is_meta for t in tensors_in(args, kwargs)):
-            args, kwargs = tree_map_only(Tensor, lambda t: t.to("meta"), (args, kwargs))
+        if len({t.is_meta for t in tensors_in(args, kwargs)}) == 2:
+            args, kwargs = with_tensors((args, kwargs), lambda t: t.to("meta"))
         return self.ran(func, args, kwargs)
 
     def ran(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The outcome of one operation of the network."""
-        return func(*args, **kwargs)
+        quick = _quickly(func, args)
+        return func(*args, **kwargs) if quick is None else quick
+
+
+def _quickly(func: Any, args: Sequence[Any]) -> Any:
+    """The outcome on meta tensors of what is frequent, keeps its input's shape and takes torch long to work out."""
+    if not (args and isinstance(args[0], Tensor) and args[0].is_meta):
+        return None
+    if func is torch.ops.aten.native_batch_norm.default and not args[5]:
+        return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+    in_place = func._schema.is_mutable and torch.Tag.pointwise in func.tags and len(func._schema.returns) == 1
+    return args[0] if in_place else None
 
 
 def twin(model: Model) -> Model:
@@ -58,7 +69,32 @@ def twin(model: Model) -> Model:
 
 
 def tensors_in(*trees: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(trees) if isinstance(leaf, Tensor)]
+    """The tensors among lists, tuples and dictionaries, which is all that arguments of ATen's operations consist of."""
+    found: list[Tensor] = []
+    for tree in trees:
+        if isinstance(tree, Tensor):
+            found.append(tree)
+        elif isinstance(tree, list | tuple):
+            found += tensors_in(*tree)
+        elif isinstance(tree, dict):
+            found += tensors_in(*tree.values())
+    return found
+
+
+def with_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The same lists, tuples and dictionaries with other tensors in them."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, list | tuple):
+        return type(tree)([with_tensors(value, change) for value in tree])
+    return {k: with_tensors(v, change) for k, v in tree.items()} if isinstance(tree, dict) else tree
+
+
+def by_name(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of an operation, in the order of its schema, defaults included."""
+    declared = func._schema.arguments
+    given = {a.name: value for a, value in zip(declared, args, strict=False)} | kwargs
+    return {a.name: given.get(a.name, a.default_value) for a in declared}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError, TargetError, did_you_mean
 from vizcnn.images import Photo, grey
 
+_PIECE = 2**24  # bytes digested at a time
 _LARGEST_SCALED = 25_000_000  # px; only images hundreds of times longer than wide come near
 
 
@@ -155,7 +157,11 @@ class Model:
         """Images in [0, 1] as the network was trained to see them."""
         if images.dim() != 4 or images.shape[1] != self.input.channels:
             raise ShapeError(f"{self.name} takes (N, {self.input.channels}, H, W), got {tuple(images.shape)}")
-        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.input.mean, self.input.std))
+        per_channel = (1, -1, 1, 1)
+        mean, std = (
+            torch.tensor(values, dtype=images.dtype, device=self.device).view(per_channel)
+            for values in (self.input.mean, self.input.std)
+        )
         return (images - mean) / std  # (N, C, H, W)
 
     def prepared(self, photo: Photo) -> tuple[Tensor, Box]:
@@ -222,12 +228,11 @@ class Model:
 
     def weights_sha256(self) -> str:
         """Digest over all parameters and buffers with their names, shapes and types."""
-        digest = hashlib.sha256()
-        for name, value in sorted(chain(self.network.named_parameters(), self.network.named_buffers())):
-            plain = value.detach().cpu().contiguous()
-            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)};".encode())
-            digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-        return digest.hexdigest()
+        named = sorted(chain(self.network.named_parameters(), self.network.named_buffers()))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            pieces = pool.map(_sha256, [piece for _, value in named for piece in _pieces(value)])
+            names = [f"{name} {value.dtype} {tuple(value.shape)};".encode() for name, value in named]
+            return hashlib.sha256(b"".join([*names, *pieces])).hexdigest()
 
     def provenance(self) -> dict[str, Any]:
         """What identifies this model in a saved result."""
@@ -258,6 +263,17 @@ class Model:
             for parameter, wanted_grad, grad in parameters:
                 parameter.requires_grad_(wanted_grad)
                 parameter.grad = grad
+
+
+def _pieces(value: Tensor) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """The bytes of a tensor, in parts that can be digested side by side."""
+    plain = value.detach().cpu().contiguous().flatten()
+    data = plain.view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
+    yield from (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+
+
+def _sha256(data: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    return hashlib.sha256(data.data).digest()
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:

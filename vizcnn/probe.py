@@ -58,10 +58,12 @@ RESERVED = {
     "as_json",
     "debug",
     "device",
+    "dry_run",
     "images",
     "json",
     "model",
     "out",
+    "price",
     "quiet",
     "seed",
     "spec",
@@ -99,6 +101,26 @@ def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -
     if field.name in RESERVED:
         raise TypeError(f"{where} has a name that every probe uses already: {', '.join(sorted(RESERVED))}")
     return Option(field.name, hint, field.default, field.metadata["param"])
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a call will cost, known before it starts.
+
+    work: what is to be done, in words. flops: floating-point operations. memory: bytes beside the weights, at most.
+    seconds: estimated from a short trial. None is unknown.
+    """
+
+    work: str
+    flops: float | None
+    memory: int | None
+    seconds: float
+
+    def describe(self) -> str:
+        """One sentence."""
+        flops = "FLOPs unknown" if self.flops is None else f"{self.flops / 1e9:.3g} GFLOP"
+        memory = "memory unknown" if self.memory is None else f"{max(1, round(self.memory / 1e6))} MB of memory"
+        return f"{self.work}; {flops}, {memory}, about {self.seconds:.2g} s"
 
 
 R = TypeVar("R", bound="Result", covariant=True)
@@ -156,6 +178,17 @@ class Probe(Generic[R]):
     def compute(self, subject: Subject) -> R:
         """Answer the probe's question about a prepared subject. The network is in eval mode, its parameters frozen."""
         raise NotImplementedError
+
+    def price(self, subject: Subject) -> Price | None:  # noqa: ARG002 - for probes that override it
+        """What `compute` would cost; None for probes that are done at once."""
+        return None
+
+    def dry_run(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Price | None:
+        """What a call with the same arguments would cost, estimated in a moment."""
+        from vizcnn.subject import examined
+
+        with examined(self, model, images, target, seed=seed, progress=False) as subject:
+            return self.price(subject)
 
     def __call__(
         self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0, progress: bool = True

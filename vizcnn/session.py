@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ import click
 from vizcnn.errors import Interrupted, OutputError, ParameterError, VizcnnError, VizcnnWarning
 from vizcnn.images import image_files
 from vizcnn.model import Model
+from vizcnn.probe import Price
 from vizcnn.results import Result, checked_format
 
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
@@ -41,6 +43,22 @@ class Session:
                 result = self._one(model, file, place, compute)
             if result and not (self.quiet or self.as_json):
                 click.echo(f"{result.describe()}\n  {place}")
+        self._leave()
+
+    def estimate(
+        self, load: Callable[[], Model], images: Sequence[str], estimate: Callable[..., Price | None]
+    ) -> NoReturn:
+        """Say what each image would cost, and leave."""
+        files = self._files(images)
+        with self._trying(essential=True):
+            model = load()
+        for file in files:
+            with self._trying(), _warnings_in_one_line():
+                price = estimate(model, file)
+                assert price is not None
+                self.results.append({"image": file, **asdict(price)})
+                if not (self.quiet or self.as_json):
+                    click.echo(f"{file}: {price.describe()}")
         self._leave()
 
     def _one(self, model: Model, file: str | None, place: Path, compute: Callable[..., Result]) -> Result:

@@ -17,7 +17,7 @@ from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, Sha
 from vizcnn.images import Photo, each_source, open_photo
 from vizcnn.model import Box, Model
 from vizcnn.results import Prediction, Provenance
-from vizcnn.targets import Target, is_independent, is_probability, target
+from vizcnn.targets import OUTPUT, Target, is_independent, is_probability, target
 
 if TYPE_CHECKING:
     from vizcnn.probe import Probe
@@ -140,10 +140,11 @@ def examined(
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         photos, seen, inputs = _inputs(probe, model, images)
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
-            output = _clean_output(model, inputs) if photos else None
-            targets = _targets(probe, model, output, wanted, len(photos))
-            clean = _scores(model, inputs, output, targets)
-            yield Subject(model, identity, inputs, photos, seen, output, targets, clean, seed, progress)
+            given = _given_targets(probe, model, wanted)
+            clean = [_clean_run(model, image, given) for image in inputs]
+            targets = tuple(run.targets for run in clean)
+            output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
+            yield Subject(model, identity, inputs, photos, seen, output, targets, scores, seed, progress)
 
 
 @contextmanager
@@ -208,13 +209,48 @@ def _refuse_batch_statistics(network: nn.Module) -> None:
             )
 
 
-@torch.no_grad()
-def _clean_output(model: Model, inputs: Tensor) -> Tensor | None:
-    """The network's output (N, ...), image by image, seen to be finite; None where it is not one tensor."""
-    outputs = [model(image[None]) for image in inputs]
-    if not all(isinstance(output, Tensor) and len(output) == 1 for output in outputs):
+def _given_targets(probe: Probe[Any], model: Model, wanted: Any) -> tuple[Target, ...] | None:
+    """The targets that were asked for; None for whatever class is predicted."""
+    if not (probe.needs_images and probe.needs_target):
+        if wanted is not None:
+            raise ParameterError(f"this probe explains no target, got {wanted!r}. Leave the target out")
+        return ()
+    if wanted is None:
         return None
-    output = torch.cat(outputs)
+    several = wanted if isinstance(wanted, list | tuple) else [wanted]
+    if not several:
+        raise TargetError("the list of targets is empty. Leave it out to explain the predicted class")
+    return tuple(target(one).resolved(model) for one in several)
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """What the network says of one image: its output (1, ...) where that is one tensor, the targets' scores (T,)."""
+
+    output: Tensor | None
+    targets: tuple[Target, ...]
+    scores: Tensor
+
+
+@torch.no_grad()
+def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None) -> _Clean:
+    """Run the network on an image, seen to be finite and, where there are targets, the same alone and in company."""
+    layers = frozenset({OUTPUT}).union(*(t.layers for t in given or ()))
+    alone = activations(model, image[None], layers)
+    output = _checked_output(model, alone[OUTPUT])
+    targets = (_predicted(output).resolved(model),) if given is None else given
+    scores = _numbers(targets, alone, 1)[0] if targets else image.new_empty(0)
+    if targets:
+        company = activations(model, torch.stack([image, image.flip(-1) / 2]), layers)
+        _refuse_unsettled(" and ".join(map(str, targets)), scores, _numbers(targets, company, 2)[0])
+        if output is not None:
+            _refuse_unsettled("the output", output[0], company[OUTPUT][0])
+    return _Clean(output, targets, scores)
+
+
+def _checked_output(model: Model, output: Any) -> Tensor | None:
+    if not (isinstance(output, Tensor) and len(output) == 1):
+        return None
     if not output.isfinite().all():
         raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
     if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
@@ -224,44 +260,22 @@ def _clean_output(model: Model, inputs: Tensor) -> Tensor | None:
     return output
 
 
-def _targets(probe: Probe[Any], model: Model, output: Any, wanted: Any, images: int) -> tuple[tuple[Target, ...], ...]:
-    if not (probe.needs_images and probe.needs_target):
-        if wanted is not None:
-            raise ParameterError(f"this probe explains no target, got {wanted!r}. Leave the target out")
-        return ((),) * images
-    if wanted is None:
-        return tuple((t.resolved(model),) for t in _predicted(output))
-    several = wanted if isinstance(wanted, list | tuple) else [wanted]
-    if not several:
-        raise TargetError("the list of targets is empty. Leave it out to explain the predicted class")
-    return (tuple(target(one).resolved(model) for one in several),) * images
-
-
-def _predicted(output: Tensor | None) -> list[Target]:
+def _predicted(output: Tensor | None) -> Target:
     if output is None or output.dim() != 2 or output.shape[1] < 2:
         got = "not one tensor" if output is None else tuple(output.shape)
         raise TargetError(
             f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
         )
-    return [target(index) for index in output.argmax(1).tolist()]
+    return target(int(output.argmax(1)))
 
 
-@torch.no_grad()
-def _scores(
-    model: Model, inputs: Tensor, output: Tensor | None, targets: tuple[tuple[Target, ...], ...]
-) -> npt.NDArray[np.float64]:
-    """The targets' numbers (N, T), seen to be finite and the same alone and in company."""
-    if not any(targets):
-        return np.empty((len(targets), 0))
-    rows = []
-    for i, (image, row) in enumerate(zip(inputs, targets, strict=True)):
-        alone = target_scores(model, image[None], row)[0]  # (T,)
-        company = torch.stack([image, image.flip(-1) / 2])
-        _refuse_unsettled(" and ".join(map(str, row)), alone, target_scores(model, company, row)[0])
-        if output is not None:
-            _refuse_unsettled("the output", output[i], model(company)[0])
-        rows.append(alone)
-    return torch.stack(rows).double().cpu().numpy()
+def _one_output(outputs: list[Tensor | None]) -> Tensor | None:
+    whole = [output for output in outputs if output is not None]
+    return torch.cat(whole) if whole and len(whole) == len(outputs) else None
+
+
+def _stacked(scores: list[Tensor]) -> npt.NDArray[np.float64]:
+    return torch.stack(scores).double().cpu().numpy() if scores else np.empty((0, 0))  # (N, T)
 
 
 def _refuse_unsettled(what: str, alone: Tensor, in_company: Tensor) -> None:
@@ -279,12 +293,17 @@ def _refuse_unsettled(what: str, alone: Tensor, in_company: Tensor) -> None:
 
 def target_scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Tensor:
     """The targets' numbers for images (B, C, H, W), from one run of the network: (B, T)."""
-    values = activations(model, images, frozenset().union(*(t.layers for t in targets)))
+    layers = frozenset[str]().union(*(t.layers for t in targets))
+    return _numbers(targets, activations(model, images, layers), len(images))
+
+
+def _numbers(targets: Sequence[Target], values: Mapping[str, Any], images: int) -> Tensor:
+    """The targets' numbers from the activations of so many images: (B, T)."""
     numbers = [t(values) for t in targets]
     for one, each in zip(targets, numbers, strict=True):
-        if each.shape != images.shape[:1]:
+        if each.shape != (images,):
             raise TargetError(
-                f"target {one} gives {len(each)} numbers for {len(images)} images. It must give one per image, in "
+                f"target {one} gives {len(each)} numbers for {images} images. It must give one per image, in "
                 "their order"
             )
     return torch.stack(numbers, 1)  # (B, T)

@@ -74,6 +74,19 @@ def test_json_is_one_object(photo_file: Path) -> None:
     assert found["errors"] == []
 
 
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(photo_file: Path) -> None:
+    answer = call("occlusion", photo_file, *FAST, "--dry-run")
+    assert answer.exit_code == 0
+    assert "9 windows" in answer.output
+    assert "GFLOP" in answer.output
+    found = json.loads(call("occlusion", photo_file, *FAST, "--dry-run", "--json", "--engine", "plain").stdout)
+    price = found["results"][0]
+    assert price["flops"] > 1e9
+    assert price["memory"] > 1e6
+    assert price["seconds"] > 0
+    assert not list(Path().glob("*-occlusion.png"))
+
+
 def test_quiet_prints_nothing(photo_file: Path) -> None:
     assert call("occlusion", photo_file, *FAST, "-q").output == ""
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from vizcnn.bench import localisation
+import vizcnn
+from vizcnn.bench import approximate, localisation, occlusion
 from vizcnn.bench.localisation import Case
 
 
@@ -37,3 +40,71 @@ def test_the_benchmark_runs(data: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert "| centre point |" in printed
     for name in localisation.methods():
         assert f"| {name} |" in printed
+
+
+def rows(printed: str) -> list[list[str]]:
+    """The cells of a printed table below its head."""
+    table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    return table[1:]
+
+
+def test_the_occlusion_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--networks", "squeezenet1_1", "--size", "64", "--window", "16", "--rounds", "2", "--batches", "4", "16"]
+    monkeypatch.setattr(sys, "argv", ["occlusion", *options])
+    monkeypatch.setattr(occlusion, "alone", lambda function, *given: function(*pickle.loads(pickle.dumps(given))))
+    occlusion.main()
+    printed = capsys.readouterr()
+    (row,) = rows(printed.out)
+    assert len(row) == occlusion.HEAD.splitlines()[0].count("|") - 1
+    assert row[0] == "squeezenet1_1"
+    assert int(row[4]) in (4, 16)
+    assert float(row[7]) < 1e-4  # the two maps are the same
+    assert "Speed-up: median " in printed.out
+    assert "worst" in printed.out.splitlines()[-1]
+    assert "squeezenet1_1, round 2:" in printed.err
+
+
+def test_speed_ups_are_medians_over_neighbouring_runs() -> None:
+    ours = tuple(occlusion.Time(wall, 1) for wall in (1, 2, 4))
+    captums = tuple(occlusion.Time(wall, 3) for wall in (3, 2, 20))
+    found = occlusion.Comparison(8, ours, captums, 1e-6, {"engine": "incremental", "flops_ideal": 0.25})
+    assert (found.wall, found.cpu) == (3, 3)
+    assert occlusion.row("x", found, (1, 2)) == (
+        "| x | incremental | 25.0% / - | 2.00 / 3.00 | 8 | 3.00 | 3.00 | 1.0e-06 | 1 / 2 |"
+    )
+
+
+def test_maps_of_rounding_errors_are_not_compared(brightness: vizcnn.Model) -> None:
+    both = occlusion.question(brightness, torch.ones(1, 3, 8, 8), 2, 2)
+    with pytest.raises(ValueError, match="moves the answer by only 0 of it"):
+        occlusion.refuse_rounding(both, np.zeros((8, 8), np.float32))
+
+
+def test_rank_correlation_of_known_numbers() -> None:
+    a = np.array([1.0, 2, 3, 4])
+    assert approximate.spearman(a, a**3) == pytest.approx(1)
+    assert approximate.spearman(a, -a) == pytest.approx(-1)
+    assert approximate.spearman(a, np.array([1.0, 2, 2, 3])) == pytest.approx(0.9486833)  # ranks 1, 2.5, 2.5, 4
+
+
+def test_cells_are_the_parts_of_a_map_that_the_same_windows_cover(tiny: vizcnn.Model) -> None:
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    field = vizcnn.Occlusion(window=24, stride=16)(tiny, image, "lemon").values[0, 0]
+    cells = approximate.cells(field, 24, 16)
+    assert len(cells) == 7**2  # from 0, 16, 24, 32, 40, 48 and 56 px
+    assert len(np.unique(cells.round(5))) == len(np.unique(field.round(5)))
+
+
+def test_the_benchmark_of_approximations_runs(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--photos", "1", "--size", "64", "--window", "16", "--networks", "squeezenet1_0", "tiny_darknet"]
+    monkeypatch.setattr(sys, "argv", ["approximate", str(data), *options])
+    approximate.main()
+    found = rows(capsys.readouterr().out)
+    assert [row[:2] for row in found] == [[n, m] for n in ("squeezenet1_0", "tiny_darknet") for m in approximate.MODES]
+    for row in found:
+        assert len(row) == approximate.HEAD.splitlines()[0].count("|") - 1
+        if row[1] == "exact":
+            assert float(row[3].split("worst ")[1]) < 1e-4
+            assert row[-1] == "0 of 1"

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
+from vizcnn.errors import DegenerateResult, Interrupted, ParameterError
 from vizcnn.model import Box
-from vizcnn.probe import Probe, param
+from vizcnn.probe import Price, Probe, param
 from vizcnn.results import Heatmap, Mark, Provenance
 from vizcnn.subject import Subject
-from vizcnn.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, occluded, pair, sliding
-
-_BATCH_PIXELS = 16 * 224 * 224  # beyond 16 images of 224 px a larger batch gains nothing on a CPU
+from vizcnn.sweep import How, Sweep, default_batch, priced
+from vizcnn.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, pair, sliding
 
 
 class Occlusion(Probe[Heatmap]):
@@ -55,26 +52,60 @@ class Occlusion(Probe[Heatmap]):
         "What covers: mean (of the image), model (the mean it was trained with), blur, or a colour such as #7f7f7f.",
     )
     batch: int | None = param(None, "Images per forward pass; by default chosen by their size.", min=1)
+    engine: Literal["auto", "plain", "incremental"] = param(
+        "auto",
+        "plain runs the network in full for each window; incremental recomputes only what a window can touch, with the "
+        "same result; auto takes whichever pays, checks it and falls back on any doubt.",
+    )
+    precision: Literal["fp32", "bf16"] = param(
+        "fp32", "bf16 is faster and approximate: its error is measured on some windows and reported."
+    )
+    tolerance: float = param(
+        0.0,
+        "Above 0 changes that fade are not followed to the end: the share of a layer's change that may be left out. "
+        "Faster and approximate; the error is measured and reported.",
+        min=0,
+        max=0.5,
+    )
+    max_error: float = param(
+        0.05,
+        "Of an approximation: the largest error, as a share of the largest drop, before going back to exact.",
+        min=0,
+    )
 
     def check(self) -> None:
+        if self.engine == "plain" and (self.precision != "fp32" or self.tolerance):
+            raise ParameterError(
+                "Occlusion: precision and tolerance belong to the incremental engine, got engine plain. Leave one out"
+            )
         checked_fill("Occlusion: fill", self.fill)
         if self.window and self.stride:
             checked_sides(_both(self.window), _both(self.stride))
 
     def compute(self, subject: Subject) -> Heatmap:
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
-        window, stride = self._sizes(size)
-        windows = sliding(size, window, stride)
-        batch = self.batch or max(16, _BATCH_PIXELS // (size[0] * size[1]))
-        covers = [covering(self.fill, image, subject.model.input.mean, window) for image in subject.inputs]
-        found, partial = _swept(subject, covers, windows, batch)
+        window, stride, sweep = self._sweep(subject)
+        windows = sweep.windows
+        found, partial = _swept(subject, sweep)
         subject = subject.first(len(found))
-        provenance = subject.provenance(self, window=window, stride=stride, windows=len(windows), fill=self.fill)
+        provenance = subject.provenance(
+            self, window=window, stride=stride, windows=len(windows), fill=self.fill, **sweep.details
+        )
         result = _heatmap(subject, windows, found, provenance, partial)
         if partial:
             raise Interrupted(result)
         _refuse_unmoved(subject, result, found)
         return result
+
+    def price(self, subject: Subject) -> Price:
+        return priced(self._sweep(subject)[2])
+
+    def _sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
+        """The window's sides, the stride, and the sweep, ready to run."""
+        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        window, stride = self._sizes(size)
+        covers = [covering(self.fill, image, subject.model.input.mean, window) for image in subject.inputs]
+        how = How(self.batch or default_batch(size), self.engine, self.precision, self.tolerance, self.max_error)
+        return window, stride, Sweep(subject, covers, sliding(size, window, stride), how)
 
     def _sizes(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         window = _both(self.window or max(1, round(min(size) / 5)))
@@ -86,52 +117,25 @@ def _both(side: int | tuple[int, int]) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else side
 
 
-def _swept(
-    subject: Subject, covers: list[Tensor], windows: Windows, batch: int
-) -> tuple[list[npt.NDArray[np.float64]], bool]:
+def _swept(subject: Subject, sweep: Sweep) -> tuple[list[npt.NDArray[np.float64]], bool]:
     """The targets' numbers under every window, (n, T) per image, and whether Ctrl-C ended the sweep.
 
     Interrupted, the last image reached has NaN for the windows that did not come."""
     found: list[npt.NDArray[np.float64]] = []
-    total = len(covers) * len(windows)
+    windows = len(sweep.windows)
     try:
-        with progress.bar(total, "occlusion", "window", shown=subject.progress) as bar:
-            for i, cover in enumerate(covers):
-                for start, numbers in _scored(subject, i, cover, windows, batch):
-                    if start == 0:
-                        found.append(np.full((len(windows), numbers.shape[1]), np.nan))
-                    found[i][start : start + len(numbers)] = numbers
-                    bar.update(len(numbers))
+        with progress.bar(len(sweep.covers) * windows, "occlusion", "window", shown=subject.progress) as bar:
+            for i in range(len(sweep.covers)):
+                for places, numbers in sweep.image(i):
+                    if len(found) == i:
+                        found.append(np.full((windows, numbers.shape[1]), np.nan))
+                    bar.update(int(np.isnan(found[i][places, 0]).sum()))
+                    found[i][places] = numbers
     except KeyboardInterrupt:
         if not found:
             raise
         return found, True
     return found, False
-
-
-@torch.no_grad()
-def _scored(
-    subject: Subject, i: int, cover: Tensor, windows: Windows, batch: int
-) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
-    """The targets' numbers (B, T) for one batch of windows after the other, each with its first window's place."""
-    start = 0
-    while start < len(windows):
-        chosen = windows[start : start + batch]
-        try:
-            numbers = subject.model_scores(occluded(subject.inputs[i], cover, chosen), i)  # (B, T)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error) or len(chosen) == 1:
-                raise
-            batch = len(chosen) // 2
-            continue
-        if not numbers.isfinite().all():
-            raise NonFiniteResult("the score of a covered image is NaN or infinite. Try another fill")
-        yield start, numbers.double().cpu().numpy()
-        start += len(chosen)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _heatmap(

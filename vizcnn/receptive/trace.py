@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from vizcnn.dryrun import OnMeta, tensors_in, twin, watched
+from vizcnn.dryrun import OnMeta, by_name, tensors_in, twin, watched
 from vizcnn.model import Model
 from vizcnn.receptive.bounds import Bounds, compact, least, of_input, of_nothing
 from vizcnn.receptive.call import Call, Unknown
@@ -58,7 +58,7 @@ class _Follower(OnMeta):
         follows = any(t in self.known for t in tensors_in(args, kwargs))
         out = super().ran(func, args, kwargs)
         if follows:
-            self._follow(func, _by_name(func, args, kwargs), out)
+            self._follow(func, by_name(func, args, kwargs), out)
         return out
 
     def _follow(self, func: Any, args: dict[str, Any], out: Any) -> None:
@@ -82,13 +82,6 @@ class _Follower(OnMeta):
         memory = changed.untyped_storage()._cdata
         if any(t is not changed and t.untyped_storage()._cdata == memory for t in self.known):
             raise Unknown("a change of shared memory")
-
-
-def _by_name(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of an operation, in the order of its schema, defaults included."""
-    declared = func._schema.arguments
-    given = {a.name: value for a, value in zip(declared, args, strict=False)} | kwargs
-    return {a.name: given.get(a.name, a.default_value) for a in declared}
 
 
 def _field(bounds: Bounds) -> ReceptiveField:

@@ -1,0 +1,230 @@
+"""The engine: what a network says of an image under every window, by recomputing only what the window can touch.
+
+The clean image runs once. Then each step of the tape computes, for a batch of windows, only the crops that they can
+touch and reads everything around from the clean run. The result is that of full runs, but for rounding.
+
+The idea: Nakandala et al. 2019, "Incremental and Approximate Inference for Faster Occlusion-based Deep CNN
+Explanations" (Krypton), SIGMOD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from vizcnn.dryrun import with_tensors
+from vizcnn.incremental.crops import LOWEST, PADDINGS, ZEROS, as_rows, crop_of, from_rows, inside, row_numbers
+from vizcnn.incremental.plan import Plan, planned
+from vizcnn.incremental.regions import Reach, Region, regions
+from vizcnn.incremental.space import Local, Manner, Sliding, Space, layout, resized
+from vizcnn.incremental.tape import Ref, Shape, Step, Tape, last_uses, refs_in
+from vizcnn.windows import Windows
+
+Values = dict[int, Tensor]
+
+_MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "baddbmm")
+
+
+class Engine:
+    """A network's tape, made ready to run under windows. It shares the network's weights and keeps nothing of an image.
+
+    dtype: what convolutions and all behind them compute in, up to the head; None for the network's own.
+    reach: see `regions`; None is exact.
+    """
+
+    def __init__(
+        self, tape: Tape, *, dtype: torch.dtype | None = None, reach: Mapping[int, Reach] | None = None
+    ) -> None:
+        self.layout = layout(tape)
+        self.shapes, self.wanted, self.reach = tape.shapes, tape.wanted, reach
+        cut = _end_of_body(tape, self.layout.spaces)
+        self.body, self.head = tape.steps[:cut], tape.steps[cut:]
+        self.crossing = _crossing(tape, cut)
+        self.dtype, self.reduced = dtype, _behind_convolutions(self.body) if dtype else frozenset[int]()
+        if dtype:
+            self.body = tuple(_reduced(step, dtype) if step.outputs[0] in self.reduced else step for step in self.body)
+
+        self.course = _with_freed(self.body, self.crossing)
+
+    def touched(self, windows: Windows) -> dict[int, Region]:
+        """What the windows touch of every value."""
+        return regions(self.body, self.layout, windows, self.reach)
+
+    def planned(self, touched: Mapping[int, Region], chosen: Any) -> Plan:
+        return planned(self.body, self.layout, touched, chosen, self.crossing)
+
+    def finished(self, crossing: Values) -> dict[str, Any]:
+        """Run the head: the wanted activations from what the body left, for any number of windows together."""
+        values, images = dict(crossing), len(next(iter(crossing.values())))
+        for step, freed in _with_freed(self.head, refs_in(self.wanted)):
+            args = step.filled(values.__getitem__, images)
+            values |= _outputs(step, args)
+            _free(values, freed)
+        return {layer: tree_map_only(Ref, lambda ref: values[ref.value], tree) for layer, tree in self.wanted.items()}
+
+    def of_network(self, values: Values) -> Values:
+        """The same values in the network's own precision."""
+        return {v: t.float() if v in self.reduced else t for v, t in values.items()}
+
+
+def each_value(engine: Engine, images: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Run the body on whole images (B, C, H, W): every value as it is made, on loan until the next is asked for."""
+    values = {0: images}
+    yield 0, images
+    for step, freed in _with_freed(engine.body, ()):
+        args = step.filled(values.__getitem__, len(images))
+        values |= _outputs(step, _converted(engine, step, args))
+        yield from ((value, values[value]) for value in step.outputs)
+        _free(values, freed)
+
+
+class Prepared:
+    """One image after its clean run: the rows that plans select from."""
+
+    def __init__(self, engine: Engine, image: Tensor, cover: Tensor, needed: Iterable[int]) -> None:
+        """image, cover: (C, H, W); a window shows the cover instead of the image."""
+        self.engine, self.device = engine, image.device
+        self.image, self.cover = (as_rows(each[None], engine.layout.spaces[0]) for each in (image, cover))
+        self.clean = self._clean_rows(image, {*needed})
+
+    def _clean_rows(self, image: Tensor, needed: set[int]) -> Values:
+        """The rows of the clean image, and of padding, for the values that plans select from."""
+        clean = image[None].contiguous(memory_format=torch.channels_last)
+        return {v: self._padded(value, v) for v, value in each_value(self.engine, clean) if v in needed}
+
+    def _padded(self, value: Tensor, number: int) -> Tensor:
+        rows = as_rows(value, self.engine.layout.spaces[number])
+        paddings = rows.new_empty(PADDINGS, rows.shape[1])
+        paddings[ZEROS], paddings[LOWEST] = 0, -torch.inf if rows.is_floating_point() else 0
+        return torch.cat([rows, paddings])
+
+    def run(self, plan: Plan) -> Values:
+        """The values that cross from the body to the head, whole, for the windows of a plan."""
+        engine, rows, images = self.engine, dict[int, Tensor](), len(plan.chosen)
+        values = {0: self._covered(plan.regions[0])}
+        for place, (step, freed) in enumerate(engine.course):
+            args = step.filled(self._reader(plan, place, step, values, rows), images)
+            out = plan.regions.get(step.outputs[0])
+            args = _fitted(step, engine.layout.manners[place], args, plan.paddings.get(place), out)
+            values |= _outputs(step, _converted(engine, step, args))
+            _free(values, freed)
+            _free(rows, freed)
+        last = len(engine.body)
+        read = self._reader(plan, last, None, values, rows)
+        return engine.of_network({value: read(value) for value in engine.crossing})
+
+    def _reader(
+        self, plan: Plan, place: int, step: Step | None, values: Values, rows: Values
+    ) -> Callable[[int], Tensor]:
+        """What a step gets for an input: the value itself, or the selection of its rows that the plan says."""
+        manner = self.engine.layout.manners[place] if step else None
+
+        def read(value: int) -> Tensor:
+            if (place, value) in plan.reads:
+                return self._selected(plan, place, value, values, rows, manner)
+            overwrites_kept = step is not None and step.changes == value and value in self.engine.crossing
+            return values[value].clone() if overwrites_kept else values[value]
+
+        return read
+
+    def _selected(self, plan: Plan, place: int, value: int, values: Values, rows: Values, manner: Manner) -> Tensor:
+        space, read = self.engine.layout.spaces[value], plan.reads[place, value]
+        if value not in rows:
+            rows[value] = torch.cat([self.clean[value], as_rows(values[value], space)])
+        padding = LOWEST if isinstance(manner, Sliding) and manner.beyond < 0 else ZEROS
+        numbers = row_numbers(space, crop_of(plan.regions[value]), read, padding)
+        chosen = rows[value].index_select(0, numbers.to(self.device))
+        return from_rows(chosen, space, read.size, _other_axes(self.engine.shapes[value], space))
+
+    def _covered(self, region: Region) -> Tensor:
+        """The part of the image that holds each window, covered there: (B, C, h, w), channels last."""
+        crop, space = crop_of(region), region.space
+        numbers = row_numbers(space, None, crop, ZEROS).to(self.device)
+        covered = inside(crop, region).reshape(-1, 1).to(self.device)
+        chosen = torch.where(covered, self.cover.index_select(0, numbers), self.image.index_select(0, numbers))
+        return from_rows(chosen, space, crop.size, (self.image.shape[1],))
+
+
+def _converted(engine: Engine, step: Step, args: dict[str, Any]) -> dict[str, Any]:
+    """A step that computes in a reduced type gets its images in it; normalisation keeps its constants."""
+    reduced = step.outputs[0] in engine.reduced and not _normalises(step)
+    return _in_type(args, engine.dtype) if reduced else args
+
+
+def _end_of_body(tape: Tape, spaces: Mapping[int, Space]) -> int:
+    """The head begins with the first matrix product behind the last map: its weights are read once for many windows.
+
+    There is none where maps themselves are wanted."""
+    last = max((i for i, step in enumerate(tape.steps) if {*step.inputs, *step.outputs} & spaces.keys()), default=-1)
+    products = [i for i, step in enumerate(tape.steps) if i > last and step.name in _MATRIX_PRODUCTS]
+    if not products or {*_crossing(tape, products[0])} & spaces.keys():
+        return len(tape.steps)
+    return (
+        products[0]
+        if all(tape.shapes[value] is not None for value in _crossing(tape, products[0]))
+        else len(tape.steps)
+    )
+
+
+def _crossing(tape: Tape, cut: int) -> tuple[int, ...]:
+    """The values from before the cut that are needed behind it."""
+    made = {0, *(value for step in tape.steps[:cut] for value in step.outputs)}
+    used = {*refs_in(tape.wanted), *(value for step in tape.steps[cut:] for value in step.inputs)}
+    return tuple(sorted(made & used))
+
+
+def _behind_convolutions(steps: Sequence[Step]) -> frozenset[int]:
+    found: set[int] = set()
+    for step in steps:
+        if step.name == "convolution" or found.intersection(step.inputs):
+            found.update(step.outputs)
+    return frozenset(found)
+
+
+def _normalises(step: Step) -> bool:
+    return "norm" in step.name
+
+
+def _reduced(step: Step, dtype: torch.dtype) -> Step:
+    return step if _normalises(step) else replace(step, args=_in_type(step.args, dtype))
+
+
+def _in_type(tree: Any, dtype: torch.dtype | None) -> Any:
+    return with_tensors(tree, lambda t: t.to(dtype) if t.is_floating_point() else t)
+
+
+def _with_freed(steps: Sequence[Step], kept: Iterable[int]) -> list[tuple[Step, list[int]]]:
+    freed = last_uses(steps, kept)
+    return [(step, freed.get(place, [])) for place, step in enumerate(steps)]
+
+
+def _free(values: Values, freed: Iterable[int]) -> None:
+    for value in freed:
+        values.pop(value, None)
+
+
+def _fitted(
+    step: Step, manner: Manner, args: dict[str, Any], padding: tuple[int, int] | None, out: Region | None
+) -> dict[str, Any]:
+    """The arguments for what was read: the padding that is left to do, the sizes of crops in a view."""
+    if isinstance(manner, Sliding) and padding is not None:
+        return {**args, "padding": list(padding)}
+    if isinstance(manner, Local) and out is not None:
+        return resized(step, args, out.size)
+    return args
+
+
+def _outputs(step: Step, args: dict[str, Any]) -> Values:
+    func = torch.ops.aten.reshape.default if step.name in ("view", "_unsafe_view") else step.func
+    out = func(**args) if func is step.func else func(args["self"], args["size"])
+    return dict(zip(step.outputs, [out] if isinstance(out, Tensor) else out, strict=True))
+
+
+def _other_axes(shape: Shape | None, space: Space) -> tuple[int, ...]:
+    assert shape is not None
+    return tuple(length for axis, length in enumerate(shape, 1) if axis not in space.axes)
