@@ -45,8 +45,9 @@ class Provenance:
     paper: str
 
     def line(self) -> str:
-        """The one line under a picture."""
-        details = " ".join(f"{key}={_short(value)}" for key, value in self.details.items())
+        """The one line under a picture. For want of room, measured numbers and flags are in the file only."""
+        shown = {key: value for key, value in self.details.items() if not isinstance(value, float | bool)}
+        details = " ".join(f"{key}={_short(value)}" for key, value in shown.items())
         return f"vizcnn {self.version}  {self.probe}  {self.model} {self.weights_sha256[:8]}  {details}"
 
 

@@ -110,9 +110,14 @@ class Sweep:
         """What provenance says of the engine."""
         if self.partial is None:
             return {"engine": "plain", **self.shares}
-        mode = {name: getattr(self.how, name) for name in ("precision", "tolerance")} if self.how.approximate else {}
-        back = {"went_back": not self.approximate} if self.how.approximate else {}
-        return {"engine": "incremental", **mode, **back, **self.shares, **asdict(self.checks)}
+        return {"engine": "incremental", **self._mode(), **self.shares, **asdict(self.checks)}
+
+    def _mode(self) -> dict[str, Any]:
+        """Of an approximation: what it was, whether it gave way to exactness, and its largest error in the checks."""
+        if not self.how.approximate:
+            return {}
+        mode = {"precision": self.how.precision, "tolerance": self.how.tolerance, "went_back": not self.approximate}
+        return {**mode, "largest_error": f"{self.checks.error:.1%}"}
 
     def image(self, i: int) -> Scored:
         """The targets' numbers of image i under all windows. Where a window comes again, the later number counts."""
