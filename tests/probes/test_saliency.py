@@ -192,7 +192,7 @@ def test_ctrl_c_keeps_the_images_that_are_done() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.runs += 1
-            if self.runs > 2 + 2 * 3 + 1:  # two outputs, two scores and outputs alone and in company, one gradient
+            if self.runs > 2 * 2 + 1:  # two images, each alone and in company, and one gradient
                 raise KeyboardInterrupt
             out: Tensor = self.net(x)
             return out
