@@ -176,6 +176,18 @@ def test_a_target_that_no_window_moves_is_refused_alike() -> None:
             vizcnn.Occlusion(window=4, engine=engine)(vizcnn.Model(network, size=16), picture((16, 16)), "2:1")
 
 
+@pytest.mark.parametrize("layer", ["0", "3"])
+def test_a_unit_is_read_before_an_operation_in_place_changes_it(layer: str) -> None:
+    images = picture((20, 20))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = [nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 18 * 18, 8)]
+        network = nn.Sequential(*first, nn.ReLU(inplace=True), nn.Linear(8, 6))
+        enliven(network, images)
+    targets = ["0", *(f"{layer}:{channel}" for channel in range(8))]
+    check_same(vizcnn.Model(network, size=20), images, targets, window=6, stride=4)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"engine": "fast"}, {"precision": "fp8"}, {"tolerance": -0.1}, {"max_error": -1.0}],

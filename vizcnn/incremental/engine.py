@@ -9,7 +9,7 @@ Explanations" (Krypton), SIGMOD.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -61,9 +61,9 @@ class Engine:
     def finished(self, crossing: Values) -> dict[str, Any]:
         """Run the head: the wanted activations from what the body left, for any number of windows together."""
         values, images = dict(crossing), len(next(iter(crossing.values())))
-        for step, freed in _with_freed(self.head, refs_in(self.wanted)):
-            args = step.filled(values.__getitem__, images)
-            values |= _outputs(step, args)
+        kept = {*refs_in(self.wanted)}
+        for step, freed in _with_freed(self.head, kept):
+            values |= _outputs(step, step.filled(_outlasting(step, kept, values), images))
             _free(values, freed)
         return {layer: tree_map_only(Ref, lambda ref: values[ref.value], tree) for layer, tree in self.wanted.items()}
 
@@ -201,6 +201,11 @@ def _in_type(tree: Any, dtype: torch.dtype | None) -> Any:
 def _with_freed(steps: Sequence[Step], kept: Iterable[int]) -> list[tuple[Step, list[int]]]:
     freed = last_uses(steps, kept)
     return [(step, freed.get(place, [])) for place, step in enumerate(steps)]
+
+
+def _outlasting(step: Step, kept: Collection[int], values: Values) -> Callable[[int], Tensor]:
+    """What a step gets for an input: a copy of what it changes in place, where that is wanted as it was before."""
+    return lambda value: values[value].clone() if step.changes == value and value in kept else values[value]
 
 
 def _free(values: Values, freed: Iterable[int]) -> None:
