@@ -188,6 +188,18 @@ def test_a_unit_is_read_before_an_operation_in_place_changes_it(layer: str) -> N
     check_same(vizcnn.Model(network, size=20), images, targets, window=6, stride=4)
 
 
+def test_a_unit_is_read_before_its_memory_changes_under_another_name() -> None:
+    class Detached(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.detach()
+
+    images = picture((20, 20))
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), Detached(), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(6))
+    network(images)
+    enliven(network, images)
+    check_same(vizcnn.Model(network, size=20), images, [0, *(f"0:{c}" for c in range(8))], window=6, stride=4)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"engine": "fast"}, {"precision": "fp8"}, {"tolerance": -0.1}, {"max_error": -1.0}],

@@ -9,7 +9,7 @@ Explanations" (Krypton), SIGMOD.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,7 +48,6 @@ class Engine:
         self.dtype, self.reduced = dtype, _behind_convolutions(self.body) if dtype else frozenset[int]()
         if dtype:
             self.body = tuple(_reduced(step, dtype) if step.outputs[0] in self.reduced else step for step in self.body)
-
         self.course = _with_freed(self.body, self.crossing)
 
     def touched(self, windows: Windows) -> dict[int, Region]:
@@ -61,15 +60,10 @@ class Engine:
     def finished(self, crossing: Values) -> dict[str, Any]:
         """Run the head: the wanted activations from what the body left, for any number of windows together."""
         values, images = dict(crossing), len(next(iter(crossing.values())))
-        kept = {*refs_in(self.wanted)}
-        for step, freed in _with_freed(self.head, kept):
-            values |= _outputs(step, step.filled(_outlasting(step, kept, values), images))
+        for step, freed in _with_freed(self.head, refs_in(self.wanted)):
+            values |= _outputs(step, step.filled(values.__getitem__, images))
             _free(values, freed)
         return {layer: tree_map_only(Ref, lambda ref: values[ref.value], tree) for layer, tree in self.wanted.items()}
-
-    def of_network(self, values: Values) -> Values:
-        """The same values in the network's own precision."""
-        return {v: t.float() if v in self.reduced else t for v, t in values.items()}
 
 
 def each_value(engine: Engine, images: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -114,9 +108,12 @@ class Prepared:
             values |= _outputs(step, _converted(engine, step, args))
             _free(values, freed)
             _free(rows, freed)
-        last = len(engine.body)
-        read = self._reader(plan, last, None, values, rows)
-        return engine.of_network({value: read(value) for value in engine.crossing})
+        read = self._reader(plan, len(engine.body), None, values, rows)
+        return {value: self._of_network(value, read(value)) for value in engine.crossing}
+
+    def _of_network(self, value: int, tensor: Tensor) -> Tensor:
+        """What was computed in a reduced type, in the network's own again."""
+        return tensor.to(self.image.dtype) if value in self.engine.reduced else tensor
 
     def _reader(
         self, plan: Plan, place: int, step: Step | None, values: Values, rows: Values
@@ -127,8 +124,7 @@ class Prepared:
         def read(value: int) -> Tensor:
             if (place, value) in plan.reads:
                 return self._selected(plan, place, value, values, rows, manner)
-            overwrites_kept = step is not None and step.changes == value and value in self.engine.crossing
-            return values[value].clone() if overwrites_kept else values[value]
+            return values[value]
 
         return read
 
@@ -161,14 +157,10 @@ def _end_of_body(tape: Tape, spaces: Mapping[int, Space]) -> int:
 
     There is none where maps themselves are wanted."""
     last = max((i for i, step in enumerate(tape.steps) if {*step.inputs, *step.outputs} & spaces.keys()), default=-1)
-    products = [i for i, step in enumerate(tape.steps) if i > last and step.name in _MATRIX_PRODUCTS]
-    if not products or {*_crossing(tape, products[0])} & spaces.keys():
-        return len(tape.steps)
-    return (
-        products[0]
-        if all(tape.shapes[value] is not None for value in _crossing(tape, products[0]))
-        else len(tape.steps)
-    )
+    behind = (i for i, step in enumerate(tape.steps) if i > last and step.name in _MATRIX_PRODUCTS)
+    cut = next(behind, len(tape.steps))
+    plain = all(value not in spaces and tape.shapes[value] is not None for value in _crossing(tape, cut))
+    return cut if plain else len(tape.steps)
 
 
 def _crossing(tape: Tape, cut: int) -> tuple[int, ...]:
@@ -201,11 +193,6 @@ def _in_type(tree: Any, dtype: torch.dtype | None) -> Any:
 def _with_freed(steps: Sequence[Step], kept: Iterable[int]) -> list[tuple[Step, list[int]]]:
     freed = last_uses(steps, kept)
     return [(step, freed.get(place, [])) for place, step in enumerate(steps)]
-
-
-def _outlasting(step: Step, kept: Collection[int], values: Values) -> Callable[[int], Tensor]:
-    """What a step gets for an input: a copy of what it changes in place, where that is wanted as it was before."""
-    return lambda value: values[value].clone() if step.changes == value and value in kept else values[value]
 
 
 def _free(values: Values, freed: Iterable[int]) -> None:

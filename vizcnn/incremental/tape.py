@@ -127,7 +127,7 @@ def _recorded(model: Model, size: tuple[int, int], layers: frozenset[str], image
 
     def see(name: str, output: Any) -> None:
         if name in layers:
-            wanted[name] = recorder.named(output)
+            wanted[name] = recorder.named(output.clone())  # as `capture` does: what is done in place later is not meant
 
     with model.borrowed() as network, torch.no_grad(), watched(network, see), recorder:
         output = model(batch)
@@ -252,11 +252,11 @@ def _without_unused(tape: Tape) -> Tape:
 
 def last_uses(steps: Sequence[Step], kept: Iterable[int]) -> dict[int, list[int]]:
     """For each step's place the values that nobody reads after it."""
-    last: dict[int, int] = {}
+    last, kept = dict[int, int](), frozenset(kept)
     for place, step in enumerate(steps):
         last.update(dict.fromkeys([*step.outputs, *step.inputs], place))
     found: dict[int, list[int]] = {}
     for value, place in last.items():
-        if value not in set(kept):
+        if value not in kept:
             found.setdefault(place, []).append(value)
     return found
