@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,7 +16,8 @@ from vizcnn.images import colour
 FILLS = ("mean", "model", "blur")
 """What may cover a window, beside any colour."""
 
-Windows = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
+Windows = Ints
 """(n, 4): top, bottom, left, right in input px, top and left inclusive, bottom and right exclusive."""
 
 
@@ -31,6 +34,14 @@ def sliding(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, i
     )
     top, left = (grid.ravel() for grid in np.meshgrid(tops, lefts, indexing="ij"))
     return np.stack([top, np.minimum(top + window[0], size[0]), left, np.minimum(left + window[1], size[1])], 1)
+
+
+def at_shares(windows: Windows, shares: Sequence[tuple[float, float]]) -> Ints:
+    """The places, among all windows of a grid, of those that lie so far down and across it: (0, 0) is the upper left
+    and (1, 1) the lower right. Each place comes once, in order."""
+    tops, lefts = np.unique(windows[:, 0]), np.unique(windows[:, 2])
+    cells = [(round(down * (len(tops) - 1)), round(across * (len(lefts) - 1))) for down, across in shares]
+    return np.unique([row * len(lefts) + column for row, column in cells])
 
 
 def checked_sides(window: tuple[int, int], stride: tuple[int, int]) -> None:

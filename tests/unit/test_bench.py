@@ -80,13 +80,6 @@ def test_maps_of_rounding_errors_are_not_compared(brightness: vizcnn.Model) -> N
         occlusion.refuse_rounding(both, np.zeros((8, 8), np.float32))
 
 
-def test_rank_correlation_of_known_numbers() -> None:
-    a = np.array([1.0, 2, 3, 4])
-    assert approximate.spearman(a, a**3) == pytest.approx(1)
-    assert approximate.spearman(a, -a) == pytest.approx(-1)
-    assert approximate.spearman(a, np.array([1.0, 2, 2, 3])) == pytest.approx(0.9486833)  # ranks 1, 2.5, 2.5, 4
-
-
 def test_cells_are_the_parts_of_a_map_that_the_same_windows_cover(tiny: vizcnn.Model) -> None:
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     field = vizcnn.Occlusion(window=24, stride=16)(tiny, image, "lemon").values[0, 0]

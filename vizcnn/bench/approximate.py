@@ -29,6 +29,7 @@ from vizcnn.bench.occlusion import BATCHES, Array, Question, apart, best_batch, 
 from vizcnn.images import open_photo
 from vizcnn.loading import load, read_weights
 from vizcnn.model import Model
+from vizcnn.sweep import spearman
 
 MODES: Mapping[str, Mapping[str, Any]] = {
     "exact": {},
@@ -123,18 +124,6 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
     """Where, along one side, the set of windows over a pixel changes."""
     tops = range(0, -(-(length - window) // stride) * stride + 1, stride)
     return sorted({edge for top in tops for edge in (top, top + window) if edge < length})
-
-
-def spearman(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Spearman's rank correlation; equal numbers share their mean rank."""
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    after = np.cumsum(count)  # the numbers up to each distinct one
-    ranks: npt.NDArray[np.float64] = (after - (count - 1) / 2)[place]
-    return ranks
 
 
 HEAD = "| network | mode | speed-up | error | rank correlation | stated error | back |\n|" + "---|" * 7

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.incremental.regions import Ints, Region
+from vizcnn.incremental.regions import Region
 from vizcnn.incremental.space import Manner, Pair, Sliding, Space
+from vizcnn.windows import Ints
 
 Flags = npt.NDArray[np.bool_]
 

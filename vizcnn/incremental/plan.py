@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from vizcnn.incremental.crops import Crop, crop_of, read_by, whole
-from vizcnn.incremental.regions import Ints, Region
+from vizcnn.incremental.regions import Region
 from vizcnn.incremental.space import Layout, Pair, Sliding
 from vizcnn.incremental.tape import Step
+from vizcnn.windows import Ints
 
 Touched = Mapping[int, Region]
 

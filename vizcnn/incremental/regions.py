@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 
 import numpy as np
-import numpy.typing as npt
 
 from vizcnn.incremental.space import Layout, Local, Pair, Sliding, Space
 from vizcnn.incremental.tape import Step
-from vizcnn.windows import Windows
+from vizcnn.windows import Ints, Windows
 
-Ints = npt.NDArray[np.int64]
 Interval = tuple[Ints, Ints]
 Reach = tuple[Pair, Pair]
 

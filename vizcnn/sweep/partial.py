@@ -12,11 +12,15 @@ from torch import Tensor
 
 from vizcnn.incremental import Engine, Plan, Prepared, Tape, batches, calibrated
 from vizcnn.subject import Subject
-from vizcnn.sweep.plain import Ints, Numbers, Scored, as_numbers, is_out_of_memory
-from vizcnn.windows import Windows
+from vizcnn.sweep.plain import Numbers, Scored, as_numbers, is_out_of_memory
+from vizcnn.windows import Ints, Windows, at_shares
 
 _HEAD = 64
 """So many windows go through the head together, whose weights are large and whose work is small."""
+
+
+_SPREAD = [(down, across) for down in (0.3, 0.7) for across in (0.2, 0.5, 0.8)]
+"""Where the windows lie that a tolerance is learnt from."""
 
 
 class Partial:
@@ -32,7 +36,7 @@ class Partial:
         reach = None
         if tolerance:
             exact = Engine(tape)
-            reach = calibrated(exact, subject.inputs[0], cover, windows[_spread(windows)], tolerance)
+            reach = calibrated(exact, subject.inputs[0], cover, windows[at_shares(windows, _SPREAD)], tolerance)
         self.engine = Engine(tape, dtype=dtype, reach=reach)
         self.touched = self.engine.touched(windows)
         self.plans = self._planned(np.arange(len(windows)))
@@ -102,18 +106,3 @@ class _Body:
         self.waiting = []
         activations = self.engine.finished(crossing)
         yield places, as_numbers(torch.stack([target(activations) for target in self.targets], 1))  # (B, T)
-
-
-def _spread(windows: Windows) -> Ints:
-    """Six windows, well inside the image where there are enough."""
-    tops, lefts = np.unique(windows[:, 0]), np.unique(windows[:, 2])
-    chosen = [(_at(tops, down), _at(lefts, across)) for down in (0.3, 0.7) for across in (0.2, 0.5, 0.8)]
-    return np.unique([_place(windows, top, left) for top, left in chosen])
-
-
-def _at(values: Ints, share: float) -> int:
-    return int(values[round(share * (len(values) - 1))])
-
-
-def _place(windows: Windows, top: int, left: int) -> int:
-    return int(np.flatnonzero((windows[:, 0] == top) & (windows[:, 2] == left))[0])

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from vizcnn.errors import NonFiniteResult
 from vizcnn.subject import Subject
-from vizcnn.windows import Windows, occluded
+from vizcnn.windows import Ints, Windows, occluded
 
-Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
 Scored = Iterator[tuple[Ints, Numbers]]
 """Batch after batch: the places of some windows among all, and the targets' numbers (B, T) under these."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from vizcnn.incremental import Engine, Plan, Untraceable, memory, per_image
 from vizcnn.probe import Price
-from vizcnn.sweep.sweep import Sweep, landmarks, recorded
+from vizcnn.sweep.sweep import LANDMARKS, Sweep, recorded
+from vizcnn.windows import at_shares
 
 
 def priced(sweep: Sweep) -> Price:
@@ -43,7 +44,7 @@ def _memory(sweep: Sweep, engine: Engine) -> int:
 
 
 def _seconds_per_run(sweep: Sweep) -> float:
-    places = landmarks(sweep.windows)
+    places = at_shares(sweep.windows, LANDMARKS)
     start = time.perf_counter()
     sweep.full(0, places)
     return (time.perf_counter() - start) / len(places)

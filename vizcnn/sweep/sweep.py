@@ -15,11 +15,15 @@ from vizcnn.errors import ParameterError, VizcnnWarning
 from vizcnn.incremental import Tape, Untraceable, executed_share, ideal_share, record
 from vizcnn.subject import Subject
 from vizcnn.sweep.partial import Partial
-from vizcnn.sweep.plain import Ints, Numbers, Scored, is_out_of_memory, plain
-from vizcnn.windows import Windows
+from vizcnn.sweep.plain import Numbers, Scored, is_out_of_memory, plain
+from vizcnn.sweep.ranks import spearman
+from vizcnn.windows import Ints, Windows, at_shares
 
 PAYS = 0.9
 """Above this share of the FLOPs of full runs the plain engine is as fast."""
+
+LANDMARKS = ((1.0, 1.0), (0.0, 0.5), (0.5, 0.5))
+"""The windows that are always checked: a corner, an edge and the centre."""
 
 _EXACT = 1e-4  # largest difference that may be rounding, as a share of the largest drop
 _ROUNDING = 32  # and beside that so many units in the last place of the scores
@@ -146,7 +150,7 @@ class Sweep:
         """The incremental engine's numbers, compared with full runs of a few windows."""
         numbers = np.full((len(self.windows), len(self.subject.targets[i])), np.nan)
         start = time.perf_counter()
-        full = self.full(i, landmarks(self.windows))
+        full = self.full(i, at_shares(self.windows, LANDMARKS))
         seconds = time.perf_counter() - start
         for places, found in partial.scored(i, self.covers[i]):
             if not np.isfinite(found).all():
@@ -187,7 +191,7 @@ class Sweep:
             raise Doubt(f"the error is {error:.2g} of the largest drop, more than max_error {self.how.max_error:g}")
         if not self.approximate and (difference > _EXACT * largest + self._rounding(i, exact)).any():
             raise Doubt(f"its numbers are off by {error:.2g} of the largest drop")
-        ranks = min(_rank_correlation(numbers[places, t], exact[:, t]) for t in range(exact.shape[1]))
+        ranks = min(spearman(numbers[places, t], exact[:, t]) for t in range(exact.shape[1]))
         before = self.checks
         self.checks = Checks(
             before.checked + len(places), max(before.error, error), min(before.rank_correlation, ranks)
@@ -205,24 +209,8 @@ def recorded(subject: Subject) -> Tape:
     return record(subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3])), layers)
 
 
-def landmarks(windows: Windows) -> Ints:
-    """A corner, an edge and the centre."""
-    tops, lefts = np.unique(windows[:, 0]), np.unique(windows[:, 2])
-    middle = tops[len(tops) // 2], lefts[len(lefts) // 2]
-    wanted = ((tops[-1], lefts[-1]), (tops[0], middle[1]), middle)
-    places = [np.flatnonzero((windows[:, 0] == top) & (windows[:, 2] == left))[0] for top, left in wanted]
-    return np.unique(places)
-
-
 def _telling(drops: Numbers, more: int) -> list[int]:
     """The window of each target's largest drop, and so many more from all ranks of the first target's."""
     ranks = np.argsort(drops[:, 0])
     spread = ranks[np.linspace(0, len(ranks) - 1, more).round().astype(int)] if more else ()
     return list(dict.fromkeys([*np.abs(drops).argmax(0).tolist(), *map(int, spread)]))
-
-
-def _rank_correlation(a: Numbers, b: Numbers) -> float:
-    """Spearman's, of two rows of numbers without many ties; 1 where one of them is constant in both."""
-    if len(a) < 2 or a.std() == 0 or b.std() == 0:
-        return 1.0
-    return float(np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1])
