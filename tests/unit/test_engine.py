@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import vizcnn
+from vizcnn.incremental import Engine, Plan, Untraceable, executed_share, ideal_share, memory, per_image, record
+from vizcnn.targets import OUTPUT
+from vizcnn.windows import sliding
+
+
+class Applied(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.conv = function, nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.conv(x))
+
+
+def half_changed(x: Tensor) -> Tensor:
+    x[:, :2].relu_()
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (half_changed, "a change in place of shared memory"),
+        (lambda x: F.dropout(x, training=True), "random numbers"),
+        (lambda x: x * (4 if len(x) == 2 else 5), "a number changes with the batch"),
+        (lambda x: x if x.sum() > 0 else -x, "a run without numbers fails"),
+        (lambda x: x + torch.full((len(x), 1, 1, 1), 0.5), "a constant changes with the batch"),
+    ],
+)
+def test_what_cannot_be_followed_is_said(function: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(Untraceable, match=reason):
+        record(vizcnn.Model(Applied(function), size=12), (12, 12), [OUTPUT])
+
+
+def chain() -> Engine:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, groups=2), nn.Flatten(), nn.Linear(8 * 16 * 16, 5)
+    )
+    return Engine(record(vizcnn.Model(network, size=20), (20, 20), [OUTPUT]))
+
+
+def test_flops_are_twice_the_multiplications() -> None:
+    assert per_image(chain()) == 2 * (8 * 18 * 18 * 27 + 8 * 16 * 16 * 36 + 8 * 16 * 16 * 5)
+
+
+def test_memory_of_full_runs_is_that_of_the_two_largest_neighbours() -> None:
+    whole = Plan(np.arange(7), {}, {}, {})
+    assert memory(chain(), [whole], 4) == 4 * 7 * (8 * 18 * 18 + 8 * 16 * 16)
+
+
+def test_the_ideal_share_of_the_work_is_what_one_window_touches() -> None:
+    engine = chain()
+    window = np.array([[8, 12, 8, 12]])  # 4 x 4 px, far from the border: 6 x 6 places, then 8 x 8
+    touched = engine.touched(window)
+    first, second, head = 8 * 27, 8 * 36, 8 * 16 * 16 * 5
+    work = first * 6 * 6 + second * 8 * 8 + head
+    assert ideal_share(engine, touched) == pytest.approx(work / (first * 18 * 18 + second * 16 * 16 + head))
+    assert executed_share(engine, [engine.planned(touched, np.array([0]))]) == pytest.approx(
+        ideal_share(engine, touched)
+    )
+
+
+def test_a_batch_of_unlike_windows_costs_more_than_the_ideal() -> None:
+    engine, windows = chain(), sliding((20, 20), (4, 4), (4, 4))
+    touched = engine.touched(windows)
+    together = executed_share(engine, [engine.planned(touched, np.arange(len(windows)))])
+    assert ideal_share(engine, touched) < together < 1
