@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,25 +15,29 @@ from vizcnn.targets import OUTPUT
 
 
 @contextmanager
-def capture(model: Model, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def capture(
+    model: Model, layers: Iterable[str], then: Callable[[str], None] = lambda _: None
+) -> Iterator[dict[str, Tensor]]:
     """While the context is open, the dictionary holds each layer's latest output.
 
     Outputs are cloned: a later in-place operation of the network cannot change what was captured.
     A module that the network calls several times is captured at its last call.
+    then: is called with the layer's name after each capture.
     """
     seen: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         for name in layers:
-            handle = model.layer(name).register_forward_hook(_keeper(name, seen))
+            handle = model.layer(name).register_forward_hook(_keeper(name, seen, then))
             hooks.callback(handle.remove)
         yield seen
 
 
-def _keeper(name: str, seen: dict[str, Tensor]) -> Any:
+def _keeper(name: str, seen: dict[str, Tensor], then: Callable[[str], None]) -> Any:
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise TargetError(f"layer {name!r} gives {type(output).__name__}, not a tensor. Choose a layer inside it")
         seen[name] = output.clone()
+        then(name)
 
     return keep
 
@@ -42,9 +47,13 @@ def activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str
     wanted = [name for name in layers if name != OUTPUT]
     with capture(model, wanted) as seen:
         output = model(images)
+    _refuse_missing(model, wanted, seen)
+    return {**seen, OUTPUT: output}
+
+
+def _refuse_missing(model: Model, wanted: Iterable[str], seen: Mapping[str, Any]) -> None:
     if missing := [name for name in wanted if name not in seen]:
         raise TargetError(f"layer {missing[0]!r} of {model.name} did not run for this input, so it has no activation")
-    return {**seen, OUTPUT: output}
 
 
 @contextmanager
@@ -68,3 +77,40 @@ def tapped(model: Model, layer: str) -> Iterator[dict[str, Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+class _Enough(BaseException):
+    """Ends a run of the network whose remaining layers nobody asked for; no network's own `except Exception` stops it."""
+
+
+@contextmanager
+def reading(model: Model, layers: Iterable[str]) -> Iterator[Callable[[Tensor], dict[str, Any]]]:
+    """While the context is open: a function from images (N, C, H, W) in [0, 1] to the layers' outputs.
+
+    It runs the network only as far as these layers; OUTPUT among them needs all of it. Outputs are cloned. A module
+    that the network calls several times is read at its last call, which the first run finds out.
+    """
+    wanted = [name for name in layers if name != OUTPUT]
+    last: dict[str, int] = {}
+    calls: Counter[str] = Counter()
+    stops = OUTPUT not in layers
+
+    def count(name: str) -> None:
+        calls[name] += 1
+        if stops and last and all(calls[each] >= last[each] for each in wanted):
+            raise _Enough
+
+    def read(images: Tensor) -> dict[str, Any]:
+        calls.clear()
+        seen.clear()
+        try:
+            seen[OUTPUT] = model(images)
+        except _Enough:
+            return dict(seen)
+        _refuse_missing(model, wanted, seen)
+        last.update(calls)
+        return dict(seen)
+
+    with capture(model, wanted, count) as captured:
+        seen: dict[str, Any] = captured
+        yield read

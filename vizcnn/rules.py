@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,14 @@ def rectified(signal: Tensor, derivative: Tensor) -> Tensor:  # noqa: ARG001 - t
     return signal.clamp(min=0)
 
 
+def redirected(signal: Tensor, derivative: Tensor) -> Tensor:
+    """For gradient ascent: an image of which nothing passes the ReLU gets what would open it (as Lucid does)."""
+    passed = signal * derivative
+    opening = torch.where(derivative > 0, signal, signal.clamp(min=0))
+    stuck = (passed == 0).flatten(1).all(1).view(-1, *[1] * (signal.dim() - 1))  # (N, 1, ...)
+    return torch.where(stuck, opening, passed)
+
+
 class ReluRule(TorchFunctionMode):
     """While open, every ReLU and ReLU6 follows `rule` in its backward pass.
 
@@ -74,8 +82,15 @@ class ReluRule(TorchFunctionMode):
             in_place = function.__name__.endswith("_")
             return self._relu(function, zero.top, args[0], in_place)
         if function in _OTHERS:
-            _refuse(function)
+            self.unruled(function)
         return self.other(function, args, kwargs)
+
+    def unruled(self, function: Any) -> None:
+        """An activation for which the rule is not defined."""
+        raise DegenerateResult(
+            f"the network uses {function.__name__}, but this method's rule is defined for ReLU only and would leave "
+            "the others as plain gradients. Use gradient, smoothgrad or integrated-gradients"
+        )
 
     def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Any operation that is no activation."""
@@ -85,7 +100,8 @@ class ReluRule(TorchFunctionMode):
         self, function: Any, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
     ) -> Tensor:
         if min_val != 0:
-            _refuse(function)
+            self.unruled(function)
+            return function(input, min_val, max_val)
         return self._relu(function, max_val, input, inplace)
 
     def _relu(self, function: Any, top: float, input: Tensor, inplace: bool = False) -> Tensor:
@@ -113,11 +129,17 @@ def _clamped_at_zero(_input: Tensor, min: Any = None, max: Any = None) -> _Zero 
     return _Zero(torch.inf if max is None else float(max))
 
 
-def _refuse(function: Any) -> NoReturn:
-    raise DegenerateResult(
-        f"the network uses {function.__name__}, but this method's rule is defined for ReLU only and would leave the "
-        "others as plain gradients. Use gradient, smoothgrad or integrated-gradients"
-    )
+class Redirection(ReluRule):
+    """While open, gradients find their way into images that no ReLU lets through; other activations stay as they are.
+
+    The gradient is taken of what is to grow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(redirected)
+
+    def unruled(self, function: Any) -> None:
+        pass
 
 
 class DeconvnetRule(ReluRule):

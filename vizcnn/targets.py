@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import index
 from typing import Any
@@ -20,6 +21,8 @@ OUTPUT = ""
 Activations = Mapping[str, Any]
 
 _LAYER_UNIT = re.compile(r"(?P<layer>[^:]+):(?P<channel>\d+)(@(?P<y>\d+),(?P<x>\d+))?")
+_SPAN = re.compile(r"(?P<layer>[^:]+):(?P<first>\d+)-(?P<last>\d+)")
+_ENERGY = re.compile(r"energy\((?P<layer>.+)\)")
 _PROBABILITY = re.compile(r"p\((?P<inner>.+)\)")
 
 
@@ -94,6 +97,74 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Energy:
+    """The mean square of a whole layer's activations: what deep dream raises (Mordvintsev et al. 2015)."""
+
+    layer: str
+    quantity = "energy"
+
+    def __str__(self) -> str:
+        return f"energy({self.layer})"
+
+    @property
+    def spec(self) -> str:
+        return str(self)
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    def resolved(self, model: Model) -> Energy:
+        model.layer(self.layer)
+        return self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = activations[self.layer]
+        if not isinstance(values, Tensor) or values.dim() < 2:
+            raise TargetError(f"layer {self.layer!r} gives no tensor (N, ...), so it has no energy")
+        return values.square().flatten(1).mean(1)  # (N,)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A layer's activations, averaged over positions, along a direction: their scalar product with a vector.
+
+    vector: one weight per channel of the layer.
+    """
+
+    layer: str
+    vector: tuple[float, ...]
+
+    def __str__(self) -> str:
+        digest = hashlib.sha256(repr(self.vector).encode()).hexdigest()[:8]
+        return f"direction({self.layer}, {digest})"
+
+    @property
+    def spec(self) -> str:
+        return f"direction({self.layer}, {list(self.vector)})"
+
+    @property
+    def quantity(self) -> str:
+        return f"activation along a direction of {self.layer}"
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    def resolved(self, model: Model) -> Direction:
+        model.layer(self.layer)
+        return self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = activations[self.layer]
+        if not isinstance(values, Tensor) or values.dim() not in (2, 4) or values.shape[1] != len(self.vector):
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise TargetError(f"layer {self.layer!r} is {got}, a direction of {len(self.vector)} numbers does not fit")
+        per_channel = values.flatten(2).mean(2) if values.dim() == 4 else values  # (N, C)
+        return per_channel @ values.new_tensor(self.vector)  # (N,)
+
+
+@dataclass(frozen=True)
 class OutputFunction:
     """A person's own function from the network's raw output to (N,)."""
 
@@ -119,11 +190,14 @@ class OutputFunction:
         return value
 
 
+Term = Unit | Energy | Direction | OutputFunction
+
+
 @dataclass(frozen=True)
 class Target:
     """A weighted sum of units. Targets add, subtract and scale: `target("cat") - 0.5 * target("dog")`."""
 
-    terms: tuple[tuple[float, Unit | OutputFunction], ...]
+    terms: tuple[tuple[float, Term], ...]
 
     def __str__(self) -> str:
         return self._sum(str)
@@ -133,7 +207,7 @@ class Target:
         """The target as text in which classes are numbers."""
         return self._sum(lambda unit: unit.spec)
 
-    def _sum(self, name: Callable[[Unit | OutputFunction], str]) -> str:
+    def _sum(self, name: Callable[[Term], str]) -> str:
         parts = [
             (("- " if w < 0 else "+ ") + (f"{abs(w):g} * " if abs(w) != 1 else "") + name(u)) for w, u in self.terms
         ]
@@ -180,7 +254,7 @@ class Target:
 def target(what: Any) -> Target:
     """A target from a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the output.
 
-    `p(tabby)` asks for the probability; otherwise targets are logits.
+    `p(tabby)` asks for the probability; otherwise targets are logits. `energy(layer)` is a whole layer's mean square.
     Class names need no model here: they are looked up when the target meets one.
     """
     if isinstance(what, Target):
@@ -192,16 +266,34 @@ def target(what: Any) -> Target:
     return Target(((1.0, _parsed(what.strip()) if isinstance(what, str) else OutputFunction(what)),))
 
 
+def direction(layer: str, vector: Iterable[float]) -> Target:
+    """A target: a layer's activations, averaged over positions, times a vector of one weight per channel."""
+    return Target(((1.0, Direction(layer, tuple(map(float, vector)))),))
+
+
+def targets(what: Any) -> tuple[Target, ...]:
+    """The targets that one description stands for: `layer2:0-15` are sixteen channels, all else is one target."""
+    span = _SPAN.fullmatch(what.strip()) if isinstance(what, str) else None
+    if span is None:
+        return (target(what),)
+    first, last = int(span["first"]), int(span["last"])
+    if last < first:
+        raise TargetError(f"a span of channels goes from the lower to the higher, got {what!r}")
+    return tuple(Target(((1.0, Unit(span["layer"], channel)),)) for channel in range(first, last + 1))
+
+
 def _class(number: int) -> Unit:
     if number < 0:
         raise TargetError(f"a class index is 0 or more, got {number}")
     return Unit(OUTPUT, number)
 
 
-def _parsed(text: str) -> Unit:
+def _parsed(text: str) -> Unit | Energy:
+    if match := _ENERGY.fullmatch(text):
+        return Energy(match["layer"])
     if match := _PROBABILITY.fullmatch(text):
         inner = _parsed(match["inner"])
-        if inner.layer:
+        if isinstance(inner, Energy) or inner.layer:
             raise TargetError(f"p(...) is for classes, got the layer unit {text!r}")
         return replace(inner, probability=True)
     if match := _LAYER_UNIT.fullmatch(text):

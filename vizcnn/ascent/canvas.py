@@ -1,0 +1,108 @@
+"""Canvases: how pictures come from the numbers that are optimised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vizcnn.ascent.spectrum import spectrum
+from vizcnn.ascent.streams import Streams
+
+Shape = tuple[int, int, int]
+"""Channels, height and width of a picture."""
+
+# How colours of natural photographs vary together: the matrix square root of their covariance, as published with Lucid
+# (Olah et al. 2017); its columns are about brightness, blue against red, green against purple.
+_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+
+
+class Canvas(Protocol):
+    """start: numbers (N, ...) to begin with. pictures: (N, C, H, W) in [0, 1] from numbers, differentiable."""
+
+    def start(self, shape: Shape, streams: Streams) -> Tensor: ...
+
+    def pictures(self, numbers: Tensor, shape: Shape) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Every pixel is a number of its own; the loop keeps them in [0, 1].
+
+    spread: standard deviation of the noise about mid-grey to begin with.
+    """
+
+    spread: float = 0.04
+
+    def start(self, shape: Shape, streams: Streams) -> Tensor:
+        return (0.5 + self.spread * streams.normal(*shape)).clamp(0, 1)  # (N, C, H, W)
+
+    def pictures(self, numbers: Tensor, shape: Shape) -> Tensor:  # noqa: ARG002 - the canvases' common form
+        return numbers
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """Numbers are the amplitudes of waves, those of long waves weighing more, as in photographs (Olah et al. 2017).
+
+    spread: standard deviation of the amplitudes to begin with. decorrelated: colours vary as in photographs.
+    """
+
+    spread: float = 0.01
+    decorrelated: bool = True
+
+    def start(self, shape: Shape, streams: Streams) -> Tensor:
+        channels, height, width = shape
+        return self.spread * streams.normal(channels, height, width // 2 + 1, 2)  # (N, C, H, W//2+1, 2)
+
+    def pictures(self, numbers: Tensor, shape: Shape) -> Tensor:
+        _, height, width = shape
+        waves = torch.view_as_complex((numbers / frequencies(height, width, numbers)[..., None]).contiguous())
+        plain = torch.fft.irfft2(waves, s=(height, width), norm="ortho") / 4  # (N, C, H, W)
+        return torch.sigmoid(coloured(plain) if self.decorrelated else plain)
+
+
+@dataclass(frozen=True)
+class Maco:
+    """Only where waves lie is optimised; how strong they are is that of real images (Fel et al. 2023).
+
+    like: whose amplitudes: a folder of images, the name of a bundled data set (`tiny`, `mnist`), or `natural`
+        (inversely proportional to the frequency; Field 1987).
+    """
+
+    like: str = "natural"
+
+    def start(self, shape: Shape, streams: Streams) -> Tensor:
+        channels, height, width = shape
+        return streams.normal(channels, height, width // 2 + 1)  # (N, C, H, W//2+1)
+
+    def pictures(self, numbers: Tensor, shape: Shape) -> Tensor:
+        amplitudes, contrast = spectrum(self.like, shape)
+        phases = _standardised(numbers)
+        waves = torch.polar(amplitudes.to(phases).expand_as(phases).contiguous(), phases)
+        plain = torch.fft.irfft2(waves, s=shape[1:])  # (N, C, H, W)
+        return torch.sigmoid(coloured(_standardised(plain) * contrast))
+
+
+def frequencies(height: int, width: int, like: Tensor) -> Tensor:
+    """Cycles per pixel of each coefficient of torch.fft.rfft2, at least those of one wave across: (H, W//2+1)."""
+    down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+    return torch.hypot(down, across).clamp(min=1 / max(height, width)).to(like)
+
+
+def colour_matrix(channels: int) -> Tensor:
+    """From independent colours to RGB (3, 3), or nothing changed for grey (1, 1); the largest column has length 1."""
+    return _COLOURS / _COLOURS.norm(dim=0).max() if channels == 3 else torch.ones(1, 1)
+
+
+def coloured(plain: Tensor) -> Tensor:
+    """Pictures whose channels are independent (N, C, H, W) as red, green and blue that vary together."""
+    return torch.einsum("ij,njhw->nihw", colour_matrix(plain.shape[1]).to(plain), plain)
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Each image's values with mean 0 and standard deviation 1."""
+    centred = values - values.mean((1, 2, 3), keepdim=True)
+    return centred / (centred.std((1, 2, 3), keepdim=True) + 1e-4)

@@ -1,0 +1,324 @@
+"""The ascent itself: many pictures at once, each towards its own goal, as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vizcnn.ascent.canvas import Pixels
+from vizcnn.ascent.recipe import Recipe
+from vizcnn.ascent.streams import Streams
+from vizcnn.capture import activations, reading
+from vizcnn.errors import NonFiniteResult, NotDifferentiable, TargetError
+from vizcnn.model import Model
+from vizcnn.progress import bar
+from vizcnn.rules import Redirection
+from vizcnn.targets import Target
+
+Reader = Callable[[Tensor], Mapping[str, Any]]
+Precision = Literal["float32", "bfloat16"]
+_SHOWN_EVERY = 8  # steps between updates of the progress bar's value
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One picture to be made: the target to raise, and which of several pictures of that target it is."""
+
+    target: Target
+    copy: int = 0
+
+    @property
+    def key(self) -> str:
+        """What the picture's random numbers depend on."""
+        return f"{self.target.spec}#{self.copy}"
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Pictures that were climbed to.
+
+    pictures: (N, C, H, W) in [0, 1]. values: (N,) the targets' numbers for them, without any warp, in full precision.
+    moved: (N,) whether a gradient ever reached the picture; one that none reached is as it began.
+    frames: uint8 (F, N, C, H, W), the way there, the last frame being the pictures.
+    finished: False after Ctrl-C; the pictures are then as far as they got.
+    """
+
+    pictures: Tensor
+    values: Tensor
+    moved: Tensor
+    frames: Tensor
+    finished: bool = True
+
+
+def climb(
+    model: Model,
+    goals: Sequence[Goal],
+    recipe: Recipe,
+    *,
+    size: tuple[int, int] | None = None,
+    start: Tensor | None = None,
+    seed: int = 0,
+    diversity: float = 0.0,
+    precision: Precision = "float32",
+    batch: int = 16,
+    frames: int = 0,
+    label: str = "ascent",
+    progress: bool = True,
+) -> Peaks:
+    """Optimise a picture per goal. The network must be borrowed.
+
+    size: height and width of the pictures in px; by default the model's input.
+    start: pictures (N, C, H, W) in [0, 1] to begin with, for recipes of pixels; else each begins with its own noise.
+    diversity: weight of a term that makes copies of one target differ (Olah et al. 2017), times their target's value.
+    batch: pictures optimised together; copies of one target always are. It changes memory and speed only.
+    frames: how many states on the way to keep.
+
+    Raises NotDifferentiable, NonFiniteResult, TargetError. Ctrl-C ends the ascent; what it got to is returned.
+    """
+    groups = list(_batches(goals, batch))
+    done: list[tuple[list[int], Peaks]] = []
+    with bar(recipe.steps * len(groups), label, "step", shown=progress) as steps:
+        for group in groups:
+            chosen = [goals[i] for i in group]
+            begun = None if start is None else start[group]
+            ascent = _Ascent(model, chosen, recipe, size or model.input.size, begun, seed, diversity, precision)
+            done.append((group, ascent.run(frames, steps)))
+            if not done[-1][1].finished:
+                break
+    return _in_order(done)
+
+
+def _batches(goals: Sequence[Goal], most: int) -> Iterator[list[int]]:
+    """Indices of goals that end at the same layers, with all copies of a target together."""
+    by_layers: dict[frozenset[str], dict[str, list[int]]] = {}
+    for i, goal in enumerate(goals):
+        by_layers.setdefault(goal.target.layers, {}).setdefault(goal.target.spec, []).append(i)
+    for same_layers in by_layers.values():
+        group: list[int] = []
+        for copies in same_layers.values():
+            if group and len(group) + len(copies) > most:
+                yield group
+                group = []
+            group += copies
+        yield group
+
+
+def _in_order(done: list[tuple[list[int], Peaks]]) -> Peaks:
+    """One Peaks in the order of the goals; those that Ctrl-C left out are missing."""
+    order = torch.tensor([i for group, _ in done for i in group]).argsort()
+    peaks = [each for _, each in done]
+
+    def joined(name: str, axis: int = 0) -> Tensor:
+        return torch.cat([getattr(each, name) for each in peaks], axis).index_select(axis, order)
+
+    shortest = min(len(each.frames) for each in peaks)
+    trimmed = [replace(each, frames=each.frames[len(each.frames) - shortest :]) for each in peaks]
+    peaks = trimmed
+    finished = all(each.finished for each in peaks)
+    return Peaks(joined("pictures"), joined("values"), joined("moved"), joined("frames", 1), finished)
+
+
+class _Ascent:
+    """One batch of pictures on their way up."""
+
+    def __init__(
+        self,
+        model: Model,
+        goals: Sequence[Goal],
+        recipe: Recipe,
+        size: tuple[int, int],
+        start: Tensor | None,
+        seed: int,
+        diversity: float,
+        precision: Precision,
+    ) -> None:
+        self.model, self.goals, self.recipe, self.diversity = model, goals, recipe, diversity
+        self.shape = (model.input.channels, *size)
+        self.mean = torch.tensor(model.input.mean, dtype=torch.float32, device=model.device).view(1, -1, 1, 1)
+        self.streams = Streams(seed, [goal.key for goal in goals], self.mean)
+        self.numbers = (recipe.canvas.start(self.shape, self.streams) if start is None else start).clone()
+        self.moved = torch.zeros(len(goals), dtype=torch.bool, device=model.device)
+        self.optimiser = _OPTIMISERS[recipe.optimiser](self.numbers, recipe.rate)
+        self.precision = precision
+        self.values = torch.zeros(len(goals))
+
+    def run(self, frames: int, steps: Any) -> Peaks:
+        """All steps of the recipe, or those before Ctrl-C."""
+        kept = [self.pictures()] if frames else []
+        marks = {round((k + 1) * self.recipe.steps / frames) for k in range(frames - 1)} if frames else set()
+        finished = True
+        try:
+            with self._reading() as read:
+                for step in range(1, self.recipe.steps + 1):
+                    self._step(read, step)
+                    kept += [self.pictures()] if step in marks else []
+                    self._show(steps, step)
+        except KeyboardInterrupt:
+            finished = False
+        return self._peaks(kept, finished)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Reader]:
+        with reading(self.model, self.goals[0].target.layers) as read, torch.inference_mode(False), torch.enable_grad():
+            yield read
+
+    def pictures(self) -> Tensor:
+        """(N, C, H, W) in [0, 1], as they are now."""
+        with torch.no_grad():
+            return self.recipe.canvas.pictures(self.numbers, self.shape).clone()
+
+    def _step(self, read: Reader, step: int) -> None:
+        numbers = self.numbers.detach().requires_grad_()
+        pictures = self.recipe.canvas.pictures(numbers, self.shape)
+        seen = pictures.detach().requires_grad_()  # (N, C, H, W)
+        upwards = self._gradient(read, seen)
+        self.moved |= upwards.flatten(1).any(1)
+        whole = upwards - self._penalty_gradient(seen)
+        (slope,) = torch.autograd.grad(pictures, numbers, whole)
+        with torch.no_grad():
+            self.optimiser(slope)
+            if isinstance(self.recipe.canvas, Pixels):
+                self._mend(upwards, step)
+
+    def _mend(self, upwards: Tensor, step: int) -> None:
+        if not self.recipe.repair.is_none:
+            self.numbers.copy_(self.recipe.repair(self.numbers, self.mean, upwards, step))
+        self.numbers.clamp_(0, 1)
+
+    def _gradient(self, read: Reader, seen: Tensor) -> Tensor:
+        """Of each target with respect to its picture, (N, C, H, W); redirected for pictures that nothing reaches."""
+        moved = self.recipe.warp(seen, self.streams)
+        upwards = self._through(read, moved, seen)
+        stuck = ~upwards.flatten(1).any(1)  # (N,)
+        if not stuck.any():
+            return upwards
+        with Redirection():
+            redirected = self._through(read, self.recipe.warp(seen, self.streams), seen)
+        return torch.where(stuck.view(-1, 1, 1, 1), redirected, upwards)
+
+    def _through(self, read: Reader, moved: Tensor, seen: Tensor) -> Tensor:
+        values = self._values(read, moved)
+        self.values = values.detach()
+        if not values.requires_grad:
+            raise NotDifferentiable(
+                f"{self.goals[0].target} has no gradient with respect to the picture: the network detaches or rounds "
+                "what it computes before this layer. Choose an earlier layer"
+            )
+        if not values.isfinite().all():
+            raise NonFiniteResult(f"a target became {values.detach().tolist()} during the ascent. Check the weights")
+        (gradient,) = torch.autograd.grad(values.sum(), seen)
+        return gradient
+
+    def _values(self, read: Reader, moved: Tensor) -> Tensor:
+        """The number that each picture is to raise: (N,)."""
+        inputs = moved.to(self.model.dtype).contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            found = read(inputs)
+        own = {layer: _each(layer, found[layer], len(moved)) for layer in self.goals[0].target.layers}
+        values = torch.cat(
+            [goal.target({name: parts[i] for name, parts in own.items()}) for i, goal in enumerate(self.goals)]
+        ).float()
+        return values - self.diversity * likeness(own, self.goals) if self.diversity else values
+
+    def _autocast(self) -> Any:
+        lower = self.precision == "bfloat16"
+        return torch.autocast(self.model.device.type, torch.bfloat16) if lower else nullcontext()
+
+    def _penalty_gradient(self, seen: Tensor) -> Tensor | float:
+        if self.recipe.penalty.is_none:
+            return 0.0
+        gradient: Tensor
+        (gradient,) = torch.autograd.grad(self.recipe.penalty(seen, self.mean).sum(), seen)
+        return gradient
+
+    def _show(self, steps: Any, step: int) -> None:
+        steps.update()
+        if step % _SHOWN_EVERY == 0:
+            steps.set_postfix_str(f"{self.goals[0].target} {float(self.values[0]):.3g}", refresh=False)
+
+    @torch.no_grad()
+    def _peaks(self, kept: list[Tensor], finished: bool) -> Peaks:
+        pictures = self.pictures()
+        found = activations(self.model, pictures.to(self.model.dtype), self.goals[0].target.layers)
+        own = {layer: _each(layer, found[layer], len(pictures)) for layer in self.goals[0].target.layers}
+        values = [g.target({name: parts[i] for name, parts in own.items()}) for i, g in enumerate(self.goals)]
+        frames = [_bytes(frame) for frame in [*kept, pictures]] if kept else []
+        empty = torch.empty(0, *pictures.shape, dtype=torch.uint8)
+        return Peaks(
+            pictures.float().cpu(),
+            torch.cat(values).double().cpu(),
+            self.moved.cpu(),
+            torch.stack(frames) if frames else empty,
+            finished,
+        )
+
+
+def _each(layer: str, values: Any, count: int) -> tuple[Any, ...]:
+    """A layer's output for each picture alone, (1, ...)."""
+    if not isinstance(values, Tensor) or len(values) != count:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        where = f"layer {layer!r}" if layer else "the network's output"
+        raise TargetError(f"{where} is {got} for {count} pictures; one entry for each is needed")
+    return values.split(1)  # one operation, whose backward pass joins the parts again
+
+
+def likeness(own: Mapping[str, tuple[Tensor, ...]], goals: Sequence[Goal]) -> Tensor:
+    """How alike each picture is to the other copies of its target: the mean cosine between the Gram matrices of their
+    activations (Olah et al. 2017), (N,). Zero for a target's only picture."""
+    (maps,) = (torch.cat(parts).float() for parts in own.values())
+    grams = torch.nn.functional.normalize(gram(maps).flatten(1), dim=1)  # (N, C * C)
+    same = torch.tensor([[a is not b and a.target.spec == b.target.spec for b in goals] for a in goals])
+    weights = (same / same.sum(1, keepdim=True).clamp(min=1)).to(grams)
+    return ((grams @ grams.T) * weights).sum(1)
+
+
+def gram(maps: Tensor) -> Tensor:
+    """How channels vary together, (N, C, C): mean products over positions of activations (N, C, H, W) or (N, C)."""
+    flat = maps.flatten(2) if maps.dim() > 2 else maps[:, :, None]  # (N, C, positions)
+    return flat @ flat.mT / flat.shape[2]
+
+
+def _bytes(pictures: Tensor) -> Tensor:
+    return (pictures.float().cpu() * 255).round().to(torch.uint8)
+
+
+class _Adam:
+    """Adam upwards, or NAdam; it works on each number apart, so pictures of a batch cannot disturb each other."""
+
+    kind: type[torch.optim.Optimizer] = torch.optim.Adam
+
+    def __init__(self, numbers: Tensor, rate: float) -> None:
+        self.numbers = numbers
+        self.own = self.kind([numbers], lr=rate)  # type: ignore[call-arg]
+
+    def __call__(self, slope: Tensor) -> None:
+        self.numbers.grad = -slope
+        self.own.step()
+        self.numbers.grad = None
+
+
+class _NAdam(_Adam):
+    kind = torch.optim.NAdam
+
+
+class _Steps:
+    """Steps along each picture's gradient, scaled to a root mean square of 1."""
+
+    def __init__(self, numbers: Tensor, rate: float) -> None:
+        self.numbers, self.rate = numbers, rate
+
+    def __call__(self, slope: Tensor) -> None:
+        size = slope.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
+        self.numbers += self.rate * slope / size.view(-1, *[1] * (slope.dim() - 1))
+
+
+_OPTIMISERS: dict[str, Callable[[Tensor, float], Callable[[Tensor], None]]] = {
+    "adam": _Adam,
+    "nadam": _NAdam,
+    "ascent": _Steps,
+}

@@ -1,0 +1,66 @@
+"""Recipes: named settings of gradient ascent, each as its source gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vizcnn.ascent.canvas import Canvas, Fourier, Maco, Pixels
+from vizcnn.ascent.restraint import Penalty, Repair
+from vizcnn.ascent.warp import Warp
+from vizcnn.errors import ParameterError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pictures are optimised.
+
+    optimiser: `adam`, `nadam`, or `ascent`: plain steps along the gradient, scaled to a root mean square of 1 for
+        each picture, of length `rate`.
+    steps: how many.
+    """
+
+    name: str
+    canvas: Canvas = field(default_factory=Fourier)
+    warp: Warp = field(default_factory=Warp)
+    penalty: Penalty = field(default_factory=Penalty)
+    repair: Repair = field(default_factory=Repair)
+    optimiser: Literal["adam", "nadam", "ascent"] = "adam"
+    rate: float = 0.05
+    steps: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.repair.is_none and not isinstance(self.canvas, Pixels):
+            raise ParameterError(f"recipe {self.name}: repairs change pixels, so the canvas must be Pixels()")
+        if self.steps < 1 or self.rate <= 0:
+            raise ParameterError(f"recipe {self.name}: steps and rate must be positive, got {self.steps}, {self.rate}")
+
+
+def _yosinski(number: int, repair: Repair) -> Recipe:
+    return Recipe(f"yosinski-{number}", Pixels(), repair=repair, optimiser="ascent", rate=0.05)
+
+
+_MOVED = Warp(jitter=0.06, scale=0.1, rotate=10)
+
+_ALL = (
+    Recipe("lecture", Pixels(), penalty=Penalty(origin="black"), optimiser="ascent", rate=0.02),
+    # The four settings of Yosinski et al. 2015, table 1; the length of a step is ours.
+    _yosinski(1, Repair(blur=0.5, every=4, small_norm=50)),
+    _yosinski(2, Repair(decay=0.3, small_norm=20)),
+    _yosinski(3, Repair(decay=0.0001, blur=1.0, every=4)),
+    _yosinski(4, Repair(blur=0.5, every=4, small_contribution=90)),
+    Recipe("mahendran", Pixels(), Warp(jitter=0.06), Penalty(alpha=1e-4, tv=0.01), rate=0.02),
+    Recipe("lucid", Fourier(), _MOVED),
+    Recipe("maco", Maco(), Warp(jitter=0.06, crop=0.25, noise=0.05), optimiser="nadam", rate=1.0),
+)
+
+RECIPES = {one.name: one for one in _ALL}
+"""lecture: plain pixels. yosinski-1 to -4: blur and clipping. mahendran: total variation and a bound on brightness.
+lucid: waves and movements. maco: the amplitudes of real images, phases optimised."""
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name. Raises ValueError saying which there are."""
+    if name not in RECIPES:
+        raise ValueError(f"one of {', '.join(RECIPES)}.{did_you_mean(name, RECIPES)}")
+    return RECIPES[name]

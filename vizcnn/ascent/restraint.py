@@ -1,0 +1,102 @@
+"""Restraints: what keeps a picture from becoming whatever raises its target most.
+
+A `Penalty` is subtracted from the target; a `Repair` changes the pixels themselves every few steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Weights of what is subtracted from the target, each a sum over all pixels and colours.
+
+    l1, l2: of |x| and x^2 (Simonyan et al. 2014), where x is a pixel's distance from `origin`.
+    alpha: of |2x|^6, the bound on brightness of Mahendran & Vedaldi 2016.
+    tv: of total variation, (dx^2 + dy^2)^(power / 2) (the same).
+    power: of the total variation; 1 gives flat areas with sharp edges, 2 soft pictures.
+    origin: the value from which x counts: `black`, or `mean`, the colour that the network's input is centred on.
+    """
+
+    l1: float = 0.0
+    l2: float = 0.0
+    alpha: float = 0.0
+    tv: float = 0.0
+    power: float = 2.0
+    origin: str = "mean"
+
+    @property
+    def is_none(self) -> bool:
+        return not (self.l1 or self.l2 or self.alpha or self.tv)
+
+    def __call__(self, pictures: Tensor, mean: Tensor) -> Tensor:
+        """One number per picture (N, C, H, W), weights included: (N,). `mean`: (1, C, 1, 1)."""
+        x = pictures if self.origin == "black" else pictures - mean
+        total = pictures.new_zeros(len(pictures))
+        if self.l1:
+            total = total + self.l1 * x.abs().sum((1, 2, 3))
+        if self.l2:
+            total = total + self.l2 * x.square().sum((1, 2, 3))
+        if self.alpha:
+            total = total + self.alpha * (2 * x).pow(6).sum((1, 2, 3))
+        return total + self.tv * total_variation(pictures, self.power) if self.tv else total
+
+
+def total_variation(pictures: Tensor, power: float) -> Tensor:
+    """(N,) from pictures (N, C, H, W): the sum of (dx^2 + dy^2)^(power / 2) over pixels with neighbours right and below."""
+    down = pictures[..., 1:, :-1] - pictures[..., :-1, :-1]
+    right = pictures[..., :-1, 1:] - pictures[..., :-1, :-1]
+    return (down.square() + right.square() + 1e-8).pow(power / 2).sum((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What is done to the pixels between steps (Yosinski et al. 2015); x is a pixel's distance from the mean colour.
+
+    decay: share by which x shrinks in each step.
+    blur: standard deviation in px of a Gaussian blur, every `every` steps.
+    small_norm: percentage of pixels with the smallest |x| that are set to the mean colour in each step.
+    small_contribution: the same, of the pixels with the smallest |x * gradient|.
+    """
+
+    decay: float = 0.0
+    blur: float = 0.0
+    every: int = 4
+    small_norm: float = 0.0
+    small_contribution: float = 0.0
+
+    @property
+    def is_none(self) -> bool:
+        return not (self.decay or self.blur or self.small_norm or self.small_contribution)
+
+    def __call__(self, pixels: Tensor, mean: Tensor, gradient: Tensor, step: int) -> Tensor:
+        """The pixels (N, C, H, W) after the repair; `gradient` of the target, of the same shape."""
+        x = (pixels - mean) * (1 - self.decay)  # (N, C, H, W)
+        if self.blur and step % self.every == 0:
+            x = blurred(x, self.blur)
+        if self.small_norm:
+            x = without_smallest(x, x.norm(dim=1, keepdim=True), self.small_norm)
+        if self.small_contribution:
+            x = without_smallest(x, (x * gradient).sum(1, keepdim=True).abs(), self.small_contribution)
+        return x + mean
+
+
+def without_smallest(x: Tensor, size: Tensor, percentage: float) -> Tensor:
+    """x (N, C, H, W) with zero where `size` (N, 1, H, W) is among each image's smallest."""
+    bound = size.flatten(1).quantile(percentage / 100, 1)  # (N,)
+    return x * (size >= bound.view(-1, 1, 1, 1))
+
+
+def blurred(x: Tensor, width: float) -> Tensor:
+    """x (N, C, H, W) under a Gaussian of this standard deviation in px; the edge is repeated outwards."""
+    reach = max(1, round(3 * width))
+    kernel = torch.exp(-torch.arange(-reach, reach + 1).to(x).square() / (2 * width**2))
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
+    padded = F.pad(x, (reach,) * 4, mode="replicate")
+    across = F.conv2d(padded, kernel, groups=x.shape[1])
+    return F.conv2d(across, kernel.mT, groups=x.shape[1])

@@ -1,0 +1,105 @@
+"""Amplitude spectra: how strong waves of each frequency are in real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vizcnn.errors import ParameterError, did_you_mean
+from vizcnn.images import grey, image_files, open_photo
+
+SHIPPED = Path(__file__).parent / "spectra.safetensors"
+"""The file with the spectra of bundled data sets; `ship_spectra` makes it."""
+_NATURAL_CONTRAST = 1.0
+_ENDS = 0.02  # a pixel's logit is taken no nearer to black or white
+_MOST = 2000  # images of a folder
+
+
+@cache
+def spectrum(like: str, shape: tuple[int, int, int]) -> tuple[Tensor, float]:
+    """Amplitudes (C, H, W//2+1) of independent colours and the standard deviation of their pixels, both of logits.
+
+    like: a folder of images, a bundled data set or `natural`. Raises ParameterError and ImageError.
+    """
+    if like == "natural":
+        return _natural(shape), _NATURAL_CONTRAST
+    amplitudes, contrast = _shipped(like) if like in shipped() else _of_folder(like, shape)
+    return _resampled(_in_channels(amplitudes, shape[0]), shape[1:]), contrast
+
+
+@cache
+def shipped() -> tuple[str, ...]:
+    """The data sets whose spectrum comes with the package."""
+    from safetensors import safe_open
+
+    with safe_open(SHIPPED, "pt") as file:
+        return tuple(sorted(file.keys()))
+
+
+def _shipped(name: str) -> tuple[Tensor, float]:
+    from safetensors import safe_open
+
+    with safe_open(SHIPPED, "pt") as file:
+        return file.get_tensor(name).float(), float(file.metadata()[name])
+
+
+def _natural(shape: tuple[int, int, int]) -> Tensor:
+    from vizcnn.ascent.canvas import frequencies
+
+    channels, height, width = shape
+    falling = 1 / frequencies(height, width, torch.empty(0))
+    return falling.expand(channels, -1, -1)  # (C, H, W//2+1)
+
+
+def _of_folder(folder: str, shape: tuple[int, int, int]) -> tuple[Tensor, float]:
+    if not Path(folder).is_dir():
+        known = ["natural", *shipped()]
+        raise ParameterError(
+            f"a spectrum is that of a folder of images or one of {', '.join(known)}, got {folder!r}."
+            f"{did_you_mean(folder, known)}"
+        )
+    files = image_files(folder)[:_MOST]
+    return measured((_fitted(file, shape) for file in files), shape)
+
+
+def _fitted(file: str, shape: tuple[int, int, int]) -> Tensor:
+    """An image (C, H, W) in [0, 1], stretched to the shape."""
+    photo = open_photo(file).pixels
+    pixels = torch.from_numpy(grey(photo) if shape[0] == 1 else photo).permute(2, 0, 1)[None]
+    return F.interpolate(pixels, shape[1:], mode="bilinear", antialias=True)[0].clamp(0, 1).expand(*shape)
+
+
+def measured(images: Iterable[Tensor], shape: tuple[int, int, int]) -> tuple[Tensor, float]:
+    """The mean amplitudes (C, H, W//2+1) of images (C, H, W) in [0, 1], and their contrast, in independent colours."""
+    from vizcnn.ascent.canvas import colour_matrix
+
+    independent = torch.linalg.inv(colour_matrix(shape[0]))
+    amplitudes, variance, count = torch.zeros(shape[0], shape[1], shape[2] // 2 + 1), 0.0, 0
+    for image in images:
+        plain = torch.einsum("ij,jhw->ihw", independent, image.clamp(_ENDS, 1 - _ENDS).logit())  # (C, H, W)
+        centred = plain - plain.mean()
+        amplitudes += torch.fft.rfft2(centred).abs()
+        variance, count = variance + float(centred.square().mean()), count + 1
+    return amplitudes / count, (variance / count) ** 0.5
+
+
+def _in_channels(amplitudes: Tensor, channels: int) -> Tensor:
+    """Of grey images for a colour network the same amplitudes in brightness; of colour images for a grey network that
+    of brightness."""
+    if amplitudes.shape[0] == channels:
+        return amplitudes
+    if channels == 1:
+        return amplitudes[:1]
+    return torch.cat([amplitudes, torch.zeros_like(amplitudes), torch.zeros_like(amplitudes)])
+
+
+def _resampled(amplitudes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The amplitudes at the same cycles per pixel for pictures of another size: (C, H, W//2+1)."""
+    ordered = torch.fft.fftshift(amplitudes, dim=1)
+    scaled = F.interpolate(ordered[None], (size[0], size[1] // 2 + 1), mode="bilinear", align_corners=False)[0]
+    return torch.fft.ifftshift(scaled, dim=1)
