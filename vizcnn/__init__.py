@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vizcnn.ascent import Recipe as Recipe
     from vizcnn.errors import Interrupted as Interrupted
     from vizcnn.errors import VizcnnError as VizcnnError
     from vizcnn.images import Photo as Photo
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
     from vizcnn.probe import param as param
     from vizcnn.probes.cam import Cam as Cam
     from vizcnn.probes.deconvnet import Deconvnet as Deconvnet
+    from vizcnn.probes.dream import Dream as Dream
     from vizcnn.probes.feature_maps import FeatureMaps as FeatureMaps
     from vizcnn.probes.filters import Filters as Filters
     from vizcnn.probes.layers import Layers as Layers
+    from vizcnn.probes.maximize import Maximize as Maximize
     from vizcnn.probes.occlusion import Occlusion as Occlusion
     from vizcnn.probes.saliency import Saliency as Saliency
+    from vizcnn.probes.style import Style as Style
     from vizcnn.receptive import receptive_fields as receptive_fields
     from vizcnn.results import Heatmap as Heatmap
     from vizcnn.results import ImageGrid as ImageGrid
     from vizcnn.results import Result as Result
     from vizcnn.results import Table as Table
     from vizcnn.targets import Target as Target
+    from vizcnn.targets import direction as direction
     from vizcnn.targets import target as target
 
 __version__ = "0.1.0"
@@ -42,6 +47,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Cam": "vizcnn.probes.cam",
     "Deconvnet": "vizcnn.probes.deconvnet",
+    "Dream": "vizcnn.probes.dream",
     "FeatureMaps": "vizcnn.probes.feature_maps",
     "Filters": "vizcnn.probes.filters",
     "Heatmap": "vizcnn.results",
@@ -49,15 +55,19 @@ _HOMES = {
     "InputContract": "vizcnn.model",
     "Interrupted": "vizcnn.errors",
     "Layers": "vizcnn.probes.layers",
+    "Maximize": "vizcnn.probes.maximize",
     "Model": "vizcnn.model",
     "Occlusion": "vizcnn.probes.occlusion",
     "Photo": "vizcnn.images",
     "Probe": "vizcnn.probe",
+    "Recipe": "vizcnn.ascent",
     "Result": "vizcnn.results",
     "Saliency": "vizcnn.probes.saliency",
+    "Style": "vizcnn.probes.style",
     "Table": "vizcnn.results",
     "Target": "vizcnn.targets",
     "VizcnnError": "vizcnn.errors",
+    "direction": "vizcnn.targets",
     "load": "vizcnn.loading",
     "open_photo": "vizcnn.images",
     "param": "vizcnn.probe",
@@ -68,6 +78,7 @@ _HOMES = {
 __all__ = [
     "Cam",
     "Deconvnet",
+    "Dream",
     "FeatureMaps",
     "Filters",
     "Heatmap",
@@ -75,15 +86,19 @@ __all__ = [
     "InputContract",
     "Interrupted",
     "Layers",
+    "Maximize",
     "Model",
     "Occlusion",
     "Photo",
     "Probe",
+    "Recipe",
     "Result",
     "Saliency",
+    "Style",
     "Table",
     "Target",
     "VizcnnError",
+    "direction",
     "load",
     "open_photo",
     "param",

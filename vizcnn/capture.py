@@ -80,7 +80,7 @@ def tapped(model: Model, layer: str) -> Iterator[dict[str, Tensor]]:
 
 
 class _Enough(BaseException):
-    """Ends a run of the network whose remaining layers nobody asked for; no network's own `except Exception` stops it."""
+    """Ends a run of the network before layers that nobody asked for; its own `except Exception` cannot stop this."""
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED = 130
+_DEFAULT = "tiny"
 
 
 class ProbeGroup(click.Group):
@@ -66,14 +67,21 @@ def command(name: str) -> click.Command:
     except ProbeNotFound as error:
         raise click.ClickException(str(error)) from error
     declared = [_click_option(option) for option in options(probe)]
-    images = [click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE...")] if probe.needs_images else []
     return click.Command(
         name,
-        params=[*images, *declared, *_common(probe)],
+        params=[*_arguments(probe), *declared, *_common(probe)],
         help=_help(probe),
         callback=_runner(name, probe),
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def _arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:
+    """What stands without a dash: the images; for a probe of the network alone the network, and what is asked of it."""
+    if probe.needs_images:
+        return [click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE...")]
+    network = click.Argument(["network"], required=False, metavar="[MODEL]")
+    return [network, *([click.Argument(["goals"], nargs=-1, metavar="[TARGET]...")] if probe.needs_target else [])]
 
 
 def _help(probe: type[Probe[Any]]) -> str:
@@ -100,14 +108,14 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
     target = click.Option(
         ["-t", "--target", "targets"],
         multiple=True,
-        help="What to explain: a class (name or number), p(CLASS), LAYER:CHANNEL or LAYER:CHANNEL@Y,X. "
-        "May be repeated; default: the predicted class.",
+        help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X or energy(LAYER). "
+        f"May be repeated; default: {'the predicted class' if probe.needs_images else 'as above'}.",
     )
     dry = click.Option(["--dry-run"], is_flag=True, help="Compute nothing: say what it would cost, and in what time.")
     return [
         *([dry] if probe.price is not Probe.price else []),
-        *([target] if probe.needs_images and probe.needs_target else []),
-        click.Option(["-m", "--model", "spec"], default="tiny", show_default=True, help=_MODEL_HELP),
+        *([target] if probe.needs_target else []),
+        click.Option(["-m", "--model", "spec"], help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
         click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps."),
         click.Option(
@@ -124,34 +132,50 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
 
 
 _MODEL_HELP = (
-    "A bundled network, a torchvision name (resnet18, resnet18@TAG, resnet18@FILE.pth, resnet18@random), or "
-    "package.module:factory or ./file.py:factory that returns a vizcnn.Model."
+    "A bundled network (default: tiny), a torchvision name (resnet18, resnet18@TAG, resnet18@FILE.pth, "
+    "resnet18@random), or package.module:factory or ./file.py:factory that returns a vizcnn.Model."
 )
 _OUT_HELP = (
-    "The file to write: .png .jpg .pdf .svg .html draw, .npz .safetensors keep the numbers, .json the finding; "
+    "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
+    "the numbers, .json the finding; "
     "without an ending, a folder. Default: IMAGE-PROBE.png here."
 )
 
 
 def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
     def run(
-        spec: str, out: Path | None, device: str, seed: int, as_json: bool, quiet: bool, debug: bool, **given: Any
+        spec: str | None,
+        out: Path | None,
+        device: str,
+        seed: int,
+        as_json: bool,
+        quiet: bool,
+        debug: bool,
+        **given: Any,
     ) -> None:
         from vizcnn.session import Session
 
-        images, targets = given.pop("images", None), list(given.pop("targets", ()))
+        images, targets = given.pop("images", None), [*given.pop("goals", ()), *given.pop("targets", ())]
+        spec = _one_model(spec, given.pop("network", None))
         dry_run = given.pop("dry_run", False)
         try:
             made = probe(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
-        session = Session(name, out, spec.rpartition("@")[2], as_json=as_json, quiet=quiet, debug=debug)
+        film = bool(getattr(made, "frames", 0))
+        session = Session(name, out, spec.rpartition("@")[2], as_json=as_json, quiet=quiet, debug=debug, film=film)
         load = partial(_load, spec, device, probe.needs_weights)
         if dry_run:
             session.estimate(load, images, partial(made.dry_run, target=targets or None, seed=seed))
         session.run(load, images, partial(made, target=targets or None, seed=seed))
 
     return run
+
+
+def _one_model(option: str | None, argument: str | None) -> str:
+    if option and argument:
+        raise click.UsageError(f"two models were given: {argument} and -m {option}. Leave one out")
+    return option or argument or _DEFAULT
 
 
 def _load(spec: str, device: str, weights: bool) -> Model:

@@ -114,3 +114,18 @@ def _teller(name: str, see: See) -> Any:
         see(name, output)
 
     return tell
+
+
+def spatial_layers(model: Model, image: Tensor) -> dict[str, tuple[int, int]]:
+    """The layers whose output for an image (1, C, H, W) has more than one position, with its height and width, in the
+    order of their last runs."""
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def see(name: str, output: object) -> None:
+        sizes.pop(name, None)  # so that the order is that of the last runs
+        if isinstance(output, Tensor) and output.dim() == 4:
+            sizes[name] = (output.shape[2], output.shape[3])
+
+    with watched(model.network, see), torch.no_grad():
+        model(image)
+    return {name: size for name, size in sizes.items() if size[0] * size[1] > 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -59,6 +59,9 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
     """
     if isinstance(source, Photo):
         return source
+    if str(source).removeprefix("sample:") in DRAWN and str(source).startswith("sample:"):
+        name = str(source).removeprefix("sample:")
+        return Photo(DRAWN[name](), name)
     if isinstance(source, str | Path):
         return _from_file(_path(source), background)
     if isinstance(source, Image.Image):
@@ -96,12 +99,35 @@ def grey(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)  # (H, W, 1)
 
 
+def _noise() -> npt.NDArray[np.float32]:
+    """Grey noise of little contrast, (224, 224, 3): what a dream can begin with."""
+    pixels: npt.NDArray[np.float32] = np.random.default_rng(0).normal(0.5, 0.08, (224, 224, 3)).astype(np.float32)
+    return pixels.clip(0, 1)
+
+
+def _mosaic() -> npt.NDArray[np.float32]:
+    """Coloured tiles with dark joints, (256, 256, 3): a style to transfer."""
+    random = np.random.default_rng(3)
+    centres, colours = random.uniform(0, 256, (220, 2)), random.uniform(0.15, 1, (220, 3)).astype(np.float32)
+    rows, columns = np.mgrid[0:256, 0:256]
+    apart = np.hypot(rows[..., None] - centres[:, 0], columns[..., None] - centres[:, 1])  # (256, 256, tiles)
+    nearest = np.sort(apart, 2)
+    joint = np.clip((nearest[..., 1] - nearest[..., 0]) / 3, 0.1, 1)
+    pixels: npt.NDArray[np.float32] = (colours[apart.argmin(2)] * joint[..., None]).astype(np.float32)
+    return pixels
+
+
+DRAWN: dict[str, Callable[[], npt.NDArray[np.float32]]] = {"mosaic": _mosaic, "noise": _noise}
+"""Samples that are drawn when they are asked for."""
+
+
 def _path(source: str | Path) -> Path:
     if not str(source).startswith("sample:"):
         return Path(source)
     name = str(source).removeprefix("sample:")
     if name not in SAMPLES:
-        raise ImageError(f"no sample named {name!r}.{did_you_mean(name, SAMPLES)} There are: {', '.join(SAMPLES)}")
+        known = sorted([*SAMPLES, *DRAWN])
+        raise ImageError(f"no sample named {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}")
     package, inside = SAMPLES[name]
     spec = find_spec(package)
     if spec is None or spec.origin is None:

@@ -166,7 +166,7 @@ class Model:
 
     def prepared(self, photo: Photo) -> tuple[Tensor, Box]:
         """A photograph as input (C, H, W) in [0, 1], and the box of the photograph that this input shows."""
-        pixels = torch.from_numpy(self._in_channels(photo)).permute(2, 0, 1)[None]  # (1, C, h, w)
+        pixels = torch.from_numpy(self.channels_of(photo)).permute(2, 0, 1)[None]  # (1, C, h, w)
         scaled = self.input.scaled_size(photo.size)
         if scaled[0] * scaled[1] > _LARGEST_SCALED:
             raise ImageError(
@@ -183,7 +183,8 @@ class Model:
         cut = pixels[0, :, top : top + height, left : left + width]  # (C, H, W)
         return cut.to(self.device, self.dtype), seen
 
-    def _in_channels(self, photo: Photo) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def channels_of(self, photo: Photo) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Its pixels (H, W, C) in the channels that the network takes: RGB or grey."""
         if self.input.channels == 1:
             return grey(photo.pixels)
         return np.repeat(photo.pixels, 3, axis=2) if photo.pixels.shape[2] == 1 else photo.pixels

@@ -11,6 +11,7 @@ from pathlib import Path
 from vizcnn.errors import OutputError
 
 _STARTS = {  # how a file of each kind begins, after leading white space for the text formats
+    ".gif": (b"GIF8",),
     ".html": (b"<!DOCTYPE html", b"<!doctype html", b"<html"),
     ".jpeg": (b"\xff\xd8\xff",),
     ".jpg": (b"\xff\xd8\xff",),

@@ -59,9 +59,11 @@ RESERVED = {
     "debug",
     "device",
     "dry_run",
+    "goals",
     "images",
     "json",
     "model",
+    "network",
     "out",
     "price",
     "quiet",
@@ -142,7 +144,7 @@ class Probe(Generic[R]):
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
     needs_target: ClassVar[bool] = True
-    """False for probes of images that explain no single number: any output will do, and a target is refused."""
+    """False for probes to which no single number matters: any output will do, and a target is refused."""
 
     def __init_subclass__(cls) -> None:
         own_doc = cls.__doc__
@@ -175,6 +177,10 @@ class Probe(Generic[R]):
     def check(self) -> None:
         """Raise ParameterError when options contradict each other."""
 
+    def default_targets(self, model: Model) -> Sequence[Any] | None:  # noqa: ARG002 - for probes that override it
+        """What is explained when no target is given; None for the class predicted for each image."""
+        return None
+
     def compute(self, subject: Subject) -> R:
         """Answer the probe's question about a prepared subject. The network is in eval mode, its parameters frozen."""
         raise NotImplementedError
@@ -197,8 +203,9 @@ class Probe(Generic[R]):
 
         images: a path, `sample:NAME`, Pillow image or array (resized and cropped as the model wants it), a tensor
             (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these.
-        target: what to explain: a class name or index, `layer:channel`, `layer:channel@y,x`, a function of the
-            output, or a list of these. Default: the class predicted for each image.
+        target: what to explain: a class name or index, `layer:channel`, `layer:first-last` for several channels,
+            `layer:channel@y,x`, `energy(layer)`, a function of the output, or a list of these. Default: the class
+            predicted for each image, unless the probe says otherwise.
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
         """

@@ -101,7 +101,8 @@ class ReluRule(TorchFunctionMode):
     ) -> Tensor:
         if min_val != 0:
             self.unruled(function)
-            return function(input, min_val, max_val)
+            untouched: Tensor = function(input, min_val, max_val)
+            return untouched
         return self._relu(function, max_val, input, inplace)
 
     def _relu(self, function: Any, top: float, input: Tensor, inplace: bool = False) -> Tensor:

@@ -25,9 +25,11 @@ OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
 class Session:
     """What a call printed, wrote and failed at. An error is one line on stderr; with `debug` it is a traceback."""
 
-    def __init__(self, probe: str, out: Path | None, weights: str, *, as_json: bool, quiet: bool, debug: bool) -> None:
+    def __init__(
+        self, probe: str, out: Path | None, weights: str, *, as_json: bool, quiet: bool, debug: bool, film: bool = False
+    ) -> None:
         self.probe, self.out, self.weights = probe, out, weights
-        self.as_json, self.quiet, self.debug = as_json, quiet, debug
+        self.as_json, self.quiet, self.debug, self.film = as_json, quiet, debug, film
         self.results: list[object] = []
         self.errors: list[str] = []
 
@@ -114,7 +116,8 @@ class Session:
         if twice := {str(place) for place in places if places.count(place) > 1}:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
         for place in places:
-            checked_format(place)
+            if checked_format(place) == ".gif" and not self.film:
+                raise ParameterError(f"{place} would be an animation, which needs frames. Add --frames 24, if there is")
             _refuse_own_input(place, [self.weights, *(file for file in files if file)])
         return places
 

@@ -17,7 +17,7 @@ from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, Sha
 from vizcnn.images import Photo, each_source, open_photo
 from vizcnn.model import Box, Model
 from vizcnn.results import Prediction, Provenance
-from vizcnn.targets import OUTPUT, Target, is_independent, is_probability, target
+from vizcnn.targets import OUTPUT, Target, is_independent, is_probability, target, targets
 
 if TYPE_CHECKING:
     from vizcnn.probe import Probe
@@ -31,7 +31,7 @@ class Subject:
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
     photos, seen: the N images as the person gave them, and the box of each that the network sees.
     output: the network's raw output (N, ...) for the inputs; None when N is 0 or it is not one tensor.
-    targets: for each image its T targets.
+    targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
     scores: float64 (N, T), the targets' numbers for the inputs.
     """
 
@@ -142,9 +142,9 @@ def examined(
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _given_targets(probe, model, wanted)
             clean = [_clean_run(model, image, given) for image in inputs]
-            targets = tuple(run.targets for run in clean)
+            wanted_each = tuple(run.targets for run in clean) or ((given,) if given else ())
             output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
-            yield Subject(model, identity, inputs, photos, seen, output, targets, scores, seed, progress)
+            yield Subject(model, identity, inputs, photos, seen, output, wanted_each, scores, seed, progress)
 
 
 @contextmanager
@@ -211,16 +211,17 @@ def _refuse_batch_statistics(network: nn.Module) -> None:
 
 def _given_targets(probe: Probe[Any], model: Model, wanted: Any) -> tuple[Target, ...] | None:
     """The targets that were asked for; None for whatever class is predicted."""
-    if not (probe.needs_images and probe.needs_target):
+    if not probe.needs_target:
         if wanted is not None:
             raise ParameterError(f"this probe explains no target, got {wanted!r}. Leave the target out")
         return ()
+    wanted = probe.default_targets(model) if wanted is None else wanted
     if wanted is None:
         return None
     several = wanted if isinstance(wanted, list | tuple) else [wanted]
     if not several:
         raise TargetError("the list of targets is empty. Leave it out to explain the predicted class")
-    return tuple(target(one).resolved(model) for one in several)
+    return tuple(one.resolved(model) for what in several for one in targets(what))
 
 
 @dataclass(frozen=True)

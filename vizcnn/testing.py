@@ -126,7 +126,7 @@ def _check_no_trace(probe: type[Probe[Any]]) -> None:
     if runs:
         broken = _leaves_no_trace("a network that raises", delicate_model(runs), probe, images)
         assert broken, "the network raised, and the probe hid it"
-    if probe.needs_images and probe.needs_target:
+    if probe.needs_target:
         bad = _leaves_no_trace("a bad target", delicate_model(), probe, images, target="no such class")
         assert bad, "a target that does not exist was accepted"
 

@@ -25,6 +25,7 @@ LEVELS = [  # each module may import, at its top, only from lower levels
     {"incremental", "loading", "receptive", "results"},
     {"subject"},
     {"attribution", "rules", "sweep"},
+    {"ascent"},
     {"probes"},
     {"session"},
     {"cli", "testing", "bench"},

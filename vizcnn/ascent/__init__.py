@@ -6,7 +6,7 @@ moved about before the network sees it (`warp`), and what holds it back (`restra
 """
 
 from vizcnn.ascent.canvas import Canvas, Fourier, Maco, Pixels
-from vizcnn.ascent.climb import Goal, Peaks, climb
+from vizcnn.ascent.climb import Goal, Peaks, climb, gram, values
 from vizcnn.ascent.recipe import RECIPES, Recipe, recipe
 from vizcnn.ascent.restraint import Penalty, Repair
 from vizcnn.ascent.warp import Warp
@@ -24,5 +24,7 @@ __all__ = [
     "Repair",
     "Warp",
     "climb",
+    "gram",
     "recipe",
+    "values",
 ]

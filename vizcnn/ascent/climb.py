@@ -13,7 +13,7 @@ from torch import Tensor
 from vizcnn.ascent.canvas import Pixels
 from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.streams import Streams
-from vizcnn.capture import activations, reading
+from vizcnn.capture import reading
 from vizcnn.errors import NonFiniteResult, NotDifferentiable, TargetError
 from vizcnn.model import Model
 from vizcnn.progress import bar
@@ -27,22 +27,29 @@ _SHOWN_EVERY = 8  # steps between updates of the progress bar's value
 
 @dataclass(frozen=True)
 class Goal:
-    """One picture to be made: the target to raise, and which of several pictures of that target it is."""
+    """One picture to be made: the target to raise, or to lower, and which of several pictures of that target it is."""
 
     target: Target
     copy: int = 0
+    lowered: bool = False
 
     @property
     def key(self) -> str:
         """What the picture's random numbers depend on."""
-        return f"{self.target.spec}#{self.copy}"
+        return f"{self.subject}#{self.copy}"
+
+    @property
+    def subject(self) -> str:
+        """What all copies have in common."""
+        return f"{'-' if self.lowered else '+'}{self.target.spec}"
 
 
 @dataclass(frozen=True)
 class Peaks:
     """Pictures that were climbed to.
 
-    pictures: (N, C, H, W) in [0, 1]. values: (N,) the targets' numbers for them, without any warp, in full precision.
+    pictures: (N, C, H, W) in [0, 1]. values: float64 (N,), the targets' numbers for them, without any warp, in the
+        network's own precision. computed: the same in the precision of the ascent.
     moved: (N,) whether a gradient ever reached the picture; one that none reached is as it began.
     frames: uint8 (F, N, C, H, W), the way there, the last frame being the pictures.
     finished: False after Ctrl-C; the pictures are then as far as they got.
@@ -50,6 +57,7 @@ class Peaks:
 
     pictures: Tensor
     values: Tensor
+    computed: Tensor
     moved: Tensor
     frames: Tensor
     finished: bool = True
@@ -97,7 +105,7 @@ def _batches(goals: Sequence[Goal], most: int) -> Iterator[list[int]]:
     """Indices of goals that end at the same layers, with all copies of a target together."""
     by_layers: dict[frozenset[str], dict[str, list[int]]] = {}
     for i, goal in enumerate(goals):
-        by_layers.setdefault(goal.target.layers, {}).setdefault(goal.target.spec, []).append(i)
+        by_layers.setdefault(goal.target.layers, {}).setdefault(goal.subject, []).append(i)
     for same_layers in by_layers.values():
         group: list[int] = []
         for copies in same_layers.values():
@@ -120,7 +128,9 @@ def _in_order(done: list[tuple[list[int], Peaks]]) -> Peaks:
     trimmed = [replace(each, frames=each.frames[len(each.frames) - shortest :]) for each in peaks]
     peaks = trimmed
     finished = all(each.finished for each in peaks)
-    return Peaks(joined("pictures"), joined("values"), joined("moved"), joined("frames", 1), finished)
+    return Peaks(
+        joined("pictures"), joined("values"), joined("computed"), joined("moved"), joined("frames", 1), finished
+    )
 
 
 class _Ascent:
@@ -145,7 +155,8 @@ class _Ascent:
         self.moved = torch.zeros(len(goals), dtype=torch.bool, device=model.device)
         self.optimiser = _OPTIMISERS[recipe.optimiser](self.numbers, recipe.rate)
         self.precision = precision
-        self.values = torch.zeros(len(goals))
+        self.signs = torch.tensor([-1.0 if goal.lowered else 1.0 for goal in goals], device=model.device)
+        self.current = torch.zeros(len(goals))
 
     def run(self, frames: int, steps: Any) -> Peaks:
         """All steps of the recipe, or those before Ctrl-C."""
@@ -202,16 +213,16 @@ class _Ascent:
         return torch.where(stuck.view(-1, 1, 1, 1), redirected, upwards)
 
     def _through(self, read: Reader, moved: Tensor, seen: Tensor) -> Tensor:
-        values = self._values(read, moved)
-        self.values = values.detach()
-        if not values.requires_grad:
+        numbers = self._values(read, moved)
+        self.current = numbers.detach()
+        if not numbers.requires_grad:
             raise NotDifferentiable(
                 f"{self.goals[0].target} has no gradient with respect to the picture: the network detaches or rounds "
                 "what it computes before this layer. Choose an earlier layer"
             )
-        if not values.isfinite().all():
-            raise NonFiniteResult(f"a target became {values.detach().tolist()} during the ascent. Check the weights")
-        (gradient,) = torch.autograd.grad(values.sum(), seen)
+        if not numbers.isfinite().all():
+            raise NonFiniteResult(f"a target became {numbers.detach().tolist()} during the ascent. Check the weights")
+        (gradient,) = torch.autograd.grad(numbers.sum(), seen)
         return gradient
 
     def _values(self, read: Reader, moved: Tensor) -> Tensor:
@@ -219,11 +230,9 @@ class _Ascent:
         inputs = moved.to(self.model.dtype).contiguous(memory_format=torch.channels_last)
         with self._autocast():
             found = read(inputs)
-        own = {layer: _each(layer, found[layer], len(moved)) for layer in self.goals[0].target.layers}
-        values = torch.cat(
-            [goal.target({name: parts[i] for name, parts in own.items()}) for i, goal in enumerate(self.goals)]
-        ).float()
-        return values - self.diversity * likeness(own, self.goals) if self.diversity else values
+        own = _own(self.goals[0].target.layers, found, len(moved))
+        numbers = _numbers(self.goals, own) * self.signs
+        return numbers - self.diversity * likeness(own, self.goals) if self.diversity else numbers
 
     def _autocast(self) -> Any:
         lower = self.precision == "bfloat16"
@@ -239,23 +248,41 @@ class _Ascent:
     def _show(self, steps: Any, step: int) -> None:
         steps.update()
         if step % _SHOWN_EVERY == 0:
-            steps.set_postfix_str(f"{self.goals[0].target} {float(self.values[0]):.3g}", refresh=False)
+            steps.set_postfix_str(f"{self.goals[0].target} {float(self.current[0] * self.signs[0]):.3g}", refresh=False)
 
     @torch.no_grad()
     def _peaks(self, kept: list[Tensor], finished: bool) -> Peaks:
         pictures = self.pictures()
-        found = activations(self.model, pictures.to(self.model.dtype), self.goals[0].target.layers)
-        own = {layer: _each(layer, found[layer], len(pictures)) for layer in self.goals[0].target.layers}
-        values = [g.target({name: parts[i] for name, parts in own.items()}) for i, g in enumerate(self.goals)]
+        with self._autocast():
+            computed = values(self.model, self.goals, pictures)
         frames = [_bytes(frame) for frame in [*kept, pictures]] if kept else []
-        empty = torch.empty(0, *pictures.shape, dtype=torch.uint8)
         return Peaks(
             pictures.float().cpu(),
-            torch.cat(values).double().cpu(),
+            values(self.model, self.goals, pictures),
+            computed,
             self.moved.cpu(),
-            torch.stack(frames) if frames else empty,
+            torch.stack(frames) if frames else torch.empty(0, *pictures.shape, dtype=torch.uint8),
             finished,
         )
+
+
+def values(model: Model, goals: Sequence[Goal], pictures: Tensor) -> Tensor:
+    """The targets' numbers for pictures (N, C, H, W) in [0, 1], one per goal, of goals at the same layers: float64
+    (N,)."""
+    layers = goals[0].target.layers
+    with torch.no_grad(), reading(model, layers) as read:
+        return _numbers(goals, _own(layers, read(pictures.to(model.device, model.dtype)), len(goals))).double().cpu()
+
+
+def _own(layers: frozenset[str], found: Mapping[str, Any], count: int) -> dict[str, tuple[Any, ...]]:
+    """Each layer's output for each picture."""
+    return {layer: _each(layer, found[layer], count) for layer in layers}
+
+
+def _numbers(goals: Sequence[Goal], own: Mapping[str, tuple[Any, ...]]) -> Tensor:
+    """Each picture's own target, (N,)."""
+    numbers = [goal.target({name: parts[i] for name, parts in own.items()}) for i, goal in enumerate(goals)]
+    return torch.cat(numbers).float()
 
 
 def _each(layer: str, values: Any, count: int) -> tuple[Any, ...]:
@@ -264,7 +291,7 @@ def _each(layer: str, values: Any, count: int) -> tuple[Any, ...]:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         where = f"layer {layer!r}" if layer else "the network's output"
         raise TargetError(f"{where} is {got} for {count} pictures; one entry for each is needed")
-    return values.split(1)  # one operation, whose backward pass joins the parts again
+    return tuple(values.split(1))  # one operation, whose backward pass joins the parts
 
 
 def likeness(own: Mapping[str, tuple[Tensor, ...]], goals: Sequence[Goal]) -> Tensor:
@@ -272,7 +299,7 @@ def likeness(own: Mapping[str, tuple[Tensor, ...]], goals: Sequence[Goal]) -> Te
     activations (Olah et al. 2017), (N,). Zero for a target's only picture."""
     (maps,) = (torch.cat(parts).float() for parts in own.values())
     grams = torch.nn.functional.normalize(gram(maps).flatten(1), dim=1)  # (N, C * C)
-    same = torch.tensor([[a is not b and a.target.spec == b.target.spec for b in goals] for a in goals])
+    same = torch.tensor([[a is not b and a.subject == b.subject for b in goals] for a in goals])
     weights = (same / same.sum(1, keepdim=True).clamp(min=1)).to(grams)
     return ((grams @ grams.T) * weights).sum(1)
 

@@ -48,7 +48,7 @@ class Penalty:
 
 
 def total_variation(pictures: Tensor, power: float) -> Tensor:
-    """(N,) from pictures (N, C, H, W): the sum of (dx^2 + dy^2)^(power / 2) over pixels with neighbours right and below."""
+    """The sum of (dx^2 + dy^2)^(power / 2) over all pixels with neighbours right and below, (N,) from (N, C, H, W)."""
     down = pictures[..., 1:, :-1] - pictures[..., :-1, :-1]
     right = pictures[..., :-1, 1:] - pictures[..., :-1, :-1]
     return (down.square() + right.square() + 1e-8).pow(power / 2).sum((1, 2, 3))

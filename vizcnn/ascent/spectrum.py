@@ -71,7 +71,8 @@ def _fitted(file: str, shape: tuple[int, int, int]) -> Tensor:
     """An image (C, H, W) in [0, 1], stretched to the shape."""
     photo = open_photo(file).pixels
     pixels = torch.from_numpy(grey(photo) if shape[0] == 1 else photo).permute(2, 0, 1)[None]
-    return F.interpolate(pixels, shape[1:], mode="bilinear", antialias=True)[0].clamp(0, 1).expand(*shape)
+    scaled: Tensor = F.interpolate(pixels, shape[1:], mode="bilinear", antialias=True)[0].clamp(0, 1)
+    return scaled.expand(*shape)
 
 
 def measured(images: Iterable[Tensor], shape: tuple[int, int, int]) -> tuple[Tensor, float]:
@@ -102,4 +103,5 @@ def _resampled(amplitudes: Tensor, size: tuple[int, int]) -> Tensor:
     """The amplitudes at the same cycles per pixel for pictures of another size: (C, H, W//2+1)."""
     ordered = torch.fft.fftshift(amplitudes, dim=1)
     scaled = F.interpolate(ordered[None], (size[0], size[1] // 2 + 1), mode="bilinear", align_corners=False)[0]
-    return torch.fft.ifftshift(scaled, dim=1)
+    moved: Tensor = torch.fft.ifftshift(scaled, dim=1)
+    return moved

@@ -48,9 +48,9 @@ class Bench:
     @cached_property
     def shared(self) -> list[tuple[int, int]]:
         """The classes both networks know, as their numbers in each."""
-        assert self.model.labels and self.judge.labels
-        theirs = {label.lower(): i for i, label in enumerate(self.judge.labels)}
-        return [(i, theirs[name.lower()]) for i, name in enumerate(self.model.labels) if name.lower() in theirs]
+        mine, judges = (model.labels or () for model in (self.model, self.judge))
+        theirs = {label.lower(): i for i, label in enumerate(judges)}
+        return [(i, theirs[name.lower()]) for i, name in enumerate(mine) if name.lower() in theirs]
 
     @cached_property
     def best(self) -> dict[str, Tensor]:
@@ -155,7 +155,8 @@ def fine_energy(images: Tensor) -> float:
 
 def _spread(numbers: Sequence[int], count: int) -> list[int]:
     """So many of the numbers, evenly spread."""
-    return [numbers[i * len(numbers) // count] for i in range(min(count, len(numbers)))]
+    count = min(count, len(numbers))
+    return [numbers[i * len(numbers) // count] for i in range(count)]
 
 
 def real_images(source: Path, count: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
 from vizcnn.capture import capture, tapped
-from vizcnn.dryrun import watched
+from vizcnn.dryrun import spatial_layers
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError
 from vizcnn.model import Box, Model
 from vizcnn.probe import Probe, param
@@ -90,16 +90,7 @@ class Cam(Probe[Heatmap]):
 
 def last_spatial(model: Model, image: Tensor) -> str:
     """The layer that runs last among those whose output has more than one position. Raises DegenerateResult."""
-    sizes: dict[str, int] = {}
-
-    def see(name: str, output: object) -> None:
-        sizes.pop(name, None)  # so that the order is that of the last runs
-        if isinstance(output, Tensor) and output.dim() == 4:
-            sizes[name] = output.shape[2] * output.shape[3]
-
-    with watched(model.network, see), torch.no_grad():
-        model(image)
-    spatial = [name for name, positions in sizes.items() if positions > 1]
+    spatial = list(spatial_layers(model, image))
     if not spatial:
         raise DegenerateResult(f"no layer of {model.name} has more than one position, so there is no map to make")
     return spatial[-1]

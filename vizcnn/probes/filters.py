@@ -42,6 +42,7 @@ class Filters(Probe[ImageGrid]):
 
     paper: ClassVar[str] = "Krizhevsky et al. 2012, NeurIPS 25, figure 3"
     needs_images: ClassVar[bool] = False
+    needs_target: ClassVar[bool] = False
 
     layer: str | None = param(None, "A convolution by its dotted name; by default the first of the network.")
     channel: int | None = param(

@@ -39,6 +39,7 @@ class Layers(Probe[Table]):
 
     paper: ClassVar[str] = "Araujo, Norris & Sim 2019, doi:10.23915/distill.00021"
     needs_images: ClassVar[bool] = False
+    needs_target: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
 
     def compute(self, subject: Subject) -> Table:

@@ -1,8 +1,10 @@
 """Results: numbers with their provenance that can draw, save and describe themselves. Only here is matplotlib used."""
 
 from vizcnn.results.base import FORMATS, Provenance, Result, checked_format
+from vizcnn.results.drawing import short
 from vizcnn.results.grid import ImageGrid, Panel, Row, Scene
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.picture import Optimised, Pictures, Scenery
 from vizcnn.results.table import Table
 
 __all__ = [
@@ -10,12 +12,16 @@ __all__ = [
     "Heatmap",
     "ImageGrid",
     "Mark",
+    "Optimised",
     "Panel",
+    "Pictures",
     "Prediction",
     "Provenance",
     "Result",
     "Row",
     "Scene",
+    "Scenery",
     "Table",
     "checked_format",
+    "short",
 ]

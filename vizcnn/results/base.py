@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg")
-FORMATS = (*PICTURES, ".html", ".json", ".npz", ".safetensors")
+FORMATS = (*PICTURES, ".gif", ".html", ".json", ".npz", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Result:
         """Write the result; the ending says how. The file is complete or untouched.
 
         .png .jpg .pdf .svg .html   the picture (the page also states the provenance)
+        .gif                        how the picture was made, for results that keep frames
         .npz .safetensors           the raw numbers with the manifest
         .json                       the manifest
 
@@ -100,6 +101,8 @@ class Result:
     def _write(self, file: Path, kind: str) -> None:
         if kind in PICTURES:
             self._draw_into(file, kind[1:], 150)
+        elif kind == ".gif":
+            raise ParameterError(f"a {self.provenance.probe} result is no animation. Save it as .png")
         elif kind == ".html":
             file.write_text(self._page(), encoding="utf-8")
         elif kind == ".json":

@@ -29,7 +29,9 @@ class Panel:
     limits: per tile the values drawn darkest and brightest; equal throughout where tiles can be compared.
     meaning: what the numbers are, e.g. `weight`.
     colours: of tiles (h, w): `grey`, for limits centred on zero, or `magnitude`. RGB tiles are mid-grey at zero.
+        `picture`: tiles of either kind are pictures, drawn as they are, from black at 0 to white at 1.
     columns: most tiles in a line.
+    side: the longer side of a tile, in inches.
 
     Raises ShapeError where these do not fit each other.
     """
@@ -41,8 +43,9 @@ class Panel:
     titles: tuple[str, ...]
     limits: tuple[tuple[float, float], ...]
     meaning: str
-    colours: Literal["grey", "magnitude"] = "grey"
+    colours: Literal["grey", "magnitude", "picture"] = "grey"
     columns: int = 12
+    side: float = 0.74
 
     def __post_init__(self) -> None:
         if not (self.values.ndim == 3 or self.is_rgb) or not self.values.size:
@@ -65,10 +68,12 @@ class Panel:
     @property
     def has_bar(self) -> bool:
         """Whether one colour bar is the legend of all tiles."""
-        return self.shared and not self.is_rgb
+        return self.shared and not self.is_rgb and self.colours != "picture"
 
     def scale(self) -> str:
         """How numbers became brightness, in words."""
+        if self.colours == "picture":
+            return self.meaning
         low, high = self.limits[0]
         ends = f"{low:.3g} to {high:.3g} for all" if self.shared else "each its own, up to its largest magnitude"
         return f"{self.meaning}: {ends}" + (", zero is mid-grey" if self.is_rgb or self.colours == "grey" else "")

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from vizcnn.results.grid import Panel, Row, Scene
 
-_TILE, _GAP, _NARROWEST = 0.74, 0.1, 0.5  # inches: longer side, space between; a title needs room over any tile
+_GAP, _NARROWEST = 0.1, 0.5  # inches: space between tiles; a title needs room over any tile
 _TITLE, _SCALE, _LABEL = 0.15, 0.12, 0.115  # inches per line of a panel's title, its scale, a tile's title
 _BAR, _PANEL, _PHOTO = 0.55, 3.6, 3.2  # widths in inches: of a colour bar, of the narrowest panel, of a photograph
 _MARKS = ("#e69f00", "#56b4e9", "#f0e442", "#d55e00", "#cc79a7")  # Okabe and Ito's, distinct for any colour vision
-_MAPS = {"grey": "gray", "magnitude": "viridis"}
+_MAPS = {"grey": "gray", "magnitude": "viridis", "picture": "gray"}
 
 
 class Layout:
@@ -32,7 +32,7 @@ class Layout:
     def __init__(self, panel: Panel) -> None:
         h, w = panel.values.shape[1:3]
         self.count, self.columns = len(panel.values), min(panel.columns, len(panel.values))
-        self.tile = _TILE * h / max(h, w), _TILE * w / max(h, w)  # height, width
+        self.tile = panel.side * h / max(h, w), panel.side * w / max(h, w)  # height, width
         self.label = _LABEL * (1 + max(title.count("\n") for title in panel.titles))
         self.step = self.tile[0] + self.label + _GAP, max(self.tile[1], _NARROWEST) + _GAP
         self.width = max(_PANEL, self.columns * self.step[1] + _BAR * panel.has_bar)

@@ -1,0 +1,135 @@
+"""Dream: a photograph changed until the network sees more of what it sees in it already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vizcnn.ascent import Goal, Peaks, Pixels, Recipe, Warp, climb, values
+from vizcnn.dryrun import spatial_layers
+from vizcnn.errors import Interrupted
+from vizcnn.images import Photo
+from vizcnn.model import Model
+from vizcnn.probe import Probe, param
+from vizcnn.results import Pictures, Scenery
+from vizcnn.subject import Subject
+
+_LARGEST = 512  # px, the longer side of a dream of a larger photograph
+_SMALLEST = 32  # px, the shorter side of an octave
+
+
+class Dream(Probe[Pictures]):
+    """What does the network see in this photograph, exaggerated?
+
+    The photograph is changed along the gradient of its target, first at a small size and then at ever larger ones
+    (octaves), each beginning with the details that the one before has added. The target is a whole layer's energy
+    (the mean square of its activations; by default that of a layer in the middle), or any other: a channel, a class.
+    The picture has the photograph's own size, up to 512 px, not the network's. `sample:noise` is a start without a
+    subject.
+
+    Source: Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks".
+    Raises NotDifferentiable, NonFiniteResult.
+    """
+
+    paper: ClassVar[str] = "Mordvintsev, Olah & Tyka 2015, Inceptionism"
+
+    octaves: int = param(4, "Sizes that are worked at, from small to large.", min=1)
+    scale: float = param(1.4, "Each octave is larger than the one before by this factor.", min=1.01)
+    steps: int = param(10, "Steps in each octave.", min=1)
+    rate: float = param(0.01, "Length of a step: the root mean square of the change of a pixel in [0, 1].", min=1e-9)
+    jitter: float = param(0.06, "Largest random shift in each step, as a share of the side.", min=0, max=0.5)
+    size: int | None = param(
+        None, "The picture's longer side; by default the photograph's, at most 512.", min=_SMALLEST, unit="px"
+    )
+    frames: int = param(0, "States of each octave to keep, for an animation (save as .gif).", min=0)
+
+    def default_targets(self, model: Model) -> Sequence[Any]:
+        grey = torch.full((1, model.input.channels, *model.input.size), 0.5, device=model.device, dtype=model.dtype)
+        layers = list(spatial_layers(model, grey))
+        return [f"energy({layers[len(layers) * 2 // 3]})"] if layers else [0]
+
+    def compute(self, subject: Subject) -> Pictures:
+        scenes, finished = [], True
+        for i, photo in enumerate(subject.photos):
+            scene, finished = self._dreamt(subject, photo, Goal(subject.targets[i][0]))
+            scenes.append(scene)
+            if not finished:
+                break
+        subject = subject.first(len(scenes))
+        result = Pictures(subject.provenance(self, octaves=self.octaves), tuple(scenes), not finished)
+        if result.partial:
+            raise Interrupted(result)
+        return result
+
+    def _dreamt(self, subject: Subject, photo: Photo, goal: Goal) -> tuple[Scenery, bool]:
+        """The picture, and whether it was finished."""
+        base = self._start(subject.model, photo)  # (1, C, H, W)
+        picture, films, finished = base, list[Tensor](), True
+        for octave, size in enumerate(sizes := self._sizes(base)):
+            small = _resized(base, size)
+            before = small if octave == 0 else small + _resized(picture - _resized(base, picture.shape[2:]), size)
+            peaks = self._octave(subject, goal, before.clamp(0, 1), f"octave {octave + 1} of {len(sizes)}")
+            picture, finished = peaks.pictures.to(base), peaks.finished
+            films.append(_resized(peaks.frames[:, 0].float() / 255, base.shape[2:]))
+            if not finished:
+                picture = base + _resized(picture - small, base.shape[2:])
+                break
+        picture = picture.clamp(0, 1)
+        ends = [float(values(subject.model, [goal], x)[0]) for x in (base, picture)]
+        return Scenery(
+            _as_array(picture)[0],
+            ((photo.name, photo),),
+            {str(goal.target): (ends[0], ends[1])},
+            (_as_array(torch.cat(films)) * 255).round().astype(np.uint8),
+        ), finished
+
+    def _octave(self, subject: Subject, goal: Goal, start: Tensor, label: str) -> Peaks:
+        recipe = Recipe(
+            "dream", Pixels(), Warp(jitter=self.jitter), optimiser="ascent", rate=self.rate, steps=self.steps
+        )
+        return climb(
+            subject.model,
+            [goal],
+            recipe,
+            size=(start.shape[2], start.shape[3]),
+            start=start.float(),
+            seed=subject.seed,
+            frames=self.frames,
+            label=f"dream, {label}",
+            progress=subject.progress,
+        )
+
+    def _start(self, model: Model, photo: Photo) -> Tensor:
+        """The photograph (1, C, H, W) in the size of the dream."""
+        pixels = model.channels_of(photo)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device)
+        longer = max(photo.size)
+        factor = (self.size or min(longer, _LARGEST)) / longer
+        height, width = (max(1, round(side * factor)) for side in photo.size)
+        return _resized(image, (height, width)).clamp(0, 1)
+
+    def _sizes(self, base: Tensor) -> list[tuple[int, int]]:
+        """Height and width of each octave, the picture's own last."""
+        height, width = base.shape[2:]
+        found = [(height, width)]
+        for octave in range(1, self.octaves):
+            smaller = round(height / self.scale**octave), round(width / self.scale**octave)
+            if min(smaller) < _SMALLEST:
+                break
+            found.insert(0, smaller)
+        return found
+
+
+def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(images.shape[2:]) == tuple(size) or not len(images):
+        return images if len(images) else images.new_empty(0, images.shape[1], *size)
+    return F.interpolate(images, tuple(size), mode="bilinear", antialias=True)
+
+
+def _as_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return images.permute(0, 2, 3, 1).float().cpu().numpy()  # (N, H, W, C)

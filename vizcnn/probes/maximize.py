@@ -1,0 +1,229 @@
+"""Maximize: pictures that make a unit respond most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from vizcnn.ascent import RECIPES, Goal, Maco, Peaks, Recipe, climb, recipe
+from vizcnn.capture import activations
+from vizcnn.errors import Interrupted, ParameterError, TargetError
+from vizcnn.model import Model
+from vizcnn.probe import Probe, param
+from vizcnn.results import Optimised, Panel, Row, short
+from vizcnn.subject import Subject
+from vizcnn.targets import OUTPUT, Target
+
+_CLASSES = 10  # drawn where no target was given
+_SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # of the data each bundled network was trained on
+_AGREE = 0.05  # share by which values may differ between precisions
+_PANEL_WIDTH = 9.0  # inches
+_NAME = 22  # letters over a tile
+
+
+class Maximize(Probe[Optimised]):
+    """What would this filter, neuron or class like to see?
+
+    Each picture begins as noise and is changed step by step along the gradient until its target is large: a channel's
+    mean, one neuron, a class's logit, a layer's energy, or a sum of these. It shows one thing that excites the unit,
+    exaggerated; photographs that excite it look different, and a picture for a class can be noise to a person.
+
+    All pictures for one layer are optimised together, and each comes out as it would alone. The number below a picture
+    is what it reaches in the network without any movement. Where a ReLU lets nothing through, the gradient is
+    redirected until it does; a picture that no gradient ever reached is named.
+
+    Without a target: the first ten classes. `layer2:0-15` are sixteen channels.
+    Recipes: lecture (plain pixels), yosinski-1 to -4 (blur, clipping), mahendran (total variation), lucid (waves,
+    movements), maco (the amplitudes of real images).
+
+    Source: Erhan et al. 2009; Simonyan et al. 2014, arXiv:1312.6034; Mahendran & Vedaldi 2016, arXiv:1512.02017;
+    Yosinski et al. 2015, arXiv:1506.06579; Olah et al. 2017, doi:10.23915/distill.00007; Fel et al. 2023,
+    arXiv:2306.06805. Raises TargetError, NotDifferentiable, NonFiniteResult.
+    """
+
+    paper: ClassVar[str] = "Erhan et al. 2009"
+    needs_images: ClassVar[bool] = False
+
+    preset: Recipe = param("lucid", f"The recipe: {', '.join(RECIPES)}.", parse=recipe)
+    steps: int | None = param(None, "Steps of the ascent; by default the recipe's.", min=1)
+    rate: float | None = param(None, "Length of a step; by default the recipe's.", min=1e-9)
+    l1: float | None = param(None, "Weight of the sum of |pixel|, as in the lecture; by default the recipe's.", min=0)
+    l2: float | None = param(None, "Weight of the sum of pixel^2; by default the recipe's.", min=0)
+    tv: float | None = param(None, "Weight of the total variation; by default the recipe's.", min=0)
+    sign: Literal["positive", "negative", "both"] = param(
+        "positive", "Raise the target, lower it, or show a picture of each."
+    )
+    copies: int = param(1, "Pictures per target, each from noise of its own.", min=1)
+    diversity: float = param(0.0, "Weight of a term that makes the copies differ.", min=0)
+    size: int | None = param(None, "Side of the pictures; by default the network's input.", min=1, unit="px")
+    like: str | None = param(
+        None, "For maco: a folder of images whose amplitudes are kept; by default the bundled network's data."
+    )
+    frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
+    batch: int = param(16, "Pictures optimised together; changes memory and time only.", min=1)
+    precision: Literal["float32", "bfloat16"] = param(
+        "float32", "bfloat16 is faster where the machine has it; where the result disagrees, float32 is used after all."
+    )
+
+    def check(self) -> None:
+        if self.diversity and self.copies < 2:
+            raise ParameterError("diversity makes copies of a target differ, so it needs copies of 2 or more")
+        if self.like is not None and not isinstance(self.preset.canvas, Maco):
+            raise ParameterError(f"like is for the recipe maco, got preset {self.preset.name}")
+
+    def default_targets(self, model: Model) -> Sequence[Any]:
+        return range(min(_CLASSES, _outputs(model)))
+
+    def compute(self, subject: Subject) -> Optimised:
+        used = self.settled(subject.model)
+        goals = list(self._goals(subject.targets[0]))
+        peaks, precision = self._climbed(subject, goals, used)
+        values = peaks.values.numpy()
+        provenance = subject.provenance(
+            self,
+            paper=_PAPERS.get(used.name, self.paper),
+            recipe=used.name,
+            steps=used.steps,
+            size=tuple(peaks.pictures.shape[2:]),
+            precision=precision,
+            **({"spectrum": used.canvas.like} if isinstance(used.canvas, Maco) else {}),
+        )
+        result = Optimised(
+            provenance,
+            tuple(_rows(goals[: len(values)], peaks, used)),
+            tuple(_findings(goals, peaks, used)),
+            values,
+            _as_frames(peaks),
+            not peaks.finished,
+        )
+        if result.partial:
+            raise Interrupted(result)
+        return result
+
+    def settled(self, model: Model) -> Recipe:
+        """The recipe with the options that were given in place of its own."""
+        weights = {name: value for name in ("l1", "l2", "tv") if (value := getattr(self, name)) is not None}
+        canvas = self.preset.canvas
+        if isinstance(canvas, Maco):
+            canvas = Maco(self.like or _SPECTRA.get(model.name.partition("@")[0], canvas.like))
+        return replace(
+            self.preset,
+            canvas=canvas,
+            penalty=replace(self.preset.penalty, **weights),
+            steps=self.steps or self.preset.steps,
+            rate=self.rate or self.preset.rate,
+        )
+
+    def _goals(self, targets: Sequence[Target]) -> Iterator[Goal]:
+        for lowered in {"positive": [False], "negative": [True], "both": [False, True]}[self.sign]:
+            for target in targets:
+                yield from (Goal(target, copy, lowered) for copy in range(self.copies))
+
+    def _climbed(self, subject: Subject, goals: Sequence[Goal], used: Recipe) -> tuple[Peaks, str]:
+        """The pictures, and the precision they were made in."""
+        peaks = self._ascent(subject, goals, used, self.precision)
+        if self.precision == "float32" or not peaks.finished or _agrees(peaks):
+            return peaks, self.precision
+        return self._ascent(subject, goals, used, "float32"), "float32"
+
+    def _ascent(
+        self, subject: Subject, goals: Sequence[Goal], used: Recipe, precision: Literal["float32", "bfloat16"]
+    ) -> Peaks:
+        return climb(
+            subject.model,
+            goals,
+            used,
+            size=(self.size, self.size) if self.size else None,
+            seed=subject.seed,
+            diversity=self.diversity,
+            precision=precision,
+            batch=self.batch,
+            frames=self.frames,
+            label=self.name(),
+            progress=subject.progress,
+        )
+
+
+def _outputs(model: Model) -> int:
+    """How many classes the network tells apart. Raises TargetError."""
+    grey = torch.full((1, model.input.channels, *model.input.size), 0.5, device=model.device, dtype=model.dtype)
+    with torch.no_grad():
+        output = activations(model, grey, [OUTPUT])[OUTPUT]
+    if not isinstance(output, torch.Tensor) or output.dim() != 2:
+        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise TargetError(f"the network's output is {got}, not (N, classes). Give a target, such as LAYER:CHANNEL")
+    return output.shape[1]
+
+
+def _agrees(peaks: Peaks) -> bool:
+    """Whether the precision of the ascent told nearly the same values as full precision does."""
+    return bool(((peaks.computed - peaks.values).abs() <= _AGREE * peaks.values.abs()).all())
+
+
+def _as_frames(peaks: Peaks) -> Any:
+    return peaks.frames.permute(0, 1, 3, 4, 2).numpy()  # (F, N, H, W, C)
+
+
+def _rows(goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Iterator[Row]:
+    """A panel for each layer, and for raising and lowering."""
+    kinds = list(dict.fromkeys(_kind(goal) for goal in goals))
+    for number, kind in enumerate(kinds):
+        yield Row((_panel(kind, number, [i for i, g in enumerate(goals) if _kind(g) == kind], goals, peaks, used),))
+
+
+def _kind(goal: Goal) -> str:
+    return f"{goal.target.quantity}, {'lowered' if goal.lowered else 'raised'}"
+
+
+def _panel(kind: str, number: int, members: Sequence[int], goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Panel:
+    tiles = peaks.pictures[list(members)].permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
+    columns = min(8, math.ceil(1.3 * math.sqrt(len(tiles))))
+    return Panel(
+        key="pictures" if number == 0 else f"pictures-{number}",
+        title=kind,
+        values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
+        channels=tuple(_channel(goals[i].target, i) for i in members),
+        titles=tuple(f"{_named(goals[i])}\n{peaks.values[i]:.3g}" for i in members),
+        limits=((0.0, 1.0),) * len(tiles),
+        meaning=f"{used.name}, {used.steps} steps; below each name the value reached",
+        colours="picture",
+        columns=columns,
+        side=min(2.0, _PANEL_WIDTH / columns),
+    )
+
+
+def _channel(target: Target, otherwise: int) -> int:
+    """The number of the unit that a target is, where it is one."""
+    channel = getattr(target.terms[0][1], "channel", None)
+    return channel if len(target.terms) == 1 and isinstance(channel, int) else otherwise
+
+
+def _named(goal: Goal) -> str:
+    return short(str(goal.target), _NAME) + (f" #{goal.copy + 1}" if goal.copy else "")
+
+
+def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Iterator[str]:
+    values = peaks.values.tolist()
+    said = ", ".join(f"{goal.target} {value:.3g}" for goal, value in zip(goals, values, strict=False))
+    yield f"{used.name}, {used.steps} steps: {said}"
+    stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=False) if not moved]
+    if stuck:
+        yield (
+            f"no gradient ever reached the picture of {', '.join(stuck)}: dead units, or units that this size or "
+            "start cannot reach. These pictures are noise. Try another seed or size"
+        )
+    if not peaks.finished:
+        yield f"stopped early: {len(values)} of {len(goals)} pictures, as far as they got"
+
+
+_PAPERS = {
+    "lecture": "Simonyan et al. 2014, arXiv:1312.6034",
+    "mahendran": "Mahendran & Vedaldi 2016, arXiv:1512.02017",
+    "lucid": "Olah et al. 2017, doi:10.23915/distill.00007",
+    "maco": "Fel et al. 2023, arXiv:2306.06805",
+} | {f"yosinski-{number}": "Yosinski et al. 2015, arXiv:1506.06579" for number in range(1, 5)}

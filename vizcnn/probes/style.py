@@ -1,0 +1,202 @@
+"""Style: one picture's content in another's manner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vizcnn.ascent import gram
+from vizcnn.ascent.restraint import total_variation
+from vizcnn.capture import reading
+from vizcnn.dryrun import spatial_layers
+from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
+from vizcnn.images import Photo, open_photo
+from vizcnn.model import Model
+from vizcnn.probe import Probe, param
+from vizcnn.progress import bar
+from vizcnn.results import Pictures, Scenery
+from vizcnn.subject import Subject
+
+_LAYERS = 5  # resolutions at which style is compared, as in the paper
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError("layer names with commas between")
+    return names
+
+
+class Style(Probe[Pictures]):
+    """How would this photograph look in the manner of that picture?
+
+    The picture starts as the photograph. It is changed until its activations in the content layer stay those of the
+    photograph while the correlations between channels (Gram matrices) in the style layers become those of the style
+    picture. Each term is divided by the size of what it compares with, and the style's by the number of its layers,
+    so the weights mean much the same in every network. Networks of VGG's type give the best pictures.
+
+    By default style is compared at the last layer of each of the first five resolutions, and content at the second
+    to last of these. `like` is a file or `sample:NAME`.
+
+    Source: Gatys, Ecker & Bethge 2015, arXiv:1508.06576. Raises LayerNotFound, DegenerateResult, NonFiniteResult.
+    """
+
+    paper: ClassVar[str] = "Gatys, Ecker & Bethge 2015, arXiv:1508.06576"
+    needs_target: ClassVar[bool] = False
+
+    like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
+    content_layer: str | None = param(None, "Where content is compared.")
+    style_layers: tuple[str, ...] | None = param(
+        None, "Where style is compared: names with commas between.", parse=_names
+    )
+    content: float = param(1.0, "Weight of the content.", min=0)
+    style: float = param(100.0, "Weight of the style.", min=0)
+    tv: float = param(1e-3, "Weight of the total variation, a mean over pixels.", min=0)
+    optimiser: Literal["lbfgs", "adam"] = param("lbfgs", "How the picture is optimised.")
+    steps: int = param(60, "Steps; one of lbfgs runs the network about 1.3 times.", min=1)
+    rate: float | None = param(None, "Length of a step; by default 1 for lbfgs, 0.02 for adam.", min=1e-9)
+    size: int = param(256, "Longer side of the picture.", min=16, unit="px")
+    frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
+
+    def compute(self, subject: Subject) -> Pictures:
+        manner = open_photo(self.like)
+        scenes: list[Scenery] = []
+        finished = True
+        for photo in subject.photos:
+            scene, finished = self._painted(subject, photo, manner)
+            scenes.append(scene)
+            if not finished:
+                break
+        subject = subject.first(len(scenes))
+        content, style = self._layers(subject.model, _tensor(subject.model, manner, self.size))
+        provenance = subject.provenance(self, like=(manner.name, manner.sha256()), content=content, style=style)
+        result = Pictures(provenance, tuple(scenes), not finished)
+        if result.partial:
+            raise Interrupted(result)
+        return result
+
+    def _layers(self, model: Model, image: Tensor) -> tuple[str, tuple[str, ...]]:
+        """The content layer and the style layers."""
+        by_size = {size: name for name, size in spatial_layers(model, image.to(model.dtype)).items()}
+        usual = tuple(by_size.values())[:_LAYERS]
+        if not usual:
+            raise DegenerateResult(f"no layer of {model.name} has more than one position, so none knows a style")
+        return self.content_layer or usual[max(0, len(usual) - 2)], self.style_layers or usual
+
+    def _painted(self, subject: Subject, photo: Photo, manner: Photo) -> tuple[Scenery, bool]:
+        """The picture, and whether it was finished."""
+        model = subject.model
+        start, other = (_tensor(model, each, self.size) for each in (photo, manner))  # (1, C, H, W)
+        content, style = self._layers(model, start)
+        with (
+            reading(model, {content, *style}) as read,
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            bar(self.steps, "style", "step", shown=subject.progress) as steps,
+        ):
+            aims = Aims.of(_maps(read, start, model), _maps(read, other, model), content, style)
+            loss = self._loss(lambda x: aims(_maps(read, x, model)))
+            first = loss(start)
+            picture, films, finished = self._descent(loss, start, steps)
+            last = loss(picture)
+        names = ("content", "style", "total")
+        numbers = {name: (float(a), float(b)) for name, a, b in zip(names, first, last, strict=True)}
+        if not picture.isfinite().all():
+            raise NonFiniteResult("the picture holds NaN or infinity. Lower the rate, or use optimiser='adam'")
+        sources = ((f"content: {photo.name}", photo), (f"style: {manner.name}", manner))
+        frames = (np.stack(films) if films else np.empty((0, *_array(picture).shape))) * 255
+        return Scenery(_array(picture), sources, numbers, frames.round().astype(np.uint8)), finished
+
+    def _loss(self, aims: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        """From a picture (1, C, H, W): content, style and the weighted total."""
+
+        def loss(picture: Tensor) -> tuple[Tensor, ...]:
+            content, style = aims(picture)
+            smooth = total_variation(picture, 1.0)[0] / picture[0, 0].numel()
+            return content, style, self.content * content + self.style * style + self.tv * smooth
+
+        return loss
+
+    def _descent(
+        self, loss: Callable[[Tensor], tuple[Tensor, ...]], start: Tensor, steps: Any
+    ) -> tuple[Tensor, list[np.ndarray[Any, np.dtype[np.float32]]], bool]:
+        """The picture, the states that were kept, and whether all steps were made."""
+        picture, films = start.clone().requires_grad_(), []
+        marks = {round(k * self.steps / max(1, self.frames - 1)) for k in range(self.frames)}
+        optimiser = self._optimiser(picture)
+
+        def closure() -> float:
+            total = loss(picture)[2]
+            (picture.grad,) = torch.autograd.grad(total, picture)
+            return float(total.detach())
+
+        try:
+            for step in range(self.steps + 1):
+                if step in marks:
+                    films.append(_array(picture))
+                if step < self.steps:
+                    steps.set_postfix_str(f"loss {optimiser.step(closure):.3g}", refresh=False)
+                    steps.update()
+                    with torch.no_grad():
+                        picture.clamp_(0, 1)
+        except KeyboardInterrupt:
+            return picture.detach().clamp(0, 1), films, False
+        return picture.detach(), films, True
+
+    def _optimiser(self, picture: Tensor) -> torch.optim.Optimizer:
+        if self.optimiser == "adam":
+            return torch.optim.Adam([picture], lr=self.rate or 0.02)
+        return torch.optim.LBFGS([picture], lr=self.rate or 1.0, max_iter=1, history_size=20)
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What a picture should come to: the content's activations (1, C, H, W) and the style's Gram matrices (1, C, C)."""
+
+    layer: str
+    content: Tensor
+    grams: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, photo: Mapping[str, Tensor], manner: Mapping[str, Tensor], layer: str, style: Sequence[str]) -> Aims:
+        """From the activations of both pictures. Raises DegenerateResult where there is nothing to compare with."""
+        aims = cls(layer, photo[layer].detach(), {name: gram(manner[name].detach()) for name in style})
+        for name, values in ((layer, aims.content), *aims.grams.items()):
+            if not values.any():
+                raise DegenerateResult(
+                    f"layer {name!r} is zero everywhere, so it knows no content or style. Choose others"
+                )
+        return aims
+
+    def __call__(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Content's and style's squared distance from their aims, as shares of the aims' own squared size."""
+        content = _share(maps[self.layer], self.content)
+        style = torch.stack([_share(gram(maps[name]), aim) for name, aim in self.grams.items()]).mean()
+        return content, style
+
+
+def _share(values: Tensor, aim: Tensor) -> Tensor:
+    return (values - aim).square().sum() / aim.square().sum()
+
+
+def _maps(read: Callable[[Tensor], Mapping[str, Any]], image: Tensor, model: Model) -> dict[str, Tensor]:
+    found = read(image.to(model.dtype))
+    return {name: values.float() for name, values in found.items() if isinstance(values, Tensor) and name}
+
+
+def _tensor(model: Model, photo: Photo, side: int) -> Tensor:
+    """A photograph (1, C, H, W) whose longer side is so many px."""
+    image = torch.from_numpy(model.channels_of(photo)).permute(2, 0, 1)[None]
+    factor = side / max(photo.size)
+    size = [max(1, round(each * factor)) for each in photo.size]
+    return F.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1).to(model.device)
+
+
+def _array(picture: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return picture.detach()[0].permute(1, 2, 0).float().cpu().numpy()  # (H, W, C)
