@@ -6,7 +6,7 @@ moved about before the network sees it (`warp`), and what holds it back (`restra
 """
 
 from vizcnn.ascent.canvas import Canvas, Fourier, Maco, Pixels
-from vizcnn.ascent.climb import Goal, Peaks, climb, gram, values
+from vizcnn.ascent.loop import Goal, Peaks, climb, gram, values
 from vizcnn.ascent.recipe import RECIPES, Recipe, recipe
 from vizcnn.ascent.restraint import Penalty, Repair
 from vizcnn.ascent.warp import Warp

@@ -22,6 +22,7 @@ from vizcnn.targets import Target
 
 Reader = Callable[[Tensor], Mapping[str, Any]]
 Precision = Literal["float32", "bfloat16"]
+_PATIENCE = 3  # redirected gradients that were zero too, after which a picture is left as it is
 _SHOWN_EVERY = 8  # steps between updates of the progress bar's value
 
 
@@ -155,8 +156,8 @@ class _Ascent:
         self.moved = torch.zeros(len(goals), dtype=torch.bool, device=model.device)
         self.optimiser = _OPTIMISERS[recipe.optimiser](self.numbers, recipe.rate)
         self.precision = precision
-        self.signs = torch.tensor([-1.0 if goal.lowered else 1.0 for goal in goals], device=model.device)
-        self.current = torch.zeros(len(goals))
+        self.fruitless = torch.zeros(len(goals), dtype=torch.int64, device=model.device)
+        self.current = 0.0
 
     def run(self, frames: int, steps: Any) -> Peaks:
         """All steps of the recipe, or those before Ctrl-C."""
@@ -202,37 +203,50 @@ class _Ascent:
         self.numbers.clamp_(0, 1)
 
     def _gradient(self, read: Reader, seen: Tensor) -> Tensor:
-        """Of each target with respect to its picture, (N, C, H, W); redirected for pictures that nothing reaches."""
+        """Of each target with respect to its picture, (N, C, H, W)."""
         moved = self.recipe.warp(seen, self.streams)
-        upwards = self._through(read, moved, seen)
-        stuck = ~upwards.flatten(1).any(1)  # (N,)
-        if not stuck.any():
-            return upwards
-        with Redirection():
-            redirected = self._through(read, self.recipe.warp(seen, self.streams), seen)
-        return torch.where(stuck.view(-1, 1, 1, 1), redirected, upwards)
+        inputs = moved.detach()
+        pull = self._pull(read, inputs, range(len(self.goals)))
+        upwards: Tensor
+        (upwards,) = torch.autograd.grad(moved, seen, self._redirected(read, inputs, pull))
+        return upwards
 
-    def _through(self, read: Reader, moved: Tensor, seen: Tensor) -> Tensor:
-        numbers = self._values(read, moved)
-        self.current = numbers.detach()
+    def _redirected(self, read: Reader, inputs: Tensor, pull: Tensor) -> Tensor:
+        """The gradient, with another for pictures that nothing reaches: what would open the ReLUs before them."""
+        stuck = ~pull.flatten(1).any(1) & (self.fruitless < _PATIENCE)
+        which = stuck.nonzero().flatten()
+        if not len(which):
+            return pull
+        with Redirection():
+            found = self._pull(read, inputs[which], which.tolist())
+        self.fruitless[which] += ~found.flatten(1).any(1)
+        return pull.index_copy(0, which, found)
+
+    def _pull(self, read: Reader, inputs: Tensor, which: Sequence[int]) -> Tensor:
+        """The gradient of some goals' targets with respect to what the network sees (n, C, H, W)."""
+        leaf = inputs.detach().requires_grad_()
+        goals = [self.goals[i] for i in which]
+        numbers = self._raised(read, leaf, goals)
         if not numbers.requires_grad:
             raise NotDifferentiable(
-                f"{self.goals[0].target} has no gradient with respect to the picture: the network detaches or rounds "
+                f"{goals[0].target} has no gradient with respect to the picture: the network detaches or rounds "
                 "what it computes before this layer. Choose an earlier layer"
             )
         if not numbers.isfinite().all():
             raise NonFiniteResult(f"a target became {numbers.detach().tolist()} during the ascent. Check the weights")
-        (gradient,) = torch.autograd.grad(numbers.sum(), seen)
+        gradient: Tensor
+        (gradient,) = torch.autograd.grad(numbers.sum(), leaf)
         return gradient
 
-    def _values(self, read: Reader, moved: Tensor) -> Tensor:
-        """The number that each picture is to raise: (N,)."""
-        inputs = moved.to(self.model.dtype).contiguous(memory_format=torch.channels_last)
+    def _raised(self, read: Reader, inputs: Tensor, goals: Sequence[Goal]) -> Tensor:
+        """The number that each picture is to raise: (n,)."""
         with self._autocast():
-            found = read(inputs)
-        own = _own(self.goals[0].target.layers, found, len(moved))
-        numbers = _numbers(self.goals, own) * self.signs
-        return numbers - self.diversity * likeness(own, self.goals) if self.diversity else numbers
+            found = read(inputs.to(self.model.dtype).contiguous(memory_format=torch.channels_last))
+        own = _own(goals[0].target.layers, found, len(goals))
+        numbers = _numbers(goals, own)
+        self.current = float(numbers[0].detach())
+        signs = numbers.new_tensor([-1.0 if goal.lowered else 1.0 for goal in goals])
+        return numbers * signs - self.diversity * likeness(own, goals) if self.diversity else numbers * signs
 
     def _autocast(self) -> Any:
         lower = self.precision == "bfloat16"
@@ -248,7 +262,7 @@ class _Ascent:
     def _show(self, steps: Any, step: int) -> None:
         steps.update()
         if step % _SHOWN_EVERY == 0:
-            steps.set_postfix_str(f"{self.goals[0].target} {float(self.current[0] * self.signs[0]):.3g}", refresh=False)
+            steps.set_postfix_str(f"{self.goals[0].target} {self.current:.3g}", refresh=False)
 
     @torch.no_grad()
     def _peaks(self, kept: list[Tensor], finished: bool) -> Peaks:
