@@ -117,7 +117,9 @@ class Session:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
         for place in places:
             if checked_format(place) == ".gif" and not self.film:
-                raise ParameterError(f"{place} would be an animation, which needs frames. Add --frames 24, if there is")
+                raise ParameterError(
+                    f"{place} would be an animation, and {self.probe} keeps no frames. Where it can: --frames 24"
+                )
             _refuse_own_input(place, [self.weights, *(file for file in files if file)])
         return places
 

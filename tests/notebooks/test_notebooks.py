@@ -13,6 +13,7 @@ SMALL = {
     "01-occlusion": "STRIDE = 5",
     "02-filters-and-feature-maps": "CHANNELS = 3",
     "03-saliency-and-cam": "SAMPLES = 2",
+    "04-what-would-this-filter-like-to-see": "STEPS = 2",
 }
 
 

@@ -40,8 +40,6 @@ def _yosinski(number: int, repair: Repair) -> Recipe:
     return Recipe(f"yosinski-{number}", Pixels(), repair=repair, optimiser="ascent", rate=0.05)
 
 
-_MOVED = Warp(jitter=0.06, scale=0.1, rotate=10)
-
 _ALL = (
     Recipe("lecture", Pixels(), penalty=Penalty(origin="black"), optimiser="ascent", rate=0.02),
     # The four settings of Yosinski et al. 2015, table 1; the length of a step is ours.
@@ -50,13 +48,14 @@ _ALL = (
     _yosinski(3, Repair(decay=0.0001, blur=1.0, every=4)),
     _yosinski(4, Repair(blur=0.5, every=4, small_contribution=90)),
     Recipe("mahendran", Pixels(), Warp(jitter=0.06), Penalty(alpha=1e-4, tv=0.01), rate=0.02),
-    Recipe("lucid", Fourier(), _MOVED),
+    Recipe("lucid", Fourier(), Warp(jitter=0.06, scale=0.1, rotate=10)),
+    Recipe("robust", Fourier(), Warp(jitter=0.08, scale=0.15, rotate=15, noise=0.1)),
     Recipe("maco", Maco(), Warp(jitter=0.06, crop=0.25, noise=0.05), optimiser="nadam", rate=1.0),
 )
 
 RECIPES = {one.name: one for one in _ALL}
 """lecture: plain pixels. yosinski-1 to -4: blur and clipping. mahendran: total variation and a bound on brightness.
-lucid: waves and movements. maco: the amplitudes of real images, phases optimised."""
+lucid: waves and movements. robust: lucid with larger movements and noise, which measures best. maco: the amplitudes of real images, phases optimised."""
 
 
 def recipe(name: str) -> Recipe:

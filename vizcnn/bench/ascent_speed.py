@@ -4,9 +4,9 @@
     python -m vizcnn.bench.ascent_speed
     python -m vizcnn.bench.ascent_speed squeezenet1_0@FILE:features.9
 
-Eight channels, 64 steps, 128 px. Random weights will do for layers whose channels are then alive. Ours is one batch with the recipe
-lucid; the peer makes one picture after the other, as its render_vis does, once as it is (it enlarges what the network
-sees to 224 px) and once at equal input size. Rounds alternate; the medians of wall and CPU time are printed.
+Eight channels, 64 steps, 128 px; random weights will do for layers whose channels are then alive. Ours is one batch
+with the recipe lucid. The peer makes one picture after the other, as its render_vis does: once as it is (it enlarges
+what the network sees to 224 px), once at equal input size. Rounds alternate; medians of wall and CPU time are printed.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Maximize(Probe[Optimised]):
 
     Without a target: the first ten classes. `layer2:0-15` are sixteen channels.
     Recipes: lecture (plain pixels), yosinski-1 to -4 (blur, clipping), mahendran (total variation), lucid (waves,
-    movements), maco (the amplitudes of real images).
+    movements), robust (the same with larger movements and noise), maco (the amplitudes of real images).
 
     Source: Erhan et al. 2009; Simonyan et al. 2014, arXiv:1312.6034; Mahendran & Vedaldi 2016, arXiv:1512.02017;
     Yosinski et al. 2015, arXiv:1506.06579; Olah et al. 2017, doi:10.23915/distill.00007; Fel et al. 2023,
@@ -49,7 +49,7 @@ class Maximize(Probe[Optimised]):
     paper: ClassVar[str] = "Erhan et al. 2009"
     needs_images: ClassVar[bool] = False
 
-    preset: Recipe = param("lucid", f"The recipe: {', '.join(RECIPES)}.", parse=recipe)
+    preset: Recipe | str = param("robust", f"The recipe: {', '.join(RECIPES)}.", parse=recipe)
     steps: int | None = param(None, "Steps of the ascent; by default the recipe's.", min=1)
     rate: float | None = param(None, "Length of a step; by default the recipe's.", min=1e-9)
     l1: float | None = param(None, "Weight of the sum of |pixel|, as in the lecture; by default the recipe's.", min=0)
@@ -73,11 +73,17 @@ class Maximize(Probe[Optimised]):
     def check(self) -> None:
         if self.diversity and self.copies < 2:
             raise ParameterError("diversity makes copies of a target differ, so it needs copies of 2 or more")
-        if self.like is not None and not isinstance(self.preset.canvas, Maco):
-            raise ParameterError(f"like is for the recipe maco, got preset {self.preset.name}")
+        if self.like is not None and not isinstance(self._recipe.canvas, Maco):
+            raise ParameterError(f"like is for the recipe maco, got preset {self._recipe.name}")
+
+    @property
+    def _recipe(self) -> Recipe:
+        """The preset, which was a name until the options were settled."""
+        assert isinstance(self.preset, Recipe)
+        return self.preset
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        return range(min(_CLASSES, _outputs(model)))
+        return list(range(min(_CLASSES, _outputs(model))))
 
     def compute(self, subject: Subject) -> Optimised:
         used = self.settled(subject.model)
@@ -108,15 +114,15 @@ class Maximize(Probe[Optimised]):
     def settled(self, model: Model) -> Recipe:
         """The recipe with the options that were given in place of its own."""
         weights = {name: value for name in ("l1", "l2", "tv") if (value := getattr(self, name)) is not None}
-        canvas = self.preset.canvas
+        canvas = self._recipe.canvas
         if isinstance(canvas, Maco):
             canvas = Maco(self.like or _SPECTRA.get(model.name.partition("@")[0], canvas.like))
         return replace(
-            self.preset,
+            self._recipe,
             canvas=canvas,
-            penalty=replace(self.preset.penalty, **weights),
-            steps=self.steps or self.preset.steps,
-            rate=self.rate or self.preset.rate,
+            penalty=replace(self._recipe.penalty, **weights),
+            steps=self.steps or self._recipe.steps,
+            rate=self.rate or self._recipe.rate,
         )
 
     def _goals(self, targets: Sequence[Target]) -> Iterator[Goal]:
@@ -182,7 +188,7 @@ def _kind(goal: Goal) -> str:
 
 def _panel(kind: str, number: int, members: Sequence[int], goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Panel:
     tiles = peaks.pictures[list(members)].permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
-    columns = min(8, math.ceil(1.3 * math.sqrt(len(tiles))))
+    columns = _columns(len(tiles))
     return Panel(
         key="pictures" if number == 0 else f"pictures-{number}",
         title=kind,
@@ -190,11 +196,26 @@ def _panel(kind: str, number: int, members: Sequence[int], goals: Sequence[Goal]
         channels=tuple(_channel(goals[i].target, i) for i in members),
         titles=tuple(f"{_named(goals[i])}\n{peaks.values[i]:.3g}" for i in members),
         limits=((0.0, 1.0),) * len(tiles),
-        meaning=f"{used.name}, {used.steps} steps; below each name the value reached",
+        meaning=f"{_settings(used)}; below each name the value reached",
         colours="picture",
         columns=columns,
         side=min(2.0, _PANEL_WIDTH / columns),
     )
+
+
+def _settings(used: Recipe) -> str:
+    """The recipe's name and steps, and the weights that are not its own."""
+    usual = RECIPES.get(used.name, used).penalty
+    own = {name: getattr(used.penalty, name) for name in ("l1", "l2", "tv")}
+    changed = [f", {name} {value:g}" for name, value in own.items() if value != getattr(usual, name)]
+    return f"{used.name}, {used.steps} steps{''.join(changed)}"
+
+
+def _columns(count: int) -> int:
+    """Tiles in a line: few gaps in the last line, and a sheet a little wider than high."""
+    if count <= 6:
+        return count
+    return min(range(4, 9), key=lambda columns: (-count % columns, abs(columns - 1.3 * math.sqrt(count))))
 
 
 def _channel(target: Target, otherwise: int) -> int:
@@ -210,7 +231,7 @@ def _named(goal: Goal) -> str:
 def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Iterator[str]:
     values = peaks.values.tolist()
     said = ", ".join(f"{goal.target} {value:.3g}" for goal, value in zip(goals, values, strict=False))
-    yield f"{used.name}, {used.steps} steps: {said}"
+    yield f"{_settings(used)}: {said}"
     stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=False) if not moved]
     if stuck:
         yield (
@@ -225,5 +246,6 @@ _PAPERS = {
     "lecture": "Simonyan et al. 2014, arXiv:1312.6034",
     "mahendran": "Mahendran & Vedaldi 2016, arXiv:1512.02017",
     "lucid": "Olah et al. 2017, doi:10.23915/distill.00007",
+    "robust": "Olah et al. 2017, doi:10.23915/distill.00007",
     "maco": "Fel et al. 2023, arXiv:2306.06805",
 } | {f"yosinski-{number}": "Yosinski et al. 2015, arXiv:1506.06579" for number in range(1, 5)}

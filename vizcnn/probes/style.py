@@ -75,7 +75,9 @@ class Style(Probe[Pictures]):
                 break
         subject = subject.first(len(scenes))
         content, style = self._layers(subject.model, _tensor(subject.model, manner, self.size))
-        provenance = subject.provenance(self, like=(manner.name, manner.sha256()), content=content, style=style)
+        provenance = subject.provenance(
+            self, manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style
+        )
         result = Pictures(provenance, tuple(scenes), not finished)
         if result.partial:
             raise Interrupted(result)

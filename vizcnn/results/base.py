@@ -52,7 +52,9 @@ class Provenance:
 
 
 def _short(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    return ("," if any(isinstance(each, str) for each in value) else "x").join(map(str, value))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _GAP, _NARROWEST = 0.1, 0.5  # inches: space between tiles; a title needs room over any tile
 _TITLE, _SCALE, _LABEL = 0.15, 0.12, 0.115  # inches per line of a panel's title, its scale, a tile's title
 _BAR, _PANEL, _PHOTO = 0.55, 3.6, 3.2  # widths in inches: of a colour bar, of the narrowest panel, of a photograph
+_SMALL_PRINT = 0.047  # inches per letter of the line below
 _MARKS = ("#e69f00", "#56b4e9", "#f0e442", "#d55e00", "#cc79a7")  # Okabe and Ito's, distinct for any colour vision
 _MAPS = {"grey": "gray", "magnitude": "viridis", "picture": "gray"}
 
@@ -55,7 +56,9 @@ def drawn(rows: Sequence[Row], footer: str) -> Figure:
         [height for row in rows for height in _heights(row)],
     )
     widths = [_PHOTO] * beside + _widths(lines)
-    figure = new_figure(sum(widths) + 0.3, sum(heights) + 0.3 + 0.3 * beside * len(rows))
+    figure = new_figure(
+        max(sum(widths) + 0.3, _SMALL_PRINT * len(footer)), sum(heights) + 0.3 + 0.3 * beside * len(rows)
+    )
     cells = figure.add_gridspec(
         len(lines), len(widths), width_ratios=widths, height_ratios=heights, wspace=0.02, hspace=0.0
     )
