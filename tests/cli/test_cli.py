@@ -270,3 +270,84 @@ def test_a_warning_is_one_line(photo_file: Path) -> None:
     assert answer.exit_code == 0
     assert answer.stderr.startswith("vizcnn: warning: the target of Sequential is a probability")
     assert answer.stderr.count("\n") == 1
+
+
+SOON = ("--steps", "2", "--size", "24")
+
+
+def test_a_network_and_what_is_asked_of_it_stand_without_a_dash() -> None:
+    answer = call("maximize", "lecture", "conv1:0-3", "--steps", "2", "-o", "x.png", "--json")
+    assert answer.exit_code == 0, answer.output
+    record = json.loads(answer.stdout)["results"][0]["provenance"]
+    assert record["model"] == "lecture"
+    assert record["targets"] == [["conv1:0", "conv1:1", "conv1:2", "conv1:3"]]
+    assert record["options"]["steps"] == 2
+    with Image.open("x.png") as picture:
+        assert picture.width > 300
+
+
+def test_targets_with_and_without_a_dash_add_up() -> None:
+    answer = call("maximize", "tiny", "conv1:1", 7, "-t", "golden retriever", *SOON, "-o", "x.npz", "--json")
+    assert answer.exit_code == 0, answer.output
+    record = json.loads(answer.stdout)["results"][0]["provenance"]
+    assert [record["targets"][0][0], record["targets"][0][2]] == ["conv1:1", "golden retriever"]
+    assert record["target_specs"][0][1] == "7"
+    with np.load("x.npz") as saved:
+        assert saved["reached"].shape == (3,)
+        assert saved["pictures"].shape[1:] == (24, 24, 3)
+
+
+def test_a_class_may_be_named_alone() -> None:
+    answer = call("maximize", "tiny", "--target", "golden retriever", *SOON, "-o", "x.png")
+    assert answer.exit_code == 0, answer.output
+    assert "golden retriever" in answer.output
+
+
+def test_probes_of_the_network_alone_take_it_without_a_dash() -> None:
+    plain, dashed = call("filters", "lecture", "-o", "a.npz", "--json"), call("filters", "-m", "lecture", "-o", "b.npz")
+    assert plain.exit_code == dashed.exit_code == 0, plain.output
+    assert json.loads(plain.stdout)["results"][0]["provenance"]["model"] == "lecture"
+    with np.load("a.npz") as a, np.load("b.npz") as b:
+        assert a.files == b.files
+        assert all(np.array_equal(a[name], b[name]) for name in a.files if name != "manifest")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["filters", "lecture", "-m", "tiny"], 2, "two models were given: lecture and -m tiny. Leave one out"),
+        (["maximize", "lecture", "-m", "lecture"], 2, "two models were given"),
+        (["filters", "lectur"], 1, "no model named 'lectur'. Did you mean 'lecture'?"),
+        (["maximize", "lecture", "conv1:0-99"], 1, "layer 'conv1' has channels 0 to"),
+        (["maximize", "lecture", "conv1:3-1"], 1, "goes from the lower to the higher"),
+        (["maximize", "lecture", "--preset", "lucit"], 2, "Did you mean 'lucid'?"),
+        (["maximize", "lecture", "--like", "mnist"], 2, "like is for the recipe maco"),
+        (["maximize", "lecture", "--diversity", "1"], 2, "it needs copies of 2 or more"),
+        (["maximize", "no_such_model", "-o", "x.gif"], 1, "x.gif would be an animation, which needs frames. Add --frames"),
+        (["dream", "PHOTO", "-m", "no_such_model", "-o", "x.gif"], 1, "which needs frames. Add --frames 24"),
+        (["style", "PHOTO", "-m", "no_such_model", "-o", "x.gif"], 1, "which needs frames. Add --frames 24"),
+        (["style", "PHOTO", "--size", "24", "--like", "gone.png"], 1, "gone.png does not exist"),
+    ],
+)
+def test_errors_of_pictures_are_one_line(photo_file: Path, arguments: list[str], code: int, message: str) -> None:
+    answer = call(*[str(photo_file) if a == "PHOTO" else a for a in arguments])
+    assert message in answer.stderr
+    assert answer.exit_code == code
+    assert "Traceback" not in answer.output
+    assert not list(Path().glob("x.*"))
+
+
+def test_animations_from_the_command_line(photo_file: Path) -> None:
+    asked = ("--steps", "4", "--frames", "2", "-q")
+    assert call("maximize", "lecture", "conv1:0-1", *asked, "-o", "a.gif").exit_code == 0
+    assert call("dream", photo_file, "-t", "energy(conv1)", *asked, "-o", "b.gif").exit_code == 0
+    assert call("style", photo_file, "--size", "32", "--like", photo_file, *asked, "-o", "c.gif").exit_code == 0
+    for name in "abc":
+        with Image.open(f"{name}.gif") as film:
+            assert film.format == "GIF"
+
+
+def test_a_dream_is_written_as_the_picture_itself(photo_file: Path) -> None:
+    assert call("dream", photo_file, "-t", "energy(conv1)", "--steps", "1").exit_code == 0
+    with Image.open("photo-dream.png") as picture:
+        assert picture.size == (90, 60)

@@ -9,7 +9,7 @@ from conftest import small_cnn
 import vizcnn
 from vizcnn.capture import activations
 from vizcnn.errors import LayerNotFound, TargetError
-from vizcnn.targets import OUTPUT, Unit, is_probability, target
+from vizcnn.targets import OUTPUT, Unit, is_probability, target, targets
 
 
 def test_strings_numbers_and_functions_parse_to_the_same_objects() -> None:
@@ -98,3 +98,62 @@ def test_hooks_are_gone_after_a_capture_that_fails() -> None:
     with pytest.raises(RuntimeError):
         activations(model, torch.rand(1, 3, 1, 1), ["0", "3"])
     assert not any(m._forward_hooks for m in model.network.modules())
+
+
+def test_energy_is_the_mean_square_of_a_layer() -> None:
+    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = [sum(float(x) ** 2 for x in one.flatten()) / 60 for one in maps]
+    assert target("energy(conv)")({"conv": maps}).tolist() == pytest.approx(expected, rel=1e-5)
+    assert target("energy(fc)")({"fc": torch.tensor([[3.0, 4.0]])}).tolist() == [12.5]
+
+
+def test_energy_is_a_target_like_others(tiny: vizcnn.Model) -> None:
+    whole = target("energy(layer1.0.conv1)").resolved(tiny)
+    assert str(whole) == whole.spec == "energy(layer1.0.conv1)"
+    assert target(str(whole)) == whole
+    assert whole.layers == {"layer1.0.conv1"}
+    assert whole.quantity == "energy"
+    assert str(0.5 * whole - target("fc:1")) == "0.5 * energy(layer1.0.conv1) - fc:1"
+    with pytest.raises(LayerNotFound, match="Did you mean 'layer1'"):
+        target("energy(layr1)").resolved(tiny)
+    with pytest.raises(TargetError, match=r"p\(...\) is for classes"):
+        target("p(energy(layer1))")
+    with pytest.raises(TargetError, match="gives no tensor"):
+        target("energy(a)")({"a": [1, 2]})
+
+
+def test_a_direction_is_the_product_with_a_vector() -> None:
+    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    along = vizcnn.direction("conv", [1, -2.0, 0.5])
+    expected = [float(one[0].mean() - 2 * one[1].mean() + 0.5 * one[2].mean()) for one in maps]
+    assert along({"conv": maps}).tolist() == pytest.approx(expected, rel=1e-5)
+    assert vizcnn.direction("fc", [2, 3])({"fc": torch.tensor([[1.0, 10.0]])}).tolist() == [32]
+    assert along.layers == {"conv"}
+    assert along.spec == "direction(conv, [1.0, -2.0, 0.5])"
+
+
+def test_directions_are_told_apart_and_must_fit(tiny: vizcnn.Model) -> None:
+    one, other = vizcnn.direction("conv1", [1, 2]), vizcnn.direction("conv1", [1, 3])
+    assert str(one) != str(other)
+    assert str(one) == str(vizcnn.direction("conv1", [1.0, 2.0]))
+    with pytest.raises(TargetError, match=r"layer 'conv1' is \(1, 3, 2, 2\), a direction of 2 numbers does not fit"):
+        one({"conv1": torch.zeros(1, 3, 2, 2)})
+    with pytest.raises(LayerNotFound, match="no layer named 'nowhere'"):
+        vizcnn.direction("nowhere", [1]).resolved(tiny)
+
+
+def test_a_span_is_a_target_for_every_channel() -> None:
+    assert targets("layer2.0.conv1:0-3") == tuple(target(f"layer2.0.conv1:{i}") for i in range(4))
+    assert targets(" fc:7-7 ") == (target("fc:7"),)
+    assert targets("fc:7") == (target("fc:7"),)
+    assert targets("p(cat-like)") == (target("p(cat-like)"),)
+    assert targets(3) == (target(3),)
+    with pytest.raises(TargetError, match="from the lower to the higher, got 'fc:3-1'"):
+        targets("fc:3-1")
+
+
+def test_every_probe_takes_spans() -> None:
+    model, image = vizcnn.Model(small_cnn(), size=8), torch.rand(3, 8, 8)
+    whole = vizcnn.Saliency()(model, image, ["3:1-3", 0])
+    assert whole.provenance.targets == (("3:1", "3:2", "3:3", "0"),)
+    assert whole.values.shape == (1, 4, 8, 8)

@@ -55,7 +55,8 @@ _ALL = (
 
 RECIPES = {one.name: one for one in _ALL}
 """lecture: plain pixels. yosinski-1 to -4: blur and clipping. mahendran: total variation and a bound on brightness.
-lucid: waves and movements. robust: lucid with larger movements and noise, which measures best. maco: the amplitudes of real images, phases optimised."""
+lucid: waves and movements. robust: lucid with larger movements and noise, which measures best.
+maco: the amplitudes of real images, phases optimised."""
 
 
 def recipe(name: str) -> Recipe:
