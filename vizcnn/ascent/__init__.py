@@ -5,8 +5,9 @@ moved about before the network sees it (`warp`), and what holds it back (`restra
 `climb` runs them.
 """
 
+from vizcnn.ascent.alike import gram
 from vizcnn.ascent.canvas import Canvas, Fourier, Maco, Pixels
-from vizcnn.ascent.loop import Goal, Peaks, climb, gram, values
+from vizcnn.ascent.loop import Goal, Peaks, climb, values
 from vizcnn.ascent.recipe import RECIPES, Recipe, recipe
 from vizcnn.ascent.restraint import Penalty, Repair
 from vizcnn.ascent.warp import Warp

@@ -10,7 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vizcnn.ascent.alike import likeness
 from vizcnn.ascent.canvas import Pixels
+from vizcnn.ascent.optimisers import OPTIMISERS
 from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.streams import Streams
 from vizcnn.capture import reading
@@ -49,13 +51,15 @@ class Goal:
 class Peaks:
     """Pictures that were climbed to.
 
+    which: the numbers of their N goals, ascending: all of them, unless Ctrl-C came before some were begun.
     pictures: (N, C, H, W) in [0, 1]. values: float64 (N,), the targets' numbers for them, without any warp, in the
         network's own precision. computed: the same in the precision of the ascent.
-    moved: (N,) whether a gradient ever reached the picture; one that none reached is as it began.
-    frames: uint8 (F, N, C, H, W), the way there, the last frame being the pictures.
+    moved: bool (N,), whether a gradient ever reached the picture; one that none reached is as it began.
+    frames: uint8 (F, N, C, H, W), the way there, from the start to the pictures.
     finished: False after Ctrl-C; the pictures are then as far as they got.
     """
 
+    which: tuple[int, ...]
     pictures: Tensor
     values: Tensor
     computed: Tensor
@@ -83,21 +87,22 @@ def climb(
 
     size: height and width of the pictures in px; by default the model's input.
     start: pictures (N, C, H, W) in [0, 1] to begin with, for recipes of pixels; else each begins with its own noise.
-    diversity: weight of a term that makes copies of one target differ (Olah et al. 2017), times their target's value.
+    diversity: weight of a term that makes copies of one target differ: how alike they are is subtracted from the
+        target (Olah et al. 2017).
     batch: pictures optimised together; copies of one target always are. It changes memory and speed only.
-    frames: how many states on the way to keep.
+    frames: how many states to keep, evenly spread, the last being the result.
 
     Raises NotDifferentiable, NonFiniteResult, TargetError. Ctrl-C ends the ascent; what it got to is returned.
     """
     groups = list(_batches(goals, batch))
-    done: list[tuple[list[int], Peaks]] = []
+    done: list[Peaks] = []
     with bar(recipe.steps * len(groups), label, "step", shown=progress) as steps:
         for group in groups:
             chosen = [goals[i] for i in group]
             begun = None if start is None else start[group]
             ascent = _Ascent(model, chosen, recipe, size or model.input.size, begun, seed, diversity, precision)
-            done.append((group, ascent.run(frames, steps)))
-            if not done[-1][1].finished:
+            done.append(replace(ascent.run(frames, steps), which=tuple(group)))
+            if not done[-1].finished:
                 break
     return _in_order(done)
 
@@ -117,21 +122,29 @@ def _batches(goals: Sequence[Goal], most: int) -> Iterator[list[int]]:
         yield group
 
 
-def _in_order(done: list[tuple[list[int], Peaks]]) -> Peaks:
-    """One Peaks in the order of the goals; those that Ctrl-C left out are missing."""
-    order = torch.tensor([i for group, _ in done for i in group]).argsort()
-    peaks = [each for _, each in done]
+def _in_order(done: Sequence[Peaks]) -> Peaks:
+    """One Peaks in the order of the goals."""
+    which = [i for each in done for i in each.which]
+    order = torch.tensor(which).argsort()
+    fewest = min(len(each.frames) for each in done)  # after Ctrl-C the last batch has fewer
 
-    def joined(name: str, axis: int = 0) -> Tensor:
-        return torch.cat([getattr(each, name) for each in peaks], axis).index_select(axis, order)
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(each, name) for each in done])[order]
 
-    shortest = min(len(each.frames) for each in peaks)
-    trimmed = [replace(each, frames=each.frames[len(each.frames) - shortest :]) for each in peaks]
-    peaks = trimmed
-    finished = all(each.finished for each in peaks)
     return Peaks(
-        joined("pictures"), joined("values"), joined("computed"), joined("moved"), joined("frames", 1), finished
+        tuple(sorted(which)),
+        joined("pictures"),
+        joined("values"),
+        joined("computed"),
+        joined("moved"),
+        torch.cat([each.frames[len(each.frames) - fewest :] for each in done], 1)[:, order],
+        all(each.finished for each in done),
     )
+
+
+def _marks(frames: int, steps: int) -> set[int]:
+    """The steps before which a state is kept; the last state of all comes after the last step."""
+    return {1 + round(k * steps / (frames - 1)) for k in range(frames - 1)} if frames > 1 else set()
 
 
 class _Ascent:
@@ -154,25 +167,24 @@ class _Ascent:
         self.streams = Streams(seed, [goal.key for goal in goals], self.mean)
         self.numbers = (recipe.canvas.start(self.shape, self.streams) if start is None else start).clone()
         self.moved = torch.zeros(len(goals), dtype=torch.bool, device=model.device)
-        self.optimiser = _OPTIMISERS[recipe.optimiser](self.numbers, recipe.rate)
+        self.optimiser = OPTIMISERS[recipe.optimiser](self.numbers, recipe.rate)
         self.precision = precision
         self.fruitless = torch.zeros(len(goals), dtype=torch.int64, device=model.device)
         self.current = 0.0
 
     def run(self, frames: int, steps: Any) -> Peaks:
         """All steps of the recipe, or those before Ctrl-C."""
-        kept = [self.pictures()] if frames else []
-        marks = {round((k + 1) * self.recipe.steps / frames) for k in range(frames - 1)} if frames else set()
-        finished = True
+        kept: list[Tensor] = []
+        marks, finished = _marks(frames, self.recipe.steps), True
         try:
             with self._reading() as read:
                 for step in range(1, self.recipe.steps + 1):
-                    self._step(read, step)
                     kept += [self.pictures()] if step in marks else []
+                    self._step(read, step)
                     self._show(steps, step)
         except KeyboardInterrupt:
             finished = False
-        return self._peaks(kept, finished)
+        return self._peaks([*kept, self.pictures()] if frames else [], finished)
 
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
@@ -246,7 +258,9 @@ class _Ascent:
         numbers = _numbers(goals, own)
         self.current = float(numbers[0].detach())
         signs = numbers.new_tensor([-1.0 if goal.lowered else 1.0 for goal in goals])
-        return numbers * signs - self.diversity * likeness(own, goals) if self.diversity else numbers * signs
+        if not self.diversity:
+            return numbers * signs
+        return numbers * signs - self.diversity * likeness(own, [goal.subject for goal in goals])
 
     def _autocast(self) -> Any:
         lower = self.precision == "bfloat16"
@@ -269,8 +283,9 @@ class _Ascent:
         pictures = self.pictures()
         with self._autocast():
             computed = values(self.model, self.goals, pictures)
-        frames = [_bytes(frame) for frame in [*kept, pictures]] if kept else []
+        frames = [_bytes(frame) for frame in kept]
         return Peaks(
+            tuple(range(len(self.goals))),
             pictures.float().cpu(),
             values(self.model, self.goals, pictures),
             computed,
@@ -296,7 +311,8 @@ def _own(layers: frozenset[str], found: Mapping[str, Any], count: int) -> dict[s
 def _numbers(goals: Sequence[Goal], own: Mapping[str, tuple[Any, ...]]) -> Tensor:
     """Each picture's own target, (N,)."""
     numbers = [goal.target({name: parts[i] for name, parts in own.items()}) for i, goal in enumerate(goals)]
-    return torch.cat(numbers).float()
+    joined = torch.cat(numbers)
+    return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 
 def _each(layer: str, values: Any, count: int) -> tuple[Any, ...]:
@@ -308,58 +324,5 @@ def _each(layer: str, values: Any, count: int) -> tuple[Any, ...]:
     return tuple(values.split(1))  # one operation, whose backward pass joins the parts
 
 
-def likeness(own: Mapping[str, tuple[Tensor, ...]], goals: Sequence[Goal]) -> Tensor:
-    """How alike each picture is to the other copies of its target: the mean cosine between the Gram matrices of their
-    activations (Olah et al. 2017), (N,). Zero for a target's only picture."""
-    (maps,) = (torch.cat(parts).float() for parts in own.values())
-    grams = torch.nn.functional.normalize(gram(maps).flatten(1), dim=1)  # (N, C * C)
-    same = torch.tensor([[a is not b and a.subject == b.subject for b in goals] for a in goals])
-    weights = (same / same.sum(1, keepdim=True).clamp(min=1)).to(grams)
-    return ((grams @ grams.T) * weights).sum(1)
-
-
-def gram(maps: Tensor) -> Tensor:
-    """How channels vary together, (N, C, C): mean products over positions of activations (N, C, H, W) or (N, C)."""
-    flat = maps.flatten(2) if maps.dim() > 2 else maps[:, :, None]  # (N, C, positions)
-    return flat @ flat.mT / flat.shape[2]
-
-
 def _bytes(pictures: Tensor) -> Tensor:
     return (pictures.float().cpu() * 255).round().to(torch.uint8)
-
-
-class _Adam:
-    """Adam upwards, or NAdam; it works on each number apart, so pictures of a batch cannot disturb each other."""
-
-    kind: type[torch.optim.Optimizer] = torch.optim.Adam
-
-    def __init__(self, numbers: Tensor, rate: float) -> None:
-        self.numbers = numbers
-        self.own = self.kind([numbers], lr=rate)  # type: ignore[call-arg]
-
-    def __call__(self, slope: Tensor) -> None:
-        self.numbers.grad = -slope
-        self.own.step()
-        self.numbers.grad = None
-
-
-class _NAdam(_Adam):
-    kind = torch.optim.NAdam
-
-
-class _Steps:
-    """Steps along each picture's gradient, scaled to a root mean square of 1."""
-
-    def __init__(self, numbers: Tensor, rate: float) -> None:
-        self.numbers, self.rate = numbers, rate
-
-    def __call__(self, slope: Tensor) -> None:
-        size = slope.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
-        self.numbers += self.rate * slope / size.view(-1, *[1] * (slope.dim() - 1))
-
-
-_OPTIMISERS: dict[str, Callable[[Tensor, float], Callable[[Tensor], None]]] = {
-    "adam": _Adam,
-    "nadam": _NAdam,
-    "ascent": _Steps,
-}

@@ -89,7 +89,7 @@ class Maximize(Probe[Optimised]):
         used = self.settled(subject.model)
         goals = list(self._goals(subject.targets[0]))
         peaks, precision = self._climbed(subject, goals, used)
-        values = peaks.values.numpy()
+        begun = [goals[i] for i in peaks.which]
         provenance = subject.provenance(
             self,
             paper=_PAPERS.get(used.name, self.paper),
@@ -101,9 +101,9 @@ class Maximize(Probe[Optimised]):
         )
         result = Optimised(
             provenance,
-            tuple(_rows(goals[: len(values)], peaks, used)),
-            tuple(_findings(goals, peaks, used)),
-            values,
+            tuple(_rows(begun, peaks, used)),
+            tuple(_findings(begun, peaks, used, len(goals))),
+            peaks.values.numpy(),
             _as_frames(peaks),
             not peaks.finished,
         )
@@ -228,18 +228,17 @@ def _named(goal: Goal) -> str:
     return short(str(goal.target), _NAME) + (f" #{goal.copy + 1}" if goal.copy else "")
 
 
-def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Iterator[str]:
-    values = peaks.values.tolist()
-    said = ", ".join(f"{goal.target} {value:.3g}" for goal, value in zip(goals, values, strict=False))
+def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int) -> Iterator[str]:
+    said = ", ".join(f"{_named(goal)} {value:.3g}" for goal, value in zip(goals, peaks.values.tolist(), strict=True))
     yield f"{_settings(used)}: {said}"
-    stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=False) if not moved]
+    stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=True) if not moved]
     if stuck:
         yield (
             f"no gradient ever reached the picture of {', '.join(stuck)}: dead units, or units that this size or "
             "start cannot reach. These pictures are noise. Try another seed or size"
         )
     if not peaks.finished:
-        yield f"stopped early: {len(values)} of {len(goals)} pictures, as far as they got"
+        yield f"stopped early: {len(goals)} of {wanted} pictures, as far as they got"
 
 
 _PAPERS = {
