@@ -107,6 +107,9 @@ def reading(model: Model, layers: Iterable[str]) -> Iterator[Callable[[Tensor], 
             seen[OUTPUT] = model(images)
         except _Enough:
             return dict(seen)
+        except Exception:  # such as a dense layer's, for pictures of a size that only the layers before it can take
+            if not stops or any(name not in seen for name in wanted):
+                raise
         _refuse_missing(model, wanted, seen)
         last.update(calls)
         return dict(seen)

@@ -155,8 +155,9 @@ def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
     ) -> None:
         from vizcnn.session import Session
 
-        images, targets = given.pop("images", None), [*given.pop("goals", ()), *given.pop("targets", ())]
-        spec = _one_model(spec, given.pop("network", None))
+        images, targets = given.pop("images", None), list(given.pop("targets", ()))
+        spec, goals = _model_and_goals(probe, spec, given.pop("network", None), given.pop("goals", ()))
+        targets = [*goals, *targets]
         dry_run = given.pop("dry_run", False)
         try:
             made = probe(**given)
@@ -172,10 +173,15 @@ def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
     return run
 
 
-def _one_model(option: str | None, argument: str | None) -> str:
-    if option and argument:
+def _model_and_goals(
+    probe: type[Probe[Any]], option: str | None, argument: str | None, goals: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Which model, and what stands behind it. With -m, the first argument is a target already."""
+    if not (option and argument):
+        return option or argument or _DEFAULT, goals
+    if not probe.needs_target:
         raise click.UsageError(f"two models were given: {argument} and -m {option}. Leave one out")
-    return option or argument or _DEFAULT
+    return option, (argument, *goals)
 
 
 def _load(spec: str, device: str, weights: bool) -> Model:

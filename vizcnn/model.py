@@ -164,6 +164,12 @@ class Model:
         )
         return (images - mean) / std  # (N, C, H, W)
 
+    def grey(self, size: tuple[int, int] | None = None) -> Tensor:
+        """A mid-grey input (1, C, H, W), by default of the contract's size: for what does not depend on the image."""
+        return torch.full(
+            (1, self.input.channels, *(size or self.input.size)), 0.5, device=self.device, dtype=self.dtype
+        )
+
     def prepared(self, photo: Photo) -> tuple[Tensor, Box]:
         """A photograph as input (C, H, W) in [0, 1], and the box of the photograph that this input shows."""
         pixels = torch.from_numpy(self.channels_of(photo)).permute(2, 0, 1)[None]  # (1, C, h, w)

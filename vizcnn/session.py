@@ -118,7 +118,7 @@ class Session:
         for place in places:
             if checked_format(place) == ".gif" and not self.film:
                 raise ParameterError(
-                    f"{place} would be an animation, and {self.probe} keeps no frames. Where it can: --frames 24"
+                    f"{place} would be an animation and needs frames. Add --frames 24, where {self.probe} has it"
                 )
             _refuse_own_input(place, [self.weights, *(file for file in files if file)])
         return places

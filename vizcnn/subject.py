@@ -134,7 +134,14 @@ def examined(
         )
     context = f"{type(probe).__name__} on {model.name}"
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # manual_seed reaches them all
-    with _explained(context), model.borrowed(), torch.random.fork_rng(devices=devices):
+    slopes = torch.is_grad_enabled()  # the caller's inference mode must go, for nothing made in it can have slopes
+    with (
+        _explained(context),
+        torch.inference_mode(False),
+        torch.set_grad_enabled(slopes),
+        model.borrowed(),
+        torch.random.fork_rng(devices=devices),
+    ):
         torch.manual_seed(seed)
         _refuse_batch_statistics(model.network)
         identity = model.provenance()  # before any run: some networks count their runs in a buffer

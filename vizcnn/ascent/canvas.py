@@ -80,7 +80,7 @@ class Maco:
 
     def pictures(self, numbers: Tensor, shape: Shape) -> Tensor:
         amplitudes, contrast = spectrum(self.like, shape)
-        phases = _standardised(numbers)
+        phases = _hermitian(_standardised(numbers), shape[2])
         waves = torch.polar(amplitudes.to(phases).expand_as(phases).contiguous(), phases)
         plain = torch.fft.irfft2(waves, s=shape[1:])  # (N, C, H, W)
         return torch.sigmoid(coloured(_standardised(plain) * contrast))
@@ -100,6 +100,19 @@ def colour_matrix(channels: int) -> Tensor:
 def coloured(plain: Tensor) -> Tensor:
     """Pictures whose channels are independent (N, C, H, W) as red, green and blue that vary together."""
     return torch.einsum("ij,njhw->nihw", colour_matrix(plain.shape[1]).to(plain), plain)
+
+
+def _hermitian(phases: Tensor, width: int) -> Tensor:
+    """Phases (N, C, H, W//2+1) such that the inverse transform keeps every amplitude.
+
+    In the first column, and in the last of an even width, waves k and -k are one; a real picture gives them opposite
+    phases, and whatever is not so would be lost to both.
+    """
+    mirrored = phases.flip(2).roll(1, 2)  # at k the phase of -k
+    twins = torch.zeros(phases.shape[3], dtype=torch.bool, device=phases.device)
+    twins[0] = True
+    twins[-1] |= width % 2 == 0
+    return torch.where(twins, (phases - mirrored) / 2**0.5, phases)
 
 
 def _standardised(values: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class Peaks:
     which: the numbers of their N goals, ascending: all of them, unless Ctrl-C came before some were begun.
     pictures: (N, C, H, W) in [0, 1]. values: float64 (N,), the targets' numbers for them, without any warp, in the
         network's own precision. computed: the same in the precision of the ascent.
-    moved: bool (N,), whether a gradient ever reached the picture; one that none reached is as it began.
+    moved: bool (N,), whether the target ever responded to a change of its picture.
     frames: uint8 (F, N, C, H, W), the way there, from the start to the pictures.
     finished: False after Ctrl-C; the pictures are then as far as they got.
     """
@@ -95,6 +95,8 @@ def climb(
     Raises NotDifferentiable, NonFiniteResult, TargetError. Ctrl-C ends the ascent; what it got to is returned.
     """
     groups = list(_batches(goals, batch))
+    for group in groups:
+        _refuse_missing_units(model, [goals[i] for i in group], size)
     done: list[Peaks] = []
     with bar(recipe.steps * len(groups), label, "step", shown=progress) as steps:
         for group in groups:
@@ -120,6 +122,14 @@ def _batches(goals: Sequence[Goal], most: int) -> Iterator[list[int]]:
                 group = []
             group += copies
         yield group
+
+
+def _refuse_missing_units(model: Model, goals: Sequence[Goal], size: tuple[int, int] | None) -> None:
+    """Raise TargetError for a channel or position that the layer has not, before anything is optimised."""
+    with torch.no_grad(), reading(model, goals[0].target.layers) as read:
+        found = read(model.grey(size))
+        for goal in goals:
+            goal.target(found)
 
 
 def _in_order(done: Sequence[Peaks]) -> Peaks:
@@ -194,14 +204,13 @@ class _Ascent:
     def pictures(self) -> Tensor:
         """(N, C, H, W) in [0, 1], as they are now."""
         with torch.no_grad():
-            return self.recipe.canvas.pictures(self.numbers, self.shape).clone()
+            return self.recipe.canvas.pictures(self.numbers, self.shape).clamp(0, 1)
 
     def _step(self, read: Reader, step: int) -> None:
         numbers = self.numbers.detach().requires_grad_()
         pictures = self.recipe.canvas.pictures(numbers, self.shape)
         seen = pictures.detach().requires_grad_()  # (N, C, H, W)
         upwards = self._gradient(read, seen)
-        self.moved |= upwards.flatten(1).any(1)
         whole = upwards - self._penalty_gradient(seen)
         (slope,) = torch.autograd.grad(pictures, numbers, whole)
         with torch.no_grad():
@@ -219,6 +228,7 @@ class _Ascent:
         moved = self.recipe.warp(seen, self.streams)
         inputs = moved.detach()
         pull = self._pull(read, inputs, range(len(self.goals)))
+        self.moved |= pull.flatten(1).any(1)
         upwards: Tensor
         (upwards,) = torch.autograd.grad(moved, seen, self._redirected(read, inputs, pull))
         return upwards

@@ -6,6 +6,7 @@ A `Penalty` is subtracted from the target; a `Repair` changes the pixels themsel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class Penalty:
     alpha: float = 0.0
     tv: float = 0.0
     power: float = 2.0
-    origin: str = "mean"
+    origin: Literal["black", "mean"] = "mean"
 
     @property
     def is_none(self) -> bool:

@@ -42,15 +42,19 @@ class Dream(Probe[Pictures]):
     scale: float = param(1.4, "Each octave is larger than the one before by this factor.", min=1.01)
     steps: int = param(10, "Steps in each octave.", min=1)
     rate: float = param(0.01, "Length of a step: the root mean square of the change of a pixel in [0, 1].", min=1e-9)
-    jitter: float = param(0.06, "Largest random shift in each step, as a share of the side.", min=0, max=0.5)
+    jitter: float | None = param(
+        None,
+        "Largest random shift in each step, as a share of the side; by default 0.06, or 0 for one neuron.",
+        min=0,
+        max=0.5,
+    )
     size: int | None = param(
         None, "The picture's longer side; by default the photograph's, at most 512.", min=_SMALLEST, unit="px"
     )
     frames: int = param(0, "States of each octave to keep, for an animation (save as .gif).", min=0)
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        grey = torch.full((1, model.input.channels, *model.input.size), 0.5, device=model.device, dtype=model.dtype)
-        layers = list(spatial_layers(model, grey))
+        layers = list(spatial_layers(model, model.grey()))
         return [f"energy({layers[len(layers) * 2 // 3]})"] if layers else [0]
 
     def compute(self, subject: Subject) -> Pictures:
@@ -90,7 +94,7 @@ class Dream(Probe[Pictures]):
 
     def _octave(self, subject: Subject, goal: Goal, start: Tensor, label: str) -> Peaks:
         recipe = Recipe(
-            "dream", Pixels(), Warp(jitter=self.jitter), optimiser="ascent", rate=self.rate, steps=self.steps
+            "dream", Pixels(), Warp(jitter=self._jitter(goal)), optimiser="ascent", rate=self.rate, steps=self.steps
         )
         return climb(
             subject.model,
@@ -103,6 +107,11 @@ class Dream(Probe[Pictures]):
             label=f"dream, {label}",
             progress=subject.progress,
         )
+
+    def _jitter(self, goal: Goal) -> float:
+        if self.jitter is not None:
+            return self.jitter
+        return 0.0 if any(getattr(unit, "at", None) for _, unit in goal.target.terms) else 0.06
 
     def _start(self, model: Model, photo: Photo) -> Tensor:
         """The photograph (1, C, H, W) in the size of the dream."""

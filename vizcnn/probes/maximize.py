@@ -35,7 +35,7 @@ class Maximize(Probe[Optimised]):
 
     All pictures for one layer are optimised together, and each comes out as it would alone. The number below a picture
     is what it reaches in the network without any movement. Where a ReLU lets nothing through, the gradient is
-    redirected until it does; a picture that no gradient ever reached is named.
+    redirected until it does; a unit that never responds is named.
 
     Without a target: the first ten classes. `layer2:0-15` are sixteen channels.
     Recipes: lecture (plain pixels), yosinski-1 to -4 (blur, clipping), mahendran (total variation), lucid (waves,
@@ -52,8 +52,12 @@ class Maximize(Probe[Optimised]):
     preset: Recipe | str = param("robust", f"The recipe: {', '.join(RECIPES)}.", parse=recipe)
     steps: int | None = param(None, "Steps of the ascent; by default the recipe's.", min=1)
     rate: float | None = param(None, "Length of a step; by default the recipe's.", min=1e-9)
-    l1: float | None = param(None, "Weight of the sum of |pixel|, as in the lecture; by default the recipe's.", min=0)
-    l2: float | None = param(None, "Weight of the sum of pixel^2; by default the recipe's.", min=0)
+    l1: float | None = param(
+        None,
+        "Weight of the sum of |pixel - mean colour|, or of |pixel| for the recipe lecture; by default the recipe's.",
+        min=0,
+    )
+    l2: float | None = param(None, "Weight of the sum of squares of the same; by default the recipe's.", min=0)
     tv: float | None = param(None, "Weight of the total variation; by default the recipe's.", min=0)
     sign: Literal["positive", "negative", "both"] = param(
         "positive", "Raise the target, lower it, or show a picture of each."
@@ -87,7 +91,7 @@ class Maximize(Probe[Optimised]):
 
     def compute(self, subject: Subject) -> Optimised:
         used = self.settled(subject.model)
-        goals = list(self._goals(subject.targets[0]))
+        goals = _by_kind(list(self._goals(subject.targets[0])))
         peaks, precision = self._climbed(subject, goals, used)
         begun = [goals[i] for i in peaks.which]
         provenance = subject.provenance(
@@ -157,9 +161,8 @@ class Maximize(Probe[Optimised]):
 
 def _outputs(model: Model) -> int:
     """How many classes the network tells apart. Raises TargetError."""
-    grey = torch.full((1, model.input.channels, *model.input.size), 0.5, device=model.device, dtype=model.dtype)
     with torch.no_grad():
-        output = activations(model, grey, [OUTPUT])[OUTPUT]
+        output = activations(model, model.grey(), [OUTPUT])[OUTPUT]
     if not isinstance(output, torch.Tensor) or output.dim() != 2:
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise TargetError(f"the network's output is {got}, not (N, classes). Give a target, such as LAYER:CHANNEL")
@@ -173,6 +176,12 @@ def _agrees(peaks: Peaks) -> bool:
 
 def _as_frames(peaks: Peaks) -> Any:
     return peaks.frames.permute(0, 1, 3, 4, 2).numpy()  # (F, N, H, W, C)
+
+
+def _by_kind(goals: Sequence[Goal]) -> list[Goal]:
+    """In the order of their panels."""
+    kinds = list(dict.fromkeys(map(_kind, goals)))
+    return sorted(goals, key=lambda goal: kinds.index(_kind(goal)))
 
 
 def _rows(goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Iterator[Row]:
@@ -234,8 +243,8 @@ def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int) ->
     stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=True) if not moved]
     if stuck:
         yield (
-            f"no gradient ever reached the picture of {', '.join(stuck)}: dead units, or units that this size or "
-            "start cannot reach. These pictures are noise. Try another seed or size"
+            f"{', '.join(stuck)} never responded to any change, so these pictures show nothing: dead units, or units "
+            "that the start cannot reach. Try another seed or size"
         )
     if not peaks.finished:
         yield f"stopped early: {len(goals)} of {wanted} pictures, as far as they got"

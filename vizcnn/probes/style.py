@@ -74,7 +74,7 @@ class Style(Probe[Pictures]):
             if not finished:
                 break
         subject = subject.first(len(scenes))
-        content, style = self._layers(subject.model, _tensor(subject.model, manner, self.size))
+        content, style = self._layers(subject.model)
         provenance = subject.provenance(
             self, manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style
         )
@@ -83,9 +83,9 @@ class Style(Probe[Pictures]):
             raise Interrupted(result)
         return result
 
-    def _layers(self, model: Model, image: Tensor) -> tuple[str, tuple[str, ...]]:
+    def _layers(self, model: Model) -> tuple[str, tuple[str, ...]]:
         """The content layer and the style layers."""
-        by_size = {size: name for name, size in spatial_layers(model, image.to(model.dtype)).items()}
+        by_size = {size: name for name, size in spatial_layers(model, model.grey()).items()}
         usual = tuple(by_size.values())[:_LAYERS]
         if not usual:
             raise DegenerateResult(f"no layer of {model.name} has more than one position, so none knows a style")
@@ -95,7 +95,7 @@ class Style(Probe[Pictures]):
         """The picture, and whether it was finished."""
         model = subject.model
         start, other = (_tensor(model, each, self.size) for each in (photo, manner))  # (1, C, H, W)
-        content, style = self._layers(model, start)
+        content, style = self._layers(model)
         with (
             reading(model, {content, *style}) as read,
             torch.inference_mode(False),
@@ -131,30 +131,43 @@ class Style(Probe[Pictures]):
         """The picture, the states that were kept, and whether all steps were made."""
         picture, films = start.clone().requires_grad_(), []
         marks = {round(k * self.steps / max(1, self.frames - 1)) for k in range(self.frames)}
-        optimiser = self._optimiser(picture)
+        optimiser, best = self._optimiser(picture), Best(start)
 
         def closure() -> float:
             total = loss(picture)[2]
             (picture.grad,) = torch.autograd.grad(total, picture)
-            return float(total.detach())
+            value = float(total.detach())
+            best.see(picture, value)
+            return value
 
         try:
-            for step in range(self.steps + 1):
-                if step in marks:
-                    films.append(_array(picture))
-                if step < self.steps:
-                    steps.set_postfix_str(f"loss {optimiser.step(closure):.3g}", refresh=False)
-                    steps.update()
-                    with torch.no_grad():
-                        picture.clamp_(0, 1)
+            for step in range(self.steps):
+                films += [_array(picture)] if step in marks else []
+                optimiser.step(closure)
+                steps.set_postfix_str(f"loss {best.value:.3g}", refresh=False)
+                steps.update()
+                with torch.no_grad():
+                    picture.clamp_(0, 1)
+            best.see(picture, float(loss(picture)[2].detach()))
         except KeyboardInterrupt:
-            return picture.detach().clamp(0, 1), films, False
-        return picture.detach(), films, True
+            return best.picture, films, False
+        return best.picture, [*films, _array(best.picture)] if self.frames else [], True
 
     def _optimiser(self, picture: Tensor) -> torch.optim.Optimizer:
         if self.optimiser == "adam":
             return torch.optim.Adam([picture], lr=self.rate or 0.02)
         return torch.optim.LBFGS([picture], lr=self.rate or 1.0, max_iter=1, history_size=20)
+
+
+class Best:
+    """The best picture so far: a step can lead astray, most of all where it was cut off at black or white."""
+
+    def __init__(self, picture: Tensor) -> None:
+        self.picture, self.value = picture, float("inf")
+
+    def see(self, picture: Tensor, value: float) -> None:
+        if value < self.value:
+            self.picture, self.value = picture.detach().clone(), value
 
 
 @dataclass(frozen=True)
@@ -201,4 +214,4 @@ def _tensor(model: Model, photo: Photo, side: int) -> Tensor:
 
 
 def _array(picture: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return picture.detach()[0].permute(1, 2, 0).float().cpu().numpy()  # (H, W, C)
+    return picture.detach()[0].permute(1, 2, 0).float().cpu().numpy().copy()  # (H, W, C)
