@@ -99,17 +99,21 @@ class Prepared:
 
     def run(self, plan: Plan) -> Values:
         """The values that cross from the body to the head, whole, for the windows of a plan."""
-        engine, rows, images = self.engine, dict[int, Tensor](), len(plan.chosen)
+        engine, rows = self.engine, dict[int, Tensor]()
         values = {0: self._covered(plan.regions[0])}
         for place, (step, freed) in enumerate(engine.course):
-            args = step.filled(self._reader(plan, place, step, values, rows), images)
-            out = plan.regions.get(step.outputs[0])
-            args = _fitted(step, engine.layout.manners[place], args, plan.paddings.get(place), out)
-            values |= _outputs(step, _converted(engine, step, args))
+            values |= self._ran(plan, place, step, values, rows)
             _free(values, freed)
             _free(rows, freed)
         read = self._reader(plan, len(engine.body), None, values, rows)
         return {value: self._of_network(value, read(value)) for value in engine.crossing}
+
+    def _ran(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Values:
+        """One step's outputs. What it selected is gone when it returns."""
+        args = step.filled(self._reader(plan, place, step, values, rows), len(plan.chosen))
+        out = plan.regions.get(step.outputs[0])
+        args = _fitted(step, self.engine.layout.manners[place], args, plan.paddings.get(place), out)
+        return _outputs(step, _converted(self.engine, step, args))
 
     def _of_network(self, value: int, tensor: Tensor) -> Tensor:
         """What was computed in a reduced type, in the network's own again."""
