@@ -133,13 +133,16 @@ class Prepared:
         return read
 
     def _selected(self, plan: Plan, place: int, value: int, values: Values, rows: Values, manner: Manner) -> Tensor:
-        space, read = self.engine.layout.spaces[value], plan.reads[place, value]
+        space, read, region = self.engine.layout.spaces[value], plan.reads[place, value], plan.regions[value]
+        rest = _other_axes(self.engine.shapes[value], space)
         if value not in rows:
-            rows[value] = torch.cat([self.clean[value], as_rows(values[value], space)])
+            clean = self.clean[value]
+            rows[value] = torch.cat([clean, as_rows(values[value], space)])
+            values[value] = from_rows(rows[value][len(clean) :], space, region.size, rest)  # no need to have it twice
         padding = LOWEST if isinstance(manner, Sliding) and manner.beyond < 0 else ZEROS
-        numbers = row_numbers(space, crop_of(plan.regions[value]), read, padding)
+        numbers = row_numbers(space, crop_of(region), read, padding)
         chosen = rows[value].index_select(0, numbers.to(self.device))
-        return from_rows(chosen, space, read.size, _other_axes(self.engine.shapes[value], space))
+        return from_rows(chosen, space, read.size, rest)
 
     def _covered(self, region: Region) -> Tensor:
         """The part of the image that holds each window, covered there: (B, C, h, w), channels last."""
