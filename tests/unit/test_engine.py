@@ -1,15 +1,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 import vizcnn
-from vizcnn.incremental import Engine, Plan, Untraceable, executed_share, ideal_share, memory, per_image, record
+from vizcnn.dryrun import tensors_in
+from vizcnn.incremental import (
+    Engine,
+    Plan,
+    Prepared,
+    Untraceable,
+    executed_share,
+    ideal_share,
+    memory,
+    per_image,
+    record,
+)
 from vizcnn.targets import OUTPUT
 from vizcnn.windows import sliding
 
@@ -57,6 +71,33 @@ def test_flops_are_twice_the_multiplications() -> None:
 def test_memory_of_full_runs_is_that_of_the_two_largest_neighbours() -> None:
     whole = Plan(np.arange(7), {}, {}, {})
     assert memory(chain(), [whole], 4) == 4 * 7 * (8 * 18 * 18 + 8 * 16 * 16)
+
+
+class Alive(TorchDispatchMode):
+    """The most bytes that the tensors made under it took at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.tensors, self.most = WeakIdKeyDictionary(), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.tensors.update(dict.fromkeys(tensors_in(out)))
+        memories = [tensor.untyped_storage() for tensor in self.tensors]
+        self.most = max(self.most, sum({m.data_ptr(): m.nbytes() for m in memories}.values()))
+        return out
+
+
+@torch.no_grad()
+def test_a_batch_holds_no_more_than_the_price_says() -> None:
+    layers = (each for _ in range(4) for each in (nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()))
+    network = nn.Sequential(nn.Conv2d(3, 32, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    engine = Engine(record(vizcnn.Model(network, size=64), (64, 64), [OUTPUT]))
+    touched, image = engine.touched(sliding((64, 64), (8, 8), (8, 8))), torch.rand(3, 64, 64)
+    plan = engine.planned(touched, np.arange(len(touched[0].top)))
+    with Alive() as alive:
+        Prepared(engine, image, torch.zeros_like(image), plan.selected).run(plan)
+    assert alive.most < 1.1 * memory(engine, [plan], 4)
 
 
 def test_the_ideal_share_of_the_work_is_what_one_window_touches() -> None:

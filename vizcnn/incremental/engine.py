@@ -99,17 +99,21 @@ class Prepared:
 
     def run(self, plan: Plan) -> Values:
         """The values that cross from the body to the head, whole, for the windows of a plan."""
-        engine, rows, images = self.engine, dict[int, Tensor](), len(plan.chosen)
+        engine, rows = self.engine, dict[int, Tensor]()
         values = {0: self._covered(plan.regions[0])}
         for place, (step, freed) in enumerate(engine.course):
-            args = step.filled(self._reader(plan, place, step, values, rows), images)
-            out = plan.regions.get(step.outputs[0])
-            args = _fitted(step, engine.layout.manners[place], args, plan.paddings.get(place), out)
-            values |= _outputs(step, _converted(engine, step, args))
+            values |= self._ran(plan, place, step, values, rows)
             _free(values, freed)
             _free(rows, freed)
         read = self._reader(plan, len(engine.body), None, values, rows)
         return {value: self._of_network(value, read(value)) for value in engine.crossing}
+
+    def _ran(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Values:
+        """One step's outputs. What it selected is gone when it returns."""
+        args = step.filled(self._reader(plan, place, step, values, rows), len(plan.chosen))
+        out = plan.regions.get(step.outputs[0])
+        args = _fitted(step, self.engine.layout.manners[place], args, plan.paddings.get(place), out)
+        return _outputs(step, _converted(self.engine, step, args))
 
     def _of_network(self, value: int, tensor: Tensor) -> Tensor:
         """What was computed in a reduced type, in the network's own again."""
@@ -129,13 +133,16 @@ class Prepared:
         return read
 
     def _selected(self, plan: Plan, place: int, value: int, values: Values, rows: Values, manner: Manner) -> Tensor:
-        space, read = self.engine.layout.spaces[value], plan.reads[place, value]
+        space, read, region = self.engine.layout.spaces[value], plan.reads[place, value], plan.regions[value]
+        rest = _other_axes(self.engine.shapes[value], space)
         if value not in rows:
-            rows[value] = torch.cat([self.clean[value], as_rows(values[value], space)])
+            clean = self.clean[value]
+            rows[value] = torch.cat([clean, as_rows(values[value], space)])
+            values[value] = from_rows(rows[value][len(clean) :], space, region.size, rest)  # no need to have it twice
         padding = LOWEST if isinstance(manner, Sliding) and manner.beyond < 0 else ZEROS
-        numbers = row_numbers(space, crop_of(plan.regions[value]), read, padding)
+        numbers = row_numbers(space, crop_of(region), read, padding)
         chosen = rows[value].index_select(0, numbers.to(self.device))
-        return from_rows(chosen, space, read.size, _other_axes(self.engine.shapes[value], space))
+        return from_rows(chosen, space, read.size, rest)
 
     def _covered(self, region: Region) -> Tensor:
         """The part of the image that holds each window, covered there: (B, C, h, w), channels last."""

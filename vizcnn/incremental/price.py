@@ -84,8 +84,9 @@ def _peak(engine: Engine, plan: Plan) -> int:
     freed, live, most = last_uses(engine.body, engine.crossing), {0: _numbers(engine, plan, 0)}, 0
     for place, step in enumerate(engine.body):
         for value in step.inputs:
-            if (place, value) in plan.reads:
-                live[-1 - value] = _numbers(engine, plan, value) + _places(engine, value) * _per_place(engine, value)
+            if (place, value) in plan.reads and -1 - value not in live:
+                most = max(most, sum(live.values()) + _numbers(engine, plan, value))  # copied into its rows
+                live[-1 - value] = _places(engine, value) * _per_place(engine, value)
         read = sum(_read(engine, plan, place, value) for value in step.inputs)
         if step.changes is None:
             live |= {value: _numbers(engine, plan, value) for value in step.outputs}

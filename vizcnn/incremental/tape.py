@@ -229,7 +229,7 @@ def _generalised(first: Any, second: Any, images: tuple[int, int]) -> Any:
 def _either(a: Any, b: Any, images: tuple[int, int]) -> Any:
     """One argument that holds for any batch."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if a is not b and (a.shape != b.shape or not torch.equal(a, b)):
+        if not _equal(a, b):
             raise Untraceable("a constant changes with the batch")
         return a
     if type(a) is int and type(b) is int and a != b:
@@ -239,6 +239,14 @@ def _either(a: Any, b: Any, images: tuple[int, int]) -> Any:
     if a != b:
         raise Untraceable("an argument changes with the batch")
     return a
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Two looks at one memory, such as a large weight transposed, are not compared number by number."""
+    if a is b or a.shape != b.shape:
+        return a is b
+    strided = a.layout == b.layout == torch.strided and a.dtype == b.dtype
+    return (strided and a.data_ptr() == b.data_ptr() and a.stride() == b.stride()) or torch.equal(a, b)
 
 
 def _without_unused(tape: Tape) -> Tape:

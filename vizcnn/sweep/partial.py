@@ -15,7 +15,7 @@ from vizcnn.subject import Subject
 from vizcnn.sweep.plain import Numbers, Scored, as_numbers, is_out_of_memory
 from vizcnn.windows import Ints, Windows, at_shares
 
-_HEAD = 64
+_HEAD = 256
 """So many windows go through the head together, whose weights are large and whose work is small."""
 
 
