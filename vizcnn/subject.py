@@ -134,11 +134,9 @@ def examined(
         )
     context = f"{type(probe).__name__} on {model.name}"
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # manual_seed reaches them all
-    slopes = torch.is_grad_enabled()  # the caller's inference mode must go, for nothing made in it can have slopes
     with (
         _explained(context),
-        torch.inference_mode(False),
-        torch.set_grad_enabled(slopes),
+        _outside_inference_mode(),
         model.borrowed(),
         torch.random.fork_rng(devices=devices),
     ):
@@ -152,6 +150,16 @@ def examined(
             wanted_each = tuple(run.targets for run in clean) or ((given,) if given else ())
             output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
             yield Subject(model, identity, inputs, photos, seen, output, wanted_each, scores, seed, progress)
+
+
+@contextmanager
+def _outside_inference_mode() -> Iterator[None]:
+    """Leave the caller's inference mode, if there is one: nothing made in it can have gradients."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 @contextmanager
