@@ -33,11 +33,15 @@ if TYPE_CHECKING:
     from vizcnn.probes.occlusion import Occlusion as Occlusion
     from vizcnn.probes.saliency import Saliency as Saliency
     from vizcnn.probes.style import Style as Style
+    from vizcnn.probes.top_images import TopImages as TopImages
     from vizcnn.receptive import receptive_fields as receptive_fields
+    from vizcnn.results import Exemplars as Exemplars
     from vizcnn.results import Heatmap as Heatmap
     from vizcnn.results import ImageGrid as ImageGrid
     from vizcnn.results import Result as Result
     from vizcnn.results import Table as Table
+    from vizcnn.scanning import Index as Index
+    from vizcnn.scanning import scan as scan
     from vizcnn.targets import Target as Target
     from vizcnn.targets import direction as direction
     from vizcnn.targets import target as target
@@ -48,10 +52,12 @@ _HOMES = {
     "Cam": "vizcnn.probes.cam",
     "Deconvnet": "vizcnn.probes.deconvnet",
     "Dream": "vizcnn.probes.dream",
+    "Exemplars": "vizcnn.results",
     "FeatureMaps": "vizcnn.probes.feature_maps",
     "Filters": "vizcnn.probes.filters",
     "Heatmap": "vizcnn.results",
     "ImageGrid": "vizcnn.results",
+    "Index": "vizcnn.scanning",
     "InputContract": "vizcnn.model",
     "Interrupted": "vizcnn.errors",
     "Layers": "vizcnn.probes.layers",
@@ -66,12 +72,14 @@ _HOMES = {
     "Style": "vizcnn.probes.style",
     "Table": "vizcnn.results",
     "Target": "vizcnn.targets",
+    "TopImages": "vizcnn.probes.top_images",
     "VizcnnError": "vizcnn.errors",
     "direction": "vizcnn.targets",
     "load": "vizcnn.loading",
     "open_photo": "vizcnn.images",
     "param": "vizcnn.probe",
     "receptive_fields": "vizcnn.receptive",
+    "scan": "vizcnn.scanning",
     "target": "vizcnn.targets",
 }
 
@@ -79,10 +87,12 @@ __all__ = [
     "Cam",
     "Deconvnet",
     "Dream",
+    "Exemplars",
     "FeatureMaps",
     "Filters",
     "Heatmap",
     "ImageGrid",
+    "Index",
     "InputContract",
     "Interrupted",
     "Layers",
@@ -97,12 +107,14 @@ __all__ = [
     "Style",
     "Table",
     "Target",
+    "TopImages",
     "VizcnnError",
     "direction",
     "load",
     "open_photo",
     "param",
     "receptive_fields",
+    "scan",
     "target",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,33 +13,40 @@ from vizcnn.errors import TargetError
 from vizcnn.model import Model
 from vizcnn.targets import OUTPUT
 
+Keep = Callable[[str, Tensor], Any]
+"""What to keep of a layer's output, given its name. A later in-place operation must not be able to change it."""
+
+
+def _whole(_name: str, output: Tensor) -> Tensor:
+    return output.clone()
+
 
 @contextmanager
 def capture(
-    model: Model, layers: Iterable[str], then: Callable[[str], None] = lambda _: None
-) -> Iterator[dict[str, Tensor]]:
-    """While the context is open, the dictionary holds each layer's latest output.
+    model: Model, layers: Iterable[str], then: Callable[[str], None] = lambda _: None, *, keep: Keep = _whole
+) -> Iterator[dict[str, Any]]:
+    """While the context is open, the dictionary holds each layer's latest output, or what `keep` makes of it.
 
     Outputs are cloned: a later in-place operation of the network cannot change what was captured.
     A module that the network calls several times is captured at its last call.
     then: is called with the layer's name after each capture.
     """
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Any] = {}
     with ExitStack() as hooks:
         for name in layers:
-            handle = model.layer(name).register_forward_hook(_keeper(name, seen, then))
+            handle = model.layer(name).register_forward_hook(_keeper(name, seen, then, keep))
             hooks.callback(handle.remove)
         yield seen
 
 
-def _keeper(name: str, seen: dict[str, Tensor], then: Callable[[str], None]) -> Any:
-    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+def _keeper(name: str, seen: dict[str, Any], then: Callable[[str], None], keep: Keep) -> Any:
+    def see(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise TargetError(f"layer {name!r} gives {type(output).__name__}, not a tensor. Choose a layer inside it")
-        seen[name] = output.clone()
+        seen[name] = keep(name, output)
         then(name)
 
-    return keep
+    return see
 
 
 def activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str, Any]:
@@ -84,8 +91,11 @@ class _Enough(BaseException):
 
 
 @contextmanager
-def reading(model: Model, layers: Iterable[str]) -> Iterator[Callable[[Tensor], dict[str, Any]]]:
-    """While the context is open: a function from images (N, C, H, W) in [0, 1] to the layers' outputs.
+def reading(
+    model: Model, layers: Collection[str], *, keep: Keep = _whole
+) -> Iterator[Callable[[Tensor], dict[str, Any]]]:
+    """While the context is open: a function from images (N, C, H, W) in [0, 1] to the layers' outputs, or to what
+    `keep` makes of them; the network's own output comes as it is.
 
     It runs the network only as far as these layers; OUTPUT among them needs all of it. Outputs are cloned. A module
     that the network calls several times is read at its last call, which the first run finds out.
@@ -114,6 +124,6 @@ def reading(model: Model, layers: Iterable[str]) -> Iterator[Callable[[Tensor], 
         last.update(calls)
         return dict(seen)
 
-    with capture(model, wanted, count) as captured:
+    with capture(model, wanted, count, keep=keep) as captured:
         seen: dict[str, Any] = captured
         yield read

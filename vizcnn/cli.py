@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 from vizcnn import __version__, registry
+from vizcnn.commands import COMMANDS
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probe import Option, Probe, options
 
@@ -26,14 +27,16 @@ class ProbeGroup(click.Group):
     """Commands are the installed probes. Listing them imports none; a broken plugin is one line in the list."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return registry.names()
+        return [*registry.names(), *COMMANDS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        return command(name) if name in registry.names() else None
+        return command(name) if name in registry.names() else COMMANDS.get(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Probes"):
             formatter.write_dl([(name, registry.summary(name)) for name in registry.names()])
+        with formatter.section("Data sets"):
+            formatter.write_dl([(name, each.get_short_help_str(80)) for name, each in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -42,10 +45,9 @@ class ProbeGroup(click.Group):
             ctx.exit(INTERRUPTED)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args[0] not in registry.names():
-            raise click.UsageError(
-                f"no probe named {args[0]!r}.{did_you_mean(args[0], registry.names())} See: vizcnn --help"
-            )
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            raise click.UsageError(f"no probe named {args[0]!r}.{did_you_mean(args[0], known)} See: vizcnn --help")
         return super().resolve_command(ctx, args)
 
 
@@ -112,7 +114,11 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
         f"May be repeated; default: {'the predicted class' if probe.needs_images else 'as above'}.",
     )
     dry = click.Option(["--dry-run"], is_flag=True, help="Compute nothing: say what it would cost, and in what time.")
+    index = click.Option(
+        ["--index"], type=click.Path(), help="Answer from the index of a scan, without the network: LAYER:CHANNEL..."
+    )
     return [
+        *([index] if hasattr(probe, "answer") else []),
         *([dry] if probe.price is not Probe.price else []),
         *([target] if probe.needs_target else []),
         click.Option(["-m", "--model", "spec"], help=_MODEL_HELP),
@@ -158,14 +164,18 @@ def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
         images, targets = given.pop("images", None), list(given.pop("targets", ()))
         spec, goals = _model_and_goals(probe, spec, given.pop("network", None), given.pop("goals", ()))
         targets = [*goals, *targets]
-        dry_run = given.pop("dry_run", False)
+        dry_run, index = given.pop("dry_run", False), given.pop("index", None)
         try:
             made = probe(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
         film = bool(getattr(made, "frames", 0))
         session = Session(name, out, spec.rpartition("@")[2], as_json=as_json, quiet=quiet, debug=debug, film=film)
+        if index is not None:
+            session.run(partial(_opened, index), None, partial(_answered, made, [*(images or ()), *targets]))
         load = partial(_load, spec, device, probe.needs_weights)
+        if probe.streams:
+            session.run(load, None, partial(_streamed, made, images, target=targets or None, seed=seed))
         if dry_run:
             session.estimate(load, images, partial(made.dry_run, target=targets or None, seed=seed))
         session.run(load, images, partial(made, target=targets or None, seed=seed))
@@ -182,6 +192,22 @@ def _model_and_goals(
     if not probe.needs_target:
         raise click.UsageError(f"two models were given: {argument} and -m {option}. Leave one out")
     return option, (argument, *goals)
+
+
+def _streamed(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:
+    """One call for all images."""
+    return probe(model, images[0] if len(images) == 1 else list(images), **options)
+
+
+def _answered(probe: Any, wanted: list[str], index: Any, _file: None, **_options: Any) -> Any:
+    """From an index what stands where images do is a target."""
+    return probe.answer(index, wanted)
+
+
+def _opened(folder: str) -> Any:
+    from vizcnn.scanning import Index
+
+    return Index.open(folder)
 
 
 def _load(spec: str, device: str, weights: bool) -> Model:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
         return _from_file(_path(source), background)
     if isinstance(source, Image.Image):
         path = Path(getattr(source, "filename", "") or "image")
-        with _reading(path):
+        with reading(path):
             return Photo(_pixels(source, background), path.name)
     if isinstance(source, np.ndarray):
         return _from_array(source, background)
@@ -79,11 +79,16 @@ def image_files(source: str | Path) -> list[str]:
         raise ImageError("the image's name is empty. Is a variable of your shell not set?")
     if str(source).startswith("sample:") or not Path(source).is_dir():
         return [str(source)]
-    known = Image.registered_extensions()
+    known = image_kinds()
     found = sorted(str(p) for p in Path(source).iterdir() if p.suffix.lower() in known and p.is_file())
     if not found:
         raise ImageError(f"folder {source} holds no images. Name a file, or a folder with image files directly inside")
     return found
+
+
+def image_kinds() -> frozenset[str]:
+    """The endings of file names, such as `.jpg`, that promise an image which Pillow can read."""
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
 
 def colour(text: str) -> tuple[float, float, float]:
@@ -136,7 +141,13 @@ def _path(source: str | Path) -> Path:
 
 
 def _from_file(path: Path, background: str) -> Photo:
-    with _reading(path), Image.open(path) as image:
+    with reading(path), path.open("rb") as file:
+        return photo_in(file, path, background=background)
+
+
+def photo_in(file: IO[bytes], path: Path, *, background: str = "white") -> Photo:
+    """The image in an open file; `path` is what it is called. Raises ImageError as `open_photo` does."""
+    with reading(path), Image.open(file) as image:
         if image.width * image.height > LARGEST:
             raise ImageError(
                 f"{path} has {image.width} x {image.height} px, more than {LARGEST:,}. Make it smaller first"
@@ -145,7 +156,7 @@ def _from_file(path: Path, background: str) -> Photo:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn what Pillow may raise on a bad file into one clear ImageError."""
     try:
         if path.is_file() and path.stat().st_size == 0:

@@ -70,6 +70,38 @@ class InputContract:
         scale = max(height / h, width / w)
         return max(height, round(h * scale)), max(width, round(w * scale))
 
+    def prepared(self, photo: Photo) -> tuple[Tensor, Box]:
+        """A photograph as input, float32 (C, H, W) in [0, 1], and the box of the photograph that this input shows.
+
+        Raises ImageError."""
+        pixels = torch.from_numpy(self.channels_of(photo)).permute(2, 0, 1)[None]  # (1, C, h, w)
+        scaled = self.scaled_size(photo.size)
+        if scaled[0] * scaled[1] > _LARGEST_SCALED:
+            raise ImageError(
+                f"{photo.name} is {photo.size[1]} x {photo.size[0]} px: scaled to the input's size, before the cut, it "
+                f"would have {scaled[1]} x {scaled[0]}. Cut out the part to look at first"
+            )
+        if scaled != photo.size:
+            pixels = F.interpolate(pixels, scaled, mode=self.interpolation, antialias=self.antialias).clamp(0, 1)
+        (top, left), (height, width) = self._corner(scaled), self.size
+        return pixels[0, :, top : top + height, left : left + width], self.seen(photo.size)  # (C, H, W)
+
+    def seen(self, photo: tuple[int, int]) -> Box:
+        """The box that the network sees of a photograph of height and width `photo`, in its px."""
+        scaled = self.scaled_size(photo)
+        (top, left), (height, width) = self._corner(scaled), self.size
+        return Box(top, left, top + height, left + width).mapped(scaled, Box(0, 0, *photo))
+
+    def _corner(self, scaled: tuple[int, int]) -> tuple[int, int]:
+        """Top and left of the cut out of a photograph that was resampled to this size."""
+        return round((scaled[0] - self.size[0]) / 2), round((scaled[1] - self.size[1]) / 2)
+
+    def channels_of(self, photo: Photo) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Its pixels (H, W, C) in the channels that the network takes: RGB or grey."""
+        if self.channels == 1:
+            return grey(photo.pixels)
+        return np.repeat(photo.pixels, 3, axis=2) if photo.pixels.shape[2] == 1 else photo.pixels
+
 
 @dataclass(frozen=True)
 class Box:
@@ -172,28 +204,8 @@ class Model:
 
     def prepared(self, photo: Photo) -> tuple[Tensor, Box]:
         """A photograph as input (C, H, W) in [0, 1], and the box of the photograph that this input shows."""
-        pixels = torch.from_numpy(self.channels_of(photo)).permute(2, 0, 1)[None]  # (1, C, h, w)
-        scaled = self.input.scaled_size(photo.size)
-        if scaled[0] * scaled[1] > _LARGEST_SCALED:
-            raise ImageError(
-                f"{photo.name} is {photo.size[1]} x {photo.size[0]} px: scaled to the input's size, before the cut, it "
-                f"would have {scaled[1]} x {scaled[0]}. Cut out the part to look at first"
-            )
-        if scaled != photo.size:
-            pixels = F.interpolate(pixels, scaled, mode=self.input.interpolation, antialias=self.input.antialias).clamp(
-                0, 1
-            )
-        (height, width), (sh, sw) = self.input.size, scaled
-        top, left = round((sh - height) / 2), round((sw - width) / 2)
-        seen = Box(top, left, top + height, left + width).mapped(scaled, Box(0, 0, *photo.size))
-        cut = pixels[0, :, top : top + height, left : left + width]  # (C, H, W)
-        return cut.to(self.device, self.dtype), seen
-
-    def channels_of(self, photo: Photo) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Its pixels (H, W, C) in the channels that the network takes: RGB or grey."""
-        if self.input.channels == 1:
-            return grey(photo.pixels)
-        return np.repeat(photo.pixels, 3, axis=2) if photo.pixels.shape[2] == 1 else photo.pixels
+        inputs, seen = self.input.prepared(photo)
+        return inputs.to(self.device, self.dtype), seen
 
     def layers(self) -> dict[str, nn.Module]:
         """Every module inside the network by its dotted name, in the order of registration."""
@@ -212,22 +224,7 @@ class Model:
         """Position of a class in the output, by its name; case matters only where names differ in nothing else.
 
         Raises TargetError."""
-        if self.labels is None:
-            raise TargetError(
-                f"{self.name} has no class names, got {label!r}. Give the class as a number, or Model(labels=...)"
-            )
-        same = [i for i, known in enumerate(self.labels) if known == label]
-        same = same or [i for i, known in enumerate(self.labels) if known.lower() == label.lower()]
-        if len(same) > 1:
-            raise TargetError(
-                f"{label!r} names several classes of {self.name}: {', '.join(map(str, same))}. Give one number"
-            )
-        if not same:
-            raise TargetError(
-                f"no class or layer target named {label!r} in {self.name} ({len(self.labels)} classes)."
-                f"{did_you_mean(label, self.labels)}"
-            )
-        return same[0]
+        return class_index(label, self.labels, self.name)
 
     def class_name(self, index: int) -> str:
         """The name of a class, or its number where names are unknown."""
@@ -270,6 +267,23 @@ class Model:
             for parameter, wanted_grad, grad in parameters:
                 parameter.requires_grad_(wanted_grad)
                 parameter.grad = grad
+
+
+def class_index(label: str, labels: Sequence[str] | None, model: str) -> int:
+    """Position of a class among labels, see Model.class_index. `model` is what has these classes, for messages."""
+    if labels is None:
+        raise TargetError(
+            f"{model} has no class names, got {label!r}. Give the class as a number, or Model(labels=...)"
+        )
+    same = [i for i, known in enumerate(labels) if known == label]
+    same = same or [i for i, known in enumerate(labels) if known.lower() == label.lower()]
+    if len(same) > 1:
+        raise TargetError(f"{label!r} names several classes of {model}: {', '.join(map(str, same))}. Give one number")
+    if not same:
+        raise TargetError(
+            f"no class or layer target named {label!r} in {model} ({len(labels)} classes).{did_you_mean(label, labels)}"
+        )
+    return same[0]
 
 
 def _pieces(value: Tensor) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:

@@ -141,6 +141,8 @@ class Probe(Generic[R]):
     """The source of the method, as a reader would look for it."""
     needs_images: ClassVar[bool] = True
     """False for probes of the network alone: they are called as `probe(model)`."""
+    streams: ClassVar[bool] = False
+    """True for probes of whole data sets: images are read batch by batch, never all at once, by one call for all."""
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
     needs_target: ClassVar[bool] = True
@@ -202,7 +204,8 @@ class Probe(Generic[R]):
         """Probe a network.
 
         images: a path, `sample:NAME`, Pillow image or array (resized and cropped as the model wants it), a tensor
-            (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these.
+            (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these. A probe that streams also takes
+            an archive, a torch Dataset, or a folder with sub-folders, see `vizcnn.dataset`.
         target: what to explain: a class name or index, `layer:channel`, `layer:first-last` for several channels,
             `layer:channel@y,x`, `energy(layer)`, a function of the output, or a list of these. Default: the class
             predicted for each image, unless the probe says otherwise.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import click
 
@@ -19,6 +19,7 @@ from vizcnn.model import Model
 from vizcnn.probe import Price
 from vizcnn.results import Result, checked_format
 
+R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
 
 
@@ -61,6 +62,24 @@ class Session:
                 self.results.append({"image": file, **asdict(price)})
                 if not (self.quiet or self.as_json):
                     click.echo(f"{file}: {price.describe()}")
+        self._leave()
+
+    def finish(
+        self,
+        work: Callable[[], R],
+        facts: Callable[[R], dict[str, object]],
+        said: Callable[[R], str],
+        problems: Callable[[R], list[str]],
+    ) -> NoReturn:
+        """Do one piece of work, say what came of it and what went wrong on the way, and leave with the exit code."""
+        with self._trying(essential=True), _warnings_in_one_line():
+            found = work()
+            self.results.append(facts(found))
+            if not (self.quiet or self.as_json):
+                click.echo(said(found))
+            for problem in problems(found):
+                self.errors.append(problem)
+                click.echo(f"vizcnn: {problem}", err=True)
         self._leave()
 
     def _one(self, model: Model, file: str | None, place: Path, compute: Callable[..., Result]) -> Result:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from vizcnn.capture import activations
+from vizcnn.dataset import Images, dataset
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, ShapeError, TargetError, VizcnnError
 from vizcnn.images import Photo, each_source, open_photo
 from vizcnn.model import Box, Model
 from vizcnn.results import Prediction, Provenance
-from vizcnn.targets import OUTPUT, Target, is_independent, is_probability, target, targets
+from vizcnn.targets import OUTPUT, Target, each_target, is_independent, is_probability, target
 
 if TYPE_CHECKING:
     from vizcnn.probe import Probe
@@ -33,6 +34,7 @@ class Subject:
     output: the network's raw output (N, ...) for the inputs; None when N is 0 or it is not one tensor.
     targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
     scores: float64 (N, T), the targets' numbers for the inputs.
+    dataset: for a probe of whole data sets its images, which are then no inputs: N is 0.
     """
 
     model: Model
@@ -45,6 +47,7 @@ class Subject:
     scores: npt.NDArray[np.float64]
     seed: int
     progress: bool
+    dataset: Images | None = None
 
     def first(self, count: int) -> Subject:
         """The same subject with only its first images."""
@@ -132,24 +135,33 @@ def examined(
             f"{type(probe).__name__} needs a vizcnn.Model, got {type(model).__name__}. "
             "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
         )
-    context = f"{type(probe).__name__} on {model.name}"
+    with lent(model, type(probe).__name__, seed):
+        identity = model.provenance()  # before any run: some networks count their runs in a buffer
+        found = dataset(images) if probe.streams else None
+        photos, seen, inputs = _inputs(probe, model, images if found is None else None)
+        with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
+            given = _given_targets(probe, model, wanted)
+            clean = [_clean_run(model, image, given) for image in inputs]
+            wanted_each = tuple(run.targets for run in clean) or ((given,) if given else ())
+            output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
+            yield Subject(model, identity, inputs, photos, seen, output, wanted_each, scores, seed, progress, found)
+
+
+@contextmanager
+def lent(model: Model, what: str, seed: int = 0) -> Iterator[None]:
+    """Borrow the model's network; afterwards it and the random state are as they were. `what` says in errors for what.
+
+    Raises DegenerateResult where the images of a batch change each other's answer."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # manual_seed reaches them all
     with (
-        _explained(context),
+        _explained(f"{what} on {model.name}"),
         _outside_inference_mode(),
         model.borrowed(),
         torch.random.fork_rng(devices=devices),
     ):
         torch.manual_seed(seed)
         _refuse_batch_statistics(model.network)
-        identity = model.provenance()  # before any run: some networks count their runs in a buffer
-        photos, seen, inputs = _inputs(probe, model, images)
-        with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
-            given = _given_targets(probe, model, wanted)
-            clean = [_clean_run(model, image, given) for image in inputs]
-            wanted_each = tuple(run.targets for run in clean) or ((given,) if given else ())
-            output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
-            yield Subject(model, identity, inputs, photos, seen, output, wanted_each, scores, seed, progress)
+        yield
 
 
 @contextmanager
@@ -176,7 +188,7 @@ def _explained(context: str) -> Iterator[None]:
 
 
 def _inputs(probe: Probe[Any], model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
-    if not probe.needs_images:
+    if not probe.needs_images or probe.streams:
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
         return (), (), torch.empty(0, model.input.channels, *model.input.size)
@@ -208,10 +220,11 @@ def _prepared(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
             f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. "
             "Pass images before normalisation: the model normalises them itself"
         )
-    return [(_photo(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
+    return [(photo_of(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
 
 
-def _photo(inputs: Tensor) -> Photo:
+def photo_of(inputs: Tensor) -> Photo:
+    """An input (C, H, W) in [0, 1] as a photograph."""
     return Photo(np.ascontiguousarray(inputs.permute(1, 2, 0).float().cpu().numpy()), "tensor")
 
 
@@ -233,10 +246,7 @@ def _given_targets(probe: Probe[Any], model: Model, wanted: Any) -> tuple[Target
     wanted = probe.default_targets(model) if wanted is None else wanted
     if wanted is None:
         return None
-    several = wanted if isinstance(wanted, list | tuple) else [wanted]
-    if not several:
-        raise TargetError("the list of targets is empty. Leave it out to explain the predicted class")
-    return tuple(one.resolved(model) for what in several for one in targets(what))
+    return tuple(one.resolved(model) for one in each_target(wanted))
 
 
 @dataclass(frozen=True)
@@ -258,9 +268,9 @@ def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None) ->
     scores = _numbers(targets, alone, 1)[0] if targets else image.new_empty(0)
     if targets:
         company = activations(model, torch.stack([image, image.flip(-1) / 2]), layers)
-        _refuse_unsettled(" and ".join(map(str, targets)), scores, _numbers(targets, company, 2)[0])
+        refuse_unsettled(" and ".join(map(str, targets)), scores, _numbers(targets, company, 2)[0])
         if output is not None:
-            _refuse_unsettled("the output", output[0], company[OUTPUT][0])
+            refuse_unsettled("the output", output[0], company[OUTPUT][0])
     return _Clean(output, targets, scores)
 
 
@@ -294,7 +304,8 @@ def _stacked(scores: list[Tensor]) -> npt.NDArray[np.float64]:
     return torch.stack(scores).double().cpu().numpy() if scores else np.empty((0, 0))  # (N, T)
 
 
-def _refuse_unsettled(what: str, alone: Tensor, in_company: Tensor) -> None:
+def refuse_unsettled(what: str, alone: Tensor, in_company: Tensor) -> None:
+    """Raise DegenerateResult where numbers of an image differ between a run of it alone and beside other images."""
     if not (alone.isfinite().all() and in_company.isfinite().all()):
         raise NonFiniteResult(f"{what} is {alone.flatten().tolist()[:3]} for one of these images. Check the weights")
     near = min(0.05, 1e3 * torch.finfo(alone.dtype).eps) if alone.is_floating_point() else 0.0

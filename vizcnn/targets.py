@@ -282,6 +282,14 @@ def targets(what: Any) -> tuple[Target, ...]:
     return tuple(Target(((1.0, Unit(span["layer"], channel)),)) for channel in range(first, last + 1))
 
 
+def each_target(what: Any) -> tuple[Target, ...]:
+    """The targets that a description or a list of descriptions stands for. Raises TargetError for an empty list."""
+    several = what if isinstance(what, list | tuple) else [what]
+    if not several:
+        raise TargetError("the list of targets is empty. Leave it out to explain the predicted class")
+    return tuple(one for each in several for one in targets(each))
+
+
 def _class(number: int) -> Unit:
     if number < 0:
         raise TargetError(f"a class index is 0 or more, got {number}")

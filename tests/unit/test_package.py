@@ -21,16 +21,17 @@ LEVELS = [  # each module may import, at its top, only from lower levels
     {"images"},
     {"model"},
     {"targets"},
-    {"zoo", "capture", "dryrun", "windows"},
+    {"zoo", "capture", "dataset", "dryrun", "windows"},
     {"incremental", "loading", "receptive", "results"},
     {"subject"},
     {"attribution", "rules", "sweep"},
-    {"ascent"},
+    {"ascent", "scanning"},
     {"probes"},
     {"session"},
+    {"commands"},
     {"cli", "testing", "bench"},
 ]
-LIGHT = {"errors", "probe", "registry", "cli", "__init__", "__main__"}
+LIGHT = {"errors", "probe", "registry", "cli", "commands", "__init__", "__main__"}
 HEAVY = {"torch", "torchvision", "captum", "matplotlib", "numpy", "PIL", "safetensors"}
 
 

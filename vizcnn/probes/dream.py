@@ -115,7 +115,7 @@ class Dream(Probe[Pictures]):
 
     def _start(self, model: Model, photo: Photo) -> Tensor:
         """The photograph (1, C, H, W) in the size of the dream."""
-        pixels = model.channels_of(photo)
+        pixels = model.input.channels_of(photo)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device)
         longer = max(photo.size)
         factor = (self.size or min(longer, _LARGEST)) / longer

@@ -207,7 +207,7 @@ def _maps(read: Callable[[Tensor], Mapping[str, Any]], image: Tensor, model: Mod
 
 def _tensor(model: Model, photo: Photo, side: int) -> Tensor:
     """A photograph (1, C, H, W) whose longer side is so many px."""
-    image = torch.from_numpy(model.channels_of(photo)).permute(2, 0, 1)[None]
+    image = torch.from_numpy(model.input.channels_of(photo)).permute(2, 0, 1)[None]
     factor = side / max(photo.size)
     size = [max(1, round(each * factor)) for each in photo.size]
     return F.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1).to(model.device)

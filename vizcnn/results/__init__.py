@@ -2,6 +2,7 @@
 
 from vizcnn.results.base import FORMATS, Provenance, Result, checked_format
 from vizcnn.results.drawing import short
+from vizcnn.results.exemplars import Excited, Exemplars, exemplar
 from vizcnn.results.grid import ImageGrid, Panel, Row, Scene
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
 from vizcnn.results.picture import Optimised, Pictures, Scenery
@@ -9,6 +10,8 @@ from vizcnn.results.table import Table
 
 __all__ = [
     "FORMATS",
+    "Excited",
+    "Exemplars",
     "Heatmap",
     "ImageGrid",
     "Mark",
@@ -23,5 +26,6 @@ __all__ = [
     "Scenery",
     "Table",
     "checked_format",
+    "exemplar",
     "short",
 ]

@@ -39,11 +39,11 @@ def no_ticks(ax: Axes) -> None:
     ax.set_yticks([])
 
 
-def dim_unseen(ax: Axes, photo: Photo, box: Box) -> None:
-    """Whiten the parts of a photograph that the crop keeps from the network."""
+def dim_unseen(ax: Axes, size: tuple[int, int], box: Box) -> None:
+    """Whiten the parts of a photograph of this height and width that the crop keeps from the network."""
     from matplotlib.patches import Rectangle
 
-    height, width = photo.size
+    height, width = size
     for top, left, bottom, right in (
         (0, 0, box.top, width),
         (box.bottom, 0, height, width),

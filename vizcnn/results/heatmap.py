@@ -143,7 +143,7 @@ class Heatmap(Result):
     def _draw_photo(self, ax: Axes, i: int) -> None:
         photo, box = self.photos[i], self.seen[i]
         ax.imshow(shown(photo), cmap="gray", vmin=0, vmax=1)
-        dim_unseen(ax, photo, box)
+        dim_unseen(ax, photo.size, box)
         said = "\n".join(f"{p.probability:6.1%}  {short(p.label)}" for p in self.predictions[i][:3])
         ax.set_title(short(photo.name), fontsize=9, parse_math=False)
         ax.set_xlabel(said, fontsize=8, loc="left", family="monospace", parse_math=False)
@@ -169,7 +169,7 @@ class Heatmap(Result):
         extent = (box.left - 0.5, box.right - 0.5, box.bottom - 0.5, box.top - 0.5)
         opacity = np.nan_to_num(np.clip(np.abs(values) / self.scale(i, t), 0, 1) ** 0.5 * 0.85)
         ax.imshow(values, cmap=cmap, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
-        dim_unseen(ax, photo, box)
+        dim_unseen(ax, photo.size, box)
         if mark := self.marks[i][t]:
             outline(ax, mark.box)
             ax.set_xlabel(mark.text, fontsize=8, loc="left", parse_math=False)

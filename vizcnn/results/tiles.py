@@ -101,7 +101,7 @@ def _colour(row: Row, i: int) -> str | None:
 
 def _draw_scene(ax: Axes, scene: Scene) -> None:
     ax.imshow(shown(scene.photo), cmap="gray", vmin=0, vmax=1)
-    dim_unseen(ax, scene.photo, scene.seen)
+    dim_unseen(ax, scene.photo.size, scene.seen)
     before: set[Box] = set()
     for i, mark in enumerate(scene.marks):
         if mark:

@@ -1,0 +1,294 @@
+"""Data sets: many images by number, each read when it is needed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import posixpath
+import tarfile
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from vizcnn.errors import ImageError, ParameterError
+from vizcnn.images import Photo, each_source, image_kinds, open_photo, photo_in, reading
+
+Entry = tuple[Photo | Tensor, str | None]
+"""An image, as a photograph or as an input of the network (C, H, W), and its class where that is known."""
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".txz", ".gz", ".xz", ".bz2")
+_SAMPLED = 8  # images that are looked at to tell one torch Dataset from another
+
+
+class Images(ABC):
+    """Many images by number, from 0 to len() - 1, always in the same order.
+
+    where: what they were read from, for people.
+    names: of each image; in a folder or an archive its path inside.
+    """
+
+    where: str
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def read(self, i: int) -> Entry:
+        """Image i and its class. Raises ImageError for an image that cannot be read."""
+
+    @abstractmethod
+    def identity(self) -> Iterator[str]:
+        """Texts that tell this data set from any other."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the identity: of names and sizes for files, of a few images for a torch Dataset."""
+        digest = hashlib.sha256()
+        for text in self.identity():
+            digest.update(f"{text}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -> Images:
+    """The data set that a description stands for.
+
+    source: a folder, read with all its sub-folders; a .zip or .tar archive (compressed ones too, slower), or a folder
+        inside it as ARCHIVE/FOLDER; a torch Dataset with a length, of images or (image, label); an image or a list of
+        them as `open_photo` takes them; tensors (C, H, W) or (N, C, H, W) in [0, 1], which are inputs as they are.
+    labels: the class of each image by its name, as a mapping or as a file of lines `name,class` (comma or tab, further
+        columns are ignored). By default the sub-folder that an image lies in, or what a torch Dataset says.
+
+    Raises ImageError and ParameterError.
+    """
+    found = source if isinstance(source, Images) else _found(source)
+    if not len(found):
+        raise ImageError(f"{found.where} holds no images")
+    return found if labels is None else Labelled(found, _mapping(labels))
+
+
+def _found(source: Any) -> Images:
+    if isinstance(source, str | Path):
+        return _on_disk(source)
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not _is_image_or_list(source):
+        return TorchDataset(source)
+    return Listed(source)
+
+
+def _is_image_or_list(source: Any) -> bool:
+    return isinstance(source, list | tuple | Tensor | np.ndarray | Image.Image)
+
+
+def _on_disk(source: str | Path) -> Images:
+    path = Path(source).absolute()  # other processes may work in another folder
+    if path.is_dir():
+        return Files(path)
+    outer = next((p for p in (path, *path.parents) if p.is_file()), None)
+    if outer is not None and outer.suffix.lower() in _ARCHIVES:
+        inside = path.relative_to(outer).as_posix()
+        return (Zip if outer.suffix.lower() == ".zip" else Tar)(outer, "" if inside == "." else f"{inside}/")
+    if not path.exists() and not str(source).startswith("sample:"):
+        raise ImageError(f"{path} does not exist")
+    return Listed([source])
+
+
+class _Files(Images):
+    """Images that are files: what they share is the way to tell images and classes by their paths."""
+
+    sizes: Sequence[int]
+
+    def _take(self, entries: Iterable[tuple[str, int]]) -> None:
+        """entries: path and size in bytes of all files; those that are images are kept, in the order of their paths."""
+        kinds = image_kinds()
+        kept = sorted((name, size) for name, size in entries if PurePosixPath(name).suffix.lower() in kinds)
+        self.names, self.sizes = [name for name, _ in kept], [size for _, size in kept]
+        shared = posixpath.commonpath([posixpath.dirname(name) for name in self.names]) if kept else ""
+        self._depth = len(PurePosixPath(shared).parts)
+
+    def label(self, i: int) -> str | None:
+        """The first folder that not all images share."""
+        parts = PurePosixPath(self.names[i]).parts
+        return parts[self._depth] if len(parts) > self._depth + 1 else None
+
+    def read(self, i: int) -> Entry:
+        name = self.names[i]
+        with reading(Path(name)), self._opened(i) as file:
+            return photo_in(file, Path(PurePosixPath(name).name)), self.label(i)
+
+    @abstractmethod
+    def _opened(self, i: int) -> IO[bytes]:
+        """The bytes of file i."""
+
+    def identity(self) -> Iterator[str]:
+        yield from (f"{name} {size}" for name, size in zip(self.names, self.sizes, strict=True))
+
+
+class Files(_Files):
+    """The image files of a folder and all its sub-folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.where = folder, str(folder)
+        self._take(_walked(folder, ""))
+
+    def _opened(self, i: int) -> IO[bytes]:
+        return (self.folder / self.names[i]).open("rb")
+
+
+def _walked(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walked(folder / entry.name, f"{prefix}{entry.name}/")
+            elif entry.is_file():
+                yield prefix + entry.name, entry.stat().st_size
+
+
+class _Archive(_Files):
+    """The image files of an archive. Each process opens it for itself."""
+
+    def __init__(self, path: Path, inside: str) -> None:
+        self.path, self.inside, self.where = path, inside, f"{path}/{inside}".rstrip("/")
+        self._process, self._archive = -1, None
+        with reading(path):
+            self._take((name.removeprefix(inside), size) for name, size in self._listed() if name.startswith(inside))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_process": -1, "_archive": None}
+
+    @property
+    def archive(self) -> Any:
+        if self._process != os.getpid():
+            self._process, self._archive = os.getpid(), self._open()
+        return self._archive
+
+    @abstractmethod
+    def _open(self) -> Any: ...
+
+    @abstractmethod
+    def _listed(self) -> Iterator[tuple[str, int]]: ...
+
+
+class Zip(_Archive):
+    def _open(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.path)
+
+    def _listed(self) -> Iterator[tuple[str, int]]:
+        yield from ((info.filename, info.file_size) for info in self.archive.infolist())
+
+    def _opened(self, i: int) -> IO[bytes]:
+        return io.BytesIO(self.archive.read(self.inside + self.names[i]))
+
+
+class Tar(_Archive):
+    """Reading backwards in a compressed one begins again at its start, so images are best read in their order."""
+
+    def _open(self) -> tarfile.TarFile:
+        return tarfile.open(self.path)
+
+    def _listed(self) -> Iterator[tuple[str, int]]:
+        members = [member for member in self.archive if member.isfile()]
+        self._starts = {member.name.removeprefix(self.inside): member.offset_data for member in members}
+        yield from ((member.name, member.size) for member in members)
+
+    def _take(self, entries: Iterable[tuple[str, int]]) -> None:
+        super()._take(entries)
+        self._starts = {name: self._starts[name] for name in self.names}
+
+    def _opened(self, i: int) -> IO[bytes]:
+        self.archive.fileobj.seek(self._starts[self.names[i]])
+        return io.BytesIO(self.archive.fileobj.read(self.sizes[i]))
+
+
+class Listed(Images):
+    """Images that a person holds or names one by one."""
+
+    def __init__(self, source: Any) -> None:
+        self._entries = [entry for one in each_source(source) for entry in _single(one)]
+        self.where = f"{len(self._entries)} images"
+        self.names = [name for name, _ in self._entries]
+
+    def read(self, i: int) -> Entry:
+        entry = self._entries[i][1]
+        return entry if isinstance(entry, Tensor) else open_photo(entry), None
+
+    def identity(self) -> Iterator[str]:
+        for i, name in enumerate(self.names):
+            yield f"{name} {_digest(self.read(i)[0])}"
+
+
+def _single(source: Any) -> Iterator[tuple[str, Any]]:
+    """A batch of inputs is as many images."""
+    if isinstance(source, Tensor):
+        yield from (("tensor", each) for each in (source if source.dim() == 4 else source[None]))
+    else:
+        name = source if isinstance(source, str | Path) else getattr(source, "filename", "") or "image"
+        yield Path(name).name, source
+
+
+class TorchDataset(Images):
+    """A torch Dataset of images, or of tuples that begin with an image and its label."""
+
+    def __init__(self, held: Any) -> None:
+        self.held, self.where = held, f"{type(held).__name__} of {len(held)}"
+        self.names = [str(i) for i in range(len(held))]
+        self._classes: Sequence[str] | None = getattr(held, "classes", None)
+
+    def read(self, i: int) -> Entry:
+        item = self.held[i]
+        image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
+        return image if isinstance(image, Tensor) else open_photo(image), self._named(label)
+
+    def _named(self, label: Any) -> str | None:
+        if label is None or not hasattr(label, "__index__"):
+            return None if label is None else str(label)
+        number = int(label)
+        return self._classes[number] if self._classes and number < len(self._classes) else str(number)
+
+    def identity(self) -> Iterator[str]:
+        yield f"{type(self.held).__module__}.{type(self.held).__qualname__} {len(self)}"
+        for i in sorted({round(j) for j in np.linspace(0, len(self) - 1, _SAMPLED)}):
+            image, label = self.read(i)
+            yield f"{i} {label} {_digest(image)}"
+
+
+class Labelled(Images):
+    """A data set with classes from elsewhere, by the images' names."""
+
+    def __init__(self, images: Images, classes: Mapping[str, str]) -> None:
+        self.images, self.where, self.names = images, images.where, images.names
+        self._classes = [classes.get(name, classes.get(PurePosixPath(name).name)) for name in images.names]
+        if not any(self._classes):
+            raise ParameterError(f"the labels name none of the images, which are named like {images.names[0]!r}")
+
+    def read(self, i: int) -> Entry:
+        return self.images.read(i)[0], self._classes[i]
+
+    def identity(self) -> Iterator[str]:
+        yield from self.images.identity()
+        yield from map(str, self._classes)
+
+
+def _mapping(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
+    if isinstance(labels, Mapping):
+        return labels
+    try:
+        lines = Path(labels).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParameterError(f"the labels {labels} cannot be read: {error}") from error
+    rows = csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",")
+    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+
+
+def _digest(image: Photo | Tensor) -> str:
+    if isinstance(image, Photo):
+        return image.sha256()
+    return hashlib.sha256(repr(image.shape).encode() + image.detach().cpu().float().numpy().tobytes()).hexdigest()

@@ -1,0 +1,96 @@
+"""TopImages: the images of a data set that excite a channel most, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+from vizcnn.model import Model
+from vizcnn.probe import Probe, param
+from vizcnn.results import Excited, Exemplars, Provenance, exemplar
+from vizcnn.scanning import (
+    MOST,
+    Fresh,
+    Index,
+    Known,
+    best,
+    channel_of,
+    found_in,
+    layer_of,
+    surveyed,
+    unit_of,
+)
+from vizcnn.subject import Subject
+from vizcnn.targets import Target, each_target
+
+_SHOWN = 4  # channels where no target was given
+
+
+class TopImages(Probe[Exemplars]):
+    """Which images excite this channel most, and where in them?
+
+    Each channel gets a row of photographs, best first: the box is what its strongest unit can see, exactly, and below
+    is that part alone. The number is the value that images are ranked by. All images are looked at; of equal ones the
+    first comes first. Photographs show what a channel responds to among these images, not what it is for: look for
+    what the crops share, and for what the next best ones lack.
+
+    Targets are channels (LAYER:CHANNEL, LAYER:FIRST-LAST) or classes; without any, four of the last convolution.
+    For many channels or many images scan once, `vizcnn scan`, and ask the index: `--index DIR`, or in Python
+    `TopImages().answer(Index.open(DIR), target)`.
+
+    Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks"; Girshick et al. 2014,
+    arXiv:1311.2524, section 3.1. Raises TargetError, LayerNotFound, ImageError.
+    """
+
+    paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+    streams: ClassVar[bool] = True
+
+    count: int = param(9, "Images for each channel.", min=1, max=MOST)
+    rank: Literal["max", "mean", "sum"] = param(
+        "max", "What images are ranked by: a channel's maximum over positions, its mean or its sum."
+    )
+
+    def default_targets(self, model: Model) -> Sequence[Any]:
+        maps = {name: shape for name, shape in surveyed(model, model.input.size, None).items() if len(shape) == 3}
+        if not maps:
+            return [0]
+        name, shape = list(maps.items())[-1]
+        return [f"{name}:{channel}" for channel in range(min(_SHOWN, shape[0]))]
+
+    def compute(self, subject: Subject) -> Exemplars:
+        assert subject.dataset is not None
+        wanted = [unit_of(one) for one in subject.targets[0]]
+        layers = list(dict.fromkeys(layer_of(unit) for unit in wanted))
+        finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
+        known = Fresh(subject.model, subject.dataset, finding)
+        provenance = subject.provenance(self, dataset=subject.dataset.where, pictures=len(subject.dataset))
+        return self._shown(known, subject.targets[0], self.rank, provenance)
+
+    def answer(self, index: Index, target: Any) -> Exemplars:
+        """The same from the index of a scan, without the network. Images are ranked as they were there."""
+        wanted = each_target(target)
+        return self._shown(index, wanted, index.identity["rank"], index.provenance(self, wanted))
+
+    def _shown(self, known: Known, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
+        rows = tuple(self._row(known, one) for one in wanted)
+        return Exemplars(provenance, rows, _MEANINGS[rank], tuple(_notes(known)))
+
+    def _row(self, known: Known, wanted: Target) -> Excited:
+        unit = unit_of(wanted)
+        shown = tuple(
+            exemplar(one.number, one.label, one.value, one.at, one.photo, one.seen, one.box)
+            for one in best(known, unit, self.count)
+        )
+        return Excited(str(wanted), shown, known.tally(layer_of(unit)).statistics(channel_of(known, unit)))
+
+
+_MEANINGS = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}
+
+
+def _notes(known: Known) -> Iterator[str]:
+    """What the pictures do not show."""
+    if known.unreadable:
+        number, reason = known.unreadable[0]
+        yield f"{len(known.unreadable)} of {len(known.images)} images could not be read, the first: {number}, {reason}"
+    if isinstance(known, Index) and not known.complete:
+        yield f"the scan is not complete: {len(known.pending())} of {len(known.shards)} shards are missing"

@@ -1,0 +1,85 @@
+"""Decoding: batches of a data set's images, read and prepared in worker processes beside the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vizcnn.dataset import Images
+from vizcnn.errors import ImageError, ShapeError
+from vizcnn.model import InputContract
+
+_ALONE = 64  # so few images are read before workers have started
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images that follow each other.
+
+    numbers: int64 (n,), of the images that could be read. inputs: float32 (n, C, H, W) in [0, 1], or None for n = 0.
+    labels: the class of each, where known. unreadable: the numbers of the others, each with the reason.
+    """
+
+    numbers: Tensor
+    inputs: Tensor | None
+    labels: tuple[str | None, ...]
+    unreadable: tuple[tuple[int, str], ...]
+
+
+class _Decoding(Dataset[Batch]):
+    """Indexed by the numbers of a whole batch, so that one worker makes it."""
+
+    def __init__(self, images: Images, contract: InputContract) -> None:
+        self.images, self.contract = images, contract
+
+    def __getitem__(self, numbers: Sequence[int]) -> Batch:
+        good, inputs, labels, unreadable = [], [], [], []
+        for number in numbers:
+            try:
+                one, label = self._read(number)
+            except ImageError as error:
+                unreadable.append((number, str(error)))
+                continue
+            good.append(number)
+            inputs.append(one)
+            labels.append(label)
+        return Batch(
+            torch.tensor(good, dtype=torch.int64),
+            torch.stack(inputs) if inputs else None,
+            tuple(labels),
+            tuple(unreadable),
+        )
+
+    def _read(self, number: int) -> tuple[Tensor, str | None]:
+        image, label = self.images.read(number)
+        return (
+            _checked(image, self.contract) if isinstance(image, Tensor) else self.contract.prepared(image)[0]
+        ), label
+
+
+def _checked(image: Tensor, contract: InputContract) -> Tensor:
+    """An input that a person made, seen to be one. Raises ShapeError."""
+    if image.dim() != 3 or image.shape[0] != contract.channels:
+        raise ShapeError(f"an input tensor is ({contract.channels}, H, W), got {tuple(image.shape)}")
+    values = image.detach().cpu().float()
+    if not (values.isfinite().all() and values.min() >= 0 and values.max() <= 1):
+        raise ShapeError(
+            f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. Leave out normalisation: "
+            "the model does it"
+        )
+    return values
+
+
+def decoded(images: Images, contract: InputContract, batches: Sequence[range], loaders: int | None) -> Iterator[Batch]:
+    """The batches of these numbers, in their order. loaders: processes that read; None for as many as suit."""
+    count = _loaders(sum(map(len, batches))) if loaders is None else loaders
+    yield from DataLoader(_Decoding(images, contract), batch_size=None, sampler=batches, num_workers=count)
+
+
+def _loaders(images: int) -> int:
+    return 0 if images <= _ALONE else max(1, min(8, (os.cpu_count() or 1) // 2))

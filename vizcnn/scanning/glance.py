@@ -1,0 +1,92 @@
+"""Glances: what a scan keeps of a layer's output for one batch, taken while the network runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Rank = Literal["max", "mean", "sum"]
+
+_STEPS = 2  # bins per doubling
+_OCTAVES = 8  # doublings above and below 1
+LEVELS = 2 * _OCTAVES * _STEPS + 1
+"""Bins for values above zero: one between each two edges, and one for all beyond the last."""
+BINS = 2 * LEVELS + 1
+"""The same below zero, and one for what is nearly zero."""
+
+_SHIFT = 22  # leaves of a float32 its exponent and the first bit of the fraction
+_FIRST = (127 - _OCTAVES) * _STEPS
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A layer's N images of a batch, image by image and channel by channel: (N, C).
+
+    kept: int64 (N,), their places in the batch; images with NaN or infinity anywhere in the layer are left out.
+    score: float32, what images are ranked by. lowest, highest: float32. sums, squares, zeros: over a channel's places.
+    places: how many places (y, x) a channel has.
+    entrants: int64 (M, 2), image and channel where the score is above the threshold.
+    at: int64 (M,), the place y * w + x of the largest activation there, the first of equal ones.
+    """
+
+    kept: Tensor
+    score: Tensor
+    lowest: Tensor
+    highest: Tensor
+    sums: Tensor
+    squares: Tensor
+    zeros: Tensor
+    places: int
+    entrants: Tensor
+    at: Tensor
+
+
+def glance(output: Tensor, rank: Rank, threshold: Tensor) -> Glance:
+    """Look at a layer's output (B, C, h, w) or (B, C). threshold: (C,), the scores that images must exceed to count."""
+    maps = output.detach().float()
+    maps = maps.flatten(2) if maps.dim() > 2 else maps[:, :, None]  # (B, C, places)
+    highest, lowest = maps.amax(2), maps.amin(2)  # (B, C)
+    finite = (highest.isfinite() & lowest.isfinite()).all(1)  # (B,)
+    kept = finite.nonzero()[:, 0]
+    if len(kept) < len(maps):
+        maps, highest, lowest = maps[kept], highest[kept], lowest[kept]
+    sums = maps.sum(2)  # (N, C)
+    score = {"max": highest, "sum": sums, "mean": sums / maps.shape[2]}[rank]
+    entrants = (score > threshold.to(score.device)).nonzero()
+    return Glance(
+        kept=kept,
+        score=score,
+        lowest=lowest,
+        highest=highest,
+        sums=sums,
+        squares=torch.linalg.vector_norm(maps, dim=2).square(),
+        zeros=_zeros(maps, lowest, highest),
+        places=maps.shape[2],
+        entrants=entrants,
+        at=maps[entrants[:, 0], entrants[:, 1]].argmax(1),
+    )
+
+
+def _zeros(maps: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+    """How many activations are exactly zero, (N, C)."""
+    if not ((lowest <= 0) & (highest >= 0)).any():
+        return torch.zeros_like(lowest)
+    return torch.eq(maps, 0, out=torch.empty_like(maps)).sum(
+        2
+    )  # as floats: adding up truth values takes ten times longer
+
+
+def binned(values: Tensor) -> Tensor:
+    """The bin of each float32 value, int64: two per doubling, symmetric about zero, the same for every scan."""
+    level = (values.abs().view(torch.int32) >> _SHIFT).long() - _FIRST + 1
+    return LEVELS + values.sign().long() * level.clamp(0, LEVELS)
+
+
+def edges() -> Tensor:
+    """Where the bins begin and end: float32 (BINS + 1,), from minus infinity to infinity."""
+    bits = torch.arange(_FIRST, _FIRST + LEVELS, dtype=torch.int32) << _SHIFT
+    above = torch.cat([bits.view(torch.float32), torch.tensor([torch.inf])])
+    return torch.cat([-above.flip(0), above])

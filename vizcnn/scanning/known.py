@@ -1,0 +1,123 @@
+"""What a scan knows of a channel: its best images with what the winning units see, and its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from vizcnn.dataset import Images
+from vizcnn.errors import ImageError, TargetError
+from vizcnn.images import Photo
+from vizcnn.model import Box, InputContract, Model, class_index
+from vizcnn.receptive import ReceptiveField, receptive_fields
+from vizcnn.scanning.survey import OUTPUT_NAME, Finding
+from vizcnn.scanning.tally import Tally
+from vizcnn.subject import photo_of
+from vizcnn.targets import OUTPUT, Target, Unit
+
+
+class Known(Protocol):
+    """What can be asked of an index, and of a finding that was never written down."""
+
+    @property
+    def images(self) -> Images: ...
+
+    @property
+    def contract(self) -> InputContract: ...
+
+    @property
+    def classes(self) -> Sequence[str] | None: ...
+
+    @property
+    def labels(self) -> Sequence[str | None]: ...
+
+    @property
+    def unreadable(self) -> Sequence[tuple[int, str]]: ...
+
+    def tally(self, layer: str) -> Tally: ...
+
+    def field(self, layer: str) -> ReceptiveField | None: ...
+
+
+class Fresh:
+    """A finding in memory."""
+
+    def __init__(self, model: Model, images: Images, finding: Finding) -> None:
+        if len(finding.unreadable) == len(images):
+            raise ImageError(f"none of the images of {images.where} can be read: {finding.unreadable[0][1]}")
+        self.images, self.contract, self.finding = images, model.input, finding
+        self.classes, self.labels, self.unreadable = model.labels, finding.labels, finding.unreadable
+        first = images.read(next(i for i in range(len(images)) if i not in dict(finding.unreadable)))[0]
+        self._size = (int(first.shape[1]), int(first.shape[2])) if isinstance(first, Tensor) else model.input.size
+        self._fields = receptive_fields(model, self._size) if set(finding.tallies) - {OUTPUT_NAME} else {}
+
+    def tally(self, layer: str) -> Tally:
+        return self.finding.tallies[layer]
+
+    def field(self, layer: str) -> ReceptiveField | None:
+        return self._fields.get(layer)
+
+
+@dataclass(frozen=True)
+class Best:
+    """One of the best images of a channel.
+
+    number: of the image in the data set. value: what it is ranked by.
+    at: row and column of the channel's largest activation; None for a channel without places.
+    seen: the box of the photograph that the network saw; box: what the unit at `at` sees of it. Both in px.
+    """
+
+    number: int
+    name: str
+    label: str | None
+    value: float
+    at: tuple[int, int] | None
+    photo: Photo
+    seen: Box
+    box: Box | None
+
+
+def unit_of(target: Target) -> Unit:
+    """The channel that a target is. Raises TargetError for sums, single neurons and functions."""
+    weight, unit = target.terms[0]
+    if len(target.terms) > 1 or weight != 1 or not isinstance(unit, Unit) or unit.at is not None or unit.probability:
+        raise TargetError(f"images are ranked for channels (LAYER:CHANNEL) and classes, got {target}")
+    return unit
+
+
+def layer_of(unit: Unit) -> str:
+    """The name of a unit's layer in a scan."""
+    return OUTPUT_NAME if unit.layer == OUTPUT else unit.layer
+
+
+def channel_of(known: Known, unit: Unit) -> int:
+    """The number of a unit's channel. Raises TargetError where there is no such channel or class."""
+    if isinstance(unit.channel, str):
+        return class_index(unit.channel, known.classes, "the network")
+    channels = len(known.tally(layer_of(unit)).sums)
+    if unit.channel >= channels:
+        raise TargetError(f"layer {layer_of(unit)!r} has channels 0 to {channels - 1}, got {unit.channel}")
+    return unit.channel
+
+
+def best(known: Known, unit: Unit, count: int) -> list[Best]:
+    """The images that excite a unit's channel most, at most `count`, best first. Raises ImageError, TargetError."""
+    layer = layer_of(unit)
+    tally, field, channel = known.tally(layer), known.field(layer), channel_of(known, unit)
+    columns = (each[:count, channel].tolist() for each in (tally.values, tally.images, tally.places))
+    return [_one(known, field, *entry) for entry in zip(*columns, strict=True)]
+
+
+def _one(known: Known, field: ReceptiveField | None, value: float, number: int, place: int) -> Best:
+    image = known.images.read(number)[0]
+    photo = photo_of(image) if isinstance(image, Tensor) else image
+    whole = Box(0, 0, *photo.size)
+    seen = whole if isinstance(image, Tensor) else known.contract.seen(photo.size)
+    size = photo.size if isinstance(image, Tensor) else known.contract.size
+    at = divmod(place, field.units[1]) if field else None
+    box = field.box(*at).mapped(size, seen) if field and at else None
+    box = box if box and box.bottom > box.top and box.right > box.left else None
+    return Best(number, known.images.names[number], known.labels[number], value, at, photo, seen, box)

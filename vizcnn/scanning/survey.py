@@ -1,0 +1,178 @@
+"""Surveys: what a scan is to look at, and what it has found in a part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vizcnn.capture import reading
+from vizcnn.dataset import Images
+from vizcnn.dryrun import watched
+from vizcnn.errors import ImageError, LayerNotFound, TargetError, did_you_mean
+from vizcnn.model import Model
+from vizcnn.scanning.decode import Batch
+from vizcnn.scanning.glance import Glance, Rank, glance
+from vizcnn.scanning.tally import Tally, empty
+from vizcnn.subject import refuse_unsettled
+from vizcnn.targets import OUTPUT
+
+Shape = tuple[int, ...]
+"""Of a layer's output for one image: (C, h, w) or (C,)."""
+
+OUTPUT_NAME = "output"
+"""What the network's own output is called among the layers of a scan."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What to look at, and how: equal terms, equal findings.
+
+    layers: the shape of each by name. size: height and width of the inputs in px. top: images kept for each channel.
+    threads: of torch on the processor; another number can change a network's answer in the last digits.
+    """
+
+    layers: dict[str, Shape]
+    size: tuple[int, int]
+    top: int
+    rank: Rank
+    batch: int
+    threads: int
+
+    def tallies(self) -> dict[str, Tally]:
+        return {
+            name: empty(shape[0], shape[1] * shape[2] if len(shape) > 1 else 1, self.top)
+            for name, shape in self.layers.items()
+        }
+
+
+@dataclass
+class Finding:
+    """What was found in some images that follow each other.
+
+    labels: of each image, in their order; None where unknown or unreadable. unreadable: numbers, each with the reason.
+    """
+
+    tallies: dict[str, Tally]
+    labels: list[str | None] = field(default_factory=list)
+    unreadable: list[tuple[int, str]] = field(default_factory=list)
+
+
+def size_of(images: Images, model: Model) -> tuple[int, int]:
+    """Height and width of the inputs: tensors have their own."""
+    try:
+        first = images.read(0)[0]
+    except ImageError:
+        return model.input.size
+    return (int(first.shape[-2]), int(first.shape[-1])) if isinstance(first, Tensor) else model.input.size
+
+
+def surveyed(model: Model, size: tuple[int, int], patterns: Sequence[str] | None) -> dict[str, Shape]:
+    """The layers that are meant, each with its output's shape, in the order of running.
+
+    patterns: names, or patterns such as `layer?.*`; `output` is the network's own. None: convolutions, linear layers
+    and the output. Raises LayerNotFound, and TargetError for a layer whose output has no channels."""
+    shapes = _shapes(model, size)
+    if patterns is None:
+        return {n: s for n, s in shapes.items() if len(s) in (1, 3) and (n == OUTPUT_NAME or _weighs(model.layer(n)))}
+    chosen = {name for pattern in patterns for name in _matching(model, shapes, pattern)}
+    for name in chosen:
+        if len(shapes[name]) not in (1, 3):
+            raise TargetError(f"layer {name!r} gives {shapes[name]} for an image, not (C,) or (C, h, w)")
+    return {name: shape for name, shape in shapes.items() if name in chosen}
+
+
+def _weighs(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
+
+
+def _matching(model: Model, shapes: dict[str, Shape], pattern: str) -> list[str]:
+    found = [name for name in shapes if name == pattern] or [n for n in shapes if fnmatchcase(n, pattern)]
+    if not found and pattern in model.layers():
+        raise TargetError(f"layer {pattern!r} of {model.name} did not run, or its output is no tensor")
+    if not found:
+        raise LayerNotFound(
+            f"no layer named {pattern!r} in {model.name}.{did_you_mean(pattern, shapes)} "
+            f"See: vizcnn layers {model.name}"
+        )
+    return found
+
+
+@torch.no_grad()
+def _shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
+    """Of every layer that gives a tensor, in the order of their last runs."""
+    shapes: dict[str, Shape] = {}
+
+    def see(name: str, output: Any) -> None:
+        shapes.pop(name, None)
+        if isinstance(output, Tensor):
+            shapes[name] = tuple(output.shape[1:])
+
+    with watched(model.network, see):
+        see(OUTPUT_NAME, model(model.grey(size)))
+    return shapes
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """While the context is open, torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+Look = Callable[[Batch, Finding], None]
+
+
+@contextmanager
+def looking(model: Model, terms: Terms) -> Iterator[Look]:
+    """While the context is open: a function that runs the network on a batch and adds what it sees to a finding.
+
+    The network runs once per batch and only as far as the layers need it. Layers are looked at while it runs, so
+    no layer's output is kept. The first batch is compared with a run of its first image alone.
+
+    Raises DegenerateResult for a network that is random or mixes the images of a batch."""
+    layers = [OUTPUT if name == OUTPUT_NAME else name for name in terms.layers]
+    thresholds: dict[str, Tensor] = {}
+    settled = False
+
+    def keep(name: str, output: Tensor) -> Glance:
+        return glance(output, terms.rank, thresholds[name])
+
+    def run(inputs: Tensor) -> dict[str, Glance]:
+        seen = read(inputs.to(model.device, model.dtype))
+        if OUTPUT in seen:
+            output = seen.pop(OUTPUT)
+            if OUTPUT_NAME in terms.layers:
+                seen[OUTPUT_NAME] = keep(OUTPUT_NAME, output)
+        return seen
+
+    def look(batch: Batch, finding: Finding) -> None:
+        nonlocal settled
+        finding.unreadable += batch.unreadable
+        if batch.inputs is None:
+            return
+        thresholds.update({name: tally.threshold for name, tally in finding.tallies.items()})
+        seen = run(batch.inputs)
+        if not settled:
+            _refuse_unsettled(seen, run(batch.inputs[:1]))
+            settled = True
+        for name, tally in finding.tallies.items():
+            tally.add(seen[name], batch.numbers, batch.labels)
+
+    with torch.no_grad(), reading(model, layers, keep=keep) as read:
+        yield look
+
+
+def _refuse_unsettled(company: dict[str, Glance], alone: dict[str, Glance]) -> None:
+    for name, one in alone.items():
+        if len(one.kept) and len(company[name].kept) and int(company[name].kept[0]) == 0:
+            refuse_unsettled(f"layer {name!r}", one.highest[0], company[name].highest[0])
