@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
+from vizcnn.errors import DegenerateResult
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Excited, Exemplars, Provenance, exemplar
@@ -62,7 +63,7 @@ class TopImages(Probe[Exemplars]):
         wanted = [unit_of(one) for one in subject.targets[0]]
         layers = list(dict.fromkeys(layer_of(unit) for unit in wanted))
         finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
-        known = Fresh(subject.model, subject.dataset, finding)
+        known = Fresh(subject.model, subject.dataset, finding, self.rank)
         provenance = subject.provenance(self, dataset=subject.dataset.where, pictures=len(subject.dataset))
         return self._shown(known, subject.targets[0], self.rank, provenance)
 
@@ -73,6 +74,10 @@ class TopImages(Probe[Exemplars]):
 
     def _shown(self, known: Known, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
         rows = tuple(self._row(known, one) for one in wanted)
+        if not any(row.exemplars for row in rows):
+            raise DegenerateResult(
+                f"{', '.join(map(str, wanted))}: no image excites any of these channels. Dead units?"
+            )
         return Exemplars(provenance, rows, _MEANINGS[rank], tuple(_notes(known)))
 
     def _row(self, known: Known, wanted: Target) -> Excited:
