@@ -64,8 +64,9 @@ class Tally:
         return self.zeros.double() / max(1, self.count)
 
     def excited(self, rank: Rank) -> Tensor:
-        """Which of the best scores stand for a response, bool (K, C): not those of maps that are at the channel's lowest
-        value everywhere, such as zero behind a ReLU."""
+        """Which of the best scores stand for a response, bool (K, C).
+
+        Those of maps that are at the channel's lowest value everywhere, such as zero behind a ReLU, do not."""
         floor = self.size * self.lowest if rank == "sum" else self.lowest
         return self.values > floor
 
