@@ -20,6 +20,7 @@ from vizcnn.probe import Price
 from vizcnn.results import Result, checked_format
 
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
+_FILMS = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
 
 
 class Session:
@@ -112,13 +113,18 @@ class Session:
                 raise ParameterError(f"{len(files)} images need a folder to write to, got the file name {out}")
             places = [out]
         else:
-            places = [_made(out or Path()) / f"{_stem(file)}{self.probe}.png" for file in files]
+            ending = ".gif" if self.film else ".png"
+            places = [_made(out or Path()) / f"{_stem(file)}{self.probe}{ending}" for file in files]
         if twice := {str(place) for place in places if places.count(place) > 1}:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
         for place in places:
             if checked_format(place) == ".gif" and not self.film:
                 raise ParameterError(
                     f"{place} would be an animation and needs frames. Add --frames 24, where {self.probe} has it"
+                )
+            if self.film and checked_format(place) not in _FILMS:
+                raise ParameterError(
+                    f"{place} would lose the frames. Name a .gif, .npz or .safetensors, or leave --frames out"
                 )
             _refuse_own_input(place, [self.weights, *(file for file in files if file)])
         return places

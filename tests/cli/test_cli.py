@@ -326,6 +326,7 @@ def test_probes_of_the_network_alone_take_it_without_a_dash() -> None:
         (["maximize", "lecture", "--diversity", "1"], 2, "it needs copies of 2 or more"),
         (["maximize", "no_such_model", "-o", "x.gif"], 1, "x.gif would be an animation"),
         (["dream", "PHOTO", "-m", "no_such_model", "-o", "x.gif"], 1, "--frames 24"),
+        (["maximize", "no_such_model", "--frames", "2", "-o", "x.png"], 1, "x.png would lose the frames"),
         (["style", "PHOTO", "-m", "no_such_model", "-o", "x.gif"], 1, "--frames 24"),
         (["style", "PHOTO", "--size", "24", "--like", "gone.png"], 1, "gone.png does not exist"),
     ],
@@ -343,9 +344,15 @@ def test_animations_from_the_command_line(photo_file: Path) -> None:
     assert call("maximize", "lecture", "conv1:0-1", *asked, "-o", "a.gif").exit_code == 0
     assert call("dream", photo_file, "-t", "energy(conv1)", *asked, "-o", "b.gif").exit_code == 0
     assert call("style", photo_file, "--size", "32", "--like", photo_file, *asked, "-o", "c.gif").exit_code == 0
-    for name in "abc":
+    assert call("maximize", "lecture", "conv1:0-1", *asked).exit_code == 0
+    for name in ("a", "b", "c", "maximize"):
         with Image.open(f"{name}.gif") as film:
             assert film.format == "GIF"
+
+
+def test_the_help_of_target_says_what_it_is_by_default() -> None:
+    for probe, said in (("occlusion", "the predicted class"), ("dream", "as above"), ("maximize", "as above")):
+        assert f"default: {said}." in " ".join(call(probe, "--help").output.split())
 
 
 def test_a_dream_is_written_as_the_picture_itself(photo_file: Path) -> None:
