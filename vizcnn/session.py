@@ -44,8 +44,8 @@ class Session:
             result = None
             with self._trying():
                 result = self._one(model, file, place, compute)
-            if result and not (self.quiet or self.as_json):
-                click.echo(f"{result.describe()}\n  {place}")
+            if result:
+                self._say(result, place)
         self._leave()
 
     def estimate(
@@ -71,6 +71,7 @@ class Session:
         except Interrupted as stopped:
             with self._trying():
                 self._keep(stopped.result, place)
+                self._say(stopped.result, place)
             raise
         self._keep(result, place)
         return result
@@ -78,6 +79,10 @@ class Session:
     def _keep(self, result: Result, place: Path) -> None:
         result.save(place)
         self.results.append({**result.manifest(), "file": str(place)})
+
+    def _say(self, result: Result, place: Path) -> None:
+        if not (self.quiet or self.as_json):
+            click.echo(f"{result.describe()}\n  {place}")
 
     @contextmanager
     def _trying(self, *, essential: bool = False) -> Iterator[None]:

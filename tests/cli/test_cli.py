@@ -250,6 +250,20 @@ def test_a_closed_pipe_is_not_reported_as_a_failed_image(photo_file: Path) -> No
     assert Path("photo-occlusion.png").exists()
 
 
+def test_ctrl_c_says_what_was_kept_and_where() -> None:
+    command = [sys.executable, "-m", "vizcnn", "maximize", "lecture", "conv1:3", "--steps", "1000000", "-o", "x.png"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.read(1)  # the progress bar has appeared
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped early: 1 of 1 pictures, as far as they got\n  x.png" in output
+    assert Path("x.png").exists()
+
+
 def test_an_early_ctrl_c_exits_130_too() -> None:
     code = (
         "import vizcnn.registry as r\n"
