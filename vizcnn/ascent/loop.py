@@ -331,7 +331,7 @@ def values(model: Model, goals: Sequence[Goal], pictures: Tensor) -> Tensor:
     (N,)."""
     layers = goals[0].target.layers
     with torch.no_grad(), reading(model, layers) as read:
-        return _numbers(goals, _own(layers, read(pictures.to(model.device, model.dtype)), len(goals))).double().cpu()
+        return _numbers(goals, _own(layers, read(pictures.to(model.device, model.dtype)), len(goals))).cpu().double()
 
 
 def _own(layers: frozenset[str], found: Mapping[str, Any], count: int) -> dict[str, tuple[Any, ...]]:
