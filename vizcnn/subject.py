@@ -183,7 +183,8 @@ def _explained(context: str) -> Iterator[None]:
             error.within(context)
         raise
     except Exception as error:
-        error.add_note(f"vizcnn: {context}")
+        if context:
+            error.add_note(f"vizcnn: {context}")
         raise
 
 

@@ -43,7 +43,7 @@ class Maximize(Probe[Optimised]):
 
     Source: Erhan et al. 2009; Simonyan et al. 2014, arXiv:1312.6034; Mahendran & Vedaldi 2016, arXiv:1512.02017;
     Yosinski et al. 2015, arXiv:1506.06579; Olah et al. 2017, doi:10.23915/distill.00007; Fel et al. 2023,
-    arXiv:2306.06805. Raises TargetError, NotDifferentiable, NonFiniteResult.
+    arXiv:2306.06805. Raises TargetError, ShapeError, NotDifferentiable, NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Erhan et al. 2009"
@@ -106,7 +106,7 @@ class Maximize(Probe[Optimised]):
         result = Optimised(
             provenance,
             tuple(_rows(begun, peaks, used)),
-            tuple(_findings(begun, peaks, used, len(goals))),
+            tuple(_findings(begun, peaks, used, len(goals), given_up=precision != self.precision)),
             peaks.values.numpy(),
             _as_frames(peaks),
             not peaks.finished,
@@ -237,9 +237,14 @@ def _named(goal: Goal) -> str:
     return short(str(goal.target), _NAME) + (f" #{goal.copy + 1}" if goal.copy else "")
 
 
-def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int) -> Iterator[str]:
-    said = ", ".join(f"{_named(goal)} {value:.3g}" for goal, value in zip(goals, peaks.values.tolist(), strict=True))
+def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int, *, given_up: bool) -> Iterator[str]:
+    said = ", ".join(
+        f"{_named(goal)} {'lowered to ' if goal.lowered else ''}{value:.3g}"
+        for goal, value in zip(goals, peaks.values.tolist(), strict=True)
+    )
     yield f"{_settings(used)}: {said}"
+    if given_up:
+        yield "bfloat16 gave values more than 5% off, so float32 was used after all"
     stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=True) if not moved]
     if stuck:
         yield (
