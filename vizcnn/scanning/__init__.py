@@ -1,6 +1,7 @@
 """Scans: one pass over a data set that finds what excites each channel of a network, exactly."""
 
 from vizcnn.scanning.cluster import cluster
+from vizcnn.scanning.features import Features, features_in
 from vizcnn.scanning.index import Index, gathered
 from vizcnn.scanning.known import Best, Fresh, Known, best, channel_of, layer_of, unit_of
 from vizcnn.scanning.run import MOST, Part, found_in, scan
@@ -11,6 +12,7 @@ __all__ = [
     "MOST",
     "OUTPUT_NAME",
     "Best",
+    "Features",
     "Finding",
     "Fresh",
     "Index",
@@ -20,6 +22,7 @@ __all__ = [
     "best",
     "channel_of",
     "cluster",
+    "features_in",
     "found_in",
     "gathered",
     "layer_of",
