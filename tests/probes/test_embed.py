@@ -209,7 +209,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named(folder: Path) -> None
     assert len(made.points) == 11
     assert 2 not in made.numbers
     assert made.names[2] == "cold/3.png"
-    assert "1 of 12 images could not be read, the first: " in made.describe()
+    assert "1 of 12 images could not be read, the first: cold/2.png (" in made.describe()
     for file in folder.rglob("*.png"):
         file.write_bytes(b"no image")
     with pytest.raises(ImageError, match="none of the images of .* can be read"):

@@ -131,7 +131,8 @@ def _notes(images: Images, found: Features, known: Neighbours | None, asked: int
         yield "a map of fewer than three images shows nothing"
     if found.unreadable:
         number, reason = found.unreadable[0]
-        yield f"{len(found.unreadable)} of {len(images)} images could not be read, the first: {number}, {reason}"
+        first = images.names[number]
+        yield f"{len(found.unreadable)} of {len(images)} images could not be read, the first: {first} ({reason})"
     if found.unusable:
         first = images.names[found.unusable[0]]
         yield f"{len(found.unusable)} images were left out, their features hold NaN or infinity, the first: {first}"
