@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
-from vizcnn.errors import DegenerateResult
+from vizcnn.errors import DegenerateResult, ParameterError
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Excited, Exemplars, Provenance, exemplar
@@ -50,6 +50,9 @@ class TopImages(Probe[Exemplars]):
     rank: Literal["max", "mean", "sum"] = param(
         "max", "What images are ranked by: a channel's maximum over positions, its mean or its sum."
     )
+    labels: str | None = param(
+        None, "A file of lines NAME,CLASS. Default: the sub-folders, or what a torch Dataset says."
+    )
 
     def default_targets(self, model: Model) -> Sequence[Any]:
         maps = {name: shape for name, shape in surveyed(model, model.input.size, None).items() if len(shape) == 3}
@@ -68,7 +71,9 @@ class TopImages(Probe[Exemplars]):
         return self._shown(known, subject.targets[0], self.rank, provenance)
 
     def answer(self, index: Index, target: Any) -> Exemplars:
-        """The same from the index of a scan, without the network. Images are ranked as they were there."""
+        """The same from the index of a scan, without the network. Images are ranked and labelled as they were there."""
+        if self.labels is not None:
+            raise ParameterError("an index has the labels that its scan was given. Leave labels out")
         wanted = each_target(target)
         return self._shown(index, wanted, index.identity["rank"], index.provenance(self, wanted))
 

@@ -27,10 +27,10 @@ _TITLE, _LABEL, _NAME = 0.3, 0.34, 17  # inches over a row and under a photograp
 _PAPER = 0.047  # inches per letter of the line below
 
 
-def reduced(pixels: Pixels) -> Pixels:
-    """Pixels (H, W, C) in [0, 1], made smaller where they are larger than a picture can show."""
+def reduced(pixels: Pixels, side: int = _SIDE) -> Pixels:
+    """Pixels (H, W, C) in [0, 1], made smaller where they are larger than a picture can show: `side` px."""
     h, w, channels = pixels.shape
-    scale = _SIDE / max(h, w)
+    scale = side / max(h, w)
     if scale >= 1:
         return pixels
     size = max(1, round(w * scale)), max(1, round(h * scale))
