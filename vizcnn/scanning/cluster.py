@@ -53,6 +53,8 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Any]:
     if not address and not workers:
         yield None
         return
+    if address and workers:
+        raise ParameterError("workers are started here or those of a scheduler are used, not both. Leave one out")
     try:
         import distributed
     except ImportError as error:
