@@ -102,8 +102,8 @@ def _matching(model: Model, shapes: dict[str, Shape], pattern: str) -> list[str]
     found = [name for name in shapes if name == pattern] or [n for n in shapes if fnmatchcase(n, pattern)]
     if not found and pattern in model.layers():
         raise TargetError(
-            f"layer {pattern!r} of {model.name} did not run, or its output is no tensor of one entry per image, or it is "
-            f"called {OUTPUT_NAME!r} and not what the network returns"
+            f"layer {pattern!r} of {model.name} did not run, or gives no tensor with one entry per image, or is called "
+            f"{OUTPUT_NAME!r} but is not what the network returns"
         )
     if not found:
         raise LayerNotFound(
