@@ -102,8 +102,7 @@ def test_two_worker_processes_find_what_one_process_finds(two_workers: Any, phot
     assert spread.complete
     assert spread.digest == serial.digest
     assert spread.unreadable == serial.unreadable
-    workers = {worker for worker, done in two_workers.run(lambda: os.getpid()).items() if done != os.getpid()}
-    assert len(workers) == 2
+    assert len({*two_workers.run(os.getpid).values(), os.getpid()}) == 3
 
 
 def test_tensors_and_archives_reach_the_workers(two_workers: Any, photos: Path, tmp_path: Path) -> None:
@@ -125,7 +124,7 @@ def test_a_worker_that_dies_changes_nothing(two_workers: Any, own: Path, tmp_pat
         os.kill(victim, signal.SIGKILL)
         killed.append(victim)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     spread = scan(vizcnn.load(f"{own}:slow"), pictures(), folder, client=two_workers, **OPTIONS)
     killer.join(30)
@@ -136,14 +135,19 @@ def test_a_worker_that_dies_changes_nothing(two_workers: Any, own: Path, tmp_pat
 
 
 def test_a_worker_of_several_threads_does_one_shard_at_a_time(own: Path, tmp_path: Path) -> None:
-    """Threads share the network, and its hooks would see the runs of all."""
     serial = scan(vizcnn.load(f"{own}:fast"), pictures(), tmp_path / "serial", loaders=0, **OPTIONS)
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=None) as place,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=":0") as place,
         distributed.Client(place) as client,
     ):
         spread = scan(vizcnn.load(f"{own}:slow"), pictures(), tmp_path / "spread", client=client, **OPTIONS)
     assert spread.digest == serial.digest
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_second_cluster_on_the_same_machine_is_no_trouble() -> None:
+    with cluster(None, 1) as client:
+        assert client.submit(abs, -3).result() == 3
 
 
 def test_an_error_on_a_worker_is_the_error_here(two_workers: Any, own: Path, tmp_path: Path) -> None:
@@ -238,6 +242,6 @@ def test_workers_and_a_scheduler_are_too_much() -> None:
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://x:1", "tcp://"])
 def test_a_scheduler_that_does_not_answer_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setattr("vizcnn.scanning.cluster._PATIENCE", 1)
+    monkeypatch.setattr(sys.modules["vizcnn.scanning.cluster"], "_PATIENCE", 1)
     with pytest.raises(ParameterError, match=f"no Dask scheduler answers at {address}"), cluster(address, None):
         pass

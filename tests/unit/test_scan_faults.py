@@ -271,7 +271,11 @@ def test_a_damaged_shard_is_a_clear_error_and_mended_by_deleting_it(tmp_path: Pa
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"name": "my web app"}', '{"format": 1}', "\x00\xff"])
 def test_a_manifest_of_something_else_is_refused_and_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text, "latin-1")
-    for work in (lambda: scan(model_of(), pictures(), tmp_path, **QUIET), lambda: Index.open(tmp_path)):
+    works: list[Callable[[], Index]] = [
+        lambda: scan(model_of(), pictures(), tmp_path, **QUIET),
+        lambda: Index.open(tmp_path),
+    ]
+    for work in works:
         with pytest.raises(OutputError, match=r"manifest.json is no manifest of a scan .*Choose another folder"):
             work()
     assert (tmp_path / "manifest.json").read_text("latin-1") == text

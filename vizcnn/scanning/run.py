@@ -31,7 +31,7 @@ MOST = 100
 
 _SHARDS, _SMALLEST = 256, 512  # so many parts at most, of so many images at least
 
-_IN_TURN = threading.Lock()  # a worker of several threads holds the network once, and its hooks would see all runs
+_IN_TURN = threading.Lock()  # for workers of several threads: torch's own threads and random state are the process's
 
 
 @dataclass(frozen=True)
