@@ -82,8 +82,9 @@ def scan(spec: str, out: Path, device: str, as_json: bool, quiet: bool, debug: b
 
         given = {key: value for key, value in options.items() if key not in ("images", "workers", "dask", "part")}
         images, workers = options["images"], options["workers"]
-        given["threads"] = options["threads"] or (_fair_share(workers) if workers else None)
         model = load(spec, device=device)
+        if workers:
+            _share_processors(workers)
         with cluster(options["dask"], workers) as client:
             source = images[0] if len(images) == 1 else list(images)
             return run(model, source, out, part=Part(*options["part"]), client=client, progress=not quiet, **given)
@@ -111,10 +112,13 @@ def scan_merge(folder: Path, others: tuple[Path, ...], as_json: bool, quiet: boo
     Session("scan-merge", folder, "", as_json=as_json, quiet=quiet, debug=debug).finish(work, _facts, _said, _skipped)
 
 
-def _fair_share(workers: int) -> int:
+def _share_processors(workers: int) -> None:
+    """What torch uses from now on is what a new scan takes for its number of threads."""
     import os
 
-    return max(1, (os.cpu_count() or 1) // workers)
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 def _facts(index: Index) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import index
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -34,10 +35,12 @@ class Images(ABC):
 
     where: what they were read from, for people.
     names: of each image; in a folder or an archive its path inside.
+    place: what `dataset` makes them of again in another process; None where they are not on disk.
     """
 
     where: str
     names: Sequence[str]
+    place: Any = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,6 +52,11 @@ class Images(ABC):
     @abstractmethod
     def identity(self) -> Iterator[str]:
         """Texts that tell this data set from any other."""
+
+    @property
+    def unlabelled(self) -> Images:
+        """The same images without classes that were given from elsewhere."""
+        return self
 
     @cached_property
     def fingerprint(self) -> str:
@@ -109,7 +117,8 @@ class _Files(Images):
     def _take(self, entries: Iterable[tuple[str, int]]) -> None:
         """entries: path and size in bytes of all files; those that are images are kept, in the order of their paths."""
         kinds = image_kinds()
-        kept = sorted((name, size) for name, size in entries if PurePosixPath(name).suffix.lower() in kinds)
+        last = dict(entries)  # an archive may hold a name again, which replaces what stood there before
+        kept = sorted((name, size) for name, size in last.items() if PurePosixPath(name).suffix.lower() in kinds)
         self.names, self.sizes = [name for name, _ in kept], [size for _, size in kept]
         shared = posixpath.commonpath([posixpath.dirname(name) for name in self.names]) if kept else ""
         self._depth = len(PurePosixPath(shared).parts)
@@ -121,6 +130,8 @@ class _Files(Images):
 
     def read(self, i: int) -> Entry:
         name = self.names[i]
+        if not self.sizes[i]:
+            raise ImageError(f"{name} is empty")
         with reading(Path(name)), self._opened(i) as file:
             return photo_in(file, Path(PurePosixPath(name).name)), self.label(i)
 
@@ -136,18 +147,23 @@ class Files(_Files):
     """The image files of a folder and all its sub-folders."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.where = folder, str(folder)
-        self._take(_walked(folder, ""))
+        self.folder, self.where, self.place = folder, str(folder), str(folder)
+        with reading(folder):
+            self._take(_walked(folder, "", frozenset()))
 
     def _opened(self, i: int) -> IO[bytes]:
         return (self.folder / self.names[i]).open("rb")
 
 
-def _walked(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+def _walked(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, int]]:
+    """Path and size of the files in a folder. above: the folders it lies in, which a link may lead back to."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _walked(folder / entry.name, f"{prefix}{entry.name}/")
+                yield from _walked(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
             elif entry.is_file():
                 yield prefix + entry.name, entry.stat().st_size
 
@@ -156,7 +172,8 @@ class _Archive(_Files):
     """The image files of an archive. Each process opens it for itself."""
 
     def __init__(self, path: Path, inside: str) -> None:
-        self.path, self.inside, self.where = path, inside, f"{path}/{inside}".rstrip("/")
+        self.path, self.inside = path, inside
+        self.where = self.place = f"{path}/{inside}".rstrip("/")
         self._process, self._archive = -1, None
         with reading(path):
             self._take((name.removeprefix(inside), size) for name, size in self._listed() if name.startswith(inside))
@@ -164,9 +181,17 @@ class _Archive(_Files):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_process": -1, "_archive": None}
 
+    def __del__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if archive := getattr(self, "_archive", None):
+            archive.close()
+
     @property
     def archive(self) -> Any:
         if self._process != os.getpid():
+            self._close()
             self._process, self._archive = os.getpid(), self._open()
         return self._archive
 
@@ -182,7 +207,8 @@ class Zip(_Archive):
         return zipfile.ZipFile(self.path)
 
     def _listed(self) -> Iterator[tuple[str, int]]:
-        yield from ((info.filename, info.file_size) for info in self.archive.infolist())
+        with self._open() as archive:
+            yield from ((info.filename, info.file_size) for info in archive.infolist())
 
     def _opened(self, i: int) -> IO[bytes]:
         return io.BytesIO(self.archive.read(self.inside + self.names[i]))
@@ -195,9 +221,13 @@ class Tar(_Archive):
         return tarfile.open(self.path)
 
     def _listed(self) -> Iterator[tuple[str, int]]:
-        members = [member for member in self.archive if member.isfile()]
-        self._starts = {member.name.removeprefix(self.inside): member.offset_data for member in members}
-        yield from ((member.name, member.size) for member in members)
+        self._starts: dict[str, int] = {}
+        with self._open() as archive:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                if member.isfile():
+                    self._starts[name.removeprefix(self.inside)] = member.offset_data
+                    yield name, member.size
 
     def _take(self, entries: Iterable[tuple[str, int]]) -> None:
         super()._take(entries)
@@ -215,14 +245,16 @@ class Listed(Images):
         self._entries = [entry for one in each_source(source) for entry in _single(one)]
         self.where = f"{len(self._entries)} images"
         self.names = [name for name, _ in self._entries]
+        files = [entry for _, entry in self._entries if isinstance(entry, str)]
+        self.place = files if len(files) == len(self._entries) else None
 
     def read(self, i: int) -> Entry:
         entry = self._entries[i][1]
         return entry if isinstance(entry, Tensor) else open_photo(entry), None
 
     def identity(self) -> Iterator[str]:
-        for i, name in enumerate(self.names):
-            yield f"{name} {_digest(self.read(i)[0])}"
+        for name, entry in self._entries:
+            yield f"{name} {_size(entry) if isinstance(entry, str) else _digest(entry)}"
 
 
 def _single(source: Any) -> Iterator[tuple[str, Any]]:
@@ -230,8 +262,15 @@ def _single(source: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(source, Tensor):
         yield from (("tensor", each) for each in (source if source.dim() == 4 else source[None]))
     else:
-        name = source if isinstance(source, str | Path) else getattr(source, "filename", "") or "image"
-        yield Path(name).name, source
+        path = str(source) if isinstance(source, str | Path) else None
+        if path and not path.startswith("sample:"):
+            path = str(Path(path).absolute())  # other processes may work in another folder
+        yield Path(path or getattr(source, "filename", "") or "image").name, path or source
+
+
+def _size(path: str) -> int:
+    """Of a file in bytes; -1 for a sample, or where there is none."""
+    return Path(path).stat().st_size if Path(path).is_file() else -1
 
 
 class TorchDataset(Images):
@@ -243,31 +282,46 @@ class TorchDataset(Images):
         self._classes: Sequence[str] | None = getattr(held, "classes", None)
 
     def read(self, i: int) -> Entry:
-        item = self.held[i]
+        try:
+            item = self.held[i]
+        except (OSError, SyntaxError) as error:  # what Pillow raises of damaged files
+            raise ImageError(f"image {i} cannot be read: {error}") from error
         image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
         return image if isinstance(image, Tensor) else open_photo(image), self._named(label)
 
     def _named(self, label: Any) -> str | None:
-        if label is None or not hasattr(label, "__index__"):
-            return None if label is None else str(label)
-        number = int(label)
-        return self._classes[number] if self._classes and number < len(self._classes) else str(number)
+        """The name of a class; None for what is no class, such as a number with a fraction or a list of boxes."""
+        if isinstance(label, str):
+            return label
+        try:
+            number = index(label)
+        except TypeError:
+            return None
+        return self._classes[number] if self._classes and 0 <= number < len(self._classes) else str(number)
 
     def identity(self) -> Iterator[str]:
         yield f"{type(self.held).__module__}.{type(self.held).__qualname__} {len(self)}"
         for i in sorted({round(j) for j in np.linspace(0, len(self) - 1, _SAMPLED)}):
-            image, label = self.read(i)
-            yield f"{i} {label} {_digest(image)}"
+            try:
+                image, label = self.read(i)
+            except ImageError:
+                yield f"{i} unreadable"
+            else:
+                yield f"{i} {label} {_digest(image)}"
 
 
 class Labelled(Images):
     """A data set with classes from elsewhere, by the images' names."""
 
     def __init__(self, images: Images, classes: Mapping[str, str]) -> None:
-        self.images, self.where, self.names = images, images.where, images.names
+        self.images, self.where, self.names, self.place = images, images.where, images.names, images.place
         self._classes = [classes.get(name, classes.get(PurePosixPath(name).name)) for name in images.names]
         if not any(self._classes):
             raise ParameterError(f"the labels name none of the images, which are named like {images.names[0]!r}")
+
+    @property
+    def unlabelled(self) -> Images:
+        return self.images
 
     def read(self, i: int) -> Entry:
         return self.images.read(i)[0], self._classes[i]
@@ -279,16 +333,16 @@ class Labelled(Images):
 
 def _mapping(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
     if isinstance(labels, Mapping):
-        return labels
+        return {str(name): str(label) for name, label in labels.items()}
     try:
-        lines = Path(labels).read_text(encoding="utf-8").splitlines()
+        lines = Path(labels).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ParameterError(f"the labels {labels} cannot be read: {error}") from error
     rows = csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",")
     return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
 
 
-def _digest(image: Photo | Tensor) -> str:
-    if isinstance(image, Photo):
-        return image.sha256()
+def _digest(image: Any) -> str:
+    if not isinstance(image, Tensor):
+        return open_photo(image).sha256()
     return hashlib.sha256(repr(image.shape).encode() + image.detach().cpu().float().numpy().tobytes()).hexdigest()

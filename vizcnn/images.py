@@ -142,6 +142,8 @@ def _path(source: str | Path) -> Path:
 
 def _from_file(path: Path, background: str) -> Photo:
     with reading(path), path.open("rb") as file:
+        if path.is_file() and path.stat().st_size == 0:
+            raise ImageError(f"{path} is empty")
         return photo_in(file, path, background=background)
 
 
@@ -159,8 +161,6 @@ def photo_in(file: IO[bytes], path: Path, *, background: str = "white") -> Photo
 def reading(path: Path) -> Iterator[None]:
     """Turn what Pillow may raise on a bad file into one clear ImageError."""
     try:
-        if path.is_file() and path.stat().st_size == 0:
-            raise ImageError(f"{path} is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size; size is checked by us
             yield

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from vizcnn.errors import DegenerateResult, ParameterError
@@ -71,19 +72,22 @@ class TopImages(Probe[Exemplars]):
         return self._shown(known, subject.targets[0], self.rank, provenance)
 
     def answer(self, index: Index, target: Any) -> Exemplars:
-        """The same from the index of a scan, without the network. Images are ranked and labelled as they were there."""
+        """The same from the index of a scan, without the network. Images are ranked and labelled as they were there.
+
+        Raises ParameterError for another rank that was asked for, or for labels."""
         if self.labels is not None:
             raise ParameterError("an index has the labels that its scan was given. Leave labels out")
-        wanted = each_target(target)
-        return self._shown(index, wanted, index.identity["rank"], index.provenance(self, wanted))
+        wanted, rank = each_target(target), index.rank
+        if self.rank not in ("max", rank):
+            raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
+        return self._shown(index, wanted, rank, index.provenance(replace(self, rank=rank), wanted))
 
     def _shown(self, known: Known, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
         rows = tuple(self._row(known, one) for one in wanted)
         if not any(row.exemplars for row in rows):
-            raise DegenerateResult(
-                f"{', '.join(map(str, wanted))}: no image excites any of these channels. Dead units?"
-            )
-        return Exemplars(provenance, rows, _MEANINGS[rank], tuple(_notes(known)))
+            raise DegenerateResult(f"no image excites any of {', '.join(map(str, wanted))}. Dead units?")
+        layers = dict.fromkeys(layer_of(unit_of(one)) for one in wanted)
+        return Exemplars(provenance, rows, _MEANINGS[rank], tuple(_notes(known, layers, self.count)))
 
     def _row(self, known: Known, wanted: Target) -> Excited:
         unit = unit_of(wanted)
@@ -97,10 +101,16 @@ class TopImages(Probe[Exemplars]):
 _MEANINGS = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}
 
 
-def _notes(known: Known) -> Iterator[str]:
+def _notes(known: Known, layers: Iterable[str], count: int) -> Iterator[str]:
     """What the pictures do not show."""
     if known.unreadable:
         number, reason = known.unreadable[0]
         yield f"{len(known.unreadable)} of {len(known.images)} images could not be read, the first: {number}, {reason}"
-    if isinstance(known, Index) and not known.complete:
-        yield f"the scan is not complete: {len(known.pending())} of {len(known.shards)} shards are missing"
+    for layer in layers:
+        tally = known.tally(layer)
+        if left_out := int(tally.counted[1]):
+            yield f"{left_out} images gave NaN or infinity in layer {layer!r} and were left out"
+        if len(tally.values) == tally.top < count:
+            yield f"the scan kept {tally.top} images for each channel of layer {layer!r}, not {count}"
+    if isinstance(known, Index) and (missing := known.pending()):
+        yield f"the scan is not complete: {len(missing)} of {len(known.shards)} shards are missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,9 +26,8 @@ def spread(
     The job goes to every worker once. A part whose worker is lost is done by another."""
     from distributed import as_completed
 
-    _carry_own_modules(network)
-    everywhere = client.scatter(job, broadcast=True)
-    futures = {client.submit(work, everywhere, part, pure=False, retries=_RETRIES): part for part in parts}
+    everywhere = client.scatter(_packed(job, network), broadcast=True)
+    futures = {client.submit(_worked, work, everywhere, part, pure=False, retries=_RETRIES): part for part in parts}
     try:
         for future in as_completed(futures):
             yield futures[future], future.result()
@@ -36,13 +36,26 @@ def spread(
         client.cancel([future for future in futures if not future.done()])
 
 
-def _carry_own_modules(network: nn.Module) -> None:
-    """Classes from a file that was loaded as FILE.py:FACTORY travel with the network: workers cannot import them."""
+def _worked(work: Callable[[J, int], bytes], packed: bytes, part: int) -> bytes:
+    """What a worker does. Each part has a network of its own, whose hooks see no other part's runs."""
+    return work(pickle.loads(packed), part)
+
+
+def _packed(job: Any, network: nn.Module) -> bytes:
+    """The job as bytes. Classes from a file that was loaded as FILE.py:FACTORY are in them: workers cannot import them,
+    and Dask's own way of sending things would only name them."""
     import cloudpickle
 
-    for name in {type(module).__module__ for module in network.modules()}:
-        if name.startswith("vizcnn_file_"):
-            cloudpickle.register_pickle_by_value(sys.modules[name])
+    names = {type(module).__module__ for module in network.modules()}
+    own = [sys.modules[name] for name in names if name.startswith("vizcnn_file_")]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        packed: bytes = cloudpickle.dumps(job)
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
+    return packed
 
 
 @contextmanager
@@ -53,6 +66,8 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Any]:
     if not address and not workers:
         yield None
         return
+    if address and workers:
+        raise ParameterError("workers are started here or those of a scheduler are used, not both. Leave one out")
     try:
         import distributed
     except ImportError as error:
@@ -61,7 +76,7 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Any]:
         try:
             place = address or open_things.enter_context(_local(workers or 1))
             client = open_things.enter_context(distributed.Client(place, timeout=_PATIENCE))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ParameterError(f"no Dask scheduler answers at {address}: {error}") from error
         yield client
 
@@ -69,4 +84,7 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Any]:
 def _local(workers: int) -> Any:
     from distributed import LocalCluster
 
-    return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL)
+    anywhere = "127.0.0.1:0"  # on the usual port a second cluster would warn of the first
+    return LocalCluster(
+        n_workers=workers, threads_per_worker=1, dashboard_address=anywhere, silence_logs=logging.CRITICAL
+    )

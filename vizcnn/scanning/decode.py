@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,13 +31,19 @@ class Batch:
     unreadable: tuple[tuple[int, str], ...]
 
 
-class _Decoding(Dataset[Batch]):
+class _Decoding(Dataset[Batch | ShapeError]):
     """Indexed by the numbers of a whole batch, so that one worker makes it."""
 
-    def __init__(self, images: Images, contract: InputContract) -> None:
-        self.images, self.contract = images, contract
+    def __init__(self, images: Images, contract: InputContract, size: tuple[int, int]) -> None:
+        self.images, self.contract, self.size = images, contract, size
 
-    def __getitem__(self, numbers: Sequence[int]) -> Batch:
+    def __getitem__(self, numbers: Sequence[int]) -> Batch | ShapeError:
+        try:
+            return self._batch(numbers)
+        except ShapeError as error:  # raised in a worker it would arrive with the worker's traceback for a message
+            return error
+
+    def _batch(self, numbers: Sequence[int]) -> Batch:
         good, inputs, labels, unreadable = [], [], [], []
         for number in numbers:
             try:
@@ -57,17 +63,23 @@ class _Decoding(Dataset[Batch]):
 
     def _read(self, number: int) -> tuple[Tensor, str | None]:
         image, label = self.images.read(number)
-        return (
-            _checked(image, self.contract) if isinstance(image, Tensor) else self.contract.prepared(image)[0]
-        ), label
+        inputs = _checked(image, self.contract) if isinstance(image, Tensor) else self.contract.prepared(image)[0]
+        if inputs.shape[1:] != self.size:
+            (h, w), (height, width) = inputs.shape[1:], self.size
+            raise ShapeError(
+                f"inputs of one scan share a size, got {h} x {w} (image {number}) beside {height} x {width}"
+            )
+        return inputs, label
 
 
 def _checked(image: Tensor, contract: InputContract) -> Tensor:
-    """An input that a person made, seen to be one. Raises ShapeError."""
+    """An input that a person made, seen to be one. Raises ShapeError, and ImageError for NaN and infinity."""
     if image.dim() != 3 or image.shape[0] != contract.channels:
         raise ShapeError(f"an input tensor is ({contract.channels}, H, W), got {tuple(image.shape)}")
     values = image.detach().cpu().float()
-    if not (values.isfinite().all() and values.min() >= 0 and values.max() <= 1):
+    if not values.isfinite().all():
+        raise ImageError("the tensor holds NaN or infinity")
+    if values.numel() and not (values.min() >= 0 and values.max() <= 1):
         raise ShapeError(
             f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. Leave out normalisation: "
             "the model does it"
@@ -75,10 +87,16 @@ def _checked(image: Tensor, contract: InputContract) -> Tensor:
     return values
 
 
-def decoded(images: Images, contract: InputContract, batches: Sequence[range], loaders: int | None) -> Iterator[Batch]:
-    """The batches of these numbers, in their order. loaders: processes that read; None for as many as suit."""
+def decoded(
+    images: Images, contract: InputContract, size: tuple[int, int], batches: Sequence[range], loaders: int | None
+) -> Generator[Batch]:
+    """The batches of these numbers, in their order. size: height and width of the inputs. loaders: processes that
+    read, which end when the generator is closed; None for as many as suit. Raises ShapeError."""
     count = _loaders(sum(map(len, batches))) if loaders is None else loaders
-    yield from DataLoader(_Decoding(images, contract), batch_size=None, sampler=batches, num_workers=count)
+    for batch in DataLoader(_Decoding(images, contract, size), batch_size=None, sampler=batches, num_workers=count):
+        if isinstance(batch, ShapeError):
+            raise batch
+        yield batch
 
 
 def _loaders(images: int) -> int:

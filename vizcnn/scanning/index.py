@@ -93,12 +93,12 @@ class Index:
     @cached_property
     def images(self) -> Images:
         """The images that were scanned. Raises ImageError where they are no longer there, or others are."""
-        if self.given is None and not self.facts["on_disk"]:
+        if self.given is None and self.facts["place"] is None:
             raise ImageError(
                 f"the scanned images ({self.facts['where']}) were no files. Index.open(folder, images=...)"
             )
-        found = self.given or dataset(self.facts["where"])
-        if list(found.names) != self.names:
+        found = self.given or dataset(self.facts["place"])
+        if found.unlabelled.fingerprint != self.facts["pictures"]:
             raise ImageError(
                 f"{found.where} holds other images than when {self.folder} was made. Scan it again, or name the folder "
                 "that was scanned: Index.open(folder, images=...)"
@@ -301,11 +301,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if manifest["format"] != _FORMAT:
-            raise OutputError(f"{file} is of format {manifest['format']}, this version reads {_FORMAT}")
-        return {key: manifest[key] for key in ("identity", "facts")}
+        form, kept = manifest["format"], {key: manifest[key] for key in ("identity", "facts")}
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise OutputError(f"{file} is no manifest of a scan ({error}). Choose another folder") from error
+    if form != _FORMAT:
+        raise OutputError(f"{file} is of format {form}, this version reads {_FORMAT}. Choose another folder")
+    return kept
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from vizcnn.dataset import Images
-from vizcnn.errors import ImageError, TargetError
+from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.images import Photo
 from vizcnn.model import Box, InputContract, Model, class_index
 from vizcnn.receptive import ReceptiveField, receptive_fields
@@ -114,6 +114,8 @@ def best(known: Known, unit: Unit, count: int) -> list[Best]:
     for a dead channel. Raises ImageError, TargetError."""
     layer = layer_of(unit)
     tally, field, channel = known.tally(layer), known.field(layer), channel_of(known, unit)
+    if not len(tally.values):
+        raise NonFiniteResult(f"there is no image that can be read and gives layer {layer!r} finite activations")
     excited = tally.excited(known.rank)[:count, channel]
     columns = (each[:count, channel][excited].tolist() for each in (tally.values, tally.images, tally.places))
     return [_one(known, field, *entry) for entry in zip(*columns, strict=True)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ MOST = 100
 """Images that can be kept for each channel."""
 
 _SHARDS, _SMALLEST = 256, 512  # so many parts at most, of so many images at least
+
+_IN_TURN = threading.Lock()  # for workers of several threads: torch's own threads and random state are the process's
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,12 @@ def found_in(model: Model, images: Images, layers: Sequence[str], top: int, rank
     """What a scan of all images would find, in memory. The network must be lent already."""
     terms = _terms(model, images, layers, top, rank, None, torch.get_num_threads())
     finding, batches = Finding(terms.tallies()), _cut(range(len(images)), terms.batch)
-    with looking(model, terms) as look, bar(len(images), "scan", "image", shown=progress) as shown:
-        for numbers, batch in zip(batches, decoded(images, model.input, batches, None), strict=True):
+    with (
+        closing(decoded(images, model.input, terms.size, batches, None)) as each,
+        looking(model, terms) as look,
+        bar(len(images), "scan", "image", shown=progress) as shown,
+    ):
+        for numbers, batch in zip(batches, each, strict=True):
             look(batch, finding)
             finding.labels += _labels(numbers, batch)
             shown.update(len(numbers))
@@ -147,7 +155,13 @@ def _identity(model: Model, images: Images, terms: Terms, shard_size: int | None
     size = shard_size or max(_SMALLEST, -(-len(images) // _SHARDS))
     shards = [(part.start, part.stop) for part in _cut(range(len(images)), size)]
     data = {"fingerprint": images.fingerprint, "images": len(images)}
-    identity = {"model": model.provenance(), "dataset": data, "shards": shards, **asdict(terms)}
+    identity = {
+        "model": model.provenance(),
+        "device": model.device.type,
+        "dataset": data,
+        "shards": shards,
+        **asdict(terms),
+    }
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 
@@ -159,12 +173,13 @@ def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dic
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}. Choose another") from error
-    on_disk = Path(images.where).exists()
+    _refuse_foreign(folder / NAMES, list(images.names))
     facts = {
         "complete": False,
         "digest": "",
-        "where": str(Path(images.where).resolve()) if on_disk else images.where,
-        "on_disk": on_disk,
+        "where": images.where,
+        "place": images.place,
+        "pictures": images.unlabelled.fingerprint,
         "version": __version__,
         "torch": torch.__version__,
         "device": str(model.device),
@@ -173,6 +188,12 @@ def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dic
     }
     write_json(folder / NAMES, list(images.names))
     return Index(folder, identity, facts, images).written()
+
+
+def _refuse_foreign(file: Path, names: list[str]) -> None:
+    """A scan that was stopped before its manifest stood has left the same names. Raises ParameterError for others."""
+    if file.exists() and file.read_bytes() != (json.dumps(names) + "\n").encode():
+        raise ParameterError(f"{file} is not of this scan and would be overwritten. Choose another folder")
 
 
 def _fields(model: Model, terms: Terms) -> dict[str, Any]:
@@ -203,8 +224,8 @@ class Job:
         """The files of these shards, one after the other."""
         plan = [(shard, _cut(range(*self.index.shards[shard]), self.terms.batch)) for shard in shards]
         cuts = [numbers for _, cut in plan for numbers in cut]
-        batches = decoded(self.images, self.model.input, cuts, loaders)
         with (
+            closing(decoded(self.images, self.model.input, self.terms.size, cuts, loaders)) as batches,
             threads(self.terms.threads),
             looking(self.model, self.terms) as look,
             bar(sum(map(len, cuts)), "scan", "image", shown=progress) as shown,
@@ -220,7 +241,7 @@ class Job:
 
     def alone(self, shard: int) -> bytes:
         """The file of one shard, made in this process alone: what a worker of a cluster does."""
-        with lent(self.model, "Scan"):
+        with _IN_TURN, lent(self.model, "Scan"):
             ((_, stored),) = self.done([shard], 0, progress=False)
         return stored
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vizcnn.capture import reading
 from vizcnn.dataset import Images
 from vizcnn.dryrun import watched
-from vizcnn.errors import ImageError, LayerNotFound, TargetError, did_you_mean
+from vizcnn.errors import ImageError, LayerNotFound, ShapeError, TargetError, did_you_mean
 from vizcnn.model import Model
 from vizcnn.scanning.decode import Batch
 from vizcnn.scanning.glance import Glance, Rank, glance
@@ -77,14 +77,21 @@ def surveyed(model: Model, size: tuple[int, int], patterns: Sequence[str] | None
 
     patterns: names, or patterns such as `layer?.*`; `output` is the network's own. None: convolutions, linear layers
     and the output. Raises LayerNotFound, and TargetError for a layer whose output has no channels."""
-    shapes = _shapes(model, size)
+    shapes, layers = _shapes(model, size), model.layers()
     if patterns is None:
-        return {n: s for n, s in shapes.items() if len(s) in (1, 3) and (n == OUTPUT_NAME or _weighs(model.layer(n)))}
+        patterns = [n for n in shapes if (n == OUTPUT_NAME or _weighs(layers[n])) and _has_channels(layers, n, shapes)]
     chosen = {name for pattern in patterns for name in _matching(model, shapes, pattern)}
+    if not chosen:
+        raise TargetError(f"no layer of {model.name} is left to look at. Name some, see: vizcnn layers {model.name}")
     for name in chosen:
-        if len(shapes[name]) not in (1, 3):
+        if not _has_channels(layers, name, shapes):
             raise TargetError(f"layer {name!r} gives {shapes[name]} for an image, not (C,) or (C, h, w)")
     return {name: shape for name, shape in shapes.items() if name in chosen}
+
+
+def _has_channels(layers: dict[str, nn.Module], name: str, shapes: dict[str, Shape]) -> bool:
+    """Whether an output is (C,) or (C, h, w). A dense layer has its channels last."""
+    return len(shapes[name]) == 1 or (len(shapes[name]) == 3 and not isinstance(layers.get(name), nn.Linear))
 
 
 def _weighs(layer: nn.Module) -> bool:
@@ -94,7 +101,10 @@ def _weighs(layer: nn.Module) -> bool:
 def _matching(model: Model, shapes: dict[str, Shape], pattern: str) -> list[str]:
     found = [name for name in shapes if name == pattern] or [n for n in shapes if fnmatchcase(n, pattern)]
     if not found and pattern in model.layers():
-        raise TargetError(f"layer {pattern!r} of {model.name} did not run, or its output is no tensor")
+        raise TargetError(
+            f"layer {pattern!r} of {model.name} did not run, or gives no tensor with one entry per image, or is called "
+            f"{OUTPUT_NAME!r} but is not what the network returns"
+        )
     if not found:
         raise LayerNotFound(
             f"no layer named {pattern!r} in {model.name}.{did_you_mean(pattern, shapes)} "
@@ -108,13 +118,21 @@ def _shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
     """Of every layer that gives a tensor, in the order of their last runs."""
     shapes: dict[str, Shape] = {}
 
+    namesake: Any = None
+
     def see(name: str, output: Any) -> None:
+        nonlocal namesake
+        namesake = output if name == OUTPUT_NAME else namesake
         shapes.pop(name, None)
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and output.dim() and len(output) == 1:
             shapes[name] = tuple(output.shape[1:])
 
     with watched(model.network, see):
-        see(OUTPUT_NAME, model(model.grey(size)))
+        answer = model(model.grey(size))
+    if namesake is None or namesake is answer:
+        see(OUTPUT_NAME, answer)
+    else:  # one name for two things
+        shapes.pop(OUTPUT_NAME, None)
     return shapes
 
 
@@ -144,8 +162,9 @@ def looking(model: Model, terms: Terms) -> Iterator[Look]:
     thresholds: dict[str, Tensor] = {}
     settled = False
 
-    def keep(name: str, output: Tensor) -> Glance:
-        return glance(output, terms.rank, thresholds[name])
+    def keep(name: str, output: Tensor) -> Glance | Shape:
+        shape = tuple(output.shape[1:])  # calls before a module's last one may have others
+        return glance(output, terms.rank, thresholds[name]) if shape == terms.layers[name] else shape
 
     def run(inputs: Tensor) -> dict[str, Glance]:
         seen = read(inputs.to(model.device, model.dtype))
@@ -153,6 +172,9 @@ def looking(model: Model, terms: Terms) -> Iterator[Look]:
             output = seen.pop(OUTPUT)
             if OUTPUT_NAME in terms.layers:
                 seen[OUTPUT_NAME] = keep(OUTPUT_NAME, output)
+        for name, found in seen.items():
+            if not isinstance(found, Glance):
+                raise ShapeError(f"layer {name!r} gives {found} for these images, {terms.layers[name]} for a grey one")
         return seen
 
     def look(batch: Batch, finding: Finding) -> None:

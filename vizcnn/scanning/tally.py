@@ -56,7 +56,8 @@ class Tally:
     @property
     def variance(self) -> Tensor:
         """Of all activations, float64 (C,)."""
-        return (self.squares / max(1, self.count) - self.mean.square()).clamp(min=0)
+        spread = (self.squares / max(1, self.count) - self.mean.square()).clamp(min=0)
+        return spread.where(self.lowest != self.highest, 0)
 
     @property
     def zero_share(self) -> Tensor:

@@ -1,0 +1,216 @@
+"""Tallies are exact: a naive count in float64 that keeps every activation says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vizcnn.scanning.glance import BINS, Rank, binned, edges, glance
+from vizcnn.scanning.tally import Tally, empty, merged, restored
+
+Labels = Sequence[str | None]
+
+
+def counted(
+    output: Tensor, cuts: Sequence[int], top: int, rank: Rank = "max", labels: Labels | None = None, first: int = 0
+) -> Tally:
+    """The tally of activations (N, C, h, w) or (N, C), seen in batches that end at `cuts` and at N."""
+    labels = labels or [None] * len(output)
+    tally = empty(output.shape[1], int(output[0, 0].numel()), top)
+    for start, stop in zip([0, *cuts], [*cuts, len(output)], strict=True):
+        seen = glance(output[start:stop], rank, tally.threshold)
+        tally.add(seen, torch.arange(first + start, first + stop), labels[start:stop])
+    return tally
+
+
+def best_of(output: Tensor, top: int, rank: str) -> list[list[tuple[float, int, int]]]:
+    """For each channel its best images as value, number and place, by sorting them all."""
+    maps = output.double().flatten(2) if output.dim() > 2 else output.double()[:, :, None]
+    good = [i for i in range(len(maps)) if maps[i].isfinite().all()]
+    score = {"max": maps.amax(2), "sum": maps.sum(2), "mean": maps.mean(2)}[rank]
+    found = []
+    for c in range(output.shape[1]):
+        order = sorted(good, key=lambda i: (-float(score[i, c]), i))[:top]
+        found.append([(float(score[i, c]), i, maps[i, c].tolist().index(float(maps[i, c].max()))) for i in order])
+    return found
+
+
+def assert_exact(tally: Tally, output: Tensor, rank: str = "max", labels: Labels | None = None) -> None:
+    """Compare with all activations (N, C, ...), kept in float64."""
+    expected = best_of(output, tally.top, rank)
+    for c, best in enumerate(expected):
+        assert tally.images[:, c].tolist() == [i for _, i, _ in best]
+        assert tally.places[:, c].tolist() == [place for _, _, place in best]
+        np.testing.assert_allclose(tally.values[:, c], [value for value, _, _ in best], rtol=1e-6, atol=1e-6)
+    maps = output.double().flatten(2) if output.dim() > 2 else output.double()[:, :, None]
+    good = maps.isfinite().all(2).all(1)
+    values = maps[good].transpose(0, 1).flatten(1).numpy()  # (C, N * places)
+    assert tally.counted.tolist() == [int(good.sum()), int((~good).sum())]
+    largest = np.abs(values).max(initial=1)
+    np.testing.assert_allclose(tally.mean, values.mean(1), atol=1e-6 * largest)
+    np.testing.assert_allclose(tally.variance, values.var(1), atol=1e-5 * largest**2)
+    np.testing.assert_array_equal(tally.lowest, values.min(1))
+    np.testing.assert_array_equal(tally.highest, values.max(1))
+    np.testing.assert_allclose(tally.zero_share, (values == 0).mean(1), atol=1e-12)
+    if rank == "max":
+        for c, scores in enumerate(maps[good].amax(2).T.numpy()):
+            np.testing.assert_array_equal(tally.histogram[c], histogram_of(scores))
+    assert_class_means(tally, maps, good, labels or [])
+
+
+def histogram_of(scores: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Bins below zero mirror those above."""
+    above, below = (np.histogram(part, edges().double())[0] for part in (scores[scores >= 0], -scores[scores < 0]))
+    together: npt.NDArray[Any] = above + below[::-1]
+    return together
+
+
+def assert_class_means(tally: Tally, maps: Tensor, good: Tensor, labels: Labels) -> None:
+    kept = [i for i in range(len(maps)) if good[i]]
+    names = sorted({name for i in kept if labels and (name := labels[i]) is not None})
+    assert list(tally.class_means()) == names
+    for name in names:
+        members = [i for i in kept if labels[i] == name]
+        np.testing.assert_allclose(tally.class_means()[name], maps[members].mean((0, 2)), rtol=1e-5, atol=1e-5)
+
+
+@st.composite
+def scanned(draw: Any) -> tuple[Tensor, list[int], list[str | None]]:
+    """Activations with many ties, cuts into batches, and labels."""
+    n, c = draw(st.integers(1, 14)), draw(st.integers(1, 4))
+    places = draw(st.sampled_from([(), (1, 1), (2, 3), (3, 1)]))
+    steps = draw(st.integers(1, 30))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    values = random.integers(-steps, steps + 1, (n, c, *places)).astype(np.float32) / 4
+    cuts = sorted(draw(st.sets(st.integers(1, n - 1), max_size=5))) if n > 1 else []
+    labels = draw(st.lists(st.sampled_from([None, "cat", "dog"]), min_size=n, max_size=n))
+    return torch.from_numpy(values), cuts, labels
+
+
+@settings(max_examples=60, deadline=None)
+@given(scanned(), st.integers(1, 6), st.sampled_from(["max", "mean", "sum"]))
+def test_any_cut_into_batches_gives_the_exact_answer(
+    made: tuple[Tensor, list[int], list[str | None]], top: int, rank: Rank
+) -> None:
+    output, cuts, labels = made
+    assert_exact(counted(output, cuts, top, rank, labels), output, rank, labels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(scanned(), st.integers(1, 6), st.data())
+def test_parts_that_are_put_together_equal_one_pass(
+    made: tuple[Tensor, list[int], list[str | None]], top: int, data: st.DataObject
+) -> None:
+    output, cuts, labels = made
+    bounds = [0, *cuts, len(output)]
+    parts = [counted(output[a:b], [], top, labels=labels[a:b], first=a) for a, b in pairwise(bounds)]
+    if data.draw(st.booleans(), "by way of files"):
+        parts = [restored(top, t.size, t.arrays(), sorted(t.classes)) for t in parts]
+    assert_exact(merged(parts), output, labels=labels)
+
+
+def test_of_equal_images_the_first_comes_first_across_batches_and_parts() -> None:
+    output = torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0, 2.0, 3.0])[:, None]  # (7, 1)
+    for tally in (
+        counted(output, [], 4),
+        counted(output, [2, 4], 4),
+        merged([counted(output[:4], [2], 4), counted(output[4:], [], 4, first=4)]),
+    ):
+        assert tally.images[:, 0].tolist() == [6, 1, 2, 4]
+
+
+def test_of_equal_activations_of_an_image_the_first_place_wins() -> None:
+    output = torch.zeros(1, 1, 3, 3)
+    output[0, 0, 1, 2] = output[0, 0, 2, 0] = 5
+    assert counted(output, [], 1).places.tolist() == [[1 * 3 + 2]]
+
+
+def test_the_place_is_that_of_the_largest_activation_whatever_images_are_ranked_by() -> None:
+    output = torch.tensor([[[9.0, -20.0]], [[2.0, 3.0]]])[..., None]  # (2, 1, 2, 1)
+    tally = counted(output, [], 2, "mean")
+    assert tally.images[:, 0].tolist() == [1, 0]
+    assert tally.places[:, 0].tolist() == [1, 0]
+    assert tally.values[:, 0].tolist() == [2.5, -5.5]
+
+
+def test_fewer_images_than_places_on_the_list() -> None:
+    output = torch.rand(3, 2, 4, 4)
+    tally = counted(output, [1], 9)
+    assert tally.values.shape == (3, 2)
+    assert_exact(tally, output)
+
+
+def test_a_dead_channel_is_all_zeros() -> None:
+    output = torch.rand(20, 3, 4, 4) + 0.1
+    output[:, 1] = 0
+    tally = counted(output, [7], 5)
+    assert tally.zero_share.tolist() == [0, 1, 0]
+    assert tally.images[:, 1].tolist() == [0, 1, 2, 3, 4]
+    assert tally.variance[1] == 0
+    assert_exact(tally, output)
+
+
+@pytest.mark.parametrize("value", [0.1, -7.3, 1234.5678, 1e-12])
+def test_a_constant_channel_has_no_variance(value: float) -> None:
+    tally = counted(torch.full((30, 1, 7, 7), value), [9, 20], 3)
+    assert tally.variance.tolist() == [0]
+    assert tally.mean.item() == pytest.approx(value)
+
+
+def test_negative_zero_counts_as_zero_and_ties_with_it() -> None:
+    tally = counted(torch.tensor([[-0.0], [0.0], [-1.0]]), [1], 3)
+    assert tally.images[:, 0].tolist() == [0, 1, 2]
+    assert tally.zero_share.item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("rank", ["max", "sum", "mean"])
+def test_images_with_nan_or_infinity_are_left_out_and_counted(bad: float, rank: Rank) -> None:
+    output = torch.rand(9, 2, 3, 3)
+    output[0, 1, 2, 2] = output[4, 0, 0, 0] = output[8] = bad
+    labels = ["x"] * 9
+    tally = counted(output, [3, 4, 5], 4, rank, labels)
+    assert tally.counted.tolist() == [6, 3]
+    assert_exact(tally, output, rank, labels)
+
+
+def test_a_batch_of_nothing_but_nan() -> None:
+    output = torch.full((4, 2, 2, 2), torch.nan)
+    tally = counted(output, [2], 3)
+    assert tally.counted.tolist() == [0, 4]
+    assert len(tally.values) == 0
+    assert tally.mean.tolist() == tally.variance.tolist() == tally.zero_share.tolist() == [0, 0]
+
+
+def test_each_value_falls_between_the_edges_of_its_bin() -> None:
+    values = torch.cat([10.0 ** torch.linspace(-6, 6, 4001), torch.tensor([0.0, 1.0, 2.0, 1.5, 2**-8, 2**8])])
+    values = torch.cat([values, -values])
+    low, high = edges()[binned(values)], edges()[binned(values) + 1]
+    assert bool(((low <= values) & (values <= high)).all())
+    assert len(edges()) == BINS + 1
+    assert bool((edges().diff() > 0).all())
+
+
+def test_what_is_stored_gives_the_same_tally() -> None:
+    output, labels = torch.randn(11, 4, 3, 3), [*"aabbccddab", None]
+    tally = counted(output, [5], 3, labels=labels)
+    again = restored(3, 9, tally.arrays(), sorted(tally.classes))
+    assert_exact(again, output, labels=labels)
+    for name, array in tally.arrays().items():
+        assert torch.equal(array, again.arrays()[name])
+
+
+def test_a_deviation_far_below_the_mean_is_still_seen() -> None:
+    """Adding up squares loses digits: so much is left of them."""
+    output = 10 + 0.1 * torch.randn(200, 1, 14, 14, generator=torch.Generator().manual_seed(0))
+    tally = counted(output, list(range(32, 200, 32)), 3)
+    assert tally.statistics(0)["sd"] == pytest.approx(float(output.double().std(correction=0)), rel=1e-3)
