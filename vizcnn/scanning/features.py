@@ -58,7 +58,7 @@ def features_in(model: Model, images: Images, layer: str | None, progress: bool)
     batches, parts = _cut(len(images), default_batch(size)), list[tuple[Batch, Tensor]]()
     with _reader(model, name, enters) as read, bar(len(images), "features", "image", shown=progress) as shown:
         settled = False
-        for numbers, batch in zip(batches, decoded(images, model.input, batches, None), strict=True):
+        for numbers, batch in zip(batches, decoded(images, model.input, size, batches, None), strict=True):
             found = torch.empty(0) if batch.inputs is None else read(batch.inputs)
             if not settled and batch.inputs is not None:
                 settled = _settled(where, batch.inputs, found, read)
