@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-COLOURS = (  # distinct for any colour vision
+COLOURS = (  # with the grey at least 11 apart in CIELAB, also to red-, green- and blue-blind eyes
     "#0072b2",
     "#e69f00",
     "#009e73",
