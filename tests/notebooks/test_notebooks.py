@@ -14,6 +14,7 @@ SMALL = {
     "02-filters-and-feature-maps": "CHANNELS = 3",
     "03-saliency-and-cam": "SAMPLES = 2",
     "04-what-would-this-filter-like-to-see": "STEPS = 2",
+    "05-which-images-excite-this-channel": "DIGITS, PIECES = 120, 8",
 }
 
 

@@ -163,7 +163,8 @@ class Exemplars(Result):
 
 
 def _draw_row(part: SubFigure, row: Excited, columns: int, extra: int, ranked_by: str) -> None:
-    title = f"{row.title()}, ranked by {ranked_by}" if row.exemplars else row.title()
+    by = ranked_by if any(one.at for one in row.exemplars) else "the value"  # a dense unit has no positions
+    title = f"{row.title()}, ranked by {by}" if row.exemplars else row.title()
     part.suptitle(title, fontsize=8.5, x=0.01, ha="left", parse_math=False)
     if not row.lines:
         return

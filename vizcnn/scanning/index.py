@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from vizcnn.targets import Target
 
 MANIFEST, NAMES = "manifest.json", "images.json"
 _FORMAT = 1
+_MESSAGE = 300  # letters for the names of layers in a message
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ class Index:
         if layer not in self.layers:
             raise LayerNotFound(
                 f"the index {self.folder} holds no layer {layer!r}.{did_you_mean(layer, self.layers)} It holds "
-                f"{', '.join(self.layers)}. Others need another scan: --layers {layer}"
+                f"{shorten(', '.join(self.layers), _MESSAGE, placeholder=' ...')}. Others need another scan: "
+                f"--layers {layer}"
             )
         done = [number for number in range(len(self.shards)) if self.shard_file(number).exists()]
         if not done:
