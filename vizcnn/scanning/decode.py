@@ -49,7 +49,8 @@ class _Decoding(Dataset[Batch | ShapeError]):
             try:
                 one, label = self._read(number)
             except ImageError as error:
-                unreadable.append((number, str(error)))
+                reason = str(error).encode("utf-8", "replace").decode()  # a file's name need not be text
+                unreadable.append((number, reason))
                 continue
             good.append(number)
             inputs.append(one)
