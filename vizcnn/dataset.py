@@ -244,7 +244,9 @@ class Listed(Images):
     def __init__(self, source: Any) -> None:
         self._entries = [entry for one in each_source(source) for entry in _single(one)]
         self.where = f"{len(self._entries)} images"
-        self.names = [name if isinstance(entry, str) else f"{name} {i}" for i, (name, entry) in enumerate(self._entries)]
+        self.names = [
+            name if isinstance(entry, str) else f"{name} {i}" for i, (name, entry) in enumerate(self._entries)
+        ]
         files = [entry for _, entry in self._entries if isinstance(entry, str)]
         self.place = files if len(files) == len(self._entries) else None
 

@@ -77,7 +77,7 @@ class TopImages(Probe[Exemplars]):
         Raises ParameterError for another rank that was asked for, or for labels."""
         if self.labels is not None:
             raise ParameterError("an index has the labels that its scan was given. Leave labels out")
-        wanted, rank = each_target(target), index.rank
+        wanted, rank = [_named(index, one) for one in each_target(target)], index.rank
         if self.rank not in ("max", rank):
             raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
         return self._shown(index, wanted, rank, index.provenance(replace(self, rank=rank), wanted))
@@ -96,6 +96,16 @@ class TopImages(Probe[Exemplars]):
             for one in best(known, unit, self.count)
         )
         return Excited(str(wanted), shown, known.tally(layer_of(unit)).statistics(channel_of(known, unit)))
+
+
+def _named(index: Index, wanted: Target) -> Target:
+    """A target with its class as number and name, as a model would resolve it."""
+    unit = unit_of(wanted)
+    if unit.layer:
+        return wanted
+    number = channel_of(index, unit)
+    label = index.classes[number] if index.classes else str(number)
+    return Target(((1.0, replace(unit, channel=number, label=label)),))
 
 
 _MEANINGS = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}

@@ -70,6 +70,7 @@ def exemplar(
     """An exemplar of a photograph of any size."""
     small = reduced(photo.pixels)
     crop = reduced(cut(photo, box or seen))
+    label = label and label.encode("utf-8", "replace").decode()  # a folder's name need not be text that can be drawn
     return Exemplar(number, photo.name, label, value, at, photo.size, seen, box, small, crop)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +51,8 @@ class _Decoding(Dataset[Batch | ShapeError]):
             try:
                 one, label = self._read(number)
             except ImageError as error:
-                unreadable.append((number, str(error)))
+                reason = str(error).encode("utf-8", "replace").decode()  # a file's name need not be text
+                unreadable.append((number, reason))
                 continue
             good.append(number)
             inputs.append(one)
@@ -93,10 +96,17 @@ def decoded(
     """The batches of these numbers, in their order. size: height and width of the inputs. loaders: processes that
     read, which end when the generator is closed; None for as many as suit. Raises ShapeError."""
     count = _loaders(sum(map(len, batches))) if loaders is None else loaders
-    for batch in DataLoader(_Decoding(images, contract, size), batch_size=None, sampler=batches, num_workers=count):
+    decoding = _Decoding(images, contract, size)
+    for batch in DataLoader(decoding, None, sampler=batches, num_workers=count, worker_init_fn=_in_background):
         if isinstance(batch, ShapeError):
             raise batch
         yield batch
+
+
+def _in_background(_worker: int) -> None:
+    """Ctrl-C is answered by the main process, which ends the workers; a connection that breaks then is no news."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = lambda *_: None
 
 
 def _loaders(images: int) -> int:

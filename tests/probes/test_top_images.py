@@ -1,0 +1,244 @@
+"""TopImages: the same answer from memory and from an index, and only for what has an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_cnn
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import Tensor, nn
+
+import vizcnn
+from vizcnn.errors import ImageError, LayerNotFound, NonFiniteResult, ParameterError, TargetError
+from vizcnn.model import Model
+from vizcnn.probes.top_images import TopImages
+from vizcnn.results import Exemplars
+from vizcnn.scanning import Index, Part, scan
+
+QUIET: Any = {"progress": False, "loaders": 0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for i in range(14):
+        place = tmp_path / "photos" / "ab"[i % 2] / f"{i:02}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(i).integers(0, 256, (30, 40 + i, 3), np.uint8)
+        Image.fromarray(values).resize((300, 200) if i == 3 else (40 + i, 30)).save(place)
+    return tmp_path / "photos"
+
+
+def model_of(**settings: Any) -> Model:
+    return Model(small_cnn(), size=16, labels=list("vwxyz"), name="net", **settings)
+
+
+def assert_equal(one: Exemplars, other: Exemplars) -> None:
+    a, b = one.arrays(), other.arrays()
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-6)
+    assert [row.target for row in one.rows] == [row.target for row in other.rows]
+    assert one.ranked_by == other.ranked_by
+
+
+@pytest.mark.parametrize("rank", ["max", "mean", "sum"])
+def test_the_probe_and_an_index_give_the_same(photos: Path, tmp_path: Path, rank: Any) -> None:
+    wanted = ["0:1", "3:0-2", "x", 4, "7:2"]
+    probe = TopImages(count=5, rank=rank)(model_of(), photos, wanted, progress=False)
+    index = scan(model_of(), photos, tmp_path / "index", top=7, rank=rank, **QUIET)
+    assert_equal(probe, TopImages(count=5).answer(Index.open(index.folder), wanted))
+    assert [row.target for row in probe.rows] == ["0:1", "3:0", "3:1", "3:2", "x", "z", "7:2"]
+
+
+def test_values_are_what_the_network_says(photos: Path) -> None:
+    model = model_of()
+    row = TopImages(count=3)(model, photos, "x", progress=False).rows[0]
+    inputs = torch.stack([model.prepared(vizcnn.images.open_photo(p))[0] for p in sorted(photos.rglob("*.png"))])
+    with torch.no_grad(), model.borrowed():
+        logits = model(inputs)[:, 2]
+    best = logits.topk(3)
+    assert [one.number for one in row.exemplars] == best.indices.tolist()
+    np.testing.assert_allclose([one.value for one in row.exemplars], best.values, atol=1e-5)
+
+
+def test_without_targets_four_channels_of_the_last_convolution_are_shown(photos: Path) -> None:
+    found = TopImages()(model_of(), photos, progress=False)
+    assert [row.target for row in found.rows] == ["3:0", "3:1", "3:2", "3:3"]
+    dense = Model(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4)), size=8)
+    assert [row.target for row in TopImages()(dense, photos, progress=False).rows] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "message"),
+    [
+        ("0:1@3,3", TargetError, "images are ranked for channels"),
+        ("p(x)", TargetError, "images are ranked for channels"),
+        ("energy(0)", TargetError, "images are ranked for channels"),
+        (vizcnn.target("0:1") - vizcnn.target("0:2"), TargetError, "images are ranked for channels"),
+        (2 * vizcnn.target("0:1"), TargetError, "images are ranked for channels"),
+        (lambda output: output[:, 0], TargetError, "images are ranked for channels"),
+        ("0:8", TargetError, "channels 0 to 7, got 8"),
+        ("9:0", LayerNotFound, "no layer named '9'"),
+        ("nobody", TargetError, "no class or layer target named 'nobody'"),
+    ],
+)
+def test_what_is_no_channel_is_refused(photos: Path, wanted: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        TopImages()(model_of(), photos, wanted, progress=False)
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_the_number_of_images_has_bounds(count: int) -> None:
+    with pytest.raises(ParameterError, match="count must be at"):
+        TopImages(count=count)
+
+
+def test_a_rank_that_the_index_does_not_have_is_refused(photos: Path, tmp_path: Path) -> None:
+    index = scan(model_of(), photos, tmp_path / "index", rank="sum", **QUIET)
+    with pytest.raises(ParameterError, match="are ranked by their sum, not their mean"):
+        TopImages(rank="mean").answer(index, "0:0")
+    assert TopImages().answer(index, "0:0").provenance.options["rank"] == "sum"
+
+
+def test_what_the_pictures_do_not_show_is_said(photos: Path, tmp_path: Path) -> None:
+    (photos / "a" / "bad.png").write_text("no image")
+    index = scan(model_of(), photos, tmp_path / "index", top=3, shard_size=5, part=Part(1, 2), **QUIET)
+    assert TopImages(count=5).answer(index, ["0:0", "0:1"]).notes == (
+        "the scan kept 3 images for each channel of layer '0', not 5",
+        "the scan is not complete: 1 of 3 shards are missing",
+    )
+    index = scan(model_of(), photos, tmp_path / "index", top=3, shard_size=5, **QUIET)
+    (note,) = TopImages(count=3).answer(index, "0:0").notes
+    assert note.startswith("1 of 15 images could not be read, the first: ")
+    assert TopImages(count=3)(model_of(), photos, "0:0", progress=False).notes == (note,)
+    index.shard_file(1).unlink()
+    assert "1 of 3 shards are missing" in TopImages(count=3).answer(Index.open(index.folder), "0:0").notes[-1]
+
+
+class Fragile(nn.Module):
+    """NaN in the second layer for dark images, in the third for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(x) / (x.mean((1, 2, 3), keepdim=True) > 0.3))
+        self.third(y * torch.nan)
+        return y.mean((2, 3))
+
+
+def test_images_that_give_nan_are_told_of_and_a_channel_without_others_is_refused() -> None:
+    images = torch.rand(6, 3, 8, 8) * torch.tensor([1.0, 0.1, 1, 1, 0.1, 1]).view(6, 1, 1, 1)
+    model = Model(Fragile(), size=8)
+    found = TopImages()(model, images, "second:0", progress=False)
+    assert found.notes == ("2 images gave NaN or infinity in layer 'second' and were left out",)
+    assert len(found.rows[0].exemplars) == 4
+    with pytest.raises(NonFiniteResult, match="no image that can be read and gives layer 'third' finite activations"):
+        TopImages()(model, images, "third:0", progress=False)
+
+
+def test_nothing_but_unreadable_images_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "bad.png").write_text("no image")
+    with pytest.raises(ImageError, match="none of the images of .*photos can be read: bad.png"):
+        TopImages()(model_of(), tmp_path / "photos", "0:0", progress=False)
+
+
+def test_the_picture_has_a_photograph_and_a_crop_for_each_image(photos: Path, tmp_path: Path) -> None:
+    found = TopImages(count=3)(model_of(), photos, ["3:0", "x"], progress=False)
+    figure = found.figure()
+    shown = [ax for ax in figure.axes if ax.get_images()]
+    assert len(shown) == 3 * 2 + 3  # a class has no boxes
+    boxes = [ax for ax in shown if any(not patch.get_fill() for patch in ax.patches)]
+    assert len(boxes) == 3
+    for kind in (".png", ".svg", ".html"):
+        assert found.save(tmp_path / f"x{kind}").stat().st_size > 1000
+
+
+def test_boxes_are_drawn_where_they_are(photos: Path) -> None:
+    found = TopImages(count=2)(model_of(), photos, "3:0", progress=False)
+    figure = found.figure()
+    drawn = [ax for ax in figure.axes if ax.get_images() and ax.patches]
+    for ax, one in zip(drawn, found.rows[0].exemplars, strict=True):
+        assert one.box is not None
+        rectangle = ax.patches[-1]
+        assert isinstance(rectangle, Rectangle)
+        assert (rectangle.get_x() + 0.5, rectangle.get_y() + 0.5) == pytest.approx((one.box.left, one.box.top))
+        assert rectangle.get_width() == pytest.approx(one.box.right - one.box.left)
+        assert rectangle.get_height() == pytest.approx(one.box.bottom - one.box.top)
+        extent = tuple(ax.get_images()[0].get_extent())
+        assert extent == (-0.5, one.size[1] - 0.5, one.size[0] - 0.5, -0.5)
+
+
+def test_crops_are_the_boxes_contents(photos: Path) -> None:
+    files = sorted(photos.rglob("*.png"))
+    for one in TopImages()(model_of(), photos, "3:1", progress=False).rows[0].exemplars:
+        assert one.box is not None
+        pixels = np.asarray(Image.open(files[one.number]), np.float32) / 255
+        assert one.size == pixels.shape[:2]
+        rows = slice(int(np.floor(one.box.top + 1e-6)), int(np.ceil(one.box.bottom - 1e-6)))
+        columns = slice(int(np.floor(one.box.left + 1e-6)), int(np.ceil(one.box.right - 1e-6)))
+        if max(one.size) <= 256:
+            np.testing.assert_array_equal(one.crop, pixels[rows, columns])
+            np.testing.assert_array_equal(one.pixels, pixels)
+        assert max(one.pixels.shape) <= 256
+
+
+def test_numbers_are_saved(photos: Path, tmp_path: Path) -> None:
+    found = TopImages(count=20)(model_of(), photos, ["3:0", "7:1"], progress=False)
+    saved = np.load(found.save(tmp_path / "x.npz"))
+    assert saved["values"].shape == saved["images"].shape == (2, 14)
+    assert saved["places"].shape == (2, 14, 2)
+    assert saved["boxes"].shape == (2, 14, 4)
+    assert np.isfinite(saved["boxes"][0]).all()
+    assert np.isnan(saved["boxes"][1]).all()
+    assert (saved["places"][1] == -1).all()
+    assert (np.diff(saved["values"], axis=1) <= 0).all()
+    manifest = json.loads(found.save(tmp_path / "x.json").read_text())
+    assert manifest["provenance"]["probe"] == "top-images"
+    assert manifest["provenance"]["details"] == {"dataset": str(photos), "pictures": 14}
+    assert manifest["rows"][0]["exemplars"][0]["label"] in ("a", "b")
+    assert "NaN" not in (tmp_path / "x.json").read_text()
+    assert found.describe().startswith("3:0: ")
+
+
+def test_a_grey_network(tmp_path: Path) -> None:
+    model = vizcnn.load("lecture")
+    for i in range(12):
+        values = np.random.default_rng(i).integers(0, 256, (28, 28), np.uint8)
+        Image.fromarray(values).save(tmp_path / f"{i:02}.png")
+    found = TopImages(count=4)(model, tmp_path, progress=False)
+    index = scan(model, tmp_path, tmp_path / "index", **QUIET)
+    assert_equal(found, TopImages(count=4).answer(index, [row.target for row in found.rows]))
+    assert found.rows[0].exemplars[0].pixels.shape == (28, 28, 1)
+    found.save(tmp_path / "x.png")
+
+
+def test_tensors_are_their_own_photographs() -> None:
+    images = torch.rand(5, 3, 20, 24)
+    one = TopImages(count=1)(model_of(), images, "0:3", progress=False).rows[0].exemplars[0]
+    assert one.size == (20, 24)
+    np.testing.assert_allclose(one.pixels, images[one.number].permute(1, 2, 0))
+
+
+def test_a_bundled_network_over_photographs() -> None:
+    found = TopImages(count=2)(
+        vizcnn.load("tiny"), ["sample:china", "sample:flower"], "layer4.0.conv2:5", progress=False
+    )
+    assert {one.name for one in found.rows[0].exemplars} == {"china.jpg", "flower.jpg"}
