@@ -67,7 +67,7 @@ class TopImages(Probe[Exemplars]):
         wanted = [unit_of(one) for one in subject.targets[0]]
         layers = list(dict.fromkeys(layer_of(unit) for unit in wanted))
         finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
-        known = Fresh(subject.model, subject.dataset, finding, self.rank)
+        known = Fresh(subject.model, subject.dataset, finding)
         provenance = subject.provenance(self, dataset=subject.dataset.where, pictures=len(subject.dataset))
         return self._shown(known, subject.targets[0], self.rank, provenance)
 

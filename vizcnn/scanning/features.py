@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,13 @@ def features_in(model: Model, images: Images, layer: str | None, progress: bool)
     name, enters = _place(model, size, layer)
     where = f"what enters {name}" if enters else name
     batches, parts = _cut(len(images), default_batch(size)), list[tuple[Batch, Tensor]]()
-    with _reader(model, name, enters) as read, bar(len(images), "features", "image", shown=progress) as shown:
+    with (
+        _reader(model, name, enters) as read,
+        closing(decoded(images, model.input, size, batches, None)) as each,
+        bar(len(images), "features", "image", shown=progress) as shown,
+    ):
         settled = False
-        for numbers, batch in zip(batches, decoded(images, model.input, size, batches, None), strict=True):
+        for numbers, batch in zip(batches, each, strict=True):
             found = torch.empty(0) if batch.inputs is None else read(batch.inputs)
             if not settled and batch.inputs is not None:
                 settled = _settled(where, batch.inputs, found, read)

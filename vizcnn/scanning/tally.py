@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from vizcnn.scanning.glance import BINS, Glance, Rank, binned
+from vizcnn.scanning.glance import BINS, Glance, binned
 
 
 @dataclass
@@ -64,12 +64,11 @@ class Tally:
         """Share of activations that are exactly zero, float64 (C,). 1: a dead channel."""
         return self.zeros.double() / max(1, self.count)
 
-    def excited(self, rank: Rank) -> Tensor:
-        """Which of the best scores stand for a response, bool (K, C).
-
-        Those of maps that are at the channel's lowest value everywhere, such as zero behind a ReLU, do not."""
-        floor = self.size * self.lowest if rank == "sum" else self.lowest
-        return self.values > floor
+    def excited(self) -> Tensor:
+        """Which of the best scores stand for a response, bool (K, C): not zero where a channel is never below zero, as
+        behind a ReLU, and nothing where a channel is always the same."""
+        never_below, constant = self.lowest == 0, self.lowest == self.highest
+        return ~constant & ~(never_below & (self.values == 0))
 
     def statistics(self, channel: int) -> dict[str, float]:
         """A channel's numbers by name."""
