@@ -24,6 +24,7 @@ from vizcnn.incremental import (
     per_image,
     record,
 )
+from vizcnn.incremental.fused import Packed
 from vizcnn.targets import OUTPUT
 from vizcnn.windows import sliding
 
@@ -117,3 +118,38 @@ def test_a_batch_of_unlike_windows_costs_more_than_the_ideal() -> None:
     touched = engine.touched(windows)
     together = executed_share(engine, [engine.planned(touched, np.arange(len(windows)))])
     assert ideal_share(engine, touched) < together < 1
+
+
+class Joined(nn.Module):
+    """Convolutions that can be packed with what follows, and such whose outcome is also needed elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.third = nn.Conv2d(8, 8, 3, bias=False), nn.Conv2d(8, 8, 3, groups=8)
+        nn.init.uniform_(self.norm.running_mean)  # type: ignore[arg-type]
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+        nn.init.uniform_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(self.first(x)).relu_()
+        both = self.second(normed)
+        out: Tensor = (both.relu() - both)[..., 1:-1, 1:-1] + self.third(self.second(normed).relu())
+        return out.mean((2, 3))
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(None, 1e-6), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("packs", [True, False])
+@torch.no_grad()
+def test_fused_steps_do_what_the_network_does(
+    dtype: torch.dtype | None, near: float, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: packs)
+    network, image = Joined().eval(), torch.rand(3, 20, 20)
+    model = vizcnn.Model(network, size=20)
+    engine = Engine(record(model, (20, 20), [OUTPUT]), dtype=dtype)
+    fused = [step for step in engine.body if isinstance(step.func, Packed)]
+    assert len(fused) == (4 if packs else 0)
+    prepared = Prepared(engine, image, torch.zeros_like(image), ())
+    found = engine.finished(prepared.crossing)[OUTPUT]
+    torch.testing.assert_close(found, model(image[None]), atol=near, rtol=near)

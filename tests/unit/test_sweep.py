@@ -30,6 +30,10 @@ def test_windows_at_shares_of_the_grid() -> None:
     assert at_shares(windows[:1], [(0.3, 0.7), (1, 1)]).tolist() == [0]
 
 
+CONVOLUTIONS = ("aten::convolution", "mkldnn::_convolution_pointwise")
+"""A convolution as networks run it, and with its weights packed."""
+
+
 class Watching(TorchDispatchMode):
     """Tells a function of every operation on real tensors: its name and its arguments."""
 
@@ -60,7 +64,7 @@ def test_the_incremental_batch_halves_until_it_fits(subject: tuple[vizcnn.Model,
     batches: list[int] = []
 
     def refuse(name: str, args: Any) -> None:
-        if name == "aten::convolution":
+        if name in CONVOLUTIONS:
             batches.append(len(args[0]))
             if len(args[0]) > 5:
                 raise torch.OutOfMemoryError("out of memory on purpose")
@@ -77,7 +81,7 @@ def test_ctrl_c_keeps_what_waits_for_the_head(subject: tuple[vizcnn.Model, Tenso
     runs: list[int] = []
 
     def interrupt(name: str, args: Any) -> None:
-        if name != "aten::convolution":
+        if name not in CONVOLUTIONS:
             return
         runs.append(len(args[0]))
         if len(runs) == 2 * (2 + 1 + 1) + 2 * 2 + 1:  # clean runs, checks, the clean run of the engine, two batches
@@ -106,3 +110,12 @@ def test_the_default_engine_takes_full_runs_where_they_are_faster(subject: tuple
     assert forced.provenance.details["engine"] == "incremental"
     np.testing.assert_allclose(chosen.values, expected.values, atol=1e-6)
     np.testing.assert_allclose(forced.values, expected.values, atol=1e-6)
+
+
+def test_a_window_that_changes_nothing_costs_nothing_in_bf16_either(subject: tuple[vizcnn.Model, Tensor]) -> None:
+    model, image = subject
+    image[..., :12] = 128 / 255  # what covers it
+    found = occlusion(fill="#808080", engine="incremental", precision="bf16", max_error=1.0)(model, image, 1)
+    assert found.provenance.details["went_back"] is False
+    drops = np.abs(found.values[0, 0])
+    assert drops[:, :12].max() < 1e-5 < drops.max()

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from vizcnn.dryrun import with_tensors
 from vizcnn.incremental.crops import LOWEST, PADDINGS, ZEROS, as_rows, crop_of, from_rows, inside, row_numbers
+from vizcnn.incremental.fused import Packed, fused
 from vizcnn.incremental.plan import Plan, planned
 from vizcnn.incremental.regions import Reach, Region, regions
 from vizcnn.incremental.space import Local, Manner, Sliding, Space, layout, resized
@@ -40,6 +41,7 @@ class Engine:
     def __init__(
         self, tape: Tape, *, dtype: torch.dtype | None = None, reach: Mapping[int, Reach] | None = None
     ) -> None:
+        tape = fused(tape, dtype)
         self.layout = layout(tape)
         self.shapes, self.wanted, self.reach = tape.shapes, tape.wanted, reach
         cut = _end_of_body(tape, self.layout.spaces)
@@ -84,12 +86,17 @@ class Prepared:
         """image, cover: (C, H, W); a window shows the cover instead of the image."""
         self.engine, self.device = engine, image.device
         self.image, self.cover = (as_rows(each[None], engine.layout.spaces[0]) for each in (image, cover))
-        self.clean = self._clean_rows(image, {*needed})
+        self.clean, self.crossing = dict[int, Tensor](), dict[int, Tensor]()
+        self._run_clean(image, {*needed})
 
-    def _clean_rows(self, image: Tensor, needed: set[int]) -> Values:
-        """The rows of the clean image, and of padding, for the values that plans select from."""
+    def _run_clean(self, image: Tensor, needed: set[int]) -> None:
+        """Keep the rows of the clean image, and of padding, for the values that plans select from, and what crosses."""
         clean = image[None].contiguous(memory_format=torch.channels_last)
-        return {v: self._padded(value, v) for v, value in each_value(self.engine, clean) if v in needed}
+        for number, value in each_value(self.engine, clean):
+            if number in needed:
+                self.clean[number] = self._padded(value, number)
+            if number in self.engine.crossing:
+                self.crossing[number] = self._of_network(number, value).clone()
 
     def _padded(self, value: Tensor, number: int) -> Tensor:
         rows = as_rows(value, self.engine.layout.spaces[number])
@@ -190,7 +197,8 @@ def _normalises(step: Step) -> bool:
 
 
 def _reduced(step: Step, dtype: torch.dtype) -> Step:
-    return step if _normalises(step) else replace(step, args=_in_type(step.args, dtype))
+    packed = isinstance(step.func, Packed)  # in that type already
+    return step if packed or _normalises(step) else replace(step, args=_in_type(step.args, dtype))
 
 
 def _in_type(tree: Any, dtype: torch.dtype | None) -> Any:

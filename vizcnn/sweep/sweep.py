@@ -179,7 +179,7 @@ class Sweep:
             start = time.perf_counter()
             self.full(i, places)
             seconds, runs = time.perf_counter() - start, len(places)
-        return partial.seconds_per_window[1] > seconds / runs
+        return min(partial.seconds_per_window) > seconds / runs
 
     def _compare(self, i: int, numbers: Numbers, full: dict[int, Numbers]) -> None:
         """Raise Doubt where full runs say otherwise than the engine; else add to what is known of its errors."""
