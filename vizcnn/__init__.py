@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vizcnn.probes.cam import Cam as Cam
     from vizcnn.probes.deconvnet import Deconvnet as Deconvnet
     from vizcnn.probes.dream import Dream as Dream
+    from vizcnn.probes.embed import Embed as Embed
     from vizcnn.probes.feature_maps import FeatureMaps as FeatureMaps
     from vizcnn.probes.filters import Filters as Filters
     from vizcnn.probes.layers import Layers as Layers
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from vizcnn.results import Heatmap as Heatmap
     from vizcnn.results import ImageGrid as ImageGrid
     from vizcnn.results import Result as Result
+    from vizcnn.results import Scatter as Scatter
     from vizcnn.results import Table as Table
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
@@ -52,6 +54,7 @@ _HOMES = {
     "Cam": "vizcnn.probes.cam",
     "Deconvnet": "vizcnn.probes.deconvnet",
     "Dream": "vizcnn.probes.dream",
+    "Embed": "vizcnn.probes.embed",
     "Exemplars": "vizcnn.results",
     "FeatureMaps": "vizcnn.probes.feature_maps",
     "Filters": "vizcnn.probes.filters",
@@ -69,6 +72,7 @@ _HOMES = {
     "Recipe": "vizcnn.ascent",
     "Result": "vizcnn.results",
     "Saliency": "vizcnn.probes.saliency",
+    "Scatter": "vizcnn.results",
     "Style": "vizcnn.probes.style",
     "Table": "vizcnn.results",
     "Target": "vizcnn.targets",
@@ -87,6 +91,7 @@ __all__ = [
     "Cam",
     "Deconvnet",
     "Dream",
+    "Embed",
     "Exemplars",
     "FeatureMaps",
     "Filters",
@@ -104,6 +109,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Saliency",
+    "Scatter",
     "Style",
     "Table",
     "Target",

@@ -111,7 +111,8 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
         ["-t", "--target", "targets"],
         multiple=True,
         help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X or energy(LAYER). "
-        f"May be repeated; default: {'the predicted class' if probe.needs_images else 'as above'}.",
+        "May be repeated; default: "
+        f"{'the predicted class' if probe.default_targets is Probe.default_targets else 'as above'}.",
     )
     dry = click.Option(["--dry-run"], is_flag=True, help="Compute nothing: say what it would cost, and in what time.")
     index = click.Option(
@@ -144,7 +145,7 @@ _MODEL_HELP = (
 _OUT_HELP = (
     "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
     "the numbers, .json the finding; "
-    "without an ending, a folder. Default: IMAGE-PROBE.png here."
+    "without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames)."
 )
 
 

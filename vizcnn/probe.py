@@ -142,7 +142,8 @@ class Probe(Generic[R]):
     needs_images: ClassVar[bool] = True
     """False for probes of the network alone: they are called as `probe(model)`."""
     streams: ClassVar[bool] = False
-    """True for probes of whole data sets: images are read batch by batch, never all at once, by one call for all."""
+    """True for probes of whole data sets: images are read batch by batch, never all at once, by one call for all.
+    An option `labels` of such a probe says where the images' classes stand, as `vizcnn.dataset.dataset` takes it."""
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
     needs_target: ClassVar[bool] = True

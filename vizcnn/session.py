@@ -21,6 +21,7 @@ from vizcnn.results import Result, checked_format
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
+_FILMS = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
 
 
 class Session:
@@ -44,8 +45,8 @@ class Session:
             result = None
             with self._trying():
                 result = self._one(model, file, place, compute)
-            if result and not (self.quiet or self.as_json):
-                click.echo(f"{result.describe()}\n  {place}")
+            if result:
+                self._say(result, place)
         self._leave()
 
     def estimate(
@@ -89,6 +90,7 @@ class Session:
         except Interrupted as stopped:
             with self._trying():
                 self._keep(stopped.result, place)
+                self._say(stopped.result, place)
             raise
         self._keep(result, place)
         return result
@@ -96,6 +98,10 @@ class Session:
     def _keep(self, result: Result, place: Path) -> None:
         result.save(place)
         self.results.append({**result.manifest(), "file": str(place)})
+
+    def _say(self, result: Result, place: Path) -> None:
+        if not (self.quiet or self.as_json):
+            click.echo(f"{result.describe()}\n  {place}")
 
     @contextmanager
     def _trying(self, *, essential: bool = False) -> Iterator[None]:
@@ -131,13 +137,18 @@ class Session:
                 raise ParameterError(f"{len(files)} images need a folder to write to, got the file name {out}")
             places = [out]
         else:
-            places = [_made(out or Path()) / f"{_stem(file)}{self.probe}.png" for file in files]
+            ending = ".gif" if self.film else ".png"
+            places = [_made(out or Path()) / f"{_stem(file)}{self.probe}{ending}" for file in files]
         if twice := {str(place) for place in places if places.count(place) > 1}:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
         for place in places:
             if checked_format(place) == ".gif" and not self.film:
                 raise ParameterError(
                     f"{place} would be an animation and needs frames. Add --frames 24, where {self.probe} has it"
+                )
+            if self.film and checked_format(place) not in _FILMS:
+                raise ParameterError(
+                    f"{place} would lose the frames. Name a .gif, .npz or .safetensors, or leave --frames out"
                 )
             _refuse_own_input(place, [self.weights, *(file for file in files if file)])
         return places

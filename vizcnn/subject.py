@@ -137,7 +137,7 @@ def examined(
         )
     with lent(model, type(probe).__name__, seed):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
-        found = dataset(images) if probe.streams else None
+        found = dataset(images, getattr(probe, "labels", None)) if probe.streams else None
         photos, seen, inputs = _inputs(probe, model, images if found is None else None)
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _given_targets(probe, model, wanted)
@@ -183,7 +183,8 @@ def _explained(context: str) -> Iterator[None]:
             error.within(context)
         raise
     except Exception as error:
-        error.add_note(f"vizcnn: {context}")
+        if context:
+            error.add_note(f"vizcnn: {context}")
         raise
 
 

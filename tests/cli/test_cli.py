@@ -250,6 +250,20 @@ def test_a_closed_pipe_is_not_reported_as_a_failed_image(photo_file: Path) -> No
     assert Path("photo-occlusion.png").exists()
 
 
+def test_ctrl_c_says_what_was_kept_and_where() -> None:
+    command = [sys.executable, "-m", "vizcnn", "maximize", "lecture", "conv1:3", "--steps", "1000000", "-o", "x.png"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.read(1)  # the progress bar has appeared
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped early: 1 of 1 pictures, as far as they got\n  x.png" in output
+    assert Path("x.png").exists()
+
+
 def test_an_early_ctrl_c_exits_130_too() -> None:
     code = (
         "import vizcnn.registry as r\n"
@@ -326,6 +340,7 @@ def test_probes_of_the_network_alone_take_it_without_a_dash() -> None:
         (["maximize", "lecture", "--diversity", "1"], 2, "it needs copies of 2 or more"),
         (["maximize", "no_such_model", "-o", "x.gif"], 1, "x.gif would be an animation"),
         (["dream", "PHOTO", "-m", "no_such_model", "-o", "x.gif"], 1, "--frames 24"),
+        (["maximize", "no_such_model", "--frames", "2", "-o", "x.png"], 1, "x.png would lose the frames"),
         (["style", "PHOTO", "-m", "no_such_model", "-o", "x.gif"], 1, "--frames 24"),
         (["style", "PHOTO", "--size", "24", "--like", "gone.png"], 1, "gone.png does not exist"),
     ],
@@ -343,9 +358,15 @@ def test_animations_from_the_command_line(photo_file: Path) -> None:
     assert call("maximize", "lecture", "conv1:0-1", *asked, "-o", "a.gif").exit_code == 0
     assert call("dream", photo_file, "-t", "energy(conv1)", *asked, "-o", "b.gif").exit_code == 0
     assert call("style", photo_file, "--size", "32", "--like", photo_file, *asked, "-o", "c.gif").exit_code == 0
-    for name in "abc":
+    assert call("maximize", "lecture", "conv1:0-1", *asked).exit_code == 0
+    for name in ("a", "b", "c", "maximize"):
         with Image.open(f"{name}.gif") as film:
             assert film.format == "GIF"
+
+
+def test_the_help_of_target_says_what_it_is_by_default() -> None:
+    for probe, said in (("occlusion", "the predicted class"), ("dream", "as above"), ("maximize", "as above")):
+        assert f"default: {said}." in " ".join(call(probe, "--help").output.split())
 
 
 def test_a_dream_is_written_as_the_picture_itself(photo_file: Path) -> None:

@@ -11,7 +11,7 @@ from conftest import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import Interrupted, LayerNotFound, NotDifferentiable, ParameterError, TargetError
+from vizcnn.errors import Interrupted, LayerNotFound, NotDifferentiable, ParameterError, ShapeError, TargetError
 from vizcnn.results import Pictures
 from vizcnn.testing import delicate_model, state_of
 
@@ -198,7 +198,7 @@ def test_ctrl_c_gives_the_dream_as_far_as_it_got(after: int, tmp_path: Path) -> 
         ({"octaves": 0}, "octaves must be at least 1"),
         ({"scale": 1.0}, "scale must be at least 1.01"),
         ({"jitter": 0.6}, "jitter must be at most 0.5"),
-        ({"size": 16}, "size must be at least 32 px"),
+        ({"size": 15}, "size must be at least 16 px"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -211,6 +211,16 @@ def test_targets_that_do_not_exist_are_named() -> None:
         dreamt(model(), photo(), "energy(nowhere)")
     with pytest.raises(TargetError, match="channels 0 to 7, got 8"):
         dreamt(model(), photo(), "3:8")
+    with pytest.raises(TargetError, match="a dream raises one target, got 2: 3:0, 3:1. Give one, or their sum"):
+        dreamt(model(), photo(), "3:0-1")
+
+
+def test_a_class_behind_dense_layers_is_dreamt_of_in_the_networks_own_size() -> None:
+    lecture, digit = vizcnn.load("lecture"), photo(56, 56, 1)
+    with pytest.raises(ShapeError, match=r"reaches 3 with pictures of its own size only, 28 x 28 px, got 40 x 40: "):
+        dreamt(lecture, digit, 3)
+    ((before, after),) = dreamt(lecture, digit, 3, size=28).scenes[0].values.values()
+    assert after > before
 
 
 class Detached(nn.Module):

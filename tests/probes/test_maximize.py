@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.ascent import RECIPES
-from vizcnn.errors import Interrupted, LayerNotFound, NotDifferentiable, ParameterError, TargetError
+from vizcnn.errors import Interrupted, LayerNotFound, NotDifferentiable, ParameterError, ShapeError, TargetError
 from vizcnn.results import Optimised
 from vizcnn.testing import delicate_model, state_of
 
@@ -76,6 +76,7 @@ def test_lowering_and_both_directions() -> None:
     assert (lowered.reached < raised.reached).all()
     np.testing.assert_allclose(both.reached, [*raised.reached, *lowered.reached], rtol=1e-4, atol=1e-5)
     assert [panel.title for panel in both.panels] == ["activation of 3, raised", "activation of 3, lowered"]
+    assert f"3:1 {both.reached[1]:.3g}, 3:0 lowered to {both.reached[2]:.3g}" in both.describe()
 
 
 def test_copies_are_numbered_and_differ() -> None:
@@ -202,6 +203,7 @@ class Cancelling(nn.Module):
 def test_bfloat16_is_given_up_where_it_disagrees() -> None:
     found = made(model(Cancelling()), "end:0", precision="bfloat16", preset="lecture", steps=40)
     assert found.provenance.details["precision"] == "float32"
+    assert "bfloat16 gave values more than 5% off, so float32 was used after all" in found.describe()
     np.testing.assert_array_equal(
         pictures(found), pictures(made(model(Cancelling()), "end:0", preset="lecture", steps=40))
     )
@@ -249,6 +251,11 @@ class Counting(nn.Module):
         return x
 
 
+def test_a_size_that_a_dense_layer_cannot_take_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"reaches 3 with pictures of its own size only, 28 x 28 px, got 40 x 40: "):
+        made(vizcnn.load("lecture"), 3, size=40)
+
+
 @pytest.mark.parametrize("size", [20, 56])
 def test_layers_before_a_dense_one_may_have_pictures_of_any_size(size: int) -> None:
     found = made(vizcnn.load("lecture"), "conv2:0-1", size=size)
@@ -277,9 +284,10 @@ def test_two_hundred_renders_leave_the_network_as_it_was() -> None:
 def test_a_network_that_raises_on_the_way_is_left_as_it_was(last: int) -> None:
     of = delicate_model(last)
     before = state_of(of)
-    with pytest.raises(RuntimeError, match="fails on purpose"):
+    with pytest.raises(RuntimeError, match="fails on purpose") as failed:
         made(of, "conv:1", steps=10)
     assert state_of(of) == before
+    assert [note.split()[:2] for note in failed.value.__notes__] == [["vizcnn:", "Maximize"]]
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
@@ -327,6 +335,16 @@ def test_ctrl_c_in_a_later_batch_keeps_the_earlier_ones() -> None:
     assert len(found.reached) == 4
     np.testing.assert_array_equal(pictures(found)[:2], pictures(whole)[:2])
     assert not np.array_equal(pictures(found)[2:], pictures(whole)[2:])
+
+
+def test_ctrl_c_while_the_values_are_computed_keeps_the_earlier_batches() -> None:
+    whole = made(model(nn.Sequential(nn.Identity(), small_cnn())), "1.3:0-3", steps=5, batch=2)
+    with pytest.raises(Interrupted) as stopped:
+        made(model(nn.Sequential(Interrupting(15), small_cnn())), "1.3:0-3", steps=5, batch=2)
+    found = stopped.value.result
+    assert isinstance(found, Optimised)
+    assert "stopped early: 2 of 4 pictures" in found.describe()
+    np.testing.assert_array_equal(pictures(found), pictures(whole)[:2])
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

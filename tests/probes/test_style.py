@@ -172,7 +172,8 @@ def test_frames_lead_from_the_photograph_to_the_picture() -> None:
     np.testing.assert_array_equal(frames[0], (photo() * 255).round())
     np.testing.assert_array_equal(frames[-1], (image(found) * 255).round())
     assert (frames[0] != frames[1]).any()
-    assert len(painted(model(), photo()).scenes[0].frames) == 0
+    for few in (0, 1):
+        assert len(painted(model(), photo(), frames=few).scenes[0].frames) == few
 
 
 def test_the_network_is_left_as_it_was() -> None:
@@ -206,8 +207,9 @@ class Interrupting(nn.Module):
 def test_ctrl_c_gives_the_picture_as_far_as_it_got(optimiser: str, tmp_path: Path) -> None:
     of = model(nn.Sequential(Interrupting(18), small_cnn()))
     before = state_of(of)
+    both = [photo(), photo()]
     with pytest.raises(Interrupted) as stopped:
-        painted(of, [photo(), photo()], optimiser=optimiser, steps=500, style_layers="1.3", content_layer="1.3")
+        painted(of, both, optimiser=optimiser, steps=500, style_layers="1.3", content_layer="1.3", frames=3)
     assert state_of(of) == before
     found = stopped.value.result
     assert isinstance(found, Pictures)
@@ -217,6 +219,7 @@ def test_ctrl_c_gives_the_picture_as_far_as_it_got(optimiser: str, tmp_path: Pat
     assert image(found).min() >= 0
     assert image(found).max() <= 1
     assert np.abs(image(found) - photo()).max() > 0.001
+    np.testing.assert_array_equal(found.scenes[0].frames[-1], (image(found) * 255).round())
     assert found.save(tmp_path / "a.png").exists()
 
 

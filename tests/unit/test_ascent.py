@@ -517,6 +517,34 @@ def test_a_unit_that_nothing_reaches_is_known() -> None:
     assert found.values[1] > 2.9
 
 
+def test_a_unit_that_its_last_step_opens_has_responded() -> None:
+    """The neighbourhood of what the network saw was flat in both steps, and yet the picture reaches something."""
+    found = climbed(dead(-1.9), ["1:0"], replace(PLAIN, canvas=Pixels(spread=0), steps=2))
+    assert found.values.item() == pytest.approx(0.2, abs=1e-4)
+    assert found.moved.tolist() == [True]
+
+
+@pytest.mark.parametrize(("bias", "weight", "moved"), [(-1.9, 1.0, True), (-1.0, 0.0, False)])
+def test_diversity_neither_keeps_a_unit_shut_nor_hides_that_it_is_dead(bias: float, weight: float, moved: bool) -> None:
+    conv = nn.Conv2d(3, 3, 1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(3).view(3, 3, 1, 1))  # two channels in which the copies can differ
+        conv.weight[0] = weight
+        conv.bias.copy_(torch.tensor([bias, 0.0, 0.0]))  # type: ignore[union-attr]
+    of = model(nn.Sequential(conv, nn.ReLU()))
+    found = climbed(of, [Goal(target("1:0"), copy) for copy in range(2)], diversity=0.1)
+    assert found.moved.tolist() == [moved, moved]
+    assert ((found.values > 0.1) == moved).all()
+
+
+def test_the_progress_bar_shows_the_first_targets_own_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("tqdm.std.tqdm.set_postfix_str", lambda _bar, text, **_: said.append(text))
+    climbed(dead(-9.0), ["1:1", "1:0"], replace(PLAIN, steps=24))  # the second stays shut and is redirected
+    assert len(said) == 3
+    assert all(text.startswith("1:1 ") and float(text.split()[1]) > 1 for text in said)
+
+
 @pytest.mark.parametrize("activation", [nn.SiLU(), nn.GELU(), nn.LeakyReLU(), nn.Hardswish(), nn.ReLU6(), nn.ELU()])
 def test_networks_with_other_activations_are_climbed(activation: nn.Module) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), activation, nn.Conv2d(4, 4, 3), copy.deepcopy(activation))
@@ -570,6 +598,13 @@ def test_copies_of_a_target_differ_and_diversity_makes_them_differ_more() -> Non
             return float(likeness({"3": read(peaks.pictures)["3"].split(1)}, [g.subject for g in goals]).mean())
 
     assert alike(diverse) < alike(plain) - 0.001
+
+
+def test_functions_of_one_name_are_targets_of_their_own() -> None:
+    goals = [Goal(target(lambda out, i=i: out[:, i])) for i in range(2)]  # both are called <lambda>
+    plain, diverse = (climbed(model(small_cnn(), 12), goals, diversity=weight) for weight in (0.0, 30.0))
+    assert (plain.pictures[0] - plain.pictures[1]).abs().max() > 0.01
+    torch.testing.assert_close(diverse.pictures, plain.pictures)
 
 
 def test_frames_begin_at_the_start_and_end_at_the_picture() -> None:

@@ -24,7 +24,7 @@ LEVELS = [  # each module may import, at its top, only from lower levels
     {"zoo", "capture", "dataset", "dryrun", "windows"},
     {"incremental", "loading", "receptive", "results"},
     {"subject"},
-    {"attribution", "rules", "sweep"},
+    {"attribution", "embedding", "rules", "sweep"},
     {"ascent", "scanning"},
     {"probes"},
     {"session"},

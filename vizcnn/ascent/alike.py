@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def likeness(own: Mapping[str, tuple[Tensor, ...]], subjects: Sequence[str]) -> Tensor:
+def likeness(own: Mapping[str, tuple[Tensor, ...]], subjects: Sequence[object]) -> Tensor:
     """How alike each picture is to the others of its subject: the mean cosine between the Gram matrices of their
     activations, averaged over layers (Olah et al. 2017), (N,). Zero for the only picture of a subject.
 

@@ -16,11 +16,11 @@ from vizcnn.ascent.optimisers import OPTIMISERS
 from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.streams import Streams
 from vizcnn.capture import reading
-from vizcnn.errors import NonFiniteResult, NotDifferentiable, TargetError
+from vizcnn.errors import NonFiniteResult, NotDifferentiable, ShapeError, TargetError, VizcnnError
 from vizcnn.model import Model
 from vizcnn.progress import bar
 from vizcnn.rules import Redirection
-from vizcnn.targets import Target
+from vizcnn.targets import OutputFunction, Target
 
 Reader = Callable[[Tensor], Mapping[str, Any]]
 Precision = Literal["float32", "bfloat16"]
@@ -38,13 +38,15 @@ class Goal:
 
     @property
     def key(self) -> str:
-        """What the picture's random numbers depend on."""
-        return f"{self.subject}#{self.copy}"
+        """What the picture's random numbers depend on. Two functions of one name share them: by nothing else could each
+        find its own again, alone as in company."""
+        return f"{'-' if self.lowered else '+'}{self.target.spec}#{self.copy}"
 
     @property
-    def subject(self) -> str:
-        """What all copies have in common."""
-        return f"{'-' if self.lowered else '+'}{self.target.spec}"
+    def subject(self) -> tuple[object, ...]:
+        """What all copies have in common, and two functions of one name have not."""
+        functions = [id(unit.function) for _, unit in self.target.terms if isinstance(unit, OutputFunction)]
+        return (self.lowered, self.target.spec, *functions)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def climb(
     batch: pictures optimised together; copies of one target always are. It changes memory and speed only.
     frames: how many states to keep, evenly spread, the last being the result.
 
-    Raises NotDifferentiable, NonFiniteResult, TargetError. Ctrl-C ends the ascent; what it got to is returned.
+    Raises NotDifferentiable, NonFiniteResult, TargetError, ShapeError. Ctrl-C ends the ascent; what it got to is
+    returned.
     """
     groups = list(_batches(goals, batch))
     for group in groups:
@@ -102,8 +105,13 @@ def climb(
         for group in groups:
             chosen = [goals[i] for i in group]
             begun = None if start is None else start[group]
-            ascent = _Ascent(model, chosen, recipe, size or model.input.size, begun, seed, diversity, precision)
-            done.append(replace(ascent.run(frames, steps), which=tuple(group)))
+            try:
+                ascent = _Ascent(model, chosen, recipe, size or model.input.size, begun, seed, diversity, precision)
+                done.append(replace(ascent.run(frames, steps), which=tuple(group)))
+            except KeyboardInterrupt:  # before the first step, or while values were computed
+                if not done:
+                    raise
+                done[-1] = replace(done[-1], finished=False)
             if not done[-1].finished:
                 break
     return _in_order(done)
@@ -111,7 +119,7 @@ def climb(
 
 def _batches(goals: Sequence[Goal], most: int) -> Iterator[list[int]]:
     """Indices of goals that end at the same layers, with all copies of a target together."""
-    by_layers: dict[frozenset[str], dict[str, list[int]]] = {}
+    by_layers: dict[frozenset[str], dict[tuple[object, ...], list[int]]] = {}
     for i, goal in enumerate(goals):
         by_layers.setdefault(goal.target.layers, {}).setdefault(goal.subject, []).append(i)
     for same_layers in by_layers.values():
@@ -125,9 +133,19 @@ def _batches(goals: Sequence[Goal], most: int) -> Iterator[list[int]]:
 
 
 def _refuse_missing_units(model: Model, goals: Sequence[Goal], size: tuple[int, int] | None) -> None:
-    """Raise TargetError for a channel or position that the layer has not, before anything is optimised."""
+    """Raise TargetError for a channel or position that the layer has not, and ShapeError for a size that the network
+    cannot take, before anything is optimised."""
+    usual = model.input.size
     with torch.no_grad(), reading(model, goals[0].target.layers) as read:
-        found = read(model.grey(size))
+        try:
+            found = read(model.grey(size))
+        except RuntimeError as error:
+            if isinstance(error, VizcnnError) or size in (None, usual):
+                raise
+            raise ShapeError(
+                f"{model.name} reaches {goals[0].target} with pictures of its own size only, {usual[0]} x {usual[1]} "
+                f"px, got {size[0]} x {size[1]}: {error}. Layers before the dense ones take any size"
+            ) from error
         for goal in goals:
             goal.target(found)
 
@@ -176,6 +194,7 @@ class _Ascent:
         self.mean = torch.tensor(model.input.mean, dtype=torch.float32, device=model.device).view(1, -1, 1, 1)
         self.streams = Streams(seed, [goal.key for goal in goals], self.mean)
         self.numbers = (recipe.canvas.start(self.shape, self.streams) if start is None else start).clone()
+        self.begun = self.pictures()
         self.moved = torch.zeros(len(goals), dtype=torch.bool, device=model.device)
         self.optimiser = OPTIMISERS[recipe.optimiser](self.numbers, recipe.rate)
         self.precision = precision
@@ -224,13 +243,20 @@ class _Ascent:
         self.numbers.clamp_(0, 1)
 
     def _gradient(self, read: Reader, seen: Tensor) -> Tensor:
-        """Of each target with respect to its picture, (N, C, H, W)."""
+        """Of each target, and of what makes copies differ, with respect to its picture, (N, C, H, W)."""
         moved = self.recipe.warp(seen, self.streams)
-        inputs = moved.detach()
-        pull = self._pull(read, inputs, range(len(self.goals)))
+        inputs = moved.detach().requires_grad_()
+        own = self._outputs(read, inputs)
+        numbers = _numbers(self.goals, own)
+        self.current = float(numbers[0].detach())
+        pull = self._pull(numbers, inputs, self.goals)
         self.moved |= pull.flatten(1).any(1)
+        pull = self._redirected(read, inputs, pull)
+        if self.diversity:
+            alike = likeness(own, [goal.subject for goal in self.goals])
+            pull = pull - self.diversity * torch.autograd.grad(alike.sum(), inputs)[0]
         upwards: Tensor
-        (upwards,) = torch.autograd.grad(moved, seen, self._redirected(read, inputs, pull))
+        (upwards,) = torch.autograd.grad(moved, seen, pull)
         return upwards
 
     def _redirected(self, read: Reader, inputs: Tensor, pull: Tensor) -> Tensor:
@@ -239,16 +265,20 @@ class _Ascent:
         which = stuck.nonzero().flatten()
         if not len(which):
             return pull
+        leaf, goals = inputs.detach()[which].requires_grad_(), [self.goals[i] for i in which.tolist()]
         with Redirection():
-            found = self._pull(read, inputs[which], which.tolist())
+            found = self._pull(_numbers(goals, self._outputs(read, leaf)), leaf, goals)
         self.fruitless[which] += ~found.flatten(1).any(1)
         return pull.index_copy(0, which, found)
 
-    def _pull(self, read: Reader, inputs: Tensor, which: Sequence[int]) -> Tensor:
-        """The gradient of some goals' targets with respect to what the network sees (n, C, H, W)."""
-        leaf = inputs.detach().requires_grad_()
-        goals = [self.goals[i] for i in which]
-        numbers = self._raised(read, leaf, goals)
+    def _outputs(self, read: Reader, inputs: Tensor) -> dict[str, tuple[Any, ...]]:
+        """Each layer's output for each of the inputs (n, C, H, W)."""
+        with self._autocast():
+            found = read(inputs.to(self.model.dtype).contiguous(memory_format=torch.channels_last))
+        return _own(self.goals[0].target.layers, found, len(inputs))
+
+    def _pull(self, numbers: Tensor, inputs: Tensor, goals: Sequence[Goal]) -> Tensor:
+        """The gradient of the goals' numbers (n,), upwards or downwards, with respect to the inputs (n, C, H, W)."""
         if not numbers.requires_grad:
             raise NotDifferentiable(
                 f"{goals[0].target} has no gradient with respect to the picture: the network detaches or rounds "
@@ -256,21 +286,10 @@ class _Ascent:
             )
         if not numbers.isfinite().all():
             raise NonFiniteResult(f"a target became {numbers.detach().tolist()} during the ascent. Check the weights")
-        gradient: Tensor
-        (gradient,) = torch.autograd.grad(numbers.sum(), leaf)
-        return gradient
-
-    def _raised(self, read: Reader, inputs: Tensor, goals: Sequence[Goal]) -> Tensor:
-        """The number that each picture is to raise: (n,)."""
-        with self._autocast():
-            found = read(inputs.to(self.model.dtype).contiguous(memory_format=torch.channels_last))
-        own = _own(goals[0].target.layers, found, len(goals))
-        numbers = _numbers(goals, own)
-        self.current = float(numbers[0].detach())
         signs = numbers.new_tensor([-1.0 if goal.lowered else 1.0 for goal in goals])
-        if not self.diversity:
-            return numbers * signs
-        return numbers * signs - self.diversity * likeness(own, [goal.subject for goal in goals])
+        gradient: Tensor
+        (gradient,) = torch.autograd.grad((numbers * signs).sum(), inputs, retain_graph=bool(self.diversity))
+        return gradient
 
     def _autocast(self) -> Any:
         lower = self.precision == "bfloat16"
@@ -293,13 +312,15 @@ class _Ascent:
         pictures = self.pictures()
         with self._autocast():
             computed = values(self.model, self.goals, pictures)
+        reached = computed if self.precision == "float32" else values(self.model, self.goals, pictures)
+        opened = reached != values(self.model, self.goals, self.begun)  # perhaps by the very last redirected step
         frames = [_bytes(frame) for frame in kept]
         return Peaks(
             tuple(range(len(self.goals))),
             pictures.float().cpu(),
-            values(self.model, self.goals, pictures),
+            reached,
             computed,
-            self.moved.cpu(),
+            self.moved.cpu() | opened,
             torch.stack(frames) if frames else torch.empty(0, *pictures.shape, dtype=torch.uint8),
             finished,
         )
@@ -310,7 +331,7 @@ def values(model: Model, goals: Sequence[Goal], pictures: Tensor) -> Tensor:
     (N,)."""
     layers = goals[0].target.layers
     with torch.no_grad(), reading(model, layers) as read:
-        return _numbers(goals, _own(layers, read(pictures.to(model.device, model.dtype)), len(goals))).double().cpu()
+        return _numbers(goals, _own(layers, read(pictures.to(model.device, model.dtype)), len(goals))).cpu().double()
 
 
 def _own(layers: frozenset[str], found: Mapping[str, Any], count: int) -> dict[str, tuple[Any, ...]]:

@@ -62,5 +62,6 @@ maco: the amplitudes of real images, phases optimised."""
 def recipe(name: str) -> Recipe:
     """The recipe of this name. Raises ValueError saying which there are."""
     if name not in RECIPES:
-        raise ValueError(f"one of {', '.join(RECIPES)}.{did_you_mean(name, RECIPES)}")
+        near = did_you_mean(name, RECIPES).strip()
+        raise ValueError(f"one of {', '.join(RECIPES)}{near and f' ({near})'}")
     return RECIPES[name]

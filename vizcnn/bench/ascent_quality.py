@@ -187,6 +187,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--units", type=int, default=32, help="how many classes, and how many channels")
     parser.add_argument("--images", type=int, default=2000, help="how many real images")
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the pictures")
     parser.add_argument("--sheets", type=Path, help="a folder for the pictures")
     given = parser.parse_args(arguments)
     model, judge = load(given.model), load(given.judge)
@@ -196,7 +197,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     print(HEAD)
     with model.borrowed(), judge.borrowed(), torch.no_grad():
         for name in given.recipes:
-            row, pictures = measured(bench, RECIPES[name])
+            row, pictures = measured(bench, RECIPES[name], given.seed)
             print(row.line(), flush=True)
             rows.append(row)
             if given.sheets:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vizcnn.ascent import Goal, Peaks, Pixels, Recipe, Warp, climb, values
 from vizcnn.dryrun import spatial_layers
-from vizcnn.errors import Interrupted
+from vizcnn.errors import Interrupted, TargetError
 from vizcnn.images import Photo
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
@@ -20,7 +20,7 @@ from vizcnn.results import Pictures, Scenery
 from vizcnn.subject import Subject
 
 _LARGEST = 512  # px, the longer side of a dream of a larger photograph
-_SMALLEST = 32  # px, the shorter side of an octave
+_SMALLEST = 32  # px, the shorter side of an octave that is smaller than the picture
 
 
 class Dream(Probe[Pictures]):
@@ -33,7 +33,7 @@ class Dream(Probe[Pictures]):
     subject.
 
     Source: Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks".
-    Raises NotDifferentiable, NonFiniteResult.
+    Raises TargetError, ShapeError, NotDifferentiable, NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Mordvintsev, Olah & Tyka 2015, Inceptionism"
@@ -49,7 +49,7 @@ class Dream(Probe[Pictures]):
         max=0.5,
     )
     size: int | None = param(
-        None, "The picture's longer side; by default the photograph's, at most 512.", min=_SMALLEST, unit="px"
+        None, "The picture's longer side; by default the photograph's, at most 512.", min=16, unit="px"
     )
     frames: int = param(0, "States of each octave to keep, for an animation (save as .gif).", min=0)
 
@@ -58,6 +58,10 @@ class Dream(Probe[Pictures]):
         return [f"energy({layers[len(layers) * 2 // 3]})"] if layers else [0]
 
     def compute(self, subject: Subject) -> Pictures:
+        for targets in subject.targets:
+            if len(targets) > 1:
+                named = ", ".join(map(str, targets))
+                raise TargetError(f"a dream raises one target, got {len(targets)}: {named}. Give one, or their sum")
         scenes, finished = [], True
         for i, photo in enumerate(subject.photos):
             scene, finished = self._dreamt(subject, photo, Goal(subject.targets[i][0]))

@@ -16,6 +16,7 @@ from vizcnn.errors import Interrupted, ParameterError, TargetError
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Optimised, Panel, Row, short
+from vizcnn.scanning import Index, channel_of, crops, refuse_other_network, unit_of
 from vizcnn.subject import Subject
 from vizcnn.targets import OUTPUT, Target
 
@@ -24,6 +25,7 @@ _SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # of the dat
 _AGREE = 0.05  # share by which values may differ between precisions
 _PANEL_WIDTH = 9.0  # inches
 _NAME = 22  # letters over a tile
+_CROPS, _CROP_SIDE = 5, 1.1  # crops beside a picture; inches
 
 
 class Maximize(Probe[Optimised]):
@@ -43,7 +45,7 @@ class Maximize(Probe[Optimised]):
 
     Source: Erhan et al. 2009; Simonyan et al. 2014, arXiv:1312.6034; Mahendran & Vedaldi 2016, arXiv:1512.02017;
     Yosinski et al. 2015, arXiv:1506.06579; Olah et al. 2017, doi:10.23915/distill.00007; Fel et al. 2023,
-    arXiv:2306.06805. Raises TargetError, NotDifferentiable, NonFiniteResult.
+    arXiv:2306.06805. Raises TargetError, ShapeError, NotDifferentiable, NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Erhan et al. 2009"
@@ -67,6 +69,9 @@ class Maximize(Probe[Optimised]):
     size: int | None = param(None, "Side of the pictures; by default the network's input.", min=1, unit="px")
     like: str | None = param(
         None, "For maco: a folder of images whose amplitudes are kept; by default the bundled network's data."
+    )
+    crops: str | None = param(
+        None, "The index of a scan: beside each picture the parts of real images that excite the unit most."
     )
     frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
     batch: int = param(16, "Pictures optimised together; changes memory and time only.", min=1)
@@ -92,6 +97,7 @@ class Maximize(Probe[Optimised]):
     def compute(self, subject: Subject) -> Optimised:
         used = self.settled(subject.model)
         goals = _by_kind(list(self._goals(subject.targets[0])))
+        index = self._index(subject)
         peaks, precision = self._climbed(subject, goals, used)
         begun = [goals[i] for i in peaks.which]
         provenance = subject.provenance(
@@ -105,8 +111,8 @@ class Maximize(Probe[Optimised]):
         )
         result = Optimised(
             provenance,
-            tuple(_rows(begun, peaks, used)),
-            tuple(_findings(begun, peaks, used, len(goals))),
+            tuple(_rows(begun, peaks, used, index)),
+            tuple(_findings(begun, peaks, used, len(goals), given_up=precision != self.precision)),
             peaks.values.numpy(),
             _as_frames(peaks),
             not peaks.finished,
@@ -114,6 +120,15 @@ class Maximize(Probe[Optimised]):
         if result.partial:
             raise Interrupted(result)
         return result
+
+    def _index(self, subject: Subject) -> Index | None:
+        if self.crops is None:
+            return None
+        index = Index.open(self.crops)
+        refuse_other_network(index, subject.identity["weights_sha256"])
+        for target in subject.targets[0]:
+            channel_of(index, unit_of(target))  # what is not in the index is known before anything is optimised
+        return index
 
     def settled(self, model: Model) -> Recipe:
         """The recipe with the options that were given in place of its own."""
@@ -184,11 +199,37 @@ def _by_kind(goals: Sequence[Goal]) -> list[Goal]:
     return sorted(goals, key=lambda goal: kinds.index(_kind(goal)))
 
 
-def _rows(goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Iterator[Row]:
-    """A panel for each layer, and for raising and lowering."""
+def _rows(goals: Sequence[Goal], peaks: Peaks, used: Recipe, index: Index | None) -> Iterator[Row]:
+    """A panel for each layer, and for raising and lowering; with an index, one of crops beside it."""
     kinds = list(dict.fromkeys(_kind(goal) for goal in goals))
     for number, kind in enumerate(kinds):
-        yield Row((_panel(kind, number, [i for i, g in enumerate(goals) if _kind(g) == kind], goals, peaks, used),))
+        members = [i for i, goal in enumerate(goals) if _kind(goal) == kind]
+        panel = _panel(kind, number, members, goals, peaks, used)
+        yield Row((panel,) if index is None else _beside(panel, [goals[i] for i in members], index))
+
+
+def _beside(panel: Panel, goals: Sequence[Goal], index: Index) -> tuple[Panel, Panel]:
+    """The pictures below each other, and to the right of each the crops of real images."""
+    h, w = panel.values.shape[1:3]
+    tiles, titles = [], []
+    for goal in goals:
+        found = list(crops(index, unit_of(goal.target), _CROPS, (h, w)))
+        found += [("", np.ones((h, w, index.contract.channels), np.float32))] * (_CROPS - len(found))
+        titles += [f"{title}\n" for title, _ in found]
+        tiles += [tile if panel.is_rgb else tile.mean(2) for _, tile in found]
+    beside = replace(
+        panel,
+        key=f"{panel.key}.crops",
+        title=f"of {len(index.names):,} real images the best",
+        values=np.stack(tiles),  # (K * crops, h, w, 3) or (K * crops, h, w)
+        channels=tuple(channel for channel in panel.channels for _ in range(_CROPS)),
+        titles=tuple(titles),
+        limits=((0.0, 1.0),) * len(tiles),
+        meaning=f"what the strongest unit sees; above each the channel's {index.rank} over positions",
+        columns=_CROPS,
+        side=_CROP_SIDE,
+    )
+    return replace(panel, columns=1, side=_CROP_SIDE), beside
 
 
 def _kind(goal: Goal) -> str:
@@ -237,9 +278,14 @@ def _named(goal: Goal) -> str:
     return short(str(goal.target), _NAME) + (f" #{goal.copy + 1}" if goal.copy else "")
 
 
-def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int) -> Iterator[str]:
-    said = ", ".join(f"{_named(goal)} {value:.3g}" for goal, value in zip(goals, peaks.values.tolist(), strict=True))
+def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int, *, given_up: bool) -> Iterator[str]:
+    said = ", ".join(
+        f"{_named(goal)} {'lowered to ' if goal.lowered else ''}{value:.3g}"
+        for goal, value in zip(goals, peaks.values.tolist(), strict=True)
+    )
     yield f"{_settings(used)}: {said}"
+    if given_up:
+        yield "bfloat16 gave values more than 5% off, so float32 was used after all"
     stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=True) if not moved]
     if stuck:
         yield (

@@ -130,8 +130,8 @@ class Style(Probe[Pictures]):
     ) -> tuple[Tensor, list[np.ndarray[Any, np.dtype[np.float32]]], bool]:
         """The picture, the states that were kept, and whether all steps were made."""
         picture, films = start.clone().requires_grad_(), []
-        marks = {round(k * self.steps / max(1, self.frames - 1)) for k in range(self.frames)}
-        optimiser, best = self._optimiser(picture), Best(start)
+        marks = {round(k * self.steps / (self.frames - 1)) for k in range(self.frames - 1)}
+        optimiser, best, finished = self._optimiser(picture), Best(start), True
 
         def closure() -> float:
             total = loss(picture)[2]
@@ -150,8 +150,8 @@ class Style(Probe[Pictures]):
                     picture.clamp_(0, 1)
             best.see(picture, float(loss(picture)[2].detach()))
         except KeyboardInterrupt:
-            return best.picture, films, False
-        return best.picture, [*films, _array(best.picture)] if self.frames else [], True
+            finished = False
+        return best.picture, [*films, _array(best.picture)] if self.frames else [], finished
 
     def _optimiser(self, picture: Tensor) -> torch.optim.Optimizer:
         if self.optimiser == "adam":

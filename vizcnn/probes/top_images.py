@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from vizcnn.errors import ParameterError
+from vizcnn.errors import DegenerateResult, ParameterError
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Excited, Exemplars, Provenance, exemplar
@@ -51,6 +51,9 @@ class TopImages(Probe[Exemplars]):
     rank: Literal["max", "mean", "sum"] = param(
         "max", "What images are ranked by: a channel's maximum over positions, its mean or its sum."
     )
+    labels: str | None = param(
+        None, "A file of lines NAME,CLASS. Default: the sub-folders, or what a torch Dataset says."
+    )
 
     def default_targets(self, model: Model) -> Sequence[Any]:
         maps = {name: shape for name, shape in surveyed(model, model.input.size, None).items() if len(shape) == 3}
@@ -64,21 +67,25 @@ class TopImages(Probe[Exemplars]):
         wanted = [unit_of(one) for one in subject.targets[0]]
         layers = list(dict.fromkeys(layer_of(unit) for unit in wanted))
         finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
-        known = Fresh(subject.model, subject.dataset, finding)
+        known = Fresh(subject.model, subject.dataset, finding, self.rank)
         provenance = subject.provenance(self, dataset=subject.dataset.where, pictures=len(subject.dataset))
         return self._shown(known, subject.targets[0], self.rank, provenance)
 
     def answer(self, index: Index, target: Any) -> Exemplars:
-        """The same from the index of a scan, without the network. Images are ranked as they were there.
+        """The same from the index of a scan, without the network. Images are ranked and labelled as they were there.
 
-        Raises ParameterError for another rank that was asked for."""
-        wanted, rank = [_named(index, one) for one in each_target(target)], index.identity["rank"]
+        Raises ParameterError for another rank that was asked for, or for labels."""
+        if self.labels is not None:
+            raise ParameterError("an index has the labels that its scan was given. Leave labels out")
+        wanted, rank = [_named(index, one) for one in each_target(target)], index.rank
         if self.rank not in ("max", rank):
             raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
         return self._shown(index, wanted, rank, index.provenance(replace(self, rank=rank), wanted))
 
     def _shown(self, known: Known, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
         rows = tuple(self._row(known, one) for one in wanted)
+        if not any(row.exemplars for row in rows):
+            raise DegenerateResult(f"no image excites any of {', '.join(map(str, wanted))}. Dead units?")
         layers = dict.fromkeys(layer_of(unit_of(one)) for one in wanted)
         return Exemplars(provenance, rows, _MEANINGS[rank], tuple(_notes(known, layers, self.count)))
 

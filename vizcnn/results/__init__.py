@@ -6,6 +6,7 @@ from vizcnn.results.exemplars import Excited, Exemplars, exemplar
 from vizcnn.results.grid import ImageGrid, Panel, Row, Scene
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
 from vizcnn.results.picture import Optimised, Pictures, Scenery
+from vizcnn.results.scatter import Scatter, Spread, Thumbnail, thumbnail
 from vizcnn.results.table import Table
 
 __all__ = [
@@ -22,10 +23,14 @@ __all__ = [
     "Provenance",
     "Result",
     "Row",
+    "Scatter",
     "Scene",
     "Scenery",
+    "Spread",
     "Table",
+    "Thumbnail",
     "checked_format",
     "exemplar",
     "short",
+    "thumbnail",
 ]

@@ -27,10 +27,10 @@ _TITLE, _LABEL, _NAME = 0.3, 0.34, 17  # inches over a row and under a photograp
 _PAPER = 0.047  # inches per letter of the line below
 
 
-def reduced(pixels: Pixels) -> Pixels:
-    """Pixels (H, W, C) in [0, 1], made smaller where they are larger than a picture can show."""
+def reduced(pixels: Pixels, side: int = _SIDE) -> Pixels:
+    """Pixels (H, W, C) in [0, 1], made smaller where they are larger than a picture can show: `side` px."""
     h, w, channels = pixels.shape
-    scale = _SIDE / max(h, w)
+    scale = side / max(h, w)
     if scale >= 1:
         return pixels
     size = max(1, round(w * scale)), max(1, round(h * scale))
@@ -97,14 +97,18 @@ class Excited:
     @property
     def lines(self) -> int:
         """Of pictures: photographs, and below them the boxes' contents, where there are boxes."""
-        return 1 + any(one.box for one in self.exemplars)
+        return min(1, len(self.exemplars) + len(self.beside)) + any(one.box for one in self.exemplars)
 
     def title(self) -> str:
+        if not self.exemplars:
+            return self.describe()
         said = ", ".join(f"{name} {value:.3g}" for name, value in self.statistics.items())
         return f"{self.target}   ({said})"
 
     def describe(self) -> str:
         """One sentence."""
+        if not self.exemplars:
+            return f"{self.target}: no image excites it, its value is always {self.statistics['lowest']:.3g}"
         named = [f"{one.value:.3g} {one.name}" + (f" ({one.label})" if one.label else "") for one in self.exemplars[:3]]
         return f"{self.target}: {', '.join(named)}"
 
@@ -149,7 +153,7 @@ class Exemplars(Result):
         boxes' contents, enlarged to one size."""
         extra = max(len(row.beside) for row in self.rows)
         columns = max(len(row.exemplars) for row in self.rows) + extra
-        heights = [_CELL * row.lines + _LABEL + _TITLE for row in self.rows]
+        heights = [_CELL * row.lines + _LABEL * bool(row.lines) + _TITLE for row in self.rows]
         line = self.provenance.line()
         figure = new_figure(max(columns * _CELL + 0.2, _PAPER * len(line)), sum(heights) + 0.25)
         parts = figure.subfigures(len(self.rows), 1, squeeze=False, height_ratios=heights)
@@ -160,7 +164,10 @@ class Exemplars(Result):
 
 
 def _draw_row(part: SubFigure, row: Excited, columns: int, extra: int, ranked_by: str) -> None:
-    part.suptitle(f"{row.title()}, ranked by {ranked_by}", fontsize=8.5, x=0.01, ha="left", parse_math=False)
+    title = f"{row.title()}, ranked by {ranked_by}" if row.exemplars else row.title()
+    part.suptitle(title, fontsize=8.5, x=0.01, ha="left", parse_math=False)
+    if not row.lines:
+        return
     cells = part.subplots(row.lines, columns, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.02})
     for ax in cells.flat:
         ax.axis("off")

@@ -25,6 +25,7 @@ from vizcnn.output import atomic
 from vizcnn.probe import Probe
 from vizcnn.receptive import ReceptiveField
 from vizcnn.results import Provenance
+from vizcnn.scanning.glance import Rank
 from vizcnn.scanning.survey import Finding, Shape
 from vizcnn.scanning.tally import Tally, merged, restored
 from vizcnn.targets import Target
@@ -144,6 +145,12 @@ class Index:
         pairs = ("size", "stride", "offset")
         values: dict[str, Any] = {k: tuple(v) if k in pairs else np.array(v, np.int64) for k, v in stored.items()}
         return ReceptiveField(**values)
+
+    @property
+    def rank(self) -> Rank:
+        """What images are ranked by: a channel's maximum over positions, its mean or its sum."""
+        rank: Rank = self.identity["rank"]
+        return rank
 
     @property
     def classes(self) -> list[str] | None:

@@ -13,6 +13,7 @@ from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.images import Photo
 from vizcnn.model import Box, InputContract, Model, class_index
 from vizcnn.receptive import ReceptiveField, receptive_fields
+from vizcnn.scanning.glance import Rank
 from vizcnn.scanning.survey import OUTPUT_NAME, Finding
 from vizcnn.scanning.tally import Tally
 from vizcnn.subject import photo_of
@@ -27,6 +28,9 @@ class Known(Protocol):
 
     @property
     def contract(self) -> InputContract: ...
+
+    @property
+    def rank(self) -> Rank: ...
 
     @property
     def classes(self) -> Sequence[str] | None: ...
@@ -45,10 +49,10 @@ class Known(Protocol):
 class Fresh:
     """A finding in memory."""
 
-    def __init__(self, model: Model, images: Images, finding: Finding) -> None:
+    def __init__(self, model: Model, images: Images, finding: Finding, rank: Rank) -> None:
         if len(finding.unreadable) == len(images):
             raise ImageError(f"none of the images of {images.where} can be read: {finding.unreadable[0][1]}")
-        self.images, self.contract, self.finding = images, model.input, finding
+        self.images, self.contract, self.finding, self.rank = images, model.input, finding, rank
         self.classes, self.labels, self.unreadable = model.labels, finding.labels, finding.unreadable
         first = images.read(next(i for i in range(len(images)) if i not in dict(finding.unreadable)))[0]
         self._size = (int(first.shape[1]), int(first.shape[2])) if isinstance(first, Tensor) else model.input.size
@@ -104,12 +108,16 @@ def channel_of(known: Known, unit: Unit) -> int:
 
 
 def best(known: Known, unit: Unit, count: int) -> list[Best]:
-    """The images that excite a unit's channel most, at most `count`, best first. Raises ImageError, TargetError."""
+    """The images that excite a unit's channel most, at most `count`, best first.
+
+    Images in which the channel stays at its lowest value everywhere do not excite it and are left out: there are none
+    for a dead channel. Raises ImageError, TargetError."""
     layer = layer_of(unit)
     tally, field, channel = known.tally(layer), known.field(layer), channel_of(known, unit)
     if not len(tally.values):
         raise NonFiniteResult(f"there is no image that can be read and gives layer {layer!r} finite activations")
-    columns = (each[:count, channel].tolist() for each in (tally.values, tally.images, tally.places))
+    excited = tally.excited(known.rank)[:count, channel]
+    columns = (each[:count, channel][excited].tolist() for each in (tally.values, tally.images, tally.places))
     return [_one(known, field, *entry) for entry in zip(*columns, strict=True)]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from vizcnn.scanning.glance import BINS, Glance, binned
+from vizcnn.scanning.glance import BINS, Glance, Rank, binned
 
 
 @dataclass
@@ -63,6 +63,13 @@ class Tally:
     def zero_share(self) -> Tensor:
         """Share of activations that are exactly zero, float64 (C,). 1: a dead channel."""
         return self.zeros.double() / max(1, self.count)
+
+    def excited(self, rank: Rank) -> Tensor:
+        """Which of the best scores stand for a response, bool (K, C).
+
+        Those of maps that are at the channel's lowest value everywhere, such as zero behind a ReLU, do not."""
+        floor = self.size * self.lowest if rank == "sum" else self.lowest
+        return self.values > floor
 
     def statistics(self, channel: int) -> dict[str, float]:
         """A channel's numbers by name."""

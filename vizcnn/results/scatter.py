@@ -1,0 +1,221 @@
+"""Scatter: the images of a data set as points in a plane, coloured by class, and some of them as pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcnn.images import Photo
+from vizcnn.model import Box
+from vizcnn.results.base import Result
+from vizcnn.results.drawing import new_figure, no_ticks, short
+from vizcnn.results.exemplars import cut, reduced
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = npt.NDArray[np.float64]
+
+COLOURS = (  # with the grey at least 11 apart in CIELAB, also to red-, green- and blue-blind eyes
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#000000",
+    "#f0e442",
+    "#882255",
+    "#999933",
+    "#332288",
+    "#44ffcc",
+)
+"""Of the most frequent classes, in their order of names."""
+
+_OTHER = "#b0b0b0"
+_SIDE = 96  # px of a thumbnail
+_FEWEST, _MOST = 5, 16  # cells of the grid in each direction
+_PANEL, _LINE, _NAME = 5.8, 0.2, 18  # inches; letters of a class's name
+_ROOM = 140  # letters that a line of the legend holds
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A square grid over a map, and in each of its cells that holds points the one nearest to the cell's centre.
+
+    low: x and y of the lower left corner. side: of the whole square. cell: of a cell.
+    chosen: int64 (M,), the points. centres: float64 (M, 2), x and y of their cells' centres.
+    """
+
+    low: Floats
+    side: float
+    cell: float
+    chosen: npt.NDArray[np.int64]
+    centres: Floats
+
+    @classmethod
+    def over(cls, points: Floats, across: int | None = None) -> Spread:
+        """Over points (N, 2): `across` cells in each direction, by default more for more points."""
+        across = across or int(np.clip(1.4 * len(points) ** 0.5, _FEWEST, _MOST))
+        least, most = points.min(0), points.max(0)
+        side = float((most - least).max()) or 1.0
+        low, cell = (least + most - side) / 2, side / across
+        cells = ((points - low) / cell).astype(np.int64).clip(0, across - 1)  # (N, 2)
+        centres = low + (cells + 0.5) * cell
+        apart = np.hypot(*(points - centres).T)  # (N,)
+        order = np.lexsort((apart, cells[:, 0], cells[:, 1]))
+        chosen = order[np.unique(cells[order], axis=0, return_index=True)[1]]
+        return cls(low, side, cell, chosen, centres[chosen])
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """Point `index` as a picture: float32 (h, w, C) in [0, 1], what the network saw of the image."""
+
+    index: int
+    pixels: npt.NDArray[np.float32]
+
+
+def thumbnail(index: int, photo: Photo, seen: Box) -> Thumbnail:
+    """The thumbnail of a photograph of which the network saw a box."""
+    return Thumbnail(index, reduced(cut(photo, seen), _SIDE))
+
+
+@dataclass(frozen=True)
+class Scatter(Result):
+    """N images as points in a plane.
+
+    points: float64 (N, 2). axes: what the two directions are. title: what the map is.
+    numbers: int64 (N,), of the images in the data set; names and labels: theirs, None for an unknown class.
+    thumbnails: pictures of some of the points. found: numbers about the map, by name. findings: it in words.
+    features: float32 (N, F), what the map was made of, where they were to be kept.
+    """
+
+    points: Floats
+    axes: tuple[str, str]
+    title: str
+    numbers: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    thumbnails: tuple[Thumbnail, ...]
+    found: Mapping[str, Any]
+    findings: tuple[str, ...]
+    features: npt.NDArray[np.float32] | None = None
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Their names; numbers by size."""
+        return tuple(sorted({label for label in self.labels if label is not None}, key=_by_size))
+
+    @cached_property
+    def coloured(self) -> dict[str, str]:
+        """The colour of each of the most frequent classes."""
+        counts = Counter(label for label in self.labels if label is not None)
+        chosen = sorted(self.classes, key=lambda name: -counts[name])[: len(COLOURS)]
+        return dict(zip((name for name in self.classes if name in chosen), COLOURS, strict=False))
+
+    def colour(self, i: int) -> str:
+        """The colour of point i; grey where its class has none, or is unknown."""
+        return self.coloured.get(self.labels[i] or "", _OTHER)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """points: float64 (N, 2). images: int64 (N,), numbers in the data set. classes: int64 (N,), numbers in
+        `summary()["classes"]`, -1 where unknown. features: float32 (N, F), where they were kept."""
+        places = {name: i for i, name in enumerate(self.classes)}
+        classes = np.array([-1 if label is None else places[label] for label in self.labels], np.int64)
+        kept = {} if self.features is None else {"features": self.features}
+        return {"points": self.points, "images": self.numbers, "classes": classes, **kept}
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            **self.found,
+            "findings": list(self.findings),
+            "classes": list(self.classes),
+            "names": list(self.names),
+        }
+
+    def describe(self) -> str:
+        return "\n".join(self.findings)
+
+    def figure(self) -> Figure:
+        """At the left every image as a point in the colour of its class; at the right, at the same scale, one image
+        for each cell of a grid that holds any, framed in the colour of its class."""
+        legend = self._legend()
+        columns = _columns([name for name, _ in legend])
+        figure = new_figure(2 * _PANEL, _PANEL + 0.8 + _LINE * -(-len(legend) // columns))
+        left, right = figure.subplots(1, 2)
+        spread = Spread.over(self.points)
+        self._draw_points(left)
+        self._draw_thumbnails(right, spread)
+        for ax, title in ((left, self.title), (right, "the same map, one image for each cell of a grid")):
+            _frame(ax, spread)
+            ax.set_title(title, fontsize=9, parse_math=False)
+        left.set_xlabel(self.axes[0], fontsize=8, parse_math=False)
+        left.set_ylabel(self.axes[1], fontsize=8, parse_math=False)
+        if legend:
+            from matplotlib.lines import Line2D
+
+            by_rows = [legend[i] for column in range(columns) for i in range(column, len(legend), columns)]
+            handles = [Line2D([], [], color=colour, label=name, marker="o", ls="") for name, colour in by_rows]
+            figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
+        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", parse_math=False)
+        return figure
+
+    def _legend(self) -> list[tuple[str, str]]:
+        """Names and colours; nothing where no class is known."""
+        entries = [(short(name, _NAME), colour) for name, colour in self.coloured.items()]
+        others = len(self.classes) - len(entries)
+        said = [f"{others} other classes"] * (others > 0) + ["unknown"] * (None in self.labels)
+        return [*entries, *([(", ".join(said), _OTHER)] if said else [])] if entries else []
+
+    def _draw_points(self, ax: Axes) -> None:
+        """In an order that mixes the classes: none lies on top of all others. Grey ones go below."""
+        count = len(self.points)
+        order = np.random.default_rng(0).permutation(count)
+        colours = [self.colour(i) for i in order]
+        order = order[np.argsort([colour != _OTHER for colour in colours], kind="stable")]
+        size = float(np.clip(9000 / count, 5, 45))
+        x, y = self.points[order].T
+        ax.scatter(x, y, size, [self.colour(i) for i in order], edgecolors="white", linewidths=0.02 * size**0.5 + 0.1)
+
+    def _draw_thumbnails(self, ax: Axes, spread: Spread) -> None:
+        centres = dict(zip(spread.chosen.tolist(), spread.centres, strict=True))
+        for each in self.thumbnails:
+            _draw_thumbnail(ax, each.pixels, centres[each.index], spread.cell, self.colour(each.index))
+
+
+def _by_size(name: str) -> tuple[bool, int, str]:
+    return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Of a legend with these names."""
+    return max(1, min(len(names), _ROOM // (6 + max(map(len, names), default=0))))
+
+
+def _frame(ax: Axes, spread: Spread) -> None:
+    margin = 0.03 * spread.side
+    (left, low), high = spread.low - margin, spread.low + spread.side + margin
+    ax.set(xlim=(left, high[0]), ylim=(low, high[1]), aspect="equal")
+    no_ticks(ax)
+
+
+def _draw_thumbnail(
+    ax: Axes, pixels: npt.NDArray[np.float32], centre: Sequence[float], cell: float, colour: str
+) -> None:
+    """As large as its cell allows, with a thin gap to its neighbours."""
+    from matplotlib.patches import Rectangle
+
+    h, w = pixels.shape[:2]
+    half = 0.46 * cell * np.array([w, h]) / max(h, w)
+    (left, low), (right, high) = centre - half, centre + half
+    shown = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    ax.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=(left, right, low, high), zorder=2)
+    ax.add_patch(Rectangle((left, low), right - left, high - low, fill=False, lw=1.3, color=colour, zorder=3))
