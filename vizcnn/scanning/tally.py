@@ -67,9 +67,10 @@ class Tally:
     def excited(self, rank: Rank) -> Tensor:
         """Which of the best scores stand for a response, bool (K, C).
 
-        Those of maps that are at the channel's lowest value everywhere, such as zero behind a ReLU, do not."""
+        Those of maps that are at the channel's lowest value everywhere, such as zero behind a ReLU, do not. Where a
+        channel is one number an image, some image has the lowest, which means nothing but for zero."""
         floor = self.size * self.lowest if rank == "sum" else self.lowest
-        return self.values > floor
+        return self.values > (floor if self.size > 1 else floor.where(floor == 0, -torch.inf))
 
     def statistics(self, channel: int) -> dict[str, float]:
         """A channel's numbers by name."""
