@@ -209,13 +209,20 @@ def test_numbers_are_saved(photos: Path, tmp_path: Path) -> None:
     assert np.isfinite(saved["boxes"][0]).all()
     assert np.isnan(saved["boxes"][1]).all()
     assert (saved["places"][1] == -1).all()
-    assert (np.diff(saved["values"], axis=1) <= 0).all()
+    for values in saved["values"]:
+        assert (np.diff(values) <= 0).all()
     manifest = json.loads(found.save(tmp_path / "x.json").read_text())
     assert manifest["provenance"]["probe"] == "top-images"
     assert manifest["provenance"]["details"] == {"dataset": str(photos), "pictures": 14}
     assert manifest["rows"][0]["exemplars"][0]["label"] in ("a", "b")
     assert "NaN" not in (tmp_path / "x.json").read_text()
     assert found.describe().startswith("3:0: ")
+
+
+def test_the_worst_image_of_a_class_is_ranked_too() -> None:
+    for count in (1, 3):
+        found = TopImages()(model_of(), torch.rand(count, 3, 16, 16), "x", progress=False)
+        assert len(found.rows[0].exemplars) == count
 
 
 def test_a_grey_network(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_negative_zero_counts_as_zero_and_ties_with_it() -> None:
 def test_images_with_nan_or_infinity_are_left_out_and_counted(bad: float, rank: Rank) -> None:
     output = torch.rand(9, 2, 3, 3)
     output[0, 1, 2, 2] = output[4, 0, 0, 0] = output[8] = bad
-    labels = ["x"] * 9
+    labels = list("aababbaba")
     tally = counted(output, [3, 4, 5], 4, rank, labels)
     assert tally.counted.tolist() == [6, 3]
     assert_exact(tally, output, rank, labels)

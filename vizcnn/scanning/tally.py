@@ -67,7 +67,7 @@ class Tally:
     def excited(self) -> Tensor:
         """Which of the best scores stand for a response, bool (K, C): not zero where a channel is never below zero, as
         behind a ReLU, and nothing where a channel is always the same."""
-        never_below, constant = self.lowest == 0, self.lowest == self.highest
+        never_below, constant = self.lowest == 0, (self.lowest == self.highest) & (self.count > 1)
         return ~constant & ~(never_below & (self.values == 0))
 
     def statistics(self, channel: int) -> dict[str, float]:
