@@ -92,7 +92,7 @@ class TopImages(Probe[Exemplars]):
     def _row(self, known: Known, wanted: Target) -> Excited:
         unit = unit_of(wanted)
         shown = tuple(
-            exemplar(one.number, one.label, one.value, one.at, one.photo, one.seen, one.box)
+            exemplar(one.number, one.name, one.label, one.value, one.at, one.photo, one.seen, one.box)
             for one in best(known, unit, self.count)
         )
         return Excited(str(wanted), shown, known.tally(layer_of(unit)).statistics(channel_of(known, unit)))

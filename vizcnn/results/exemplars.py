@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,19 +60,35 @@ class Exemplar:
     pixels: Pixels
     crop: Pixels
 
+    @property
+    def short_name(self) -> str:
+        """The name without the folders of its data set."""
+        return PurePosixPath(self.name).name
+
     def summary(self) -> dict[str, Any]:
         box = self.box and asdict(self.box)
         return {"image": self.name, "label": self.label, "value": self.value, "at": self.at, "box": box}
 
 
 def exemplar(
-    number: int, label: str | None, value: float, at: tuple[int, int] | None, photo: Photo, seen: Box, box: Box | None
+    number: int,
+    name: str,
+    label: str | None,
+    value: float,
+    at: tuple[int, int] | None,
+    photo: Photo,
+    seen: Box,
+    box: Box | None,
 ) -> Exemplar:
     """An exemplar of a photograph of any size."""
     small = reduced(photo.pixels)
     crop = reduced(cut(photo, box or seen))
-    label = label and label.encode("utf-8", "replace").decode()  # a folder's name need not be text that can be drawn
-    return Exemplar(number, photo.name, label, value, at, photo.size, seen, box, small, crop)
+    return Exemplar(number, _text(name), label and _text(label), value, at, photo.size, seen, box, small, crop)
+
+
+def _text(name: str) -> str:
+    """A name that can be drawn: that of a file or folder need not be text."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def cut(photo: Photo, box: Box) -> Pixels:
@@ -109,7 +126,9 @@ class Excited:
         """One sentence."""
         if not self.exemplars:
             return f"{self.target}: no image excites it, its value is always {self.statistics['lowest']:.3g}"
-        named = [f"{one.value:.3g} {one.name}" + (f" ({one.label})" if one.label else "") for one in self.exemplars[:3]]
+        named = [
+            f"{one.value:.3g} {one.short_name}" + (f" ({one.label})" if one.label else "") for one in self.exemplars[:3]
+        ]
         return f"{self.target}: {', '.join(named)}"
 
     def summary(self) -> dict[str, Any]:
@@ -192,7 +211,7 @@ def _draw_photo(ax: Axes, one: Exemplar) -> None:
         sides = one.box.right - one.box.left, one.box.bottom - one.box.top
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=2.4, color="black"))
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=1.2, color="#f0e442"))
-    ax.set_title(f"{short(one.label or one.name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2, parse_math=False)
+    ax.set_title(f"{short(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2, parse_math=False)
 
 
 def _show(ax: Axes, pixels: Pixels, extent: tuple[float, float, float, float] | None = None) -> None:
