@@ -248,4 +248,4 @@ def test_a_bundled_network_over_photographs() -> None:
     found = TopImages(count=2)(
         vizcnn.load("tiny"), ["sample:china", "sample:flower"], "layer4.0.conv2:5", progress=False
     )
-    assert {one.name for one in found.rows[0].exemplars} == {"china.jpg", "flower.jpg"}
+    assert {one.name for one in found.rows[0].exemplars} == {"sample:china", "sample:flower"}
