@@ -49,12 +49,11 @@ def glance(output: Tensor, rank: Rank, threshold: Tensor) -> Glance:
     """Look at a layer's output (B, C, h, w) or (B, C). threshold: (C,), the scores that images must exceed to count."""
     maps = output.detach().float()
     maps = maps.flatten(2) if maps.dim() > 2 else maps[:, :, None]  # (B, C, places)
-    highest, lowest = maps.amax(2), maps.amin(2)  # (B, C)
-    finite = (highest.isfinite() & lowest.isfinite()).all(1)  # (B,)
-    kept = finite.nonzero()[:, 0]
+    reduced = _reduced(maps)  # (5, B, C)
+    kept = reduced[:2].isfinite().all(0).all(1).nonzero()[:, 0]
     if len(kept) < len(maps):
-        maps, highest, lowest = maps[kept], highest[kept], lowest[kept]
-    sums = maps.sum(2)  # (N, C)
+        maps, reduced = maps[kept], reduced[:, kept]
+    highest, lowest, sums, norms, zeros = reduced
     score = {"max": highest, "sum": sums, "mean": sums / maps.shape[2]}[rank]
     entrants = (score > threshold.to(score.device)).nonzero()
     return Glance(
@@ -63,21 +62,29 @@ def glance(output: Tensor, rank: Rank, threshold: Tensor) -> Glance:
         lowest=lowest,
         highest=highest,
         sums=sums,
-        squares=torch.linalg.vector_norm(maps, dim=2).square(),
-        zeros=_zeros(maps, lowest, highest),
+        squares=norms.square(),
+        zeros=zeros,
         places=maps.shape[2],
         entrants=entrants,
         at=maps[entrants[:, 0], entrants[:, 1]].argmax(1),
     )
 
 
-def _zeros(maps: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
-    """How many activations are exactly zero, (N, C)."""
-    if not ((lowest <= 0) & (highest >= 0)).any():
-        return torch.zeros_like(lowest)
+def _reduced(maps: Tensor) -> Tensor:
+    """Of each image and channel the highest, the lowest, the sum, the L2 norm, and how many are zero: (5, B, C).
+
+    On a processor a few images at a time, so that only the first look at them waits for memory."""
     together = len(maps) if maps.is_cuda else max(1, _CACHED // maps[0].numel())
-    scratch = torch.empty_like(maps[:together])  # floats: adding truth values takes ten times longer
-    return torch.cat([torch.eq(part, 0, out=scratch[: len(part)]).sum(2) for part in maps.split(together)])
+    scratch = torch.empty_like(maps[:together])
+    return torch.cat([_looked(part, scratch[: len(part)]) for part in maps.split(together)], 1)
+
+
+def _looked(maps: Tensor, scratch: Tensor) -> Tensor:
+    highest, lowest = maps.amax(2), maps.amin(2)
+    # zeros are counted as floats: adding up truth values takes ten times longer
+    zeros = torch.eq(maps, 0, out=scratch).sum(2) if ((lowest <= 0) & (highest >= 0)).any() else highest.new_zeros(())
+    norms = torch.linalg.vector_norm(maps, dim=2)
+    return torch.stack([highest, lowest, maps.sum(2), norms, zeros.expand_as(norms)])
 
 
 def binned(values: Tensor) -> Tensor:
