@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,29 @@ from PIL import Image
 from torch import nn
 
 import vizcnn
+from vizcnn.results import Provenance
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("VIZCNN_DATA", ROOT.parent / "shared" / "data"))
+
+
+ORIGIN = Provenance(
+    version=vizcnn.__version__,
+    torch="2",
+    probe="filters",
+    options={},
+    details={"layer": "conv"},
+    model="net",
+    weights_sha256="0" * 64,
+    input={},
+    device="cpu",
+    images=(),
+    targets=(),
+    target_specs=(),
+    seed=0,
+    paper="nobody 2026",
+)
+"""Where a result made up for a test comes from."""
 
 
 @pytest.fixture
@@ -35,6 +56,15 @@ def photo_file(tmp_path: Path) -> Path:
     pixels = np.stack([rows * 4, columns * 2, 255 - rows * 2], 2).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small networks on a busy machine wait for each other's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Brightness(nn.Module):

@@ -415,3 +415,37 @@ def test_a_network_that_detaches_is_refused() -> None:
 def test_images_are_refused() -> None:
     with pytest.raises(ParameterError, match="takes no images"):
         vizcnn.Maximize()(model(), torch.rand(1, 3, 16, 16))
+
+
+# --- beside real images -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i:02}.png")
+    return vizcnn.scan(model(), tmp_path / "photos", tmp_path / "index", layers=["3"], progress=False, loaders=0).folder
+
+
+def test_crops_of_the_best_real_images_stand_beside_each_picture(index: Path, tmp_path: Path) -> None:
+    alone, found = made(model(), "3:1-2"), made(model(), "3:1-2", crops=str(index))
+    np.testing.assert_array_equal(pictures(alone), pictures(found))
+    beside = found.panels[1]
+    assert beside.values.shape == (10, 16, 16, 3)
+    assert beside.channels == (1,) * 5 + (2,) * 5
+    best = vizcnn.TopImages(count=5).answer(vizcnn.Index.open(index), ["3:1", "3:2"])
+    assert [t.strip() for t in beside.titles] == [f"{v:.3g}" for v in best.arrays()["values"].flatten()]
+    assert "the channel's max over positions" in beside.scale()
+    found.save(tmp_path / "x.png")
+
+
+def test_crops_of_another_network_and_of_what_was_not_scanned_are_refused(index: Path) -> None:
+    other = model(small_cnn(classes=7))
+    with pytest.raises(ParameterError, match="the index of another network"):
+        made(other, "3:1", crops=str(index))
+    with pytest.raises(LayerNotFound, match="holds no layer '0'"):
+        made(model(), "0:1", crops=str(index))
+    with pytest.raises(TargetError, match="ranked for channels"):
+        made(model(), "3:1@0,0", crops=str(index))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import ImageError, LayerNotFound, NonFiniteResult, ParameterError, TargetError
+from vizcnn.errors import DegenerateResult, ImageError, LayerNotFound, NonFiniteResult, ParameterError, TargetError
 from vizcnn.model import Model
 from vizcnn.probes.top_images import TopImages
 from vizcnn.results import Exemplars
@@ -25,12 +24,7 @@ from vizcnn.scanning import Index, Part, scan
 QUIET: Any = {"progress": False, "loaders": 0}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -249,3 +243,63 @@ def test_a_bundled_network_over_photographs() -> None:
         vizcnn.load("tiny"), ["sample:china", "sample:flower"], "layer4.0.conv2:5", progress=False
     )
     assert {one.name for one in found.rows[0].exemplars} == {"sample:china", "sample:flower"}
+
+
+class Gated(nn.Module):
+    """Three rectified channels: the first image's red above a half, nothing ever, and always one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        red = (x[:, :1] - 0.5).relu()
+        return torch.as_tensor(self.maps(torch.cat([red, 0 * red, 0 * red + 1], 1))).mean((2, 3))  # (N, 3)
+
+
+def test_images_that_leave_a_rectified_channel_at_zero_are_not_shown_as_exciting_it() -> None:
+    images = torch.full((4, 3, 8, 8), 0.2)
+    images[2, 0, 5, 3] = 0.9
+    found = TopImages()(Model(Gated(), size=8), images, "maps:0", progress=False)
+    (shown,) = found.rows[0].exemplars
+    assert (shown.number, shown.at) == (2, (5, 3))
+    assert np.isnan(found.arrays()["values"]).sum() == 0
+
+
+def test_a_dead_channel_is_said_to_be_one_and_alone_refused(tmp_path: Path) -> None:
+    images = torch.rand(4, 3, 8, 8)
+    found = TopImages()(Model(Gated(), size=8), images, ["maps:0", "maps:1", "maps:2"], progress=False)
+    assert [len(row.exemplars) for row in found.rows] == [4, 0, 0]
+    assert "maps:1: no image excites it, its value is always 0" in found.describe()
+    assert "maps:2: no image excites it, its value is always 1" in found.describe()
+    found.save(tmp_path / "x.png")
+    with pytest.raises(DegenerateResult, match="no image excites any of maps:1, maps:2"):
+        TopImages()(Model(Gated(), size=8), images, ["maps:1", "maps:2"], progress=False)
+
+
+def test_a_single_image_is_the_best_for_a_class() -> None:
+    found = TopImages()(model_of(), torch.rand(1, 3, 16, 16), 2, progress=False)
+    assert len(found.rows[0].exemplars) == 1
+
+
+def test_the_kernel_and_an_optimised_picture_stand_beside_the_photographs(photos: Path, tmp_path: Path) -> None:
+    model = model_of()
+    found = TopImages(count=2, beside=("filter", "maximize"))(model, photos, ["0:1", "3:2", "0:4"], progress=False)
+    assert [[title for title, _ in row.beside] for row in found.rows] == [
+        ["filter", "maximize"],
+        ["maximize"],
+        ["filter", "maximize"],
+    ]
+    kernel = dict(found.rows[2].beside)["filter"]
+    weights = dict(model.network.named_parameters())["0.weight"][4].permute(1, 2, 0).detach()
+    np.testing.assert_allclose(kernel, 0.5 + weights / weights.abs().max() / 2, atol=1e-6)
+    alone = vizcnn.Maximize()(model, target=["0:1", "0:4"], progress=False)
+    np.testing.assert_array_equal(dict(found.rows[2].beside)["maximize"], alone.panels[0].values[1])
+    np.testing.assert_array_equal(found.arrays()["beside.2.0"], kernel)
+    found.save(tmp_path / "x.png")
+
+
+def test_an_index_has_no_network_to_draw(photos: Path, tmp_path: Path) -> None:
+    index = scan(model_of(), photos, tmp_path / "index", **QUIET)
+    with pytest.raises(ParameterError, match="an index holds no network"):
+        TopImages(beside=("maximize",)).answer(index, "0:1")

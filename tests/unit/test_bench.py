@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vizcnn
-from vizcnn.bench import approximate, localisation, occlusion
+from vizcnn.bench import approximate, localisation, occlusion, scan
 from vizcnn.bench.localisation import Case
 
 
@@ -101,3 +101,13 @@ def test_the_benchmark_of_approximations_runs(
         if row[1] == "exact":
             assert float(row[3].split("worst ")[1]) < 1e-4
             assert row[-1] == "0 of 1"
+
+
+def test_the_scan_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["scan", "lecture", "tiny", "--rounds", "2", "--batch", "3", "--threads", "1"])
+    before = torch.get_num_threads()
+    scan.main()
+    torch.set_num_threads(before)
+    found = rows(capsys.readouterr().out)
+    assert [row[:4] for row in found] == [["lecture", "5", "195", "3"], ["tiny", "16", "2,756", "3"]]
+    assert all(row[5].endswith("%") for row in found)

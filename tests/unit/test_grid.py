@@ -11,30 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ORIGIN
 from safetensors.numpy import load_file
 
 import vizcnn
 from vizcnn.errors import ShapeError
 from vizcnn.images import Photo
 from vizcnn.model import Box
-from vizcnn.results import Mark, Panel, Provenance, Row, Scene
-
-ORIGIN = Provenance(
-    version=vizcnn.__version__,
-    torch="2",
-    probe="filters",
-    options={},
-    details={"layer": "conv"},
-    model="net",
-    weights_sha256="0" * 64,
-    input={},
-    device="cpu",
-    images=(),
-    targets=(),
-    target_specs=(),
-    seed=0,
-    paper="nobody 2026",
-)
+from vizcnn.results import Mark, Panel, Row, Scene
 
 
 def panel(values: Any, limits: tuple[float, float] = (-1.0, 1.0), **changes: Any) -> Panel:

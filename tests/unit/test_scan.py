@@ -38,13 +38,7 @@ from vizcnn.testing import delicate_model, state_of
 QUIET: Any = {"progress": False, "loaders": 0}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks on a busy machine wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def model_of(network: nn.Module | None = None, size: int | tuple[int, int] = 16, **settings: Any) -> Model:

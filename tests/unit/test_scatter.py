@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ORIGIN as FILTERS
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-import vizcnn
 from vizcnn.images import Photo
 from vizcnn.model import Box
-from vizcnn.results import Provenance, Scatter, Spread, Thumbnail, thumbnail
+from vizcnn.results import Scatter, Spread, Thumbnail, thumbnail
 from vizcnn.results.scatter import COLOURS
 
-ORIGIN = Provenance(
-    version=vizcnn.__version__,
-    torch="2",
-    probe="embed",
-    options={},
-    details={"layer": "fc"},
-    model="net",
-    weights_sha256="0" * 64,
-    input={},
-    device="cpu",
-    images=(),
-    targets=(),
-    target_specs=(),
-    seed=0,
-    paper="nobody 2026",
-)
+ORIGIN = replace(FILTERS, probe="embed", details={"layer": "fc"})
 
 
 def scatter(labels: Sequence[str | None], **changes: Any) -> Scatter:

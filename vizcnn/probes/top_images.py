@@ -6,10 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from vizcnn.errors import DegenerateResult, ParameterError
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
+from vizcnn.probes.feature_maps import names
+from vizcnn.probes.maximize import Maximize
 from vizcnn.results import Excited, Exemplars, Provenance, exemplar
+from vizcnn.results.exemplars import Pixels
 from vizcnn.scanning import (
     MOST,
     Fresh,
@@ -23,7 +28,7 @@ from vizcnn.scanning import (
     unit_of,
 )
 from vizcnn.subject import Subject
-from vizcnn.targets import Target, each_target
+from vizcnn.targets import Target, Unit, each_target
 
 _SHOWN = 4  # channels where no target was given
 
@@ -51,6 +56,12 @@ class TopImages(Probe[Exemplars]):
     rank: Literal["max", "mean", "sum"] = param(
         "max", "What images are ranked by: a channel's maximum over positions, its mean or its sum."
     )
+    beside: tuple[Literal["filter", "maximize"], ...] = param(
+        (),
+        "What else to show at the left of each channel, with commas: filter, its kernel where that reads the image; "
+        "maximize, a picture optimised for it.",
+        parse=names,
+    )
     labels: str | None = param(
         None, "A file of lines NAME,CLASS. Default: the sub-folders, or what a torch Dataset says."
     )
@@ -69,18 +80,32 @@ class TopImages(Probe[Exemplars]):
         finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
         known = Fresh(subject.model, subject.dataset, finding)
         provenance = subject.provenance(self, dataset=subject.dataset.where, pictures=len(subject.dataset))
-        return self._shown(known, subject.targets[0], self.rank, provenance)
+        found = self._shown(known, subject.targets[0], self.rank, provenance)
+        if not self.beside:
+            return found
+        pictures = self._pictures(subject)
+        return replace(found, rows=tuple(replace(r, beside=p) for r, p in zip(found.rows, pictures, strict=True)))
 
     def answer(self, index: Index, target: Any) -> Exemplars:
         """The same from the index of a scan, without the network. Images are ranked and labelled as they were there.
 
-        Raises ParameterError for another rank that was asked for, or for labels."""
+        Raises ParameterError for another rank that was asked for, for labels, and for pictures of the network."""
         if self.labels is not None:
             raise ParameterError("an index has the labels that its scan was given. Leave labels out")
+        if self.beside:
+            raise ParameterError("an index holds no network to draw. Leave beside out, or see: vizcnn maximize --crops")
         wanted, rank = [_named(index, one) for one in each_target(target)], index.rank
         if self.rank not in ("max", rank):
             raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
         return self._shown(index, wanted, rank, index.provenance(replace(self, rank=rank), wanted))
+
+    def _pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:
+        """What stands beside each target's photographs."""
+        optimised = _optimised(subject) if "maximize" in self.beside else {}
+        for target in subject.targets[0]:
+            kernel = _kernel(subject.model, unit_of(target)) if "filter" in self.beside else None
+            made = [("maximize", optimised[target])] if target in optimised else []
+            yield (*([("filter", kernel)] if kernel is not None else []), *made)
 
     def _shown(self, known: Known, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
         rows = tuple(self._row(known, one) for one in wanted)
@@ -96,6 +121,27 @@ class TopImages(Probe[Exemplars]):
             for one in best(known, unit, self.count)
         )
         return Excited(str(wanted), shown, known.tally(layer_of(unit)).statistics(channel_of(known, unit)))
+
+
+def _kernel(model: Model, unit: Unit) -> Pixels | None:
+    """The weights of a convolution that reads the image, zero is mid-grey; None for any other layer."""
+    weight = getattr(model.layers().get(unit.layer), "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 4 or weight.shape[1] != model.input.channels:
+        return None
+    kernel = weight[int(unit.channel)].float().cpu()  # (C, h, w)
+    scaled: Pixels = (0.5 + kernel / (2 * kernel.abs().max().clamp(min=1e-12))).permute(1, 2, 0).numpy()
+    return scaled
+
+
+def _optimised(subject: Subject) -> dict[Target, Pixels]:
+    """A picture for each target; those of a layer are optimised together."""
+    pictures: dict[Target, Pixels] = {}
+    for layers in dict.fromkeys(target.layers for target in subject.targets[0]):
+        members = [target for target in subject.targets[0] if target.layers == layers]
+        made = Maximize()(subject.model, target=members, seed=subject.seed, progress=subject.progress)
+        tiles = made.panels[0].values
+        pictures |= dict(zip(members, tiles if tiles.ndim == 4 else tiles[..., None], strict=True))
+    return pictures
 
 
 def _named(index: Index, wanted: Target) -> Target:

@@ -147,7 +147,8 @@ class Exemplars(Result):
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """values: float32 (R, K), NaN where a channel has fewer than K. images: int64 (R, K), numbers, -1 likewise.
         places: int64 (R, K, 2), row and column in the layer, -1 where there are none. boxes: float64 (R, K, 4), top,
-        left, bottom, right in px of the photograph, NaN where there are none. `crop.R.K`: float32 (h, w, C)."""
+        left, bottom, right in px of the photograph, NaN where there are none. `crop.R.K`, `beside.R.K`: (h, w, C).
+        """
         count = max(len(row.exemplars) for row in self.rows)
         shape = (len(self.rows), count)
         values, images = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int64)
@@ -156,10 +157,11 @@ class Exemplars(Result):
             values[r, k], images[r, k] = one.value, one.number
             places[r, k] = one.at or (-1, -1)
             boxes[r, k] = list(asdict(one.box).values()) if one.box else np.nan
-        return {"values": values, "images": images, "places": places, "boxes": boxes, **self._crops()}
+        return {"values": values, "images": images, "places": places, "boxes": boxes, **self._pictures()}
 
-    def _crops(self) -> dict[str, npt.NDArray[Any]]:
-        return {f"crop.{r}.{k}": one.crop for r, row in enumerate(self.rows) for k, one in enumerate(row.exemplars)}
+    def _pictures(self) -> dict[str, npt.NDArray[Any]]:
+        crops = {f"crop.{r}.{k}": one.crop for r, row in enumerate(self.rows) for k, one in enumerate(row.exemplars)}
+        return crops | {f"beside.{r}.{k}": p for r, row in enumerate(self.rows) for k, (_, p) in enumerate(row.beside)}
 
     def summary(self) -> dict[str, Any]:
         return {"ranked_by": self.ranked_by, "rows": [row.summary() for row in self.rows], "notes": list(self.notes)}

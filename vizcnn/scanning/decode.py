@@ -90,6 +90,11 @@ def _checked(image: Tensor, contract: InputContract) -> Tensor:
     return values
 
 
+def cut(numbers: range, size: int) -> list[range]:
+    """Numbers in parts of a size; the last may be smaller."""
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
 def decoded(
     images: Images, contract: InputContract, size: tuple[int, int], batches: Sequence[range], loaders: int | None
 ) -> Generator[Batch]:

@@ -17,7 +17,7 @@ from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, NonFiniteResult, ParameterError, TargetError
 from vizcnn.model import Model
 from vizcnn.progress import bar
-from vizcnn.scanning.decode import Batch, decoded
+from vizcnn.scanning.decode import Batch, cut, decoded
 from vizcnn.scanning.survey import OUTPUT_NAME, size_of, surveyed
 from vizcnn.subject import refuse_unsettled
 from vizcnn.sweep import default_batch
@@ -55,7 +55,7 @@ def features_in(model: Model, images: Images, layer: str | None, progress: bool)
     size = size_of(images, model)
     name, enters = _place(model, size, layer)
     where = f"what enters {name}" if enters else name
-    batches, parts = _cut(len(images), default_batch(size)), list[tuple[Batch, Tensor]]()
+    batches, parts = cut(range(len(images)), default_batch(size)), list[tuple[Batch, Tensor]]()
     with (
         _reader(model, name, enters) as read,
         closing(decoded(images, model.input, size, batches, None)) as each,
@@ -69,10 +69,6 @@ def features_in(model: Model, images: Images, layer: str | None, progress: bool)
             parts.append((Batch(batch.numbers, None, batch.labels, batch.unreadable), found))
             shown.update(len(numbers))
     return _joined(images, where, parts)
-
-
-def _cut(count: int, size: int) -> list[range]:
-    return [range(start, min(count, start + size)) for start in range(0, count, size)]
 
 
 def _place(model: Model, size: tuple[int, int], layer: str | None) -> tuple[str, bool]:

@@ -19,7 +19,7 @@ from vizcnn.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.scanning.cluster import spread
-from vizcnn.scanning.decode import Batch, decoded
+from vizcnn.scanning.decode import Batch, cut, decoded
 from vizcnn.scanning.glance import Rank
 from vizcnn.scanning.index import NAMES, Index, differences, packed, read_manifest, write_json
 from vizcnn.scanning.survey import Finding, Terms, looking, size_of, surveyed, threads
@@ -125,7 +125,7 @@ def _terms(
 def found_in(model: Model, images: Images, layers: Sequence[str], top: int, rank: Rank, progress: bool) -> Finding:
     """What a scan of all images would find, in memory. The network must be lent already."""
     terms = _terms(model, images, layers, top, rank, None, torch.get_num_threads())
-    finding, batches = Finding(terms.tallies()), _cut(range(len(images)), terms.batch)
+    finding, batches = Finding(terms.tallies()), cut(range(len(images)), terms.batch)
     with (
         closing(decoded(images, model.input, terms.size, batches, None)) as each,
         looking(model, terms) as look,
@@ -153,7 +153,7 @@ def started(folder: Path, model: Model, images: Images, terms: Terms, shard_size
 
 def _identity(model: Model, images: Images, terms: Terms, shard_size: int | None) -> dict[str, Any]:
     size = shard_size or max(_SMALLEST, -(-len(images) // _SHARDS))
-    shards = [(part.start, part.stop) for part in _cut(range(len(images)), size)]
+    shards = [(part.start, part.stop) for part in cut(range(len(images)), size)]
     data = {"fingerprint": images.fingerprint, "images": len(images)}
     identity = {
         "model": model.provenance(),
@@ -207,10 +207,6 @@ def _plain(field: ReceptiveField) -> dict[str, Any]:
     return {k: v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in vars(field).items()}
 
 
-def _cut(numbers: range, size: int) -> list[range]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
-
-
 @dataclass(frozen=True)
 class Job:
     """What it takes to do shards of a scan, here or elsewhere."""
@@ -222,17 +218,17 @@ class Job:
 
     def done(self, shards: Sequence[int], loaders: int | None, progress: bool) -> Iterator[tuple[int, bytes]]:
         """The files of these shards, one after the other."""
-        plan = [(shard, _cut(range(*self.index.shards[shard]), self.terms.batch)) for shard in shards]
-        cuts = [numbers for _, cut in plan for numbers in cut]
+        plan = [(shard, cut(range(*self.index.shards[shard]), self.terms.batch)) for shard in shards]
+        cuts = [numbers for _, parts in plan for numbers in parts]
         with (
             closing(decoded(self.images, self.model.input, self.terms.size, cuts, loaders)) as batches,
             threads(self.terms.threads),
             looking(self.model, self.terms) as look,
             bar(sum(map(len, cuts)), "scan", "image", shown=progress) as shown,
         ):
-            for shard, cut in plan:
+            for shard, parts in plan:
                 finding = Finding(self.terms.tallies())
-                for numbers in cut:
+                for numbers in parts:
                     batch = next(batches)
                     look(batch, finding)
                     finding.labels += _labels(numbers, batch)
