@@ -61,7 +61,8 @@ def _folded(weight: Tensor, bias: Tensor | None, norm: dict[str, Any]) -> tuple[
 def fused(tape: Tape, dtype: torch.dtype | None) -> Tape:
     """The tape with its convolutions packed, in `dtype` or the network's own; as it is where oneDNN has no part.
 
-    In a reduced type BatchNorm goes into the weights too."""
+    In a reduced type BatchNorm goes into the weights too. In the network's own, kernels of one place are left alone:
+    packed they are no faster, and their second copy is most of the memory."""
     if not _available():
         return tape
     # exactness: with a norm's scale rounded into the weights, deep networks drift from full runs by 1e-4 of the drops
@@ -71,9 +72,10 @@ def fused(tape: Tape, dtype: torch.dtype | None) -> Tape:
     gone, steps = set[int](), list[Step]()
     for step in tape.steps:
         if step.outputs[0] not in gone:
-            chain = _chain(step, follows, uses, norms)
+            worth = _packable(step, tape) and (dtype is not None or max(step.args["weight"].shape[2:]) > 1)
+            chain = _chain(step, follows, uses, norms) if worth else [step]
             gone.update(each.outputs[0] for each in chain[1:])
-            steps.append(_packed(chain, tape, dtype))
+            steps.append(_packed(chain, tape, dtype) if worth else step)
     return replace(tape, steps=tuple(steps))
 
 
@@ -85,10 +87,8 @@ def _available() -> bool:
 
 
 def _chain(step: Step, follows: dict[int, Step], uses: Counter[int], norms: Sequence[str]) -> list[Step]:
-    """A convolution that can be packed and what behind it can be fused; any other step alone."""
+    """A convolution that can be packed and what behind it can be fused."""
     chain = [step]
-    if not _packable(step):
-        return chain
     after = follows.get(step.outputs[0])
     if after and after.name in norms and _plain(after, uses):
         chain.append(after)
@@ -98,11 +98,11 @@ def _chain(step: Step, follows: dict[int, Step], uses: Counter[int], norms: Sequ
     return chain
 
 
-def _packable(step: Step) -> bool:
+def _packable(step: Step, tape: Tape) -> bool:
     weight = step.args.get("weight")
     if step.name != "convolution" or step.args["transposed"] or not isinstance(weight, Tensor) or weight.dim() != 4:
         return False
-    ours = not isinstance(step.args["bias"], Ref) and len(step.inputs) == 1
+    ours = not isinstance(step.args["bias"], Ref) and len(step.inputs) == 1 and tape.shapes[step.inputs[0]] is not None
     return ours and weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.is_mkldnn
 
 
@@ -114,8 +114,7 @@ def _plain(norm: Step, uses: Counter[int]) -> bool:
 
 
 def _packed(chain: list[Step], tape: Tape, dtype: torch.dtype | None) -> Step:
-    step, shape = chain[0], tape.shapes[chain[0].inputs[0]] if chain[0].inputs else None
-    if not _packable(step) or shape is None:
-        return step
+    step, shape = chain[0], tape.shapes[chain[0].inputs[0]]
+    assert shape is not None  # true of every step that can be packed
     func = Packed(chain, shape, dtype or step.args["weight"].dtype)
     return replace(step, func=func, outputs=chain[-1].outputs[:1])
