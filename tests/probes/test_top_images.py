@@ -303,3 +303,8 @@ def test_an_index_has_no_network_to_draw(photos: Path, tmp_path: Path) -> None:
     index = scan(model_of(), photos, tmp_path / "index", **QUIET)
     with pytest.raises(ParameterError, match="an index holds no network"):
         TopImages(beside=("maximize",)).answer(index, "0:1")
+
+
+def test_what_cannot_stand_beside_is_refused() -> None:
+    with pytest.raises(ParameterError, match="got 'filters'. Did you mean 'filter'?"):
+        TopImages(beside="filters")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from vizcnn.errors import DegenerateResult, ParameterError
+from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
 from vizcnn.probes.feature_maps import names
@@ -31,6 +31,7 @@ from vizcnn.subject import Subject
 from vizcnn.targets import Target, Unit, each_target
 
 _SHOWN = 4  # channels where no target was given
+_BESIDE = ("filter", "maximize")
 
 
 class TopImages(Probe[Exemplars]):
@@ -56,8 +57,8 @@ class TopImages(Probe[Exemplars]):
     rank: Literal["max", "mean", "sum"] = param(
         "max", "What images are ranked by: a channel's maximum over positions, its mean or its sum."
     )
-    beside: tuple[Literal["filter", "maximize"], ...] = param(
-        (),
+    beside: tuple[str, ...] | None = param(
+        None,
         "What else to show at the left of each channel, with commas: filter, its kernel where that reads the image; "
         "maximize, a picture optimised for it.",
         parse=names,
@@ -65,6 +66,12 @@ class TopImages(Probe[Exemplars]):
     labels: str | None = param(
         None, "A file of lines NAME,CLASS. Default: the sub-folders, or what a torch Dataset says."
     )
+
+    def check(self) -> None:
+        for name in self.beside or ():
+            if name not in _BESIDE:
+                near = did_you_mean(name, _BESIDE)
+                raise ParameterError(f"beside the photographs stand {' and '.join(_BESIDE)}, got {name!r}.{near}")
 
     def default_targets(self, model: Model) -> Sequence[Any]:
         maps = {name: shape for name, shape in surveyed(model, model.input.size, None).items() if len(shape) == 3}
@@ -101,9 +108,10 @@ class TopImages(Probe[Exemplars]):
 
     def _pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:
         """What stands beside each target's photographs."""
-        optimised = _optimised(subject) if "maximize" in self.beside else {}
+        wanted = self.beside or ()
+        optimised = _optimised(subject) if "maximize" in wanted else {}
         for target in subject.targets[0]:
-            kernel = _kernel(subject.model, unit_of(target)) if "filter" in self.beside else None
+            kernel = _kernel(subject.model, unit_of(target)) if "filter" in wanted else None
             made = [("maximize", optimised[target])] if target in optimised else []
             yield (*([("filter", kernel)] if kernel is not None else []), *made)
 
