@@ -88,6 +88,7 @@ def test_cells_are_the_parts_of_a_map_that_the_same_windows_cover(tiny: vizcnn.M
     assert len(np.unique(cells.round(5))) == len(np.unique(field.round(5)))
 
 
+@pytest.mark.filterwarnings("ignore:Occlusion goes back to exact numbers")  # which the table counts
 def test_the_benchmark_of_approximations_runs(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

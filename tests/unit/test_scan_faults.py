@@ -197,7 +197,7 @@ def test_a_scan_continues_with_the_threads_that_it_was_begun_with(tmp_path: Path
         ),
         ({"images": pictures(41)}, "dataset fingerprint: .* dataset images: 40 there, 41 here"),
         ({"images": pictures().flip(0)}, "dataset fingerprint: .* there, .* here"),
-        ({"labels": {"tensor": "x"}}, "dataset fingerprint"),
+        ({"labels": {"tensor 0": "x"}}, "dataset fingerprint"),
         ({"top": 4}, "top: 3 there, 4 here"),
         ({"rank": "mean"}, "rank: max there, mean here"),
         ({"batch": 5}, "batch: 4 there, 5 here"),

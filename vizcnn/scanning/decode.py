@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,10 +103,20 @@ def decoded(
     read, which end when the generator is closed; None for as many as suit. Raises ShapeError."""
     count = _loaders(sum(map(len, batches))) if loaders is None else loaders
     decoding = _Decoding(images, contract, size)
-    for batch in DataLoader(decoding, None, sampler=batches, num_workers=count, worker_init_fn=_in_background):
-        if isinstance(batch, ShapeError):
-            raise batch
-        yield batch
+    loader = iter(DataLoader(decoding, None, sampler=batches, num_workers=count, worker_init_fn=_in_background))
+    try:
+        for batch in loader:
+            if isinstance(batch, ShapeError):
+                raise batch
+            yield batch
+    finally:
+        _end(loader)
+
+
+def _end(loader: Any) -> None:
+    """End the workers now: by itself torch does so when the loader is collected, whenever that is."""
+    if hasattr(loader, "_shutdown_workers"):  # not where the main process reads
+        loader._shutdown_workers()
 
 
 def _in_background(_worker: int) -> None:
