@@ -65,6 +65,30 @@ class Join(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
+class Dense(nn.Module):
+    """Each layer, activated before its kernels of one place, reads all that came before it."""
+
+    def __init__(self, channels: int, inplace: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.BatchNorm2d(channels + 4 * i),
+                nn.ReLU(inplace=inplace),
+                nn.Conv2d(channels + 4 * i, 8, 1, bias=inplace),
+                nn.BatchNorm2d(8),
+                nn.ReLU(inplace=inplace),
+                nn.Conv2d(8, 4, 3, padding=1),
+            )
+            for i in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [x]
+        for layer in self.layers:
+            found.append(layer(torch.cat(found, 1)))
+        return torch.cat(found, 1)
+
+
 class Split(nn.Module):
     """A part of the channels goes through a branch, the rest does not."""
 
@@ -202,9 +226,9 @@ def activation_modules(draw: st.DrawFn) -> Layer:
 
 @st.composite
 def blocks(draw: st.DrawFn) -> Layer:
-    """Residual, joined, split and excited branches, and two convolutions with what stands between them."""
+    """Residual, joined, split, dense and excited branches, and two convolutions with what stands between them."""
     one, two, other = draw(convs(same=True)), draw(convs(same=True)), draw(convs(same=True))
-    kind = draw(st.sampled_from(["residual", "projected", "join", "split", "excite", "bottleneck"]))
+    kind = draw(st.sampled_from(["residual", "projected", "join", "split", "dense", "excite", "bottleneck"]))
     how = draw(st.sampled_from(["in place", "onto the shortcut", "twice", "new"]))
     part = draw(st.sampled_from(["chunk", "split", "slice"]))
     pool = draw(st.booleans())
@@ -220,6 +244,8 @@ def blocks(draw: st.DrawFn) -> Layer:
             return Residual(nn.Sequential(first, *branch(c)), nn.Conv2d(c, c, 1, 2), how)
         if kind == "join":
             return Join([one(c), nn.MaxPool2d(3, 1, 1) if pool else two(c), nn.Sequential(other(c), nn.ReLU())])
+        if kind == "dense":
+            return Dense(c, inplace=pool)
         if kind == "split":
             half = nn.Conv2d(c // 2, c // 2, 3, 1, 1, groups=c // 2) if pool else nn.Sequential(one(c // 2), nn.ReLU())
             return Split(half, part)

@@ -24,7 +24,7 @@ from vizcnn.incremental import (
     per_image,
     record,
 )
-from vizcnn.incremental.fused import Packed
+from vizcnn.incremental.packed import Packed
 from vizcnn.targets import OUTPUT
 from vizcnn.windows import sliding
 
@@ -120,16 +120,24 @@ def test_a_batch_of_unlike_windows_costs_more_than_the_ideal() -> None:
     assert ideal_share(engine, touched) < together < 1
 
 
+def norm(channels: int) -> nn.BatchNorm2d:
+    """As after training: of two channels one is turned over and one is dead."""
+    found = nn.BatchNorm2d(channels)
+    for values, low, high in ((found.running_mean, -1, 1), (found.running_var, 0.5, 2), (found.bias, -0.5, 0.5)):
+        nn.init.uniform_(values, low, high)  # type: ignore[arg-type]
+    nn.init.uniform_(found.weight, 0.5, 1)
+    with torch.no_grad():
+        found.weight[:3] = torch.tensor([-0.7, 0, 1e-20])
+    return found
+
+
 class Joined(nn.Module):
     """Convolutions that can be packed with what follows, and such whose outcome is also needed elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), norm(8)
         self.second, self.third = nn.Conv2d(8, 8, 3, bias=False), nn.Conv2d(8, 8, 3, groups=8)
-        nn.init.uniform_(self.norm.running_mean)  # type: ignore[arg-type]
-        nn.init.uniform_(self.norm.running_var, 0.5, 2)  # type: ignore[arg-type]
-        nn.init.uniform_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(self.first(x)).relu_()
@@ -138,18 +146,68 @@ class Joined(nn.Module):
         return out.mean((2, 3))
 
 
-@pytest.mark.parametrize(("dtype", "near"), [(None, 1e-6), (torch.bfloat16, 0.02)])
+class Residual(nn.Module):
+    """Shortcuts: with a convolution of its own, onto itself, and with what is read changed before the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1, bias=False), norm(8)
+        self.third, self.fourth = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = F.relu6(self.norm(self.first(x)) + self.second(x))
+        both = both + self.third(both)
+        late = self.fourth(both)
+        changed = both.mul_(2) - 1
+        out: Tensor = (late + changed).mean((2, 3))
+        return out
+
+
+class Before(nn.Module):
+    """Activated before kernels of one place: with channels of its own, as in DenseNet, and some that others need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.other = nn.Conv2d(3, 6, 3), norm(12), norm(6)
+        self.second, self.third = nn.Conv2d(12, 8, 1, stride=(1, 2)), nn.Conv2d(6, 8, 1, bias=False)
+        self.dense = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.first(x)
+        wide = self.second(self.norm(torch.cat([one, one.tanh()], 1)).relu())
+        narrow = self.third(self.other(one).relu()).mean((2, 3))
+        out: Tensor = self.dense(wide.mean((2, 3)) + narrow + one.mean((1, 2, 3))[:, None])
+        return out
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(None, 2e-6), (torch.bfloat16, 0.03)])
+@pytest.mark.parametrize(("kind", "count"), [(Joined, 4), (Residual, 4), (Before, 3)])
 @pytest.mark.parametrize("packs", [True, False])
 @torch.no_grad()
 def test_fused_steps_do_what_the_network_does(
-    dtype: torch.dtype | None, near: float, packs: bool, monkeypatch: pytest.MonkeyPatch
+    kind: type[nn.Module],
+    count: int,
+    dtype: torch.dtype | None,
+    near: float,
+    packs: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: packs)
-    network, image = Joined().eval(), torch.rand(3, 20, 20)
+    torch.manual_seed(0)
+    network, image = kind().eval(), torch.rand(3, 20, 20)
     model = vizcnn.Model(network, size=20)
     engine = Engine(record(model, (20, 20), [OUTPUT]), dtype=dtype)
     fused = [step for step in engine.body if isinstance(step.func, Packed)]
-    assert len(fused) == (4 if packs else 0)
+    assert len(fused) == (count if packs else 0)
     prepared = Prepared(engine, image, torch.zeros_like(image), ())
     found = engine.finished(prepared.crossing)[OUTPUT]
     torch.testing.assert_close(found, model(image[None]), atol=near, rtol=near)
+
+
+@torch.no_grad()
+def test_a_norm_before_a_kernel_of_one_place_costs_one_pass() -> None:
+    engine = Engine(record(vizcnn.Model(Before().eval(), size=20), (20, 20), [OUTPUT]))
+    names = [step.name for step in engine.body]
+    assert names.count("clamp") == 2
+    assert "native_batch_norm" not in names
+    assert "relu" not in names

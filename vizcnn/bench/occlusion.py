@@ -285,7 +285,7 @@ def machine(threads: int | None, precision: str) -> str:
 
 def _settings(options: argparse.Namespace) -> list[Setting]:
     shared = {name: getattr(options, name) for name in ("size", "window", "stride", "rounds", "threads")}
-    probe = {name: getattr(options, name) for name in ("engine", "precision", "tolerance")}
+    probe = {name: getattr(options, name) for name in ("engine", "precision", "tolerance", "max_error")}
     return [Setting(network=n, batches=tuple(options.batches), probe=probe, **shared) for n in options.networks]
 
 
@@ -300,6 +300,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--engine", default="auto", choices=("auto", "plain", "incremental"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--tolerance", type=float, default=0.0)
+    parser.add_argument("--max-error", type=float, default=0.05, help="of an approximation; inf never goes back")
     parser.add_argument("--threads", type=int)
     return parser.parse_args()
 

@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_map_only
 
 from vizcnn.dryrun import with_tensors
 from vizcnn.incremental.crops import LOWEST, PADDINGS, ZEROS, as_rows, crop_of, from_rows, inside, row_numbers
-from vizcnn.incremental.fused import Packed, fused
+from vizcnn.incremental.fused import fused
+from vizcnn.incremental.packed import Packed
 from vizcnn.incremental.plan import Plan, planned
 from vizcnn.incremental.regions import Reach, Region, regions
 from vizcnn.incremental.space import Local, Manner, Sliding, Space, layout, resized
@@ -117,6 +118,8 @@ class Prepared:
 
     def _ran(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Values:
         """One step's outputs. What it selected is gone when it returns."""
+        if _joins_channels(step, self.engine) and any((place, value) in plan.reads for value in step.inputs):
+            return {step.outputs[0]: self._joined(plan, place, step, values, rows)}
         args = step.filled(self._reader(plan, place, step, values, rows), len(plan.chosen))
         out = plan.regions.get(step.outputs[0])
         args = _fitted(step, self.engine.layout.manners[place], args, plan.paddings.get(place), out)
@@ -140,16 +143,38 @@ class Prepared:
         return read
 
     def _selected(self, plan: Plan, place: int, value: int, values: Values, rows: Values, manner: Manner) -> Tensor:
-        space, read, region = self.engine.layout.spaces[value], plan.reads[place, value], plan.regions[value]
-        rest = _other_axes(self.engine.shapes[value], space)
-        if value not in rows:
-            clean = self.clean[value]
-            rows[value] = torch.cat([clean, as_rows(values[value], space)])
-            values[value] = from_rows(rows[value][len(clean) :], space, region.size, rest)  # no need to have it twice
+        space, read = self.engine.layout.spaces[value], plan.reads[place, value]
         padding = LOWEST if isinstance(manner, Sliding) and manner.beyond < 0 else ZEROS
-        numbers = row_numbers(space, crop_of(region), read, padding)
-        chosen = rows[value].index_select(0, numbers.to(self.device))
-        return from_rows(chosen, space, read.size, rest)
+        numbers = row_numbers(space, crop_of(plan.regions[value]), read, padding).to(self.device)
+        chosen = self._rows(plan, value, values, rows).index_select(0, numbers)
+        return from_rows(chosen, space, read.size, self._rest(value))
+
+    def _rows(self, plan: Plan, value: int, values: Values, rows: Values) -> Tensor:
+        """The rows of a value: clean places, paddings, and the batch's crops."""
+        if value not in rows:
+            clean, space = self.clean[value], self.engine.layout.spaces[value]
+            rows[value] = torch.cat([clean, as_rows(values[value], space)])
+            crops = rows[value][len(clean) :]
+            values[value] = from_rows(crops, space, plan.regions[value].size, self._rest(value))  # not twice in memory
+        return rows[value]
+
+    def _rest(self, value: int) -> tuple[int, ...]:
+        return _other_axes(self.engine.shapes[value], self.engine.layout.spaces[value])
+
+    def _joined(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Tensor:
+        """Maps joined along their channels: each is selected straight into its channels of the outcome."""
+        space, region = self.engine.layout.spaces[step.outputs[0]], plan.regions.get(step.outputs[0])
+        size, channels = region.size if region else space.size, [self._rest(value)[0] for value in step.inputs]
+        first = values[step.inputs[0]]
+        out = first.new_empty(len(plan.chosen) * size[0] * size[1], sum(channels))
+        for value, part in zip(step.inputs, out.split(channels, 1), strict=True):
+            if (place, value) in plan.reads:
+                numbers = row_numbers(space, crop_of(plan.regions[value]), plan.reads[place, value], ZEROS)
+                source = self._rows(plan, value, values, rows)
+                torch.index_select(source, 0, numbers.to(self.device), out=part)
+            else:
+                part.copy_(as_rows(values[value], space))
+        return from_rows(out, space, size, (out.shape[1],))
 
     def _covered(self, region: Region) -> Tensor:
         """The part of the image that holds each window, covered there: (B, C, h, w), channels last."""
@@ -158,6 +183,18 @@ class Prepared:
         covered = inside(crop, region).reshape(-1, 1).to(self.device)
         chosen = torch.where(covered, self.cover.index_select(0, numbers), self.image.index_select(0, numbers))
         return from_rows(chosen, space, crop.size, (self.image.shape[1],))
+
+
+def _joins_channels(step: Step, engine: Engine) -> bool:
+    """Whether a step joins maps (B, C, H, W) of one type along their channels, and nothing else."""
+    if step.name != "cat" or step.args["dim"] not in (1, -3) or not {*step.inputs} <= engine.layout.spaces.keys():
+        return False
+    images = all(engine.layout.spaces[value].axes == (2, 3) for value in step.inputs)
+    return (
+        images
+        and len(step.args["tensors"]) == len(step.inputs)
+        and len({v in engine.reduced for v in step.inputs}) == 1
+    )
 
 
 def _converted(engine: Engine, step: Step, args: dict[str, Any]) -> dict[str, Any]:

@@ -1,120 +1,95 @@
-"""Fused steps: a convolution and the ReLU behind it in one operation of oneDNN, its weights laid out once.
+"""Fused steps: a convolution and what stands around it in one operation of oneDNN.
 
-torch by itself lays weights out anew in each call, which counts where small crops meet large weights.
+A BatchNorm behind it goes into the weights; then another value may be added, as at the end of a residual block, and an
+activation applied, while the numbers are still at hand. torch by itself goes through memory for each of these.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vizcnn.incremental.tape import Ref, Shape, Step, Tape, refs_in
-
-_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
-
-
-class Packed:
-    """aten.convolution of given weights with all that was fused into it; takes the same arguments."""
-
-    _schema = torch.ops.aten.convolution.default._schema
-    tags: tuple[Any, ...] = ()
-
-    def __init__(self, steps: Sequence[Step], shape: Shape, dtype: torch.dtype | None) -> None:
-        """steps: the convolution, then perhaps a norm, then perhaps a ReLU. shape: of its input, (C, H, W)."""
-        args = steps[0].args
-        weight, bias = args["weight"], args["bias"]
-        for norm in (step for step in steps if step.name in _NORMS):
-            weight, bias = _folded(weight, bias, norm.args)
-        self.bias = None if bias is None else bias.to(dtype)
-        reorder = torch.ops.mkldnn._reorder_convolution_weight
-        self.weight = reorder(weight.to(dtype).contiguous(), *_where(args), [8, *shape])
-        self.then = "relu" if steps[-1].name == "relu" else "none"
-
-    def __call__(self, *, input: Tensor, **args: Any) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            input.contiguous(memory_format=torch.channels_last),
-            self.weight, self.bias, *_where(args), self.then, [], ""
-        )  # fmt: skip
-        return out
-
-
-def _where(args: dict[str, Any]) -> tuple[Any, ...]:
-    return args["padding"], args["stride"], args["dilation"], args["groups"]
-
-
-def _folded(weight: Tensor, bias: Tensor | None, norm: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Weights and bias (K,) that do what a BatchNorm does behind them."""
-    mean, variance = norm["running_mean"].double(), norm["running_var"].double()
-    scale = (variance + norm["eps"]).rsqrt()
-    scale = scale if norm["weight"] is None else scale * norm["weight"].double()
-    shift = (-mean if bias is None else bias.double() - mean) * scale
-    shift = shift if norm["bias"] is None else shift + norm["bias"].double()
-    return (weight * scale.view(-1, 1, 1, 1)).to(weight.dtype), shift.to(weight.dtype)
+from vizcnn.incremental.chains import Chain, chains
+from vizcnn.incremental.packed import Packed, Product, available
+from vizcnn.incremental.tape import Ref, Step, Tape
 
 
 @torch.no_grad()
 def fused(tape: Tape, dtype: torch.dtype | None) -> Tape:
-    """The tape with its convolutions packed, in `dtype` or the network's own; as it is where oneDNN has no part.
-
-    In a reduced type BatchNorm goes into the weights too. In the network's own, kernels of one place are left alone:
-    packed they are no faster, and their second copy is most of the memory."""
-    if not _available():
+    """The tape with its convolutions packed, in `dtype` or the network's own; as it is where oneDNN has no part."""
+    if not available():
         return tape
-    # exactness: with a norm's scale rounded into the weights, deep networks drift from full runs by 1e-4 of the drops
-    norms = _NORMS if dtype else ()
-    uses = Counter(value for tree in (tape.wanted, *(step.args for step in tape.steps)) for value in refs_in(tree))
-    follows = {step.inputs[0]: step for step in tape.steps if step.inputs and uses[step.inputs[0]] == 1}
-    gone, steps = set[int](), list[Step]()
-    for step in tape.steps:
-        if step.outputs[0] not in gone:
-            worth = _packable(step, tape) and (dtype is not None or max(step.args["weight"].shape[2:]) > 1)
-            chain = _chain(step, follows, uses, norms) if worth else [step]
-            gone.update(each.outputs[0] for each in chain[1:])
-            steps.append(_packed(chain, tape, dtype) if worth else step)
-    return replace(tape, steps=tuple(steps))
+    made: dict[int, Step | None] = {}  # what stands in for a step, by the step's first output
+    for chain in chains(tape):
+        made.update((value, None) for step in chain.steps for value in step.outputs[:1])
+        made.update(_steps(chain, tape, dtype))
+    steps = (made.get(step.outputs[0], _as_product(step)) for step in tape.steps)
+    return replace(tape, steps=tuple(step for step in steps if step))
 
 
-def _available() -> bool:
-    enabled = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
-    return enabled and all(
-        hasattr(torch.ops.mkldnn, n) for n in ("_reorder_convolution_weight", "_convolution_pointwise")
-    )
+def _as_product(step: Step) -> Step:
+    """A dense layer by oneDNN, whose products of float32 are faster than torch's on many processors."""
+    args = step.args
+    if step.name != "addmm" or args["beta"] != 1 or args["alpha"] != 1:
+        return step
+    constants = all(_is_ours(args[name]) for name in ("self", "mat2"))
+    return replace(step, func=Product()) if constants and args["mat2"].t().is_contiguous() else step
 
 
-def _chain(step: Step, follows: dict[int, Step], uses: Counter[int], norms: Sequence[str]) -> list[Step]:
-    """A convolution that can be packed and what behind it can be fused."""
-    chain = [step]
-    after = follows.get(step.outputs[0])
-    if after and after.name in norms and _plain(after, uses):
-        chain.append(after)
-        after = follows.get(after.outputs[0])
-    if after and after.name == "relu":
-        chain.append(after)
-    return chain
+def _is_ours(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
-def _packable(step: Step, tape: Tape) -> bool:
-    weight = step.args.get("weight")
-    if step.name != "convolution" or step.args["transposed"] or not isinstance(weight, Tensor) or weight.dim() != 4:
-        return False
-    ours = not isinstance(step.args["bias"], Ref) and len(step.inputs) == 1 and tape.shapes[step.inputs[0]] is not None
-    return ours and weight.dtype == torch.float32 and weight.device.type == "cpu" and not weight.is_mkldnn
-
-
-def _plain(norm: Step, uses: Counter[int]) -> bool:
-    """Whether a norm goes by running statistics that are constants, and only its outcome is used."""
-    constants = all(isinstance(norm.args[name], Tensor) for name in ("running_mean", "running_var"))
-    own = not any(isinstance(norm.args[name], Ref) for name in ("weight", "bias"))
-    return constants and own and not norm.args.get("training") and not any(uses[v] for v in norm.outputs[1:])
-
-
-def _packed(chain: list[Step], tape: Tape, dtype: torch.dtype | None) -> Step:
-    step, shape = chain[0], tape.shapes[chain[0].inputs[0]]
+def _steps(chain: Chain, tape: Tape, dtype: torch.dtype | None) -> dict[int, Step | None]:
+    """What stands in for a chain, by the first output of the step whose place it takes."""
+    args, shape = chain.convolution.args, tape.shapes[chain.convolution.inputs[0]]
     assert shape is not None  # true of every step that can be packed
-    func = Packed(chain, shape, dtype or step.args["weight"].dtype)
-    return replace(step, func=func, outputs=chain[-1].outputs[:1])
+    weight, bias, steps = args["weight"], args["bias"], dict[int, Step | None]()
+    if chain.before and dtype is None:  # in a reduced type too much would cancel
+        norm, relu = chain.before
+        bound, weight, bias = _bounded(norm, weight, bias)
+        clamp = torch.ops.aten.clamp_.Tensor if chain.in_place else torch.ops.aten.clamp.Tensor
+        steps = {norm.outputs[0]: None, relu.outputs[0]: Step(clamp, bound, relu.outputs)}
+    if chain.norm:
+        weight, bias = _folded(weight, bias, chain.norm.args)
+    dtype = dtype or args["weight"].dtype
+    bias = None if bias is None else bias.to(dtype)
+    packed = Packed(args, weight.to(dtype), bias, shape, chain.activation)
+    return {**steps, chain.value: Step(packed, args | chain.added, (chain.value,))}
+
+
+def _scale_and_shift(norm: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm multiplies by and then adds: float64 (C,) each."""
+    scale = (norm["running_var"].double() + norm["eps"]).rsqrt()
+    scale = scale if norm["weight"] is None else scale * norm["weight"].double()
+    shift = -norm["running_mean"].double() * scale
+    return scale, shift if norm["bias"] is None else shift + norm["bias"].double()
+
+
+def _folded(weight: Tensor, bias: Tensor | None, norm: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Weights and bias (K,) that do what a BatchNorm does behind them."""
+    scale, shift = _scale_and_shift(norm)
+    shift = shift if bias is None else shift + bias.double() * scale
+    return (weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype), shift.to(weight.dtype)
+
+
+def _bounded(norm: Step, weight: Tensor, bias: Tensor | None) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """A BatchNorm and a ReLU before a kernel of one place, in one pass over the numbers instead of two.
+
+    relu(a x + b) = a max(x, -b / a) + b for a > 0, and with the minimum for a < 0: so only the bound is left to do, and
+    a and b go into weights (K, C, 1, 1) and bias (K,). Returns the arguments of aten.clamp, and these."""
+    scale, shift = _scale_and_shift(norm.args)
+    dead = scale.abs() < 1e-12 * shift.abs().clamp(min=1)  # such a channel is the constant relu(b)
+    bound = torch.where(dead, 0.0, -shift / torch.where(dead, 1.0, scale))  # (C,)
+    low, high = (
+        torch.where(dead | side, bound, end) for side, end in ((scale > 0, -torch.inf), (scale < 0, torch.inf))
+    )
+    shift, scale = torch.where(dead, shift.relu(), shift), torch.where(dead, 0.0, scale)
+    added = (weight.double() * shift.view(-1, 1, 1)).sum((1, 2, 3))  # (K,)
+    added = added if bias is None else added + bias.double()
+    edges = [edge.to(weight.dtype).view(-1, 1, 1) for edge in (low, high)]
+    args = {"self": Ref(norm.inputs[0]), "min": edges[0], "max": edges[1] if (high < torch.inf).any() else None}
+    return args, (weight.double() * scale.view(-1, 1, 1)).to(weight.dtype), added.to(weight.dtype)

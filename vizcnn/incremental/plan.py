@@ -43,9 +43,10 @@ def planned(steps: Sequence[Step], layout: Layout, touched: Touched, chosen: Int
     for place, (step, manner) in enumerate(zip(steps, layout.manners, strict=False)):
         out = plan.regions.get(step.outputs[0])
         for value in {*step.inputs} & plan.regions.keys():
-            read, padding = read_by(manner, out, layout.spaces[value], len(chosen))
+            slides = isinstance(manner, Sliding) and value == step.inputs[0]
+            read, padding = read_by(manner if slides else None, out, layout.spaces[value], len(chosen))
             _note(plan, place, value, read)
-            if isinstance(manner, Sliding):
+            if slides:
                 plan.paddings[place] = padding
     for value in {*wanted} & plan.regions.keys():
         _note(plan, len(steps), value, whole(layout.spaces[value], len(chosen)))

@@ -15,7 +15,7 @@ from vizcnn.windows import Ints, Windows
 Interval = tuple[Ints, Ints]
 Reach = tuple[Pair, Pair]
 
-WHOLE = 0.95
+WHOLE = 0.85
 """A crop of more than this share of a map saves nothing: the whole map is computed instead."""
 
 
@@ -81,10 +81,16 @@ def regions(
 
 
 def _touched(inputs: Sequence[Region], manner: Sliding | Local, space: Space) -> Region:
-    rows, columns = _hull([region.rows for region in inputs]), _hull([region.columns for region in inputs])
+    intervals = [(region.rows, region.columns) for region in inputs]
     if isinstance(manner, Sliding):
-        rows, columns = (_slid(each, manner, axis, space.size[axis]) for axis, each in enumerate((rows, columns)))
+        intervals[0] = _slid_both(intervals[0], manner, space)
+    rows, columns = (_hull(along) for along in zip(*intervals, strict=True))
     return Region(rows, columns, space)
+
+
+def _slid_both(intervals: tuple[Interval, Interval], window: Sliding, space: Space) -> tuple[Interval, Interval]:
+    rows, columns = (_slid(each, window, axis, space.size[axis]) for axis, each in enumerate(intervals))
+    return rows, columns
 
 
 def _hull(intervals: Sequence[Interval]) -> Interval:

@@ -28,9 +28,9 @@ class Space:
 
 @dataclass(frozen=True)
 class Sliding:
-    """A window of inputs per output: its side, step, padding and dilation, down and across.
+    """A window of the step's first input per output: its side, step, padding and dilation, down and across.
 
-    beyond: what the padding holds."""
+    beyond: what the padding holds. Further inputs are read at the output's own place."""
 
     kernel: Pair
     stride: Pair
@@ -84,7 +84,7 @@ def _manner_and_axes(
     if not all(value in spaces for value in step.inputs):
         return None, None
     if rule := _SLIDING.get(step.name):
-        image_like = all(spaces[value].axes == (2, 3) for value in step.inputs) and len(step.inputs) == 1
+        image_like = all(spaces[value].axes == (2, 3) for value in step.inputs)
         return (rule(step), (2, 3)) if image_like else (None, None)
     axes = _local_axes(step, shapes, spaces)
     return (None, None) if axes is None else (Local(), axes)

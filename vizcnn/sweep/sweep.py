@@ -26,7 +26,7 @@ LANDMARKS = ((1.0, 1.0), (0.0, 0.5), (0.5, 0.5))
 """The windows that are always checked: a corner, an edge and the centre."""
 
 _EXACT = 1e-4  # largest difference that may be rounding, as a share of the largest drop
-_ROUNDING = 32  # and beside that so many units in the last place of the scores
+_ROUNDING = 256  # and beside that so many units in the last place of the scores
 _SHORT = 0.02  # s: what takes less is timed again, in a full batch
 _MORE_CHECKS = 4
 
