@@ -61,7 +61,7 @@ def chains(tape: Tape) -> Iterator[Chain]:
             source = before[0].inputs[0]
             chain.in_place = follows.get(source) is before[0] and _is_joined(makes.get(source))
         _extend(chain, tape, {value: step for value, step in follows.items() if step.outputs[0] not in taken}, uses)
-        taken.update(step.outputs[0] for step in chain.steps)
+        taken.update(step.outputs[0] for step in (*chain.steps, *(chain.before or ())))
         yield chain
 
 

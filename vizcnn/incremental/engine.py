@@ -187,14 +187,12 @@ class Prepared:
 
 def _joins_channels(step: Step, engine: Engine) -> bool:
     """Whether a step joins maps (B, C, H, W) of one type along their channels, and nothing else."""
-    if step.name != "cat" or step.args["dim"] not in (1, -3) or not {*step.inputs} <= engine.layout.spaces.keys():
+    if step.name != "cat" or step.args["dim"] not in (1, -3) or len(step.args["tensors"]) != len(step.inputs):
         return False
-    images = all(engine.layout.spaces[value].axes == (2, 3) for value in step.inputs)
-    return (
-        images
-        and len(step.args["tensors"]) == len(step.inputs)
-        and len({v in engine.reduced for v in step.inputs}) == 1
-    )
+    spaces, shapes = engine.layout.spaces, [engine.shapes[value] or () for value in step.inputs]
+    images = all(value in spaces and spaces[value].axes == (2, 3) for value in step.inputs)
+    one_type = len({value in engine.reduced for value in step.inputs}) == 1
+    return images and one_type and all(len(shape) == 3 for shape in shapes)
 
 
 def _converted(engine: Engine, step: Step, args: dict[str, Any]) -> dict[str, Any]:
