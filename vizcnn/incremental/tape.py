@@ -103,8 +103,7 @@ def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Tape:
 
     Raises Untraceable: for a network that needs to see numbers while it runs, or whose steps depend on the batch."""
     try:
-        other = twin(model)  # one for both runs: what it keeps of the first may only make the second differ
-        two, three = (_recorded(other, size, frozenset(layers), images) for images in (2, 3))
+        two, three = (_recorded(model, size, frozenset(layers), images) for images in (2, 3))
     except Untraceable:
         raise
     except Exception as error:  # whatever a network raises when it meets tensors without values
@@ -121,6 +120,7 @@ class _Raw:
 
 
 def _recorded(model: Model, size: tuple[int, int], layers: frozenset[str], images: int) -> _Raw:
+    model = twin(model)
     batch = torch.empty(images, model.input.channels, *size, dtype=model.dtype, device="meta")  # (N, C, H, W)
     recorder = _Recorder(batch, model.device)
     wanted: dict[str, Any] = {}
