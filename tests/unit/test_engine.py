@@ -121,7 +121,7 @@ def test_a_batch_of_unlike_windows_costs_more_than_the_ideal() -> None:
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """As after training: of two channels one is turned over and one is dead."""
+    """As after training: the first channel is turned over, the second dead, and the third all but dead."""
     found = nn.BatchNorm2d(channels)
     for values, low, high in ((found.running_mean, -1, 1), (found.running_var, 0.5, 2), (found.bias, -0.5, 0.5)):
         nn.init.uniform_(values, low, high)  # type: ignore[arg-type]
@@ -147,11 +147,11 @@ class Joined(nn.Module):
 
 
 class Residual(nn.Module):
-    """Shortcuts: with a convolution of its own, onto itself, and with what is read changed before the sum."""
+    """Shortcuts: with a wider convolution of its own, onto itself, and with what is read changed before the sum."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second, self.norm = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1, bias=False), norm(8)
+        self.first, self.second, self.norm = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1, bias=False), norm(8)
         self.third, self.fourth = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,6 +202,17 @@ def test_fused_steps_do_what_the_network_does(
     prepared = Prepared(engine, image, torch.zeros_like(image), ())
     found = engine.finished(prepared.crossing)[OUTPUT]
     torch.testing.assert_close(found, model(image[None]), atol=near, rtol=near)
+
+
+@pytest.mark.parametrize("kind", [Joined, Residual, Before])
+def test_fused_steps_follow_windows(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, image = vizcnn.Model(kind().eval(), size=20), torch.rand(1, 3, 20, 20)
+    exact, found = (
+        vizcnn.Occlusion(window=5, stride=3, engine=engine)(model, image, target=1, progress=False).values
+        for engine in ("plain", "incremental")
+    )
+    np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
 
 
 @torch.no_grad()

@@ -52,6 +52,7 @@ class Engine:
         if dtype:
             self.body = tuple(_reduced(step, dtype) if step.outputs[0] in self.reduced else step for step in self.body)
         self.course = _with_freed(self.body, self.crossing)
+        self.joins = {place for place, step in enumerate(self.body) if _joins_channels(step, self)}
 
     def touched(self, windows: Windows) -> dict[int, Region]:
         """What the windows touch of every value."""
@@ -118,7 +119,7 @@ class Prepared:
 
     def _ran(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Values:
         """One step's outputs. What it selected is gone when it returns."""
-        if _joins_channels(step, self.engine) and any((place, value) in plan.reads for value in step.inputs):
+        if place in self.engine.joins and any((place, value) in plan.reads for value in step.inputs):
             return {step.outputs[0]: self._joined(plan, place, step, values, rows)}
         args = step.filled(self._reader(plan, place, step, values, rows), len(plan.chosen))
         out = plan.regions.get(step.outputs[0])
