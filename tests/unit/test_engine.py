@@ -180,8 +180,22 @@ class Before(nn.Module):
         return out
 
 
+class Wide(nn.Module):
+    """Channels that windows touch unequally far are joined, and added again to what a convolution makes of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.far = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 5, 5, padding=2)
+        self.last = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat([self.near(x), self.far(x)], 1)
+        out: Tensor = (self.last(joined.tanh()) + joined).relu().mean((2, 3))
+        return out
+
+
 @pytest.mark.parametrize(("dtype", "near"), [(None, 2e-6), (torch.bfloat16, 0.03)])
-@pytest.mark.parametrize(("kind", "count"), [(Joined, 4), (Residual, 4), (Before, 3)])
+@pytest.mark.parametrize(("kind", "count"), [(Joined, 4), (Residual, 4), (Before, 3), (Wide, 3)])
 @pytest.mark.parametrize("packs", [True, False])
 @torch.no_grad()
 def test_fused_steps_do_what_the_network_does(
@@ -204,7 +218,7 @@ def test_fused_steps_do_what_the_network_does(
     torch.testing.assert_close(found, model(image[None]), atol=near, rtol=near)
 
 
-@pytest.mark.parametrize("kind", [Joined, Residual, Before])
+@pytest.mark.parametrize("kind", [Joined, Residual, Before, Wide])
 def test_fused_steps_follow_windows(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model, image = vizcnn.Model(kind().eval(), size=20), torch.rand(1, 3, 20, 20)
