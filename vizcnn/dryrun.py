@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy, deepcopy
@@ -57,6 +58,7 @@ def twin(model: Model) -> Model:
     memory: dict[int, Any] = {id(p): p for p in model.network.parameters()}
     for module in model.network.modules():
         memory |= {id(value): value for value in tensors_in(vars(module))}
+        memory |= {id(value): type(value)() for value in vars(module).values() if _is_empty(value)}
     other = copy(model)
     try:
         other.network = deepcopy(model.network, memory)
@@ -66,6 +68,11 @@ def twin(model: Model) -> Model:
             "Take locks, open files and the like off the network first"
         ) from error
     return other
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value is an empty dictionary, of which modules have many, and which are slow to copy."""
+    return type(value) in (dict, OrderedDict) and not value
 
 
 def tensors_in(*trees: Any) -> list[Tensor]:

@@ -147,15 +147,17 @@ class Joined(nn.Module):
 
 
 class Residual(nn.Module):
-    """Shortcuts: with a wider convolution of its own, onto itself, and with what is read changed before the sum."""
+    """Shortcuts: with convolutions of their own, onto itself, and with what is read changed before the sum."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.norm = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1, bias=False), norm(8)
         self.third, self.fourth = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.fifth = nn.Conv2d(3, 8, 5, padding=2)
 
     def forward(self, x: Tensor) -> Tensor:
         both = F.relu6(self.norm(self.first(x)) + self.second(x))
+        both = F.relu6(self.fifth(x) + both)
         both = both + self.third(both)
         late = self.fourth(both)
         changed = both.mul_(2) - 1
@@ -194,8 +196,22 @@ class Wide(nn.Module):
         return out
 
 
+class Deep(nn.Module):
+    """So many channels that Winograd's algorithm pays: with a norm, a sum and an activation behind, and without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.other, self.norm = nn.Conv2d(3, 192, 1), nn.Conv2d(3, 200, 1), norm(200)
+        self.second, self.third = nn.Conv2d(192, 200, 3, padding=1, bias=False), nn.Conv2d(200, 193, 3, padding=(0, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = F.relu6(self.norm(self.second(self.first(x))) + self.other(x))
+        out: Tensor = self.third(both).mean((2, 3))
+        return out
+
+
 @pytest.mark.parametrize(("dtype", "near"), [(None, 2e-6), (torch.bfloat16, 0.03)])
-@pytest.mark.parametrize(("kind", "count"), [(Joined, 4), (Residual, 4), (Before, 3), (Wide, 3)])
+@pytest.mark.parametrize(("kind", "count"), [(Joined, 4), (Residual, 5), (Before, 3), (Wide, 3), (Deep, 4)])
 @pytest.mark.parametrize("packs", [True, False])
 @torch.no_grad()
 def test_fused_steps_do_what_the_network_does(
@@ -218,7 +234,7 @@ def test_fused_steps_do_what_the_network_does(
     torch.testing.assert_close(found, model(image[None]), atol=near, rtol=near)
 
 
-@pytest.mark.parametrize("kind", [Joined, Residual, Before, Wide])
+@pytest.mark.parametrize("kind", [Joined, Residual, Before, Wide, Deep])
 def test_fused_steps_follow_windows(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model, image = vizcnn.Model(kind().eval(), size=20), torch.rand(1, 3, 20, 20)

@@ -19,6 +19,7 @@ from vizcnn.incremental.space import Manner, Pair, Sliding, Space
 from vizcnn.windows import Ints
 
 Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int32]
 
 ZEROS, LOWEST, PADDINGS = 0, 1, 2
 
@@ -75,20 +76,34 @@ def row_numbers(space: Space, have: Crop | None, wanted: Crop, padding: int) -> 
 
     have: the crops whose places follow after the paddings; None where there are only clean places."""
     (height, width), (y, x) = space.size, _places(wanted)
-    numbers = y[:, :, None] * width + x[:, None, :]  # (B, h, w)
+    numbers = _outer(y * width, x)  # (B, h, w)
     if have is not None:
-        inner_y, inner_x = y - have.top[:, None], x - have.left[:, None]
-        inside = _both((inner_y >= 0) & (inner_y < have.size[0]), (inner_x >= 0) & (inner_x < have.size[1]))
-        first = height * width + PADDINGS + np.arange(len(y)) * (have.size[0] * have.size[1])
-        own = first[:, None, None] + (inner_y * have.size[1])[:, :, None] + inner_x[:, None, :]
-        numbers = np.where(inside, own, numbers)
-    on_map = _both((y >= 0) & (y < height), (x >= 0) & (x < width))
-    numbers = np.where(on_map, numbers, height * width + padding)
-    return torch.from_numpy(numbers.astype(np.int32).reshape(-1))
+        inner_y, inner_x = y - _column(have.top), x - _column(have.left)
+        first = height * width + PADDINGS + _column(np.arange(len(y))) * (have.size[0] * have.size[1])
+        inside = _both(_within(inner_y, have.size[0]), _within(inner_x, have.size[1]))
+        np.copyto(numbers, _outer(first + inner_y * have.size[1], inner_x), where=inside)
+    on_map = _within(y, height), _within(x, width)
+    if not all(along.all() for along in on_map):
+        numbers[~_both(*on_map)] = height * width + padding
+    return torch.from_numpy(numbers.reshape(-1))
 
 
-def _places(crop: Crop) -> tuple[Ints, Ints]:
-    return crop.top[:, None] + np.arange(crop.size[0]), crop.left[:, None] + np.arange(crop.size[1])
+def _column(numbers: Ints) -> Numbers:
+    return numbers.astype(np.int32)[:, None]
+
+
+def _outer(rows: Numbers, columns: Numbers) -> Numbers:
+    return rows[:, :, None] + columns[:, None, :]
+
+
+def _within(places: Numbers, length: int) -> Flags:
+    return (places >= 0) & (places < length)
+
+
+def _places(crop: Crop) -> tuple[Numbers, Numbers]:
+    """The rows (B, height) and columns (B, width) of a map that a crop shows."""
+    height, width = (np.arange(length, dtype=np.int32) for length in crop.size)
+    return _column(crop.top) + height, _column(crop.left) + width
 
 
 def _both(rows: Flags, columns: Flags) -> Flags:

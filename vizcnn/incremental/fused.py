@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.incremental.chains import Chain, chains
-from vizcnn.incremental.packed import Packed, Product, available
+from vizcnn.incremental.packed import Dense, available, packed
 from vizcnn.incremental.tape import Ref, Step, Tape
 
 
@@ -26,17 +26,17 @@ def fused(tape: Tape, dtype: torch.dtype | None) -> Tape:
     for chain in chains(tape):
         made.update((value, None) for step in chain.steps for value in step.outputs[:1])
         made.update(_steps(chain, tape, dtype))
-    steps = (made.get(step.outputs[0], _as_product(step)) for step in tape.steps)
+    steps = (made.get(step.outputs[0], _as_dense(step)) for step in tape.steps)
     return replace(tape, steps=tuple(step for step in steps if step))
 
 
-def _as_product(step: Step) -> Step:
+def _as_dense(step: Step) -> Step:
     """A dense layer by oneDNN, whose products of float32 are faster than torch's on many processors."""
     args = step.args
     if step.name != "addmm" or args["beta"] != 1 or args["alpha"] != 1:
         return step
     constants = all(_is_ours(args[name]) for name in ("self", "mat2"))
-    return replace(step, func=Product()) if constants and args["mat2"].t().is_contiguous() else step
+    return replace(step, func=Dense()) if constants and args["mat2"].t().is_contiguous() else step
 
 
 def _is_ours(tensor: Any) -> bool:
@@ -57,8 +57,8 @@ def _steps(chain: Chain, tape: Tape, dtype: torch.dtype | None) -> dict[int, Ste
         weight, bias = _folded(weight, bias, chain.norm.args)
     dtype = dtype or args["weight"].dtype
     bias = None if bias is None else bias.to(dtype)
-    packed = Packed(args, weight.to(dtype), bias, shape, chain.activation)
-    return {**steps, chain.value: Step(packed, args | chain.added, (chain.value,))}
+    func = packed(args, weight.to(dtype), bias, shape, chain.activation)
+    return {**steps, chain.value: Step(func, args | chain.added, (chain.value,))}
 
 
 def _scale_and_shift(norm: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def _folded(weight: Tensor, bias: Tensor | None, norm: dict[str, Any]) -> tuple[
     """Weights and bias (K,) that do what a BatchNorm does behind them."""
     scale, shift = _scale_and_shift(norm)
     shift = shift if bias is None else shift + bias.double() * scale
-    return (weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype), shift.to(weight.dtype)
+    return weight * scale.to(weight.dtype).view(-1, 1, 1, 1), shift.to(weight.dtype)
 
 
 def _bounded(norm: Step, weight: Tensor, bias: Tensor | None) -> tuple[dict[str, Any], Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vizcnn.dryrun import OnMeta, by_name, tensors_in, twin, watched, with_tensors
@@ -66,19 +66,21 @@ class Step:
 
     def filled(self, value: Callable[[int], Tensor], images: int) -> dict[str, Any]:
         """Arguments for a run of so many images: Refs replaced by tensors, numbers per image multiplied out."""
-        leaves, form = self._flat
-        filled: dict[str, Any] = tree_unflatten([_filled(leaf, value, images) for leaf in leaves], form)
-        return filled
+        return self.args | {name: _filled(self.args[name], value, images) for name in self._open}
 
     @cached_property
-    def _flat(self) -> tuple[list[Any], TreeSpec]:
-        return tree_flatten(self.args)
+    def _open(self) -> list[str]:
+        """The arguments that differ from run to run."""
+        holds = {name: tree_flatten(tree)[0] for name, tree in self.args.items()}
+        return [name for name, leaves in holds.items() if any(isinstance(leaf, Ref | PerImage) for leaf in leaves)]
 
 
-def _filled(leaf: Any, value: Callable[[int], Tensor], images: int) -> Any:
-    if isinstance(leaf, Ref):
-        return value(leaf.value)
-    return leaf.each * images if isinstance(leaf, PerImage) else leaf
+def _filled(tree: Any, value: Callable[[int], Tensor], images: int) -> Any:
+    if isinstance(tree, list | tuple):
+        return [_filled(part, value, images) for part in tree]
+    if isinstance(tree, Ref):
+        return value(tree.value)
+    return tree.each * images if isinstance(tree, PerImage) else tree
 
 
 @dataclass(frozen=True)
