@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ class Subject:
     output: the network's raw output (N, ...) for the inputs; None when N is 0 or it is not one tensor.
     targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
     scores: float64 (N, T), the targets' numbers for the inputs.
+    layout: how images lie in memory in runs of several, as far as the network was seen to give the same for it.
     dataset: for a probe of whole data sets its images, which are then no inputs: N is 0.
     """
 
@@ -47,6 +48,7 @@ class Subject:
     scores: npt.NDArray[np.float64]
     seed: int
     progress: bool
+    layout: torch.memory_format = torch.contiguous_format
     dataset: Images | None = None
 
     def first(self, count: int) -> Subject:
@@ -56,7 +58,8 @@ class Subject:
 
     def model_scores(self, images: Tensor, i: int) -> Tensor:
         """The numbers of image i's targets for other images (B, C, H, W): (B, T)."""
-        return target_scores(self.model, images, self.targets[i])
+        laid_out = images.contiguous(memory_format=self.layout) if len(images) > 1 else images
+        return target_scores(self.model, laid_out, self.targets[i])
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
         """The most probable classes of each image; empty where the output is not known to be of exclusive classes."""
@@ -144,7 +147,10 @@ def examined(
             clean = [_clean_run(model, image, given) for image in inputs]
             wanted_each = tuple(run.targets for run in clean) or ((given,) if given else ())
             output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
-            yield Subject(model, identity, inputs, photos, seen, output, wanted_each, scores, seed, progress, found)
+            layout = _common(run.layout for run in clean)
+            yield Subject(
+                model, identity, inputs, photos, seen, output, wanted_each, scores, seed, progress, layout, found
+            )
 
 
 @contextmanager
@@ -252,11 +258,13 @@ def _given_targets(probe: Probe[Any], model: Model, wanted: Any) -> tuple[Target
 
 @dataclass(frozen=True)
 class _Clean:
-    """What the network says of one image: its output (1, ...) where that is one tensor, the targets' scores (T,)."""
+    """What the network says of one image: its output (1, ...) where that is one tensor, the targets' scores (T,), and
+    the layout in which it says the same beside another image."""
 
     output: Tensor | None
     targets: tuple[Target, ...]
     scores: Tensor
+    layout: torch.memory_format = torch.contiguous_format
 
 
 @torch.no_grad()
@@ -267,12 +275,37 @@ def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None) ->
     output = _checked_output(model, alone[OUTPUT])
     targets = (_predicted(output).resolved(model),) if given is None else given
     scores = _numbers(targets, alone, 1)[0] if targets else image.new_empty(0)
-    if targets:
-        company = activations(model, torch.stack([image, image.flip(-1) / 2]), layers)
-        refuse_unsettled(" and ".join(map(str, targets)), scores, _numbers(targets, company, 2)[0])
-        if output is not None:
-            refuse_unsettled("the output", output[0], company[OUTPUT][0])
-    return _Clean(output, targets, scores)
+    clean = _Clean(output, targets, scores)
+    return replace(clean, layout=_settled_layout(model, image, clean, layers)) if targets else clean
+
+
+def _settled_layout(model: Model, image: Tensor, clean: _Clean, layers: frozenset[str]) -> torch.memory_format:
+    """The layout in which the network says the same of an image beside another one: the faster one, if it can.
+
+    Raises DegenerateResult where it never does."""
+    company = torch.stack([image, image.flip(-1) / 2])  # (2, C, H, W)
+    if image.device.type == "cpu":
+        try:
+            _refuse_difference(model, company.contiguous(memory_format=torch.channels_last), clean, layers)
+        except (DegenerateResult, RuntimeError):  # such as a view that wants rows one after the other
+            pass
+        else:
+            return torch.channels_last
+    _refuse_difference(model, company, clean, layers)
+    return torch.contiguous_format
+
+
+def _refuse_difference(model: Model, company: Tensor, clean: _Clean, layers: frozenset[str]) -> None:
+    found = activations(model, company, layers)
+    refuse_unsettled(" and ".join(map(str, clean.targets)), clean.scores, _numbers(clean.targets, found, 2)[0])
+    if clean.output is not None:
+        refuse_unsettled("the output", clean.output[0], found[OUTPUT][0])
+
+
+def _common(layouts: Iterable[torch.memory_format]) -> torch.memory_format:
+    """The layout that is good for all images."""
+    found = {*layouts}
+    return found.pop() if len(found) == 1 else torch.contiguous_format
 
 
 def _checked_output(model: Model, output: Any) -> Tensor | None:
