@@ -287,7 +287,7 @@ def _settled_layout(model: Model, image: Tensor, clean: _Clean, layers: frozense
     if image.device.type == "cpu":
         try:
             _refuse_difference(model, company.contiguous(memory_format=torch.channels_last), clean, layers)
-        except (DegenerateResult, RuntimeError):  # such as a view that wants rows one after the other
+        except Exception:  # whatever it was, the usual layout decides
             pass
         else:
             return torch.channels_last

@@ -38,7 +38,14 @@ def as_it_lies(x: Tensor) -> Tensor:
     return x.as_strided((len(x), x[0].numel()), (x[0].numel(), 1))[:, ::7]
 
 
-@pytest.mark.parametrize(("body", "channels_last"), [(flattened, True), (viewed, False), (as_it_lies, False)])
+def insisting(x: Tensor) -> Tensor:
+    assert x.is_contiguous()
+    return flattened(x)
+
+
+@pytest.mark.parametrize(
+    ("body", "channels_last"), [(flattened, True), (viewed, False), (as_it_lies, False), (insisting, False)]
+)
 def test_channels_last_is_for_networks_that_say_the_same_then(
     body: Callable[[Tensor], Tensor], channels_last: bool
 ) -> None:
