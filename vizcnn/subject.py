@@ -34,7 +34,7 @@ class Subject:
     output: the network's raw output (N, ...) for the inputs; None when N is 0 or it is not one tensor.
     targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
     scores: float64 (N, T), the targets' numbers for the inputs.
-    layout: how images lie in memory in runs of several, as far as the network was seen to give the same for it.
+    layout: how images lie in memory in runs of `model_scores`; the network was seen to say the same then.
     dataset: for a probe of whole data sets its images, which are then no inputs: N is 0.
     """
 
@@ -58,8 +58,7 @@ class Subject:
 
     def model_scores(self, images: Tensor, i: int) -> Tensor:
         """The numbers of image i's targets for other images (B, C, H, W): (B, T)."""
-        laid_out = images.contiguous(memory_format=self.layout) if len(images) > 1 else images
-        return target_scores(self.model, laid_out, self.targets[i])
+        return target_scores(self.model, images.contiguous(memory_format=self.layout), self.targets[i])
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
         """The most probable classes of each image; empty where the output is not known to be of exclusive classes."""

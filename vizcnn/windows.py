@@ -117,11 +117,11 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
 
 
 def occluded(image: Tensor, cover: Tensor, windows: Windows) -> Tensor:
-    """A copy of the image (C, H, W) for each of B windows, covered there: (B, C, H, W), channels last."""
+    """A copy of the image (C, H, W) for each of B windows, covered there: (B, C, H, W)."""
     batch = image.repeat(len(windows), 1, 1, 1)
     for one, (top, bottom, left, right) in zip(batch, windows.tolist(), strict=True):
         one[:, top:bottom, left:right] = cover[:, top:bottom, left:right]
-    return batch.contiguous(memory_format=torch.channels_last)
+    return batch
 
 
 def pair(text: str) -> int | tuple[int, int]:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 import vizcnn
-from vizcnn.dryrun import tensors_in
+from vizcnn.dryrun import tensors_in, twin
 from vizcnn.incremental import (
     Engine,
     Plan,
@@ -56,6 +56,16 @@ def half_changed(x: Tensor) -> Tensor:
 def test_what_cannot_be_followed_is_said(function: Callable[[Tensor], Tensor], reason: str) -> None:
     with pytest.raises(Untraceable, match=reason):
         record(vizcnn.Model(Applied(function), size=12), (12, 12), [OUTPUT])
+
+
+def test_what_is_hung_on_a_twin_does_not_hang_on_the_network() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    other = twin(vizcnn.Model(network, size=12)).network
+    for mine, theirs in zip(network.modules(), other.modules(), strict=True):
+        theirs.register_forward_hook(lambda *_: None)
+        assert mine is not theirs
+        assert not mine._forward_hooks
+    assert [id(p) for p in network.parameters()] == [id(p) for p in other.parameters()]
 
 
 def chain() -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 import numpy as np
 import pytest
@@ -13,15 +14,15 @@ import vizcnn
 
 
 class Watched(nn.Module):
-    """Notes of each run how many images it had and whether they lay channels last."""
+    """Notes of each run whether its images lay channels last."""
 
     def __init__(self, body: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.conv, self.body = nn.Conv2d(3, 4, 3), body
-        self.runs: list[tuple[int, bool]] = []
+        self.runs: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.runs.append((len(x), x.is_contiguous(memory_format=torch.channels_last)))
+        self.runs.append(x.is_contiguous(memory_format=torch.channels_last))
         return self.body(self.conv(x))
 
 
@@ -43,19 +44,40 @@ def insisting(x: Tensor) -> Tensor:
     return flattened(x)
 
 
+@pytest.mark.parametrize("batch", [9, 2, 1])
 @pytest.mark.parametrize(
     ("body", "channels_last"), [(flattened, True), (viewed, False), (as_it_lies, False), (insisting, False)]
 )
 def test_channels_last_is_for_networks_that_say_the_same_then(
-    body: Callable[[Tensor], Tensor], channels_last: bool
+    body: Callable[[Tensor], Tensor], channels_last: bool, batch: int
 ) -> None:
     torch.manual_seed(0)
     network, images = Watched(body), torch.rand(2, 3, 12, 12)
-    probe = vizcnn.Occlusion(window=4, stride=4, fill="#000000", engine="plain", batch=9)
+    probe = vizcnn.Occlusion(window=4, stride=4, fill="#000000", engine="plain", batch=batch)
     found = probe(vizcnn.Model(network, size=12), images, target=5, progress=False)
-    swept = [lies for count, lies in network.runs if count == 9]
-    assert swept == [channels_last] * 2
+    assert set(network.runs[-2 * ceil(9 / batch) :]) == {channels_last}
     np.testing.assert_allclose(found.values[1, 0], by_hand(network, images[1]), atol=1e-6)
+
+
+def test_what_one_image_needs_all_get() -> None:
+    torch.manual_seed(0)
+    network = Watched(lambda x: viewed(x) if x.var() > 0.01 else flattened(x))
+    images = torch.stack([torch.full((3, 12, 12), 0.5), torch.rand(3, 12, 12)])
+    images[0, :, 0, 0] = 0.4
+    probe = vizcnn.Occlusion(window=4, stride=4, fill="#808080", engine="plain", batch=9)
+    found = probe(vizcnn.Model(network, size=12), images, target=5, progress=False)
+    assert found.values.shape == (2, 1, 12, 12)
+    assert network.runs[1]  # the first image alone may lie channels last
+    assert not any(network.runs[-2:])
+
+
+@pytest.mark.parametrize("body", [flattened, viewed, insisting])
+def test_checks_of_the_engine_keep_to_the_layout(body: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    network, image = Watched(body), torch.rand(3, 12, 12)
+    probe = vizcnn.Occlusion(window=4, stride=4, fill="#000000", engine="incremental")
+    found = probe(vizcnn.Model(network, size=12), image[None], target=5, progress=False)
+    np.testing.assert_allclose(found.values[0, 0], by_hand(network, image), atol=1e-6)
 
 
 @torch.no_grad()

@@ -44,8 +44,8 @@ def _sliding(engine: Engine) -> set[int]:
 def _runs(
     engine: Engine, image: Tensor, cover: Tensor, windows: Windows, wanted: set[int]
 ) -> tuple[Iterator[tuple[int, Tensor]], Iterator[tuple[int, Tensor]]]:
-    clean = image[None].contiguous(memory_format=torch.channels_last)
-    runs = (each_value(engine, images) for images in (clean, occluded(image, cover, windows)))
+    both = image[None], occluded(image, cover, windows)
+    runs = (each_value(engine, images.contiguous(memory_format=torch.channels_last)) for images in both)
     first, second = (((v, t) for v, t in run if v in wanted) for run in runs)
     return first, second
 
