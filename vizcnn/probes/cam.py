@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Literal
@@ -13,7 +14,7 @@ from torch import Tensor
 from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
 from vizcnn.capture import capture, tapped
 from vizcnn.dryrun import spatial_layers
-from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError
+from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.model import Box, Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Heatmap
@@ -43,8 +44,9 @@ class Cam(Probe[Heatmap]):
     logit. Signed. Refused where something else follows.
     grad-cam: relu(sum of A weighted by the mean of g). grad-cam++: weighted by the mean of alpha relu(g), alpha =
     g^2 / (2 g^2 + sum(A) g^3). layer-cam: relu(sum of relu(g) A), place by place. score-cam: weighted by the softmax
-    over channels of the target when the image is shown through that channel only. eigen-cam: A's first principal
-    component; the target plays no part.
+    over channels of the target when the image is shown through that channel only. eigen-cam: relu(A v), v the first
+    right singular vector of A as positions x channels, with the sign that makes the sum of A v positive; the target
+    plays no part.
 
     Marked is the region around the highest value that stays above a fifth of it, as Zhou et al. 2016 find objects.
 
@@ -85,6 +87,8 @@ class Cam(Probe[Heatmap]):
         values, gradient = _values_and_gradient(subject, image, target, layer)  # (C, h, w) each
         if self.method == "cam":
             _refuse_no_average(subject, image, target, layer, values, gradient)
+        if self.method == "grad-cam++":
+            _warn_of_quotients(layer, values, gradient)
         return _FORMULAE[self.method](values, gradient)
 
 
@@ -134,17 +138,31 @@ def _grad_cam_plus_plus(values: Tensor, gradient: Tensor) -> Tensor:
     return ((alpha * gradient.relu()).sum((1, 2), keepdim=True) * values).sum(0).relu()
 
 
+def _warn_of_quotients(layer: str, values: Tensor, gradient: Tensor) -> None:
+    """The formula was made for activations behind a ReLU: then alpha = 1 / (2 + sum(A) g) is at most 1/2 wherever it
+    counts (g > 0)."""
+    below = (2 + values.sum((1, 2), keepdim=True) * gradient)[gradient > 0]
+    if (below < 1).any():
+        warnings.warn(
+            f"grad-cam++ divides by 2 + sum(A) g, which is as low as {float(below.min()):.3g} at layer {layer!r}: its "
+            "activations add up to less than zero, and the weights then mean little. Name a layer behind a ReLU, or "
+            "use grad-cam",
+            VizcnnWarning,
+            stacklevel=2,
+        )
+
+
 def _layer_cam(values: Tensor, gradient: Tensor) -> Tensor:
     return (gradient.relu() * values).sum(0).relu()
 
 
 def _eigen_cam(values: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG001 - the target plays no part in it
     positions = values.flatten(1).T  # (h w, C)
-    _, _, directions = torch.linalg.svd(positions - positions.mean(0), full_matrices=False)
+    _, _, directions = torch.linalg.svd(positions, full_matrices=False)  # not centred
     projected = positions @ directions[0]  # (h w,)
-    sign = torch.sign(projected.sum())  # a principal component has no sign of its own
-    signed: Tensor = (projected * sign).view(values.shape[1:])  # (h, w)
-    return signed.relu()
+    upright = -projected if projected.sum() < 0 else projected  # a singular vector has no sign of its own
+    small: Tensor = upright.view(values.shape[1:]).relu()  # (h, w)
+    return small
 
 
 _FORMULAE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
