@@ -1,4 +1,8 @@
-"""Read a network's layers while it runs, leaving nothing behind."""
+"""Read a network's layers while it runs, leaving nothing behind.
+
+What is read has the usual form, wherever the network has its channels: (N, C), (N, C, H, W), or (N, C, T) for tokens,
+see `vizcnn.axes`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vizcnn.axes import Axes, laid_back, layer_axes, usual
 from vizcnn.errors import TargetError
 from vizcnn.model import Model
 from vizcnn.targets import OUTPUT
@@ -23,36 +28,42 @@ def _whole(_name: str, output: Tensor) -> Tensor:
 
 @contextmanager
 def capture(
-    model: Model, layers: Iterable[str], then: Callable[[str], None] = lambda _: None, *, keep: Keep = _whole
+    model: Model,
+    layers: Iterable[str],
+    axes: Mapping[str, Axes],
+    then: Callable[[str], None] = lambda _: None,
+    *,
+    keep: Keep = _whole,
 ) -> Iterator[dict[str, Any]]:
     """While the context is open, the dictionary holds each layer's latest output, or what `keep` makes of it.
 
     Outputs are cloned: a later in-place operation of the network cannot change what was captured.
     A module that the network calls several times is captured at its last call.
+    axes: of the layers, from `layer_axes`.
     then: is called with the layer's name after each capture.
     """
     seen: dict[str, Any] = {}
     with ExitStack() as hooks:
         for name in layers:
-            handle = model.layer(name).register_forward_hook(_keeper(name, seen, then, keep))
+            handle = model.layer(name).register_forward_hook(_keeper(name, seen, then, keep, axes.get(name)))
             hooks.callback(handle.remove)
         yield seen
 
 
-def _keeper(name: str, seen: dict[str, Any], then: Callable[[str], None], keep: Keep) -> Any:
+def _keeper(name: str, seen: dict[str, Any], then: Callable[[str], None], keep: Keep, axes: Axes | None) -> Any:
     def see(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise TargetError(f"layer {name!r} gives {type(output).__name__}, not a tensor. Choose a layer inside it")
-        seen[name] = keep(name, output)
+        seen[name] = keep(name, usual(output, axes))
         then(name)
 
     return see
 
 
 def activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str, Any]:
-    """The outputs of layers for images (N, C, H, W) in [0, 1]; OUTPUT names the network's own output."""
+    """The outputs of layers for images (N, C, H, W) in [0, 1]; OUTPUT names the network's own output, as it is."""
     wanted = [name for name in layers if name != OUTPUT]
-    with capture(model, wanted) as seen:
+    with capture(model, wanted, layer_axes(model, images, wanted)) as seen:
         output = model(images)
     _refuse_missing(model, wanted, seen)
     return {**seen, OUTPUT: output}
@@ -64,20 +75,20 @@ def _refuse_missing(model: Model, wanted: Iterable[str], seen: Mapping[str, Any]
 
 
 @contextmanager
-def tapped(model: Model, layer: str) -> Iterator[dict[str, Tensor]]:
+def tapped(model: Model, layer: str, images: Tensor) -> Iterator[dict[str, Tensor]]:
     """While the context is open, the dictionary holds the layer's output as a leaf that the rest of the network's
-    result can be differentiated by.
+    result can be differentiated by. images: that the network will run on.
 
     The rest goes on with a copy, so an in-place operation behind the layer cannot change the leaf. A module that the
     network calls several times is tapped at its last call.
     """
-    seen: dict[str, Tensor] = {}
+    axes, seen = layer_axes(model, images, [layer]).get(layer), dict[str, Tensor]()
 
     def tap(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
             raise TargetError(f"layer {layer!r} gives {type(output).__name__}, not a tensor. Choose a layer inside it")
-        seen[layer] = output.detach().requires_grad_()
-        return seen[layer].clone()
+        seen[layer] = usual(output.detach(), axes).requires_grad_()
+        return laid_back(seen[layer], output, axes).clone()
 
     handle = model.layer(layer).register_forward_hook(tap)
     try:
@@ -98,12 +109,14 @@ def reading(
     `keep` makes of them; the network's own output comes as it is.
 
     It runs the network only as far as these layers; OUTPUT among them needs all of it. Outputs are cloned. A module
-    that the network calls several times is read at its last call, which the first run finds out.
+    that the network calls several times is read at its last call, which the first run finds out; the first images also
+    say where the layers' axes are.
     """
     wanted = [name for name in layers if name != OUTPUT]
     last: dict[str, int] = {}
     calls: Counter[str] = Counter()
     stops = OUTPUT not in layers
+    captured: dict[str, Any] | None = None
 
     def count(name: str) -> None:
         calls[name] += 1
@@ -111,6 +124,13 @@ def reading(
             raise _Enough
 
     def read(images: Tensor) -> dict[str, Any]:
+        nonlocal captured
+        if captured is None:  # no hook of ours may see the runs that find out axes
+            axes = layer_axes(model, images, wanted)
+            captured = hooks.enter_context(capture(model, wanted, axes, count, keep=keep))
+        return run(images, captured)
+
+    def run(images: Tensor, seen: dict[str, Any]) -> dict[str, Any]:
         calls.clear()
         seen.clear()
         try:
@@ -124,6 +144,7 @@ def reading(
         last.update(calls)
         return dict(seen)
 
-    with capture(model, wanted, count, keep=keep) as captured:
-        seen: dict[str, Any] = captured
+    for name in wanted:
+        model.layer(name)  # says so if there is none
+    with ExitStack() as hooks:
         yield read

@@ -70,6 +70,14 @@ def twin(model: Model) -> Model:
     return other
 
 
+def twin_or_itself(model: Model) -> Model:
+    """A copy where there can be one: for runs with numbers, which leave no traces but the network's usual ones."""
+    try:
+        return twin(model)
+    except ParameterError:
+        return model
+
+
 def _is_empty(value: Any) -> bool:
     """Whether a value is an empty dictionary, of which modules have many, and which are slow to copy."""
     return type(value) in (dict, OrderedDict) and not value
@@ -123,16 +131,16 @@ def _teller(name: str, see: See) -> Any:
     return tell
 
 
-def spatial_layers(model: Model, image: Tensor) -> dict[str, tuple[int, int]]:
-    """The layers whose output for an image (1, C, H, W) has more than one position, with its height and width, in the
-    order of their last runs."""
-    sizes: dict[str, tuple[int, int]] = {}
-
-    def see(name: str, output: object) -> None:
-        sizes.pop(name, None)  # so that the order is that of the last runs
-        if isinstance(output, Tensor) and output.dim() == 4:
-            sizes[name] = (output.shape[2], output.shape[3])
-
-    with watched(model.network, see), torch.no_grad():
-        model(image)
-    return {name: size for name, size in sizes.items() if size[0] * size[1] > 1}
+@contextmanager
+def following(model: Model, see: See, mode: OnMeta) -> Iterator[None]:
+    """While the context is open, the model can run, without gradients: the mode meets each operation, and `see` is told
+    of every module that has run."""
+    with (
+        torch.inference_mode(False),  # in which operations come in larger pieces
+        torch.no_grad(),
+        torch.overrides.BaseTorchFunctionMode(),  # lets no module do its layers' work in one piece, past their hooks
+        model.borrowed() as network,
+        watched(network, see),
+        mode,
+    ):
+        yield

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vizcnn.axes import remembering
 from vizcnn.capture import activations
 from vizcnn.dataset import Images, dataset
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, ShapeError, TargetError, VizcnnError
@@ -162,6 +163,7 @@ def lent(model: Model, what: str, seed: int = 0) -> Iterator[None]:
         _explained(f"{what} on {model.name}"),
         _outside_inference_mode(),
         model.borrowed(),
+        remembering(model),
         torch.random.fork_rng(devices=devices),
     ):
         torch.manual_seed(seed)

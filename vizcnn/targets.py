@@ -16,7 +16,8 @@ from vizcnn.errors import TargetError
 from vizcnn.model import Model
 
 OUTPUT = ""
-"""The key of the network's own output among activations, whose other keys are layer names."""
+"""The key of the network's own output, as it gives it, among activations, whose other keys are layer names. A layer's
+activations have their usual form, see `vizcnn.axes`."""
 
 Activations = Mapping[str, Any]
 
@@ -31,8 +32,8 @@ class Unit:
     """A class, or a channel of a layer, or one neuron of a channel.
 
     layer: dotted name; OUTPUT for the network's output.
-    channel: index along dimension 1, or a class name until the model is known.
-    at: (y, x) of one neuron in a map; None takes the mean over all positions.
+    channel: index among the layer's channels, wherever these lie, or a class name until the model is known.
+    at: (y, x) of one neuron in a map; None takes the mean over all positions, or over all tokens.
     probability: softmax over the output first.
     """
 
@@ -70,17 +71,19 @@ class Unit:
         return replace(self, channel=index, label=model.class_name(index))
 
     def __call__(self, activations: Activations) -> Tensor:
-        values = self._checked(activations[self.layer])  # (N, C) or (N, C, H, W)
+        values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
         if self.probability and not is_probability(values):
             values = values.softmax(1)
-        one = values[:, int(self.channel)]  # (N,) or (N, H, W)
+        one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
         if self.at is not None:
             return one[:, self.at[0], self.at[1]]  # (N,)
         return one.flatten(1).mean(1) if one.dim() > 1 else one  # (N,)
 
     def _checked(self, values: Any) -> Tensor:
         where = f"layer {self.layer!r}" if self.layer else "the network's output"
-        if not isinstance(values, Tensor) or values.dim() not in (2, 4):
+        if not isinstance(values, Tensor) or values.dim() not in ((2, 3, 4) if self.layer else (2, 4)):
+            if self.layer:
+                raise TargetError(f"{where} is {form(values)}. Choose another layer, or energy({self.layer})")
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise TargetError(f"{where} is {got}, not (N, C) or (N, C, H, W). Give a function of it as the target")
         if not 0 <= int(self.channel) < values.shape[1]:
@@ -157,10 +160,11 @@ class Direction:
 
     def __call__(self, activations: Activations) -> Tensor:
         values = activations[self.layer]
-        if not isinstance(values, Tensor) or values.dim() not in (2, 4) or values.shape[1] != len(self.vector):
-            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise TargetError(f"layer {self.layer!r} is {got}, a direction of {len(self.vector)} numbers does not fit")
-        per_channel = values.flatten(2).mean(2) if values.dim() == 4 else values  # (N, C)
+        if not isinstance(values, Tensor) or values.dim() not in (2, 3, 4) or values.shape[1] != len(self.vector):
+            raise TargetError(
+                f"layer {self.layer!r} is {form(values)}, a direction of {len(self.vector)} numbers does not fit"
+            )
+        per_channel = values.flatten(2).mean(2) if values.dim() > 2 else values  # (N, C)
         return per_channel @ values.new_tensor(self.vector)  # (N,)
 
 
@@ -308,6 +312,17 @@ def _parsed(text: str) -> Unit | Energy:
         at = (int(match["y"]), int(match["x"])) if match["y"] else None
         return Unit(match["layer"], int(match["channel"]), at)
     return _class(int(text)) if re.fullmatch(r"-?\d+", text) else Unit(OUTPUT, text)
+
+
+def form(values: Any) -> str:
+    """What a layer's activations are, for messages: their shape, and why they are no maps."""
+    if not isinstance(values, Tensor):
+        return type(values).__name__
+    if values.dim() > 4:  # see `vizcnn.axes`
+        shape = (values.shape[0], *values.shape[4:])
+        return f"{shape}, in which no axes are known to be channels, rows and columns (as in attention weights)"
+    tokens = ", channels and tokens without rows and columns" if values.dim() == 3 else ""
+    return f"{tuple(values.shape)}{tokens}"
 
 
 def is_independent(output: Tensor) -> bool:

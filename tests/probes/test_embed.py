@@ -263,7 +263,7 @@ def test_layers_that_give_no_vector_are_refused() -> None:
         vizcnn.Embed(layer="70")(cnn(), photographs())
     with pytest.raises(ParameterError, match="layer must be one layer, got '\\?', which is 8"):
         vizcnn.Embed(layer="?")(cnn(), photographs())
-    with pytest.raises(TargetError, match="not \\(C,\\) or \\(C, h, w\\)"):
+    with pytest.raises(TargetError, match="not \\(N, C\\) or \\(N, C, h, w\\)"):
         vizcnn.Embed(layer="0")(
             vizcnn.Model(nn.Sequential(nn.Flatten(2), nn.Flatten()), size=8), torch.rand(2, 3, 8, 8)
         )

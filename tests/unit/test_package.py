@@ -15,13 +15,16 @@ PACKAGE = Path(vizcnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [  # each module may import, at its top, only from lower levels
-    {"errors"},
+    {"errors", "expanded"},
     {"probe", "progress", "output", "_torchvision"},
     {"registry"},
     {"images"},
     {"model"},
     {"targets"},
-    {"zoo", "capture", "dataset", "dryrun", "windows"},
+    {"zoo", "dataset", "dryrun", "windows"},
+    {"coordinates"},
+    {"axes"},
+    {"capture"},
     {"incremental", "loading", "receptive", "results"},
     {"subject"},
     {"attribution", "embedding", "rules", "sweep"},

@@ -280,18 +280,24 @@ class Last(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.dense, self.folded = nn.Conv2d(3, 4, 3), nn.Linear(4, 6), nn.Conv2d(1, 2, 1)
+        self.tokens = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
+        self.tokens(self.conv(x).flatten(2).mT)  # (N, h w, 4)
         y: Tensor = self.dense(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (N, 6, h, w)
         self.folded(y.flatten(0, 1)[:, None])  # (6 N, 2, h, w)
         return y.mean((2, 3))  # (N, 6)
 
 
-def test_layers_whose_first_axes_are_not_image_and_channel_are_left_out_or_refused(tmp_path: Path) -> None:
+def test_channels_are_found_where_they_lie_and_layers_without_any_are_left_out_or_refused(tmp_path: Path) -> None:
     model, inputs = model_of(Last()), pictures(4)
-    assert list(scan(model, inputs, tmp_path / "a", **QUIET).layers) == ["conv", "output"]
-    with pytest.raises(TargetError, match="layer 'dense' gives .14, 14, 6. for an image, not"):
-        scan(model, inputs, tmp_path / "b", layers=["dense"], **QUIET)
+    index = scan(model, inputs, tmp_path / "a", **QUIET)
+    assert index.identity["layers"] == {"conv": [4, 14, 14], "dense": [6, 14, 14], "output": [6]}
+    with torch.no_grad():
+        dense = model.network.dense(model.network.conv(inputs).permute(0, 2, 3, 1))  # type: ignore[operator]
+    torch.testing.assert_close(index.tally("dense").values[0], dense.flatten(0, 2).amax(0))
+    with pytest.raises(TargetError, match=r"layer 'tokens' gives \(1, 4, 196\), channels and tokens without .*, not"):
+        scan(model, inputs, tmp_path / "b", layers=["tokens"], **QUIET)
     with pytest.raises(TargetError, match="'folded' of Last did not run, or gives no tensor with one entry per image"):
         scan(model, inputs, tmp_path / "b", layers=["folded"], **QUIET)
 

@@ -7,7 +7,7 @@ is one per image, and whatever else differs cannot be followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from vizcnn.axes import Axes, layer_axes, usual
 from vizcnn.dryrun import OnMeta, by_name, tensors_in, twin, watched, with_tensors
 from vizcnn.model import Model
 from vizcnn.targets import OUTPUT
@@ -104,8 +105,10 @@ def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Tape:
     """Write down the network, for images of height and width `size`, as far as the layers need it.
 
     Raises Untraceable: for a network that needs to see numbers while it runs, or whose steps depend on the batch."""
+    layers = frozenset(layers)
+    axes = layer_axes(model, model.grey(size), layers - {OUTPUT})
     try:
-        two, three = (_recorded(model, size, frozenset(layers), images) for images in (2, 3))
+        two, three = (_recorded(model, size, layers, axes, images) for images in (2, 3))
     except Untraceable:
         raise
     except Exception as error:  # whatever a network raises when it meets tensors without values
@@ -121,7 +124,9 @@ class _Raw:
     wanted: dict[str, Any]
 
 
-def _recorded(model: Model, size: tuple[int, int], layers: frozenset[str], images: int) -> _Raw:
+def _recorded(
+    model: Model, size: tuple[int, int], layers: frozenset[str], axes: Mapping[str, Axes], images: int
+) -> _Raw:
     model = twin(model)
     batch = torch.empty(images, model.input.channels, *size, dtype=model.dtype, device="meta")  # (N, C, H, W)
     recorder = _Recorder(batch, model.device)
@@ -129,7 +134,8 @@ def _recorded(model: Model, size: tuple[int, int], layers: frozenset[str], image
 
     def see(name: str, output: Any) -> None:
         if name in layers:
-            wanted[name] = recorder.named(output.clone())  # as `capture` does: what is done in place later is not meant
+            own = usual(output, axes.get(name)).clone()  # as `capture` does: what is done in place later is not meant
+            wanted[name] = recorder.named(own)
 
     with model.borrowed() as network, torch.no_grad(), watched(network, see), recorder:
         output = model(batch)

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
-from vizcnn.capture import capture, tapped
-from vizcnn.dryrun import spatial_layers
+from vizcnn.axes import spatial_layers
+from vizcnn.capture import activations, tapped
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.model import Box, Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Heatmap
 from vizcnn.subject import Subject, target_scores
-from vizcnn.targets import Target
+from vizcnn.targets import Target, form
 
 Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]
 
@@ -101,7 +101,7 @@ def last_spatial(model: Model, image: Tensor) -> str:
 
 
 def _values_and_gradient(subject: Subject, image: Tensor, target: Target, layer: str) -> tuple[Tensor, Tensor]:
-    with tapped(subject.model, layer) as seen:
+    with tapped(subject.model, layer, image) as seen:
         number = score(subject, image, target, f"layer {layer!r}")
     values = _spatial(layer, seen.get(layer))  # (1, C, h, w)
     (gradient,) = torch.autograd.grad(number.sum(), values, allow_unused=True)
@@ -117,8 +117,8 @@ def _spatial(layer: str, values: Tensor | None) -> Tensor:
         raise ParameterError(f"layer {layer!r} did not run for this input. Choose another")
     if values.dim() != 4 or values.shape[2] * values.shape[3] == 1:
         raise ParameterError(
-            f"layer {layer!r} has no space: its output is {tuple(values.shape)}. Choose one with (N, C, H, W), "
-            "or leave the layer out"
+            f"layer {layer!r} has no space: its output is {form(values)}. Choose one with (N, C, H, W), or leave the "
+            "layer out"
         )
     return values
 
@@ -205,9 +205,7 @@ def _silenced(model: Model, layer: str) -> Iterator[None]:
 
 @torch.no_grad()
 def _score_cam(subject: Subject, image: Tensor, target: Target, layer: str, batch: int) -> Tensor:
-    with capture(subject.model, [layer]) as seen:
-        subject.model(image)
-    values = _spatial(layer, seen.get(layer))[0].to(_PRECISE)  # (C, h, w)
+    values = _spatial(layer, activations(subject.model, image, [layer])[layer])[0].to(_PRECISE)  # (C, h, w)
     masks = F.interpolate(values[None], image.shape[2:], mode="bilinear", align_corners=False)[0]  # (C, H, W)
     low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
     masks = (masks - low) / (high - low).clamp(min=1e-12)  # (C, H, W)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import Goal, Peaks, Pixels, Recipe, Warp, climb, values
-from vizcnn.dryrun import spatial_layers
+from vizcnn.axes import spatial_layers
 from vizcnn.errors import Interrupted, TargetError
 from vizcnn.images import Photo
 from vizcnn.model import Model

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vizcnn.ascent import gram
 from vizcnn.ascent.restraint import total_variation
+from vizcnn.axes import spatial_layers
 from vizcnn.capture import reading
-from vizcnn.dryrun import spatial_layers
 from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
 from vizcnn.images import Photo, open_photo
 from vizcnn.model import Model

@@ -87,8 +87,11 @@ def _reader(model: Model, name: str, enters: bool) -> Iterator[Read]:
     """While the context is open: a function that runs the network as far as the layer."""
     entered: dict[str, Tensor] = {}
 
-    def enter(_module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        entered[name] = _pooled(name, next(iter((*inputs, *named.values()))))
+    def enter(module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        value = next(iter((*inputs, *named.values())))
+        if isinstance(module, torch.nn.Linear) and isinstance(value, Tensor):
+            value = value.movedim(-1, 1) if value.dim() == 4 else value  # a dense layer has its channels last
+        entered[name] = _pooled(name, value)
 
     key = OUTPUT if name == OUTPUT_NAME else name
     hook = model.layer(name).register_forward_pre_hook(enter, with_kwargs=True) if enters else None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vizcnn.axes import layers_of, usual
 from vizcnn.capture import reading
 from vizcnn.dataset import Images
 from vizcnn.dryrun import watched
@@ -20,10 +21,10 @@ from vizcnn.scanning.decode import Batch
 from vizcnn.scanning.glance import Glance, Rank, glance
 from vizcnn.scanning.tally import Tally, empty
 from vizcnn.subject import refuse_unsettled
-from vizcnn.targets import OUTPUT
+from vizcnn.targets import OUTPUT, form
 
 Shape = tuple[int, ...]
-"""Of a layer's output for one image: (C, h, w) or (C,)."""
+"""Of a layer's output for one image, in its usual form: (C, h, w) or (C,)."""
 
 OUTPUT_NAME = "output"
 """What the network's own output is called among the layers of a scan."""
@@ -79,19 +80,16 @@ def surveyed(model: Model, size: tuple[int, int], patterns: Sequence[str] | None
     and the output. Raises LayerNotFound, and TargetError for a layer whose output has no channels."""
     shapes, layers = _shapes(model, size), model.layers()
     if patterns is None:
-        patterns = [n for n in shapes if (n == OUTPUT_NAME or _weighs(layers[n])) and _has_channels(layers, n, shapes)]
+        usable = [name for name, shape in shapes.items() if len(shape) in (1, 3)]
+        patterns = [name for name in usable if name == OUTPUT_NAME or _weighs(layers[name])]
     chosen = {name for pattern in patterns for name in _matching(model, shapes, pattern)}
     if not chosen:
         raise TargetError(f"no layer of {model.name} is left to look at. Name some, see: vizcnn layers {model.name}")
     for name in chosen:
-        if not _has_channels(layers, name, shapes):
-            raise TargetError(f"layer {name!r} gives {shapes[name]} for an image, not (C,) or (C, h, w)")
+        if len(shapes[name]) not in (1, 3):
+            given = form(torch.empty(1, *shapes[name], device="meta"))
+            raise TargetError(f"layer {name!r} gives {given} for an image, not (N, C) or (N, C, h, w)")
     return {name: shape for name, shape in shapes.items() if name in chosen}
-
-
-def _has_channels(layers: dict[str, nn.Module], name: str, shapes: dict[str, Shape]) -> bool:
-    """Whether an output is (C,) or (C, h, w). A dense layer has its channels last."""
-    return len(shapes[name]) == 1 or (len(shapes[name]) == 3 and not isinstance(layers.get(name), nn.Linear))
 
 
 def _weighs(layer: nn.Module) -> bool:
@@ -116,16 +114,18 @@ def _matching(model: Model, shapes: dict[str, Shape], pattern: str) -> list[str]
 @torch.no_grad()
 def _shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
     """Of every layer that gives a tensor, in the order of their last runs."""
-    shapes: dict[str, Shape] = {}
-
+    shapes, known = dict[str, Shape](), layers_of(model, model.grey(size))
     namesake: Any = None
 
     def see(name: str, output: Any) -> None:
         nonlocal namesake
         namesake = output if name == OUTPUT_NAME else namesake
         shapes.pop(name, None)
-        if isinstance(output, Tensor) and output.dim() and len(output) == 1:
-            shapes[name] = tuple(output.shape[1:])
+        if isinstance(output, Tensor) and output.dim():
+            raw = name == OUTPUT_NAME  # the network's own is taken as it is
+            values = output if raw else usual(output, known[name].axes if name in known else None)
+            if len(values) == 1:
+                shapes[name] = tuple(values.shape[1:])
 
     with watched(model.network, see):
         answer = model(model.grey(size))
