@@ -172,6 +172,30 @@ def test_what_lies_outside_the_box_cannot_change_the_unit() -> None:
     assert (box.bottom - box.top) * (box.right - box.left) < 16 * 16
 
 
+class Sorting(nn.Module):
+    """Sorts rows by their mean, which no rule of receptive fields follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 2, 3, padding=1), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)  # (N, C, h, w)
+        order = y.mean((1, 3)).argsort(1)[:, None, :, None].expand_as(y)
+        out: Tensor = self.last(y.gather(2, order) + y)
+        return out
+
+
+def test_a_box_that_would_take_long_is_left_out_and_said() -> None:
+    found = vizcnn.FeatureMaps(layers=("conv", "last"))(vizcnn.Model(Sorting(), size=16), images(2))
+    conv, last = scene(found).marks
+    assert conv is not None
+    assert last is None
+    said = "what the units of last see would have to be measured, so no box is drawn for them; see: vizcnn layers"
+    assert found.findings[-1] == said
+    assert said not in vizcnn.FeatureMaps(layers=("conv",))(vizcnn.Model(Sorting(), size=16), images()).describe()
+
+
 class Segmenter(nn.Module):
     """Has no classes: its output is a dictionary of maps."""
 

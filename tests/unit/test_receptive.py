@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,9 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn import testing
-from vizcnn.errors import ParameterError, ShapeError
+from vizcnn.errors import ParameterError, ShapeError, VizcnnWarning
 from vizcnn.model import Box
-from vizcnn.receptive import ReceptiveField, receptive_fields
-from vizcnn.receptive.call import Unknown
+from vizcnn.receptive import ReceptiveField, computed_fields, receptive_fields
 from vizcnn.receptive.poison import measured
 from vizcnn.receptive.trace import traced
 
@@ -25,15 +25,19 @@ SIDES = ("top", "bottom", "left", "right")
 
 
 def by_pixels(network: nn.Module, size: tuple[int, int]) -> dict[str, tuple[np.ndarray, ...]]:
-    """The oracle: (top, bottom, left, right) of each child's units, from one run for every single pixel."""
+    """The oracle: (top, bottom, left, right) of each child's units, from one run for every single pixel.
+
+    What interpolation weighs with zero does not count, though zero times NaN is NaN."""
     h, w = size
     images = torch.zeros(h * w, 3, h * w)
     images[torch.arange(h * w), :, torch.arange(h * w)] = torch.nan
     x, found = images.view(h * w, 3, h, w), dict[str, tuple[np.ndarray, ...]]()
     with torch.no_grad():
         for name, module in network.named_children():
+            seen = module(x.isnan().double()) != 0 if isinstance(module, nn.Upsample) else None
             x = module(x.clone())  # (H*W, C, h, w)
-            hit = x.isnan().any(1).view(h, w, *x.shape[2:]).numpy()  # (H, W, h, w)
+            x = x if seen is None else torch.zeros_like(x).masked_fill(seen, torch.nan)
+            hit: Any = x.isnan().any(1).view(h, w, *x.shape[2:]).numpy()  # (H, W, h, w)
             found[name] = (*ends(hit.any((1, 3))), *ends(hit.any((0, 2))))
     return found
 
@@ -43,10 +47,21 @@ def ends(hit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, np.where(hit.any(0), last, 0)
 
 
-def assert_same(fields: dict[str, ReceptiveField], others: dict[str, ReceptiveField]) -> None:
+def assert_same(fields: Mapping[str, ReceptiveField | None], others: Mapping[str, ReceptiveField]) -> None:
     for name, field in fields.items():
+        assert field is not None
         for side in SIDES:
             np.testing.assert_array_equal(getattr(field, side), getattr(others[name], side), f"{side} of {name}")
+
+
+def assert_equal(fields: Mapping[str, ReceptiveField | None], network: nn.Module, size: tuple[int, int]) -> None:
+    """Equal to the oracle; only layers that see nothing at all may be missing."""
+    for name, expected in by_pixels(network, size).items():
+        for side, sides in zip(SIDES, expected, strict=True):
+            assert name in fields or not sides.any()
+            if name in fields:
+                where = f"{side} of {name} in {network}, {size}"
+                np.testing.assert_array_equal(getattr(fields[name], side), sides, where)
 
 
 class Sum(nn.Module):
@@ -112,6 +127,8 @@ def layers(draw: st.DrawFn, channels: int) -> nn.Module:
         "last": lambda: nn.Hardswish(inplace=True),
         "reflect": lambda: nn.ReflectionPad2d(1),
         "group": lambda: nn.GroupNorm(2, channels),
+        "instance": lambda: nn.InstanceNorm2d(channels),
+        "blocks": lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.PixelShuffle(2)),
     }
     return made[draw(st.sampled_from([*made]))]()
 
@@ -125,7 +142,7 @@ def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int]]:
         try:
             with torch.no_grad():
                 out = nn.Sequential(*network, layer).eval()(torch.zeros(1, 3, *size))
-        except RuntimeError:  # the map has become smaller than the window
+        except (RuntimeError, ValueError):  # the map has become smaller than the window
             break
         if max(out.shape) > 60:
             break
@@ -138,10 +155,7 @@ def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int]]:
 @given(networks())
 def test_the_arithmetic_equals_poisoning_pixel_by_pixel(case: tuple[nn.Sequential, tuple[int, int]]) -> None:
     network, size = case
-    fields = traced(vizcnn.Model(network, size=size), size)
-    for name, expected in by_pixels(network, size).items():
-        for side, sides in zip(SIDES, expected, strict=True):
-            np.testing.assert_array_equal(getattr(fields[name], side), sides, f"{side} of {name} in {network}, {size}")
+    assert_equal(traced(vizcnn.Model(network, size=size), size), network, size)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -149,10 +163,7 @@ def test_the_arithmetic_equals_poisoning_pixel_by_pixel(case: tuple[nn.Sequentia
 @given(networks())
 def test_the_measurement_equals_poisoning_pixel_by_pixel(case: tuple[nn.Sequential, tuple[int, int]]) -> None:
     network, size = case
-    fields = measured(vizcnn.Model(network, size=size), size)
-    for name, expected in by_pixels(network, size).items():
-        for side, sides in zip(SIDES, expected, strict=True):
-            np.testing.assert_array_equal(getattr(fields[name], side), sides)
+    assert_equal(measured(vizcnn.Model(network, size=size), size), network, size)
 
 
 def test_the_field_is_the_support_of_the_gradient() -> None:
@@ -213,7 +224,7 @@ def test_layers_come_in_order_of_execution_and_a_reused_one_at_its_last_call() -
 
 
 class Deciding(nn.Module):
-    """Looks at its numbers, so no dry run is possible."""
+    """Looks at its numbers, so no run without numbers is possible."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,7 +236,7 @@ class Deciding(nn.Module):
 
 
 class Sharing(nn.Module):
-    """Changes a tensor through a view of it, which arithmetic by tensor would not see."""
+    """Changes a tensor through a view of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,21 +245,135 @@ class Sharing(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x.clone()
         y[:, :1] += self.conv(x)[:, :1]
+        y[:, 1:, 2:4] = x[:, 1:, 5:7]
         out: Tensor = self.last(y)
         return out
 
 
-@pytest.mark.parametrize("network", [Deciding(), Sharing(), nn.Sequential(nn.InstanceNorm2d(3), nn.Conv2d(3, 3, 3))])
-def test_what_cannot_be_computed_is_measured(network: nn.Module) -> None:
-    model = vizcnn.Model(network, size=16)
-    with pytest.raises((RuntimeError, Unknown)):
-        traced(model, (16, 16))
-    assert_same(receptive_fields(model), measured(model, (16, 16)))
+class Filling(Sharing):
+    """Makes a tensor of nothing and fills it in parts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.zeros(x.shape, device=x.device) if x.shape[2] > 3 else x.new_zeros(x.shape)
+        y.view(len(x), -1, x.shape[3])[:, :8] = self.conv(x).flatten(1, 2)[:, :8]
+        z = torch.zeros_like(y)
+        z[..., 1:] = y[..., 1:]
+        out: Tensor = self.last(z)
+        return out
+
+
+class Transforming(nn.Module):
+    """Attention in one piece, and a look at numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 4, 4, 4), nn.Identity()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x if float(x.nan_to_num().sum()) > -1e9 else -x)
+        rows = y.permute(0, 2, 3, 1).flatten(0, 1)  # (N h, w, C)
+        mixed = self.attention(rows, rows, rows, need_weights=False)[0].unflatten(0, y.shape[::2])
+        out: Tensor = self.last(mixed.permute(0, 3, 1, 2))
+        return out
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Deciding(), Sharing(), Filling(), Transforming(), nn.Sequential(nn.InstanceNorm2d(3), nn.Conv2d(3, 3, 3))],
+)
+def test_what_looks_at_numbers_or_changes_shared_memory_is_followed(network: nn.Module) -> None:
+    model = vizcnn.Model(network.eval(), size=16)
+    fields = traced(model, (16, 16))
+    assert_same(fields, measured(model, (16, 16)))
+    assert len(fields) > 1
+
+
+class Sampling(nn.Module):
+    """Reads places that it computes, which no rule can follow; channels last behind it."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        super().__init__()
+        self.strict, self.conv, self.last = strict, nn.Conv2d(3, 4, 3, padding=1), nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.strict and not x.is_meta and not x.isfinite().all():
+            raise ValueError("images must be finite")
+        y = self.conv(x)
+        grid = F.affine_grid(torch.tensor([[[0.5, 0, 0], [0, 0.5, 0]]]).expand(len(x), -1, -1), y.shape, False)
+        out: Tensor = self.last(F.grid_sample(y, grid, align_corners=False).permute(0, 2, 3, 1))
+        return out
+
+
+def test_only_what_has_no_rule_is_measured() -> None:
+    model = vizcnn.Model(Sampling(), size=(8, 12))
+    computed = computed_fields(model, (8, 12))
+    assert computed["last"] is None
+    fields = receptive_fields(model)
+    assert list(fields) == ["conv", "last"]
+    assert_same({"conv": computed["conv"]}, fields)
+    assert fields["last"].units == (8, 12)
+    assert fields["last"].box(0, 0) == Box(
+        0, 1, 4, 5
+    )  # reads rows 1.75 and columns 2.75, and what the kernel sees there
+    assert list(receptive_fields(model, layers=["conv"])) == ["conv"]
+
+
+def test_a_network_that_refuses_nan_does_without_measured_fields() -> None:
+    model = vizcnn.Model(Sampling(strict=True), size=8)
+    with pytest.warns(VizcnnWarning, match="fields of last are left out: Sampling .*ValueError: images must be finite"):
+        assert list(receptive_fields(model)) == ["conv"]
+
+
+def test_a_measurement_shows_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vizcnn.progress.DELAY", 0.0)
+    model = vizcnn.Model(Sampling(), size=8)
+    receptive_fields(model)
+    assert "receptive fields" in capsys.readouterr().err
+    receptive_fields(model, progress=False)
+    assert not capsys.readouterr().err
+
+
+INTERPOLATIONS: list[dict[str, Any]] = [
+    *({"size": size, "mode": mode, "align_corners": corners} for size in ((32, 27), (48, 17), (31, 9), (7, 5), (1, 3))
+      for mode in ("bilinear", "bicubic") for corners in (False, True)),
+    *({"scale_factor": factor, "mode": mode, "recompute_scale_factor": anew} for factor in (2.0, 3.0, 2.3, 0.6)
+      for mode in ("bilinear", "bicubic") for anew in (False, True)),
+    *({"size": size, "mode": mode, "antialias": True} for size in ((32, 4), (7, 27))
+      for mode in ("bilinear", "bicubic")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", INTERPOLATIONS, ids=lambda how: " ".join(map(str, how.values())))
+def test_smooth_interpolation_sees_what_it_gives_weight(how: dict[str, Any]) -> None:
+    """The oracle is the support of the gradient in float64; a weight of zero, as at the middle of x3, reads nothing."""
+
+    class Resizing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(F.interpolate(x, **how))
+            return out
+
+    network, size = Resizing(), (16, 9)
+    model = vizcnn.Model(network, size=size, channels=1)
+    image = torch.rand(1, 1, *size, dtype=torch.float64)
+    h, w = network(image).shape[2:]
+    slopes = torch.autograd.functional.jacobian(lambda x: network(x).sum(3).flatten(), image)  # (h, 1, 1, H, W)
+    top, bottom = ends((slopes.abs().sum((1, 2, 4)) != 0).T.numpy())
+    slopes = torch.autograd.functional.jacobian(lambda x: network(x).sum(2).flatten(), image)  # (w, 1, 1, H, W)
+    left, right = ends((slopes.abs().sum((1, 2, 3)) != 0).T.numpy())
+    expected = {"last": ReceptiveField(top, bottom, left, right, (0, 0), (0, 0), (0, 0))}
+    assert_same(traced(model, size), expected)
+    assert_same(measured(model, size), expected)
+    assert (len(top), len(left)) == (h, w)
 
 
 def test_a_measured_field_repeats_like_a_computed_one() -> None:
     network = Deciding()
-    found = receptive_fields(vizcnn.Model(network, size=32))["body.2"]
+    found = measured(vizcnn.Model(network, size=32), (32, 32))["body.2"]
     computed = receptive_fields(vizcnn.Model(network.body, size=32))["2"]
     assert (found.size, found.stride, found.offset) == (computed.size, computed.stride, computed.offset)
     assert found.size == (7, 7)
@@ -256,22 +381,26 @@ def test_a_measured_field_repeats_like_a_computed_one() -> None:
 
 def test_other_precisions_are_measured_on_a_copy() -> None:
     network = Deciding().double()
-    assert receptive_fields(vizcnn.Model(network, size=16))["body"].size == (7, 7)
+    assert measured(vizcnn.Model(network, size=16), (16, 16))["body"].size == (7, 7)
     assert next(network.parameters()).dtype == torch.float64
 
 
-def test_layers_without_space_and_channels_last_are_left_out() -> None:
+def test_layers_without_space_are_left_out_and_channels_last_are_not() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.Linear(4, 2)
+            self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 3, (1, 2)), nn.LayerNorm(4), nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.norm(self.conv(x).permute(0, 2, 3, 1))  # (N, h, w, 4)
             out: Tensor = self.fc(y.mean((1, 2)))  # (N, 2)
             return out
 
-    assert list(receptive_fields(vizcnn.Model(Last(), size=8))) == ["conv"]
+    fields = receptive_fields(vizcnn.Model(Last(), size=(8, 11)))
+    assert list(fields) == ["conv", "norm"]
+    assert fields["norm"].units == (6, 5)
+    assert fields["norm"].stride == (1.0, 2.0)
+    assert_same({"norm": fields["conv"]}, fields)
 
 
 def test_units_that_see_nothing_have_an_empty_field() -> None:

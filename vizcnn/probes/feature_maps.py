@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,17 +11,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vizcnn.axes import spatial_layers
 from vizcnn.capture import activations
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, TargetError
 from vizcnn.model import Box, Model
 from vizcnn.probe import Probe, param
-from vizcnn.receptive import ReceptiveField, receptive_fields
+from vizcnn.receptive import ReceptiveField, computed_fields
 from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
 from vizcnn.subject import Subject
+from vizcnn.targets import form
 
 Maps = npt.NDArray[np.float32]
 Wanted = Mapping[str, Sequence[int]]
-Fields = Mapping[str, ReceptiveField]
+Fields = Mapping[str, ReceptiveField | None]
 
 _MOST_LAYERS = 5
 
@@ -62,9 +64,9 @@ class FeatureMaps(Probe[ImageGrid]):
             _chosen(self.layers)
 
     def compute(self, subject: Subject) -> ImageGrid:
-        fields = receptive_fields(subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3])))
-        wanted = _chosen(self.layers or _spread(subject.model, fields))
+        wanted = _chosen(self.layers or _spread(subject.model, subject.inputs[:1]))
         found = [self._shown(subject.model, image[None], wanted) for image in subject.inputs]
+        fields = computed_fields(subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3])))
         limits = {layer: _limits([shown[layer] for shown in found]) for layer in wanted}
         rows, findings = [], []
         for i, shown in enumerate(found):
@@ -72,7 +74,7 @@ class FeatureMaps(Probe[ImageGrid]):
             rows.append(_row(subject, i, shown, limits, boxes))
             findings += [_finding(subject, i, *pair) for pair in zip(shown.values(), boxes, strict=True)]
         provenance = subject.provenance(self, layers=",".join(wanted), channels=self.channels)
-        return ImageGrid(provenance, tuple(rows), tuple(findings))
+        return ImageGrid(provenance, tuple(rows), (*findings, *_notes(wanted, fields)))
 
     @torch.no_grad()
     def _shown(self, model: Model, image: Tensor, wanted: Wanted) -> dict[str, Shown]:
@@ -120,13 +122,12 @@ def _chosen(entries: Sequence[str]) -> dict[str, list[int]]:
     return chosen
 
 
-def _spread(model: Model, fields: Fields) -> list[str]:
+def _spread(model: Model, image: Tensor) -> list[str]:
     """Of each size of map the last layer that gives it; of many sizes some, evenly from first to last."""
     ends: dict[tuple[int, int], str] = {}
-    for name, field in fields.items():
-        if field.units != (1, 1):
-            ends.pop(field.units, None)  # so that the ends come in the order of running
-            ends[field.units] = name
+    for name, size in spatial_layers(model, image).items():
+        ends.pop(size, None)  # so that the ends come in the order of running
+        ends[size] = name
     if not ends:
         raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")
     kept = np.linspace(0, len(ends) - 1, min(len(ends), _MOST_LAYERS)).round().astype(int)
@@ -136,9 +137,7 @@ def _spread(model: Model, fields: Fields) -> list[str]:
 def _maps(layer: str, output: Tensor, again: Tensor) -> Maps:
     """A layer's output (1, C, h, w) as an array (C, h, w), seen to be finite and the same in a second run."""
     if output.dim() != 4:
-        raise TargetError(
-            f"layer {layer!r} gives {tuple(output.shape)}, not maps (N, C, H, W). Choose a layer before it"
-        )
+        raise TargetError(f"layer {layer!r} gives {form(output)}, not maps (N, C, H, W). Choose a layer before it")
     if not output.isfinite().all():
         raise NonFiniteResult(f"layer {layer!r} gives NaN or infinity for this image. Check the weights")
     if not torch.allclose(output, again, rtol=1e-3, atol=1e-5 * float(output.abs().max())):
@@ -205,3 +204,12 @@ def _finding(subject: Subject, i: int, shown: Shown, box: Box | None) -> str:
     sees = f"; it sees the {subject.place(i, box)}" if box else ""
     unit, value = shown.layer + shown.unit(0), float(shown.values[0].max())
     return f"{subject.photos[i].name}: {unit} is the strongest shown unit of its layer ({value:.3g}){sees}"
+
+
+def _notes(layers: Iterable[str], fields: Fields) -> Iterator[str]:
+    """For which layers there is no box."""
+    if without := [layer for layer in layers if layer in fields and fields[layer] is None]:
+        yield (
+            f"what the units of {', '.join(without)} see would have to be measured, so no box is drawn for them; "
+            "see: vizcnn layers"
+        )

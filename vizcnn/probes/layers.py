@@ -45,7 +45,7 @@ class Layers(Probe[Table]):
     def compute(self, subject: Subject) -> Table:
         model = subject.model
         outputs, macs = _ran(model)
-        fields = receptive_fields(model)
+        fields = receptive_fields(model, progress=subject.progress)
         chosen = [name for name in outputs if _has_a_row(model.layer(name))]
         rows = tuple(_row(name, model.layer(name), outputs[name], macs, fields.get(name)) for name in chosen)
         provenance = subject.provenance(self, input=tuple(subject.inputs.shape[1:]))

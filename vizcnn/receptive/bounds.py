@@ -10,7 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-Shape = Sequence[int]
+from vizcnn.expanded import Shape, compact
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,6 @@ def hull(parts: Iterable[Bounds], shape: Shape) -> Bounds:
 def least(edge: Tensor, dims: Sequence[int]) -> Tensor:
     """The minimum along some axes, which stay with length 1."""
     return compact(edge, dims).amin(tuple(dims), keepdim=True)
-
-
-def compact(edge: Tensor, dims: Sequence[int] | None = None) -> Tensor:
-    """Without the repetitions of expanded axes: they have length 1."""
-    chosen = range(edge.dim()) if dims is None else {d % edge.dim() for d in dims}
-    repeats = [d in chosen and edge.stride(d) == 0 for d in range(edge.dim())]
-    return edge[tuple(slice(0, 1) if repeated else slice(None) for repeated in repeats)]
 
 
 def _read(edge: Tensor, axis: int, index: Tensor, cost: Tensor) -> Tensor:

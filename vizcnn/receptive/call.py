@@ -12,7 +12,7 @@ from vizcnn.receptive.bounds import Bounds
 
 
 class Unknown(Exception):  # noqa: N818 - no failure: the fields are then measured
-    """There is no exact rule for this operation."""
+    """There is no exact rule for this operation, or for one that came before."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ Rows = npt.NDArray[np.int64]
 class ReceptiveField:
     """The receptive fields of one layer's units, in px of the input.
 
-    A pixel belongs to a unit's field when some path of the network leads from it to the unit, whatever the weights;
-    the field is the smallest rectangle around these pixels, for the channel that sees most.
+    A pixel belongs to a unit's field when some path of the network leads from it to the unit, whatever the weights that
+    it has learned (what an interpolation weighs with zero is no path); the field is the smallest rectangle around these
+    pixels, for the channel that sees most.
 
     top, bottom: int64 (h,): units in row y see the input's rows top[y] to bottom[y], exclusive. Equal: they see none.
     left, right: int64 (w,): the same for columns.

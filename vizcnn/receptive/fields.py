@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
-from vizcnn.errors import ShapeError
+import warnings
+from collections.abc import Collection
+
+from vizcnn.errors import ShapeError, VizcnnWarning
 from vizcnn.model import Model
 from vizcnn.receptive.field import ReceptiveField
 from vizcnn.receptive.poison import measured
 from vizcnn.receptive.trace import traced
 
 
-def receptive_fields(model: Model, size: tuple[int, int] | None = None) -> dict[str, ReceptiveField]:
-    """The receptive fields of every layer whose output is a map (N, C, h, w), by dotted name, in order of execution.
+def receptive_fields(
+    model: Model,
+    size: tuple[int, int] | None = None,
+    *,
+    layers: Collection[str] | None = None,
+    progress: bool = True,
+) -> dict[str, ReceptiveField]:
+    """The receptive fields of every layer whose output is a map, by dotted name, in order of execution.
 
     size: height and width of the input in px; by default the model's own.
+    layers: the only ones that are wanted. progress: show a bar for what takes longer than two seconds.
 
     Exact for any graph: padding, dilation, ceil_mode, adaptive pooling, branches, channel groups, attention. The fields
-    are computed by following every operation in a dry run on tensors without values (milliseconds). A network with an
-    operation that has no rule, or that looks at numbers while it runs, is measured instead: one run for each row and
-    column of the input, with NaN there (minutes for a large network).
-    A module that the network calls several times stands for its last call. Layers whose last two axes are not the
-    image's (channels last) are left out. The network is as it was afterwards.
+    are computed by following every operation in a dry run on tensors without values (milliseconds), or, where a network
+    looks at numbers while it runs, in a run on noise. Layers behind an operation that has no rule (sorting, sampling at
+    computed places) are measured instead: one run for each row and column of the input, with NaN there. That can take
+    minutes, and tells what passes NaN on; where the network refuses NaN these layers are left out with a warning.
+
+    Maps that lie channels last count as any others. A module that the network calls several times stands for its last
+    call. The network is as it was afterwards.
 
     Raises ShapeError, and whatever the network raises for an input of this size.
     """
     size = size or model.input.size
     if min(size) < 1:
         raise ShapeError(f"an input has a positive height and width in px, got {size}")
+    found = {name: field for name, field in traced(model, size).items() if layers is None or name in layers}
+    missing = [name for name, field in found.items() if field is None]
+    if missing:
+        found |= _measured(model, size, missing, progress)
+    return {name: field for name, field in found.items() if field}
+
+
+def computed_fields(model: Model, size: tuple[int, int]) -> dict[str, ReceptiveField | None]:
+    """The receptive fields as far as they need no measurement, for what can do without: None stands for the others."""
+    return traced(model, size)
+
+
+def _measured(
+    model: Model, size: tuple[int, int], layers: Collection[str], progress: bool
+) -> dict[str, ReceptiveField]:
     try:
-        return traced(model, size)
-    except Exception:  # whatever stops a dry run; errors of the network itself come again when it is measured
-        return measured(model, size)
+        return measured(model, size, layers, progress=progress)
+    except Exception as error:
+        warnings.warn(
+            f"the receptive fields of {', '.join(layers)} are left out: {model.name} does what has no rule, and on "
+            f"images with NaN, by which they are measured, it fails ({type(error).__name__}: {error})",
+            VizcnnWarning,
+            stacklevel=3,
+        )
+        return {}

@@ -6,7 +6,8 @@ network, but one run for every row and column of the input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from copy import copy, deepcopy
 from math import nan
 from typing import Any
@@ -15,23 +16,52 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from vizcnn.axes import Axes, layers_of, usual
 from vizcnn.dryrun import twin, watched
 from vizcnn.model import Model
+from vizcnn.progress import bar
 from vizcnn.receptive.field import ReceptiveField, Rows
 
 _BATCH_PIXELS = 16 * 224 * 224
+_SMOOTH = re.compile(r"aten::_?upsample_bi\w+")
 Hits = npt.NDArray[np.bool_]
 
 
-def measured(model: Model, size: tuple[int, int]) -> dict[str, ReceptiveField]:
-    """The fields of all layers with space. Their size, stride and offset are those of units away from the borders, as
-    far as there are any: no padding can be seen from outside, so the size is at most the input's."""
+def measured(
+    model: Model, size: tuple[int, int], layers: Collection[str] | None = None, *, progress: bool = False
+) -> dict[str, ReceptiveField]:
+    """The fields of layers that give maps, by default of all. Their size, stride and offset are those of units away
+    from the borders, as far as there are any: no padding can be seen from outside, so the size is at most the input's.
+    """
+    known = layers_of(model, model.grey(size))
+    maps = {name: layer.axes for name, layer in known.items() if layer.axes.places == 2}
+    wanted = {name: axes for name, axes in maps.items() if layers is None or name in layers}
     model = _on_cpu(model)
     without_tiles = torch.backends.nnpack.flags(enabled=False)  # its Winograd tiles spread a NaN to neighbours
-    with model.borrowed(), without_tiles, torch.no_grad():
-        rows, columns = _hits(model, size, 2), _hits(model, size, 3)
+    with (
+        model.borrowed(),
+        without_tiles,
+        torch.no_grad(),
+        _Weighing(),
+        bar(sum(size), "receptive fields", "run", shown=progress) as shown,
+    ):
+        rows, columns = (_hits(model, size, axis, wanted, shown.update) for axis in (2, 3))
     return {name: _field(rows[name], columns[name]) for name in rows}
+
+
+class _Weighing(TorchDispatchMode):
+    """While the context is open, what interpolation gives no weight does not count, though 0 times NaN is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not _SMOOTH.fullmatch(func._schema.name):
+            return func(*args, **(kwargs or {}))
+        poisoned = func(args[0].isnan().double(), *args[1:], **(kwargs or {})) != 0
+        return func(args[0].nan_to_num(), *args[1:], **(kwargs or {})).masked_fill(poisoned, nan)
 
 
 def _on_cpu(model: Model) -> Model:
@@ -43,12 +73,15 @@ def _on_cpu(model: Model) -> Model:
     return other
 
 
-def _hits(model: Model, size: tuple[int, int], axis: int) -> dict[str, Hits]:
+def _hits(
+    model: Model, size: tuple[int, int], axis: int, wanted: dict[str, Axes], done: Callable[[int], Any]
+) -> dict[str, Hits]:
     """Per layer, whether each row (axis 2) or column (axis 3) of the input reaches each of the units', (n, units)."""
     found: dict[str, list[Tensor]] = {}
     for images in _poisoned(model.input.channels, size, axis):
-        for name, hit in _reached(model, images, axis).items():
+        for name, hit in _reached(model, images, axis, wanted).items():
             found.setdefault(name, []).append(hit)
+        done(len(images))
     return {name: torch.cat(hits).numpy() for name, hits in found.items()}
 
 
@@ -61,14 +94,16 @@ def _poisoned(channels: int, size: tuple[int, int], axis: int) -> Iterator[Tenso
         yield images
 
 
-def _reached(model: Model, images: Tensor, axis: int) -> dict[str, Tensor]:
+def _reached(model: Model, images: Tensor, axis: int, wanted: dict[str, Axes]) -> dict[str, Tensor]:
     """Per layer, which rows or columns of units hold a NaN, (B, units)."""
     found: dict[str, Tensor] = {}
 
     def see(name: str, output: Any) -> None:
         found.pop(name, None)
-        if isinstance(output, Tensor) and output.dim() == 4 and len(output) == len(images):
-            found[name] = output.isnan().any(1).any(4 - axis)
+        if name in wanted and isinstance(output, Tensor):
+            values = usual(output, wanted[name])
+            if values.dim() == 4 and len(values) == len(images):
+                found[name] = values.isnan().any(1).any(4 - axis)
 
     with watched(model.network, see):
         model(images)

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from vizcnn.dryrun import tensors_in
-from vizcnn.receptive.bounds import Bounds, Shape, compact, hull, least
+from vizcnn.expanded import Shape, compact, reshaped
+from vizcnn.receptive.bounds import Bounds, hull, least, of_nothing
 from vizcnn.receptive.call import Call, Rule, Unknown
 from vizcnn.receptive.sliding import adaptive, convolution, padded, pooled, resampled, resized
 
@@ -22,7 +23,7 @@ def rule_for(func: Any) -> Rule:
     """The rule of an ATen operation. Raises Unknown."""
     name = func._schema.name.removeprefix("aten::").rstrip("_")
     rule = RULES.get(name) or (pointwise if torch.Tag.pointwise in func.tags else None)
-    if rule is None or (func._schema.is_mutable and rule not in (pointwise, restrided)):
+    if rule is None or (func._schema.is_mutable and rule not in (pointwise, restrided, copied, cleared)):
         raise Unknown(name)
     return rule
 
@@ -30,6 +31,15 @@ def rule_for(func: Any) -> Rule:
 def pointwise(call: Call) -> Bounds:
     """Element by element, with broadcasting."""
     return hull([call.look(t) for t in tensors_in(call.args)], call.shape)
+
+
+def copied(call: Call) -> Bounds:
+    """What was there before is gone."""
+    return hull([call.of("src")], call.shape)
+
+
+def cleared(call: Call) -> Bounds:
+    return of_nothing(call.shape)
 
 
 def moved(call: Call) -> Bounds | list[Bounds]:
@@ -59,16 +69,8 @@ def _concatenated(edges: list[Tensor], axis: int, shape: Shape) -> Tensor:
     return torch.cat([compact(edge, repeated) for edge in edges], axis).expand(tuple(shape))
 
 
-def reshaped(call: Call) -> Bounds:
-    return call.of("self").changed(lambda edge: _reshaped(edge, call.shape))
-
-
-def _reshaped(edge: Tensor, shape: Shape) -> Tensor:
-    """Numbers that repeat along a last axis which stays need not be written out."""
-    if len(shape) == 0 or edge.dim() == 0 or edge.shape[-1] != shape[-1]:
-        return edge.reshape(tuple(shape))
-    slim = compact(edge, [-1])
-    return slim.reshape(*shape[:-1], slim.shape[-1]).expand(tuple(shape))
+def viewed(call: Call) -> Bounds:
+    return call.of("self").changed(lambda edge: reshaped(edge, call.shape))
 
 
 def restrided(call: Call) -> Bounds:
@@ -79,9 +81,10 @@ def restrided(call: Call) -> Bounds:
     return bounds
 
 
-def unrelated(_call: Call) -> list[Bounds]:
-    """A new tensor that takes only its shape from the old one: nothing to remember of it."""
-    return []
+def attention(call: Call) -> Bounds:
+    """Every query meets all keys and values."""
+    met = [call.of(name).changed(lambda edge: least(edge, [-2, -1])) for name in ("key", "value")]
+    return hull([call.of("query").changed(lambda edge: least(edge, [-1])), *met], call.shape)
 
 
 def sliced(call: Call) -> Bounds:
@@ -125,9 +128,11 @@ def group_norm(call: Call) -> Bounds:
 
 
 def batch_norm(call: Call) -> Bounds:
-    if call.args.get("training"):
-        raise Unknown("normalisation with the batch's own statistics")
-    return call.of("input")
+    """With running statistics, or with each channel's own, as instance normalisation has them of one image."""
+    if not call.args.get("training"):
+        return call.of("input")
+    dims = [d for d in range(len(call.shape)) if d != 1]
+    return call.of("input").changed(lambda edge: least(edge, dims).expand(call.shape))
 
 
 def matrix_product(call: Call) -> Bounds:
@@ -146,20 +151,25 @@ RULES: dict[str, Rule] = {
     **_named(pointwise, "_prelu_kernel _to_copy alias clone detach elu hardswish leaky_relu lift_fresh prelu"),
     **_named(moved, "expand flip permute reflection_pad2d repeat replication_pad2d roll select split"),
     **_named(moved, "split_with_sizes squeeze stack t transpose unbind unsqueeze"),
-    **_named(reshaped, "_reshape_alias _unsafe_view view"),
+    **_named(moved, "channel_shuffle native_channel_shuffle pixel_shuffle pixel_unshuffle rot90"),
+    **_named(viewed, "_reshape_alias _unsafe_view view"),
     **_named(nearest, "_upsample_nearest_exact2d upsample_nearest2d"),
     **_named(resampled, "_upsample_bicubic2d_aa _upsample_bilinear2d_aa upsample_bicubic2d upsample_bilinear2d"),
     **_named(pooled, "avg_pool2d max_pool2d_with_indices"),
     **_named(adaptive, "_adaptive_avg_pool2d adaptive_max_pool2d"),
     **_named(reduced, "amax amin linalg_vector_norm logsumexp max mean min norm prod std sum var"),
-    **_named(mixed, "_log_softmax _safe_softmax _softmax cumsum"),
+    **_named(mixed, "_fft_c2c _fft_c2r _fft_r2c _log_softmax _safe_softmax _softmax cumsum"),
     **_named(batch_norm, "_native_batch_norm_legit_no_training cudnn_batch_norm native_batch_norm"),
-    **_named(unrelated, "full_like new_full new_ones new_zeros ones_like zeros_like"),
+    **_named(attention, "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention"),
+    **_named(attention, "_scaled_dot_product_cudnn_attention _scaled_dot_product_efficient_attention"),
+    **_named(cleared, "empty_like fill full_like new_empty new_empty_strided new_full new_ones new_zeros ones_like"),
+    **_named(cleared, "rand_like randn_like zero zeros_like"),
     **_named(matrix_product, "addmm baddbmm bmm mm"),
     "as_strided": restrided,
     "cat": joined,
     "constant_pad_nd": padded,
     "convolution": convolution,
+    "copy": copied,
     "native_group_norm": group_norm,
     "native_layer_norm": layer_norm,
     "slice": sliced,

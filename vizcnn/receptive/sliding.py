@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from math import inf, nan
+from math import inf
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vizcnn.receptive.bounds import Bounds, Shape, compact, least
+from vizcnn.expanded import Shape, compact
+from vizcnn.receptive.bounds import Bounds, least
 from vizcnn.receptive.call import Call, Unknown
 
 Pair = tuple[int, int]
@@ -113,12 +114,12 @@ def resized(call: Call, bounds: Bounds) -> Bounds:
 
 
 def _reads(call: Call, axis: int) -> Tensor:
-    """Which inputs each output reads along one axis, (outputs, most): a NaN at each input in turn shows it."""
+    """Which inputs each output reads along one axis, (outputs, most): those to which the operation gives weight, which
+    at some places is exactly zero."""
     n, m = call.args["self"].shape[axis], call.shape[axis]
-    poisoned = torch.zeros(n, n).fill_diagonal_(nan)
-    along, across = ("scales_h", "scales_w") if axis == -2 else ("scales_w", "scales_h")
-    shape, size = ((n, 1, n, 1), [m, 1]) if axis == -2 else ((n, 1, 1, n), [1, m])
-    line = {"self": poisoned.view(shape), "output_size": size, along: call.args[along], across: None}
-    hit = call.func(**{**call.args, **line}).view(n, m).isnan().T.float()  # (m, n)
-    reads = hit.topk(int(hit.sum(1).max()))
+    lines = torch.eye(n, dtype=torch.float64).view(n, 1, 1, n)  # always across: of images 1 px wide torch errs down
+    scale = call.args["scales_h" if axis == -2 else "scales_w"]
+    line = {"self": lines, "output_size": [1, m], "scales_h": None, "scales_w": scale}
+    hit = call.func(**{**call.args, **line}).view(n, m).T != 0  # (m, n)
+    reads = hit.float().topk(int(hit.sum(1).max()))
     return torch.where(reads.values > 0, reads.indices, reads.indices[:, :1]).float()

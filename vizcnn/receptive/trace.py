@@ -1,4 +1,4 @@
-"""Receptive fields by arithmetic: the bounds of every tensor, followed through a dry run of the network."""
+"""Receptive fields by arithmetic: the bounds of every tensor, followed through a run of the network."""
 
 from __future__ import annotations
 
@@ -11,80 +11,106 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from vizcnn.dryrun import OnMeta, by_name, tensors_in, twin, watched
+from vizcnn.axes import layers_of
+from vizcnn.dryrun import OnMeta, by_name, following, tensors_in, twin, twin_or_itself
+from vizcnn.expanded import overwritten
 from vizcnn.model import Model
-from vizcnn.receptive.bounds import Bounds, compact, least, of_input, of_nothing
+from vizcnn.receptive.bounds import Bounds, least, of_input, of_nothing
 from vizcnn.receptive.call import Call, Unknown
 from vizcnn.receptive.field import ReceptiveField, Rows
 from vizcnn.receptive.rules import rule_for
 
-Fields = dict[str, ReceptiveField]
+Fields = dict[str, ReceptiveField | None]
 
 
 def traced(model: Model, size: tuple[int, int]) -> Fields:
-    """The fields of all layers with space. Raises Unknown for an operation without a rule, and whatever a network
-    raises that needs to see numbers while it runs."""
-    model = twin(model)
-    images = torch.empty(1, model.input.channels, *size, dtype=model.dtype, device="meta")  # (1, C, H, W)
-    follower, found = _Follower(images), dict[str, Bounds]()
+    """The fields of all layers that give maps, in the order of the last runs; None behind an operation without a rule.
+
+    A network that needs to see numbers while it runs is followed where noise takes it. Raises whatever the network
+    raises for an input of this size."""
+    noise = torch.rand(1, model.input.channels, *size, generator=torch.Generator().manual_seed(0))
+    images = noise.to(model.device, model.dtype)  # (1, C, H, W)
+    try:
+        found = _followed(twin(model), images.to("meta"))
+    except Exception:  # whatever stops a run without numbers; errors of the network itself come again
+        found = _followed(twin_or_itself(model), images)
+    layers = layers_of(model, images)
+    maps = {name: layers[name].axes for name in found if name in layers and layers[name].axes.places == 2}
+    return {name: _field(bounds, maps[name].order) for name, bounds in found.items() if name in maps}
+
+
+def _followed(model: Model, images: Tensor) -> dict[str, Bounds | None]:
+    """The bounds of every layer's output for one image; None where they are not known."""
+    follower, found = _Follower(images), dict[str, Bounds | None]()
 
     def see(name: str, output: Any) -> None:
         found.pop(name, None)  # a module that runs again moves to its last place
-        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[0] == 1:
-            found[name] = follower.look(output)
+        if isinstance(output, Tensor) and output.dim() == 4:
+            found[name] = follower.bounds(output)
 
-    with model.borrowed() as network, torch.no_grad(), watched(network, see), follower:
+    with following(model, see, follower):
         model(images)
-    return {name: _field(bounds) for name, bounds in found.items() if not _channels_last(bounds)}
+    return found
 
 
 class _Follower(OnMeta):
-    """Knows the bounds of every tensor that the input led to."""
+    """Knows the bounds of every tensor that the input led to; None where an operation without a rule came before."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
         self.known = WeakTensorKeyDictionary()
         self.known[images] = of_input(images.shape)
 
+    def bounds(self, tensor: Tensor) -> Bounds | None:
+        found: Bounds | None = self.known[tensor] if tensor in self.known else of_nothing(tensor.shape)
+        return found
+
     def look(self, tensor: Tensor) -> Bounds:
-        if tensor not in self.known:
-            return of_nothing(tensor.shape)
-        bounds: Bounds | None = self.known[tensor]
-        if bounds is None:
-            raise Unknown("use of a side output")
-        return bounds
+        if (found := self.bounds(tensor)) is None:
+            raise Unknown
+        return found
 
     def ran(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        follows = any(t in self.known for t in tensors_in(args, kwargs))
+        inputs = tensors_in(args, kwargs)
+        follows = any(t in self.known for t in inputs)
         out = super().ran(func, args, kwargs)
-        if follows:
-            self._follow(func, by_name(func, args, kwargs), out)
+        if outputs := tensors_in(out):
+            if follows:
+                self._follow(func, by_name(func, args, kwargs), outputs)
+            elif not inputs:  # what is made of nothing may be filled later
+                self.known |= {output: of_nothing(output.shape) for output in outputs}
         return out
 
-    def _follow(self, func: Any, args: dict[str, Any], out: Any) -> None:
-        outputs = tensors_in(out)
-        if not outputs:
-            return
-        found = rule_for(func)(Call(func, args, tuple(outputs[0].shape), self.look))
-        if func._schema.is_mutable and found is not self.known.get(outputs[0]):
-            self._refuse_shared(outputs[0])
-        self._keep(outputs, found)
-
-    def _keep(self, outputs: list[Tensor], found: Bounds | list[Bounds]) -> None:
-        """Side outputs (the indices of a maximum) share the bounds of the first where they share its shape."""
-        if isinstance(found, Bounds):
-            found = [found if output.shape == outputs[0].shape else None for output in outputs]  # type: ignore[misc]
+    def _follow(self, func: Any, args: dict[str, Any], outputs: list[Tensor]) -> None:
+        try:
+            found: Any = rule_for(func)(Call(func, args, tuple(outputs[0].shape), self.look))
+        except Unknown:
+            found = [None] * len(outputs)
+        if isinstance(found, Bounds):  # side outputs (the indices of a maximum) share them where they share the shape
+            found = [found if output.shape == outputs[0].shape else None for output in outputs]
         for output, bounds in zip(outputs, found, strict=False):
+            if func._schema.is_mutable and bounds is not self.known.get(output):
+                self._share(output, bounds)
             self.known[output] = bounds
 
-    def _refuse_shared(self, changed: Tensor) -> None:
-        """Bounds are kept by tensor, so a change seen through another view of the same memory would be missed."""
-        memory = changed.untyped_storage()._cdata
-        if any(t is not changed and t.untyped_storage()._cdata == memory for t in self.known):
-            raise Unknown("a change of shared memory")
+    def _share(self, part: Tensor, new: Bounds | None) -> None:
+        """Other tensors that have memory in common with a changed one have changed with it."""
+        memory = part.untyped_storage()._cdata
+        for whole, old in [*self.known.items()]:
+            if whole is not part and whole.untyped_storage()._cdata == memory:
+                self.known[whole] = old and new and _overwritten(old, whole, new, part)
 
 
-def _field(bounds: Bounds) -> ReceptiveField:
+def _overwritten(old: Bounds, whole: Tensor, new: Bounds, part: Tensor) -> Bounds:
+    edges = (overwritten(o, whole, n, part) for o, n in zip(old.edges, new.edges, strict=True))
+    return Bounds(tuple(edges), (max(old.step[0], new.step[0]), max(old.step[1], new.step[1])))
+
+
+def _field(bounds: Bounds | None, order: Sequence[int]) -> ReceptiveField | None:
+    """order: of the axes, so that they are (N, C, h, w)."""
+    if bounds is None:
+        return None
+    bounds = bounds.changed(lambda edge: edge.permute(*order))
     rows = [_line(bounds.edges[i], 2) for i in (0, 2, 4, 6)]
     columns = [_line(bounds.edges[i], 3) for i in (1, 3, 5, 7)]
     down, across = _repeats(rows[2], -rows[3], bounds.step[0]), _repeats(columns[2], -columns[3], bounds.step[1])
@@ -113,15 +139,3 @@ def _repeats(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], step: 
         float(np.median(apart)) if len(apart) else 0.0
     ) or step  # all units of a layer behind global pooling see the same; their nominal stride stays
     return round(high[middle] - low[middle]), stride, float(low[middle]) - stride * middle
-
-
-def _channels_last(bounds: Bounds) -> bool:
-    """Whether the image's columns lie along the axis of rows: (1, H, W, C), as inside some blocks."""
-    left = bounds.edges[5]
-    return bool(_varies(left, -2) and not _varies(left, -1))
-
-
-def _varies(edge: Tensor, axis: int) -> bool:
-    line = compact(edge).movedim(axis, 0)
-    both = line[1:].isfinite() & line[:-1].isfinite()  # places that see nothing say nothing of the order
-    return bool((both & (line[1:] != line[:-1])).any())

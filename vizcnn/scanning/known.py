@@ -45,14 +45,15 @@ class Known(Protocol):
 class Fresh:
     """A finding in memory."""
 
-    def __init__(self, model: Model, images: Images, finding: Finding) -> None:
+    def __init__(self, model: Model, images: Images, finding: Finding, *, progress: bool = False) -> None:
         if len(finding.unreadable) == len(images):
             raise ImageError(f"none of the images of {images.where} can be read: {finding.unreadable[0][1]}")
         self.images, self.contract, self.finding = images, model.input, finding
         self.classes, self.labels, self.unreadable = model.labels, finding.labels, finding.unreadable
         first = images.read(next(i for i in range(len(images)) if i not in dict(finding.unreadable)))[0]
         self._size = (int(first.shape[1]), int(first.shape[2])) if isinstance(first, Tensor) else model.input.size
-        self._fields = receptive_fields(model, self._size) if set(finding.tallies) - {OUTPUT_NAME} else {}
+        layers = finding.tallies.keys() - {OUTPUT_NAME}
+        self._fields = receptive_fields(model, self._size, layers=layers, progress=progress) if layers else {}
 
     def tally(self, layer: str) -> Tally:
         return self.finding.tallies[layer]

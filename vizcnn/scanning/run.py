@@ -87,7 +87,7 @@ def scan(
     _refuse_sizes(top, batch, shard_size)
     with lent(model, "Scan"):
         terms = _terms(model, found, layers, top, rank, batch, threads or _threads_of(Path(folder)))
-        index = started(Path(folder), model, found, terms, shard_size)
+        index = started(Path(folder), model, found, terms, shard_size, progress=progress)
         todo = [number for number in index.pending() if number % part.n == part.i - 1]
         job = Job(model, found, terms, index)
         for number, stored in job.shared(client, todo, progress) if client else job.done(todo, loaders, progress):
@@ -138,12 +138,14 @@ def found_in(model: Model, images: Images, layers: Sequence[str], top: int, rank
     return finding
 
 
-def started(folder: Path, model: Model, images: Images, terms: Terms, shard_size: int | None) -> Index:
+def started(
+    folder: Path, model: Model, images: Images, terms: Terms, shard_size: int | None, *, progress: bool = False
+) -> Index:
     """The index of this scan in a folder: a new one, or the one that is there. Raises ParameterError for another's."""
     identity = _identity(model, images, terms, shard_size)
     before = read_manifest(folder)
     if before is None:
-        return _new(folder, model, images, terms, identity)
+        return _new(folder, model, images, terms, identity, progress)
     if different := list(differences(before["identity"], identity)):
         raise ParameterError(
             f"{folder} holds another scan ({'; '.join(different)}). Choose another folder, or call it as before"
@@ -166,7 +168,7 @@ def _identity(model: Model, images: Images, terms: Terms, shard_size: int | None
     return plain
 
 
-def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dict[str, Any]) -> Index:
+def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dict[str, Any], progress: bool) -> Index:
     from vizcnn import __version__
 
     try:
@@ -184,7 +186,7 @@ def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dic
         "torch": torch.__version__,
         "device": str(model.device),
         "classes": model.labels,
-        "fields": _fields(model, terms),
+        "fields": _fields(model, terms, progress),
     }
     write_json(folder / NAMES, list(images.names))
     return Index(folder, identity, facts, images).written()
@@ -196,10 +198,9 @@ def _refuse_foreign(file: Path, names: list[str]) -> None:
         raise ParameterError(f"{file} is not of this scan and would be overwritten. Choose another folder")
 
 
-def _fields(model: Model, terms: Terms) -> dict[str, Any]:
-    if all(len(shape) == 1 for shape in terms.layers.values()):
-        return {}
-    fields = receptive_fields(model, terms.size)
+def _fields(model: Model, terms: Terms, progress: bool) -> dict[str, Any]:
+    maps = [name for name, shape in terms.layers.items() if len(shape) > 1]
+    fields = receptive_fields(model, terms.size, layers=maps, progress=progress) if maps else {}
     return {name: _plain(fields[name]) for name in terms.layers if name in fields}
 
 
