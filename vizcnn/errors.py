@@ -46,6 +46,10 @@ class ModelNotFound(VizcnnError, LookupError):  # noqa: N818
     """The model's name, file or factory does not exist."""
 
 
+class NetworkError(VizcnnError, RuntimeError):
+    """The network's own forward raised an error, which is this one's `__cause__`."""
+
+
 class NotDifferentiable(VizcnnError, RuntimeError):  # noqa: N818
     """The target has no gradient with respect to what is asked."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vizcnn.capture import activations
+from vizcnn.capture import activations, reading
+from vizcnn.checkpoints import no_checkpoints
 from vizcnn.dataset import Images, dataset
-from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, ShapeError, TargetError, VizcnnError
+from vizcnn.errors import (
+    DegenerateResult,
+    NetworkError,
+    NonFiniteResult,
+    ParameterError,
+    ShapeError,
+    TargetError,
+    VizcnnError,
+)
+from vizcnn.head import QUANTITIES, Head, Makers, found_head, probabilities, refuse_other
 from vizcnn.images import Photo, each_source, open_photo
 from vizcnn.model import Box, Model
 from vizcnn.results import Prediction, Provenance
-from vizcnn.targets import OUTPUT, Target, each_target, is_independent, is_probability, target
+from vizcnn.targets import OUTPUT, Target, each_target, target
+from vizcnn.threads import random_state_kept
 
 if TYPE_CHECKING:
     from vizcnn.probe import Probe
@@ -32,6 +43,7 @@ class Subject:
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
     photos, seen: the N images as the person gave them, and the box of each that the network sees.
     output: the network's raw output (N, ...) for the inputs; None when N is 0 or it is not one tensor.
+    head: what that output is, see `vizcnn.head`.
     targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
     scores: float64 (N, T), the targets' numbers for the inputs.
     layout: how images lie in memory in runs of `model_scores`; the network was seen to say the same then.
@@ -44,6 +56,7 @@ class Subject:
     photos: tuple[Photo, ...]
     seen: tuple[Box, ...]
     output: Tensor | None
+    head: Head
     targets: tuple[tuple[Target, ...], ...]
     scores: npt.NDArray[np.float64]
     seed: int
@@ -61,11 +74,10 @@ class Subject:
         return target_scores(self.model, images.contiguous(memory_format=self.layout), self.targets[i])
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
-        """The most probable classes of each image; empty where the output is not known to be of exclusive classes."""
-        if self.model.labels is None or self.output is None or self.output.dim() != 2 or is_independent(self.output):
+        """The most probable classes of each image; empty where nothing is known of probabilities or names."""
+        if self.model.labels is None or self.output is None or self.output.dim() != 2 or self.head == "scores":
             return ((),) * len(self.photos)
-        output = self.output.float()
-        best = (output if is_probability(output) else output.softmax(1)).topk(min(top, output.shape[1]))
+        best = probabilities(self.output.float(), self.head).topk(min(top, self.output.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(tuple(Prediction(self.model.class_name(i), p) for i, p in zip(*row, strict=True)) for row in rows)
 
@@ -73,14 +85,12 @@ class Subject:
         """What target t's numbers are called: logit, probability, activation of a layer, or score."""
         kinds = {row[t].quantity for row in self.targets}
         kind = kinds.pop() if len(kinds) == 1 else "score"
-        if kind != "logit" or self.output is None:
-            return kind
-        return "probability" if is_probability(self.output) else "score" if is_independent(self.output) else kind
+        return kind if kind != "logit" or self.output is None else QUANTITIES[self.head]
 
     def said(self, i: int) -> str:
         """What the network says of image i, to begin a sentence with; nothing where its classes are unknown."""
         best = self.predictions(1)[i]
-        return f"{best[0].label} {best[0].probability:.2f}; " if best else ""
+        return f"{best[0].label} {best[0].said()}; " if best else ""
 
     def about(self, i: int, t: int) -> str:
         """` of TARGET`, unless the target is the class that `said` has named."""
@@ -137,34 +147,36 @@ def examined(
             f"{type(probe).__name__} needs a vizcnn.Model, got {type(model).__name__}. "
             "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
         )
-    with lent(model, type(probe).__name__, seed):
+    with lent(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         found = dataset(images, getattr(probe, "labels", None)) if probe.streams else None
         photos, seen, inputs = _inputs(probe, model, images if found is None else None)
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _given_targets(probe, model, wanted)
-            clean = [_clean_run(model, image, given) for image in inputs]
+            if given and not photos:
+                given = _settled_without_images(model, given)
+            clean, head = _clean_runs(model, inputs, given)
             wanted_each = tuple(run.targets for run in clean) or ((given,) if given else ())
             output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
             layout = _common(run.layout for run in clean)
             yield Subject(
-                model, identity, inputs, photos, seen, output, wanted_each, scores, seed, progress, layout, found
+                model, identity, inputs, photos, seen, output, head, wanted_each, scores, seed, progress, layout, found
             )
 
 
 @contextmanager
-def lent(model: Model, what: str, seed: int = 0) -> Iterator[None]:
+def lent(model: Model, what: str) -> Iterator[None]:
     """Borrow the model's network; afterwards it and the random state are as they were. `what` says in errors for what.
 
-    Raises DegenerateResult where the images of a batch change each other's answer."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # manual_seed reaches them all
+    Other threads that ask the same network wait. Raises DegenerateResult where the images of a batch change each
+    other's answer."""
     with (
         _explained(f"{what} on {model.name}"),
         _outside_inference_mode(),
+        random_state_kept(),
         model.borrowed(),
-        torch.random.fork_rng(devices=devices),
+        no_checkpoints(),
     ):
-        torch.manual_seed(seed)
         _refuse_batch_statistics(model.network)
         yield
 
@@ -266,16 +278,55 @@ class _Clean:
     layout: torch.memory_format = torch.contiguous_format
 
 
+def _clean_runs(model: Model, inputs: Tensor, given: tuple[Target, ...] | None) -> tuple[list[_Clean], Head]:
+    """What the network says of each image, and what its output is: as the person says, or as the first run shows."""
+    clean: list[_Clean] = []
+    head = model.head
+    for image in inputs:
+        run, head = _clean_run(model, image, given, head)
+        clean.append(run)
+    return clean, head or "scores"
+
+
 @torch.no_grad()
-def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None) -> _Clean:
+def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None, head: Head | None) -> tuple[_Clean, Head]:
     """Run the network on an image, seen to be finite and, where there are targets, the same alone and in company."""
     layers = frozenset({OUTPUT}).union(*(t.layers for t in given or ()))
-    alone = activations(model, image[None], layers)
+    with Makers() if head is None else nullcontext() as makers:
+        alone = activations(model, image[None], layers)
     output = _checked_output(model, alone[OUTPUT])
+    head = _head(model, alone[OUTPUT], makers) if head in (None, model.head) else head
     targets = (_predicted(output).resolved(model),) if given is None else given
+    targets = tuple(each.reading(head) for each in targets)
     scores = _numbers(targets, alone, 1)[0] if targets else image.new_empty(0)
     clean = _Clean(output, targets, scores)
-    return replace(clean, layout=_settled_layout(model, image, clean, layers)) if targets else clean
+    return (replace(clean, layout=_settled_layout(model, image, clean, layers)) if targets else clean), head
+
+
+def _head(model: Model, output: Any, makers: Makers | None) -> Head:
+    """What an output is. Raises ParameterError where it cannot be what the person said."""
+    if model.head is None:
+        return found_head(output, makers.of(output) if makers and isinstance(output, Tensor) else "")
+    if isinstance(output, Tensor):
+        refuse_other(model.head, output, model.name)
+    return model.head
+
+
+def _settled_without_images(model: Model, given: tuple[Target, ...]) -> tuple[Target, ...]:
+    """The targets of a probe of the network alone, told what the output is, and seen to give the same number for an
+    image whether it comes alone or beside another."""
+    layers = frozenset[str]().union(*(each.layers for each in given))
+    grey = model.grey()  # (1, C, H, W)
+    noise = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)).to(grey)
+    with torch.no_grad(), reading(model, layers) as read, Makers() as makers:
+        alone = read(noise)
+        if OUTPUT in layers:
+            given = tuple(each.reading(_head(model, alone[OUTPUT], makers)) for each in given)
+        company = read(torch.cat([noise, grey]))
+    numbers = _numbers(given, alone, 1)[0], _numbers(given, company, 2)[0]
+    if all(each.isfinite().all() for each in numbers):
+        refuse_unsettled(" and ".join(map(str, given)), *numbers)
+    return given
 
 
 def _settled_layout(model: Model, image: Tensor, clean: _Clean, layers: frozenset[str]) -> torch.memory_format:
@@ -290,7 +341,11 @@ def _settled_layout(model: Model, image: Tensor, clean: _Clean, layers: frozense
             pass
         else:
             return torch.channels_last
-    _refuse_difference(model, company, clean, layers)
+    try:
+        _refuse_difference(model, company, clean, layers)
+    except NetworkError as error:
+        error.within("it answers for one image, but not for two")
+        raise
     return torch.contiguous_format
 
 
@@ -308,7 +363,7 @@ def _common(layouts: Iterable[torch.memory_format]) -> torch.memory_format:
 
 
 def _checked_output(model: Model, output: Any) -> Tensor | None:
-    if not (isinstance(output, Tensor) and len(output) == 1):
+    if not (isinstance(output, Tensor) and output.dim() and len(output) == 1):
         return None
     if not output.isfinite().all():
         raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
-from vizcnn.capture import capture, tapped
+from vizcnn.capture import capture, hooked, tapped
 from vizcnn.dryrun import spatial_layers
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError
 from vizcnn.model import Box, Model
@@ -178,11 +178,8 @@ def _refuse_no_average(
 @contextmanager
 def _silenced(model: Model, layer: str) -> Iterator[None]:
     """While the context is open, the layer puts out zeros."""
-    handle = model.layer(layer).register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
-    try:
+    with hooked(model.layer(layer), lambda _module, _inputs, output: torch.zeros_like(output)):
         yield
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()

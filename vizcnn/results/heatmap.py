@@ -28,6 +28,13 @@ class Prediction:
     label: str
     probability: float
 
+    def said(self, whole: int = 1, digits: int = 2) -> str:
+        """The probability, of 1 or of 100; what would round to nothing or to the whole is said to be below or above."""
+        value, least = self.probability * whole, 10.0**-digits
+        if value < least / 2:
+            return f"<{least:.{digits}f}"
+        return f">{whole - least:.{digits}f}" if value > whole - least / 2 else f"{value:.{digits}f}"
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -144,7 +151,7 @@ class Heatmap(Result):
         photo, box = self.photos[i], self.seen[i]
         ax.imshow(shown(photo), cmap="gray", vmin=0, vmax=1)
         dim_unseen(ax, photo.size, box)
-        said = "\n".join(f"{p.probability:6.1%}  {short(p.label)}" for p in self.predictions[i][:3])
+        said = "\n".join(f"{p.said(100, 1):>5}%  {short(p.label)}" for p in self.predictions[i][:3])
         ax.set_title(short(photo.name), fontsize=9, parse_math=False)
         ax.set_xlabel(said, fontsize=8, loc="left", family="monospace", parse_math=False)
         no_ticks(ax)
