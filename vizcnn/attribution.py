@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from vizcnn import progress
+from vizcnn.clean import target_scores
 from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, NotDifferentiable, VizcnnWarning
 from vizcnn.model import Box
 from vizcnn.results import Heatmap, Mark, Provenance
-from vizcnn.subject import Subject, target_scores
+from vizcnn.subject import Subject
 from vizcnn.targets import Target
 
 

@@ -82,14 +82,19 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 
-def found_head(output: Any, maker: str = "") -> Head:
-    """What a network's output is, from its numbers and the name of the function that made it.
+def found_head(output: Any, said: Head | None = None, makers: Makers | None = None) -> Head:
+    """What a network's output is: what the person has said, if it can be that; else what its numbers and the function
+    that made it show.
 
     Numbers between 0 and 1 that do not add up are probabilities where a sigmoid made them, logits where something did
-    that has no bounds, and otherwise just scores."""
+    that has no bounds, and otherwise just scores. Raises ParameterError where what was said cannot be."""
     if not (isinstance(output, Tensor) and output.is_floating_point() and output.dim() >= 2 and output.numel()):
-        return "scores"
+        return said or "scores"
     numbers = output.detach().float()
+    if said is not None:
+        _refuse_other(said, numbers, output.dtype)
+        return said
+    maker = makers.of(output) if makers else ""
     if output.shape[1] > 1 and bool((numbers >= 0).all()) and _add_up(numbers, output.dtype):
         return "softmax"
     if output.shape[1] > 1 and bool((numbers <= 0).all()) and _add_up(numbers.exp(), output.dtype):
@@ -105,16 +110,12 @@ def _add_up(shares: Tensor, dtype: torch.dtype) -> bool:
     return bool(((shares.sum(1) - 1).abs() <= max(1e-3, 4 * torch.finfo(dtype).eps)).all())
 
 
-def refuse_other(head: Head, output: Tensor, model: str) -> None:
-    """Raise ParameterError where a network's output cannot be what it is said to be."""
-    numbers = output.detach().float()
+def _refuse_other(head: Head, numbers: Tensor, dtype: torch.dtype) -> None:
     shares = numbers.exp() if head == "log-softmax" else numbers
     outside = bool(((shares < 0) | (shares > 1)).any()) and head in ("softmax", "sigmoid")
-    if outside or (head in ("softmax", "log-softmax") and not _add_up(shares, output.dtype)):
+    if outside or (head in ("softmax", "log-softmax") and not _add_up(shares, dtype)):
         got = f"{float(numbers.min()):.3g}..{float(numbers.max()):.3g}"
-        raise ParameterError(
-            f"{model} is said to end in {head}, but its outputs are {got}. Give the right head, or none"
-        )
+        raise ParameterError(f"the Model's head is said to be {head}, but its outputs are {got}. Give another, or none")
 
 
 def probabilities(output: Tensor, head: Head) -> Tensor:

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from vizcnn.errors import (
     ImageError,
     LayerNotFound,
-    NetworkError,
     ParameterError,
     ShapeError,
     TargetError,
     VizcnnError,
     did_you_mean,
 )
+from vizcnn.failing import is_out_of_memory, network_error
 from vizcnn.head import Head, checked_head
 from vizcnn.images import Photo, grey
 from vizcnn.threads import one_at_a_time
@@ -207,7 +207,7 @@ class Model:
         except Exception as error:
             if isinstance(error, VizcnnError) or images.is_meta or is_out_of_memory(error):
                 raise
-            raise _failed(self, images, error) from error
+            raise network_error(error, images, self.input.size) from error
         finally:
             _RUNNING.here = before
 
@@ -313,10 +313,6 @@ def is_running() -> bool:
     return getattr(_RUNNING, "here", False)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def _replace_inference_tensors(modules: Sequence[nn.Module]) -> None:
     """Give modules ordinary copies of the parameters and buffers that were made in inference mode."""
     copies: dict[int, Tensor] = {}
@@ -329,23 +325,6 @@ def _replace_inference_tensors(modules: Sequence[nn.Module]) -> None:
                         is_weight = isinstance(value, nn.Parameter)
                         copies[id(value)] = nn.Parameter(copy, requires_grad=False) if is_weight else copy
                     named[name] = copies[id(value)]  # type: ignore[assignment]
-
-
-def _failed(model: Model, images: Tensor, error: Exception) -> NetworkError:
-    """One line from what a network's own forward raised, with what to do about it."""
-    lines = str(error).strip().splitlines()
-    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    h, w = model.input.size
-    if isinstance(error, TypeError) and "required positional argument" in said:
-        remedy = "It needs more than images: wrap it in a module whose forward takes images alone and adds the rest"
-    elif "register a hook on a tensor that doesn't require grad" in said:
-        remedy = "Put `if x.requires_grad:` before the hook that its forward registers"
-    elif len(images) > 1:
-        remedy = "Does it take several images at once? Where it says view(1, -1), write flatten(1)"
-    else:
-        remedy = f"Is the Model's size {h} x {w}, with {model.input.channels} channels, what it takes?"
-    given = f"images {tuple(images.shape)} of {str(images.dtype).removeprefix('torch.')} on {images.device}"
-    return NetworkError(f"the network itself fails on {given}: {said.rstrip('.')}. {remedy}")
 
 
 def class_index(label: str, labels: Sequence[str] | None, model: str) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +12,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vizcnn.capture import activations, reading
 from vizcnn.checkpoints import no_checkpoints
+from vizcnn.clean import check_without_images, clean_runs, target_scores
 from vizcnn.dataset import Images, dataset
 from vizcnn.errors import (
     DegenerateResult,
-    NetworkError,
-    NonFiniteResult,
     ParameterError,
     ShapeError,
-    TargetError,
     VizcnnError,
 )
-from vizcnn.head import QUANTITIES, Head, Makers, found_head, probabilities, refuse_other
+from vizcnn.head import QUANTITIES, Head, probabilities
 from vizcnn.images import Photo, each_source, open_photo
 from vizcnn.model import Box, Model
 from vizcnn.results import Prediction, Provenance
-from vizcnn.targets import OUTPUT, Target, each_target, target
+from vizcnn.targets import Target, each_target
 from vizcnn.threads import random_state_kept
 
 if TYPE_CHECKING:
@@ -46,7 +43,7 @@ class Subject:
     head: what that output is, see `vizcnn.head`.
     targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
     scores: float64 (N, T), the targets' numbers for the inputs.
-    layout: how images lie in memory in runs of `model_scores`; the network was seen to say the same then.
+    layout: how images lie in memory in runs of `model_scores`.
     dataset: for a probe of whole data sets its images, which are then no inputs: N is 0.
     """
 
@@ -59,9 +56,9 @@ class Subject:
     head: Head
     targets: tuple[tuple[Target, ...], ...]
     scores: npt.NDArray[np.float64]
+    layout: torch.memory_format
     seed: int
     progress: bool
-    layout: torch.memory_format = torch.contiguous_format
     dataset: Images | None = None
 
     def first(self, count: int) -> Subject:
@@ -154,14 +151,9 @@ def examined(
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _given_targets(probe, model, wanted)
             if given and not photos:
-                given = _settled_without_images(model, given)
-            clean, head = _clean_runs(model, inputs, given)
-            wanted_each = tuple(run.targets for run in clean) or ((given,) if given else ())
-            output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
-            layout = _common(run.layout for run in clean)
-            yield Subject(
-                model, identity, inputs, photos, seen, output, head, wanted_each, scores, seed, progress, layout, found
-            )
+                given = check_without_images(model, given)
+            clean = vars(clean_runs(model, inputs, given))
+            yield Subject(model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=found)
 
 
 @contextmanager
@@ -265,160 +257,3 @@ def _given_targets(probe: Probe[Any], model: Model, wanted: Any) -> tuple[Target
     if wanted is None:
         return None
     return tuple(one.resolved(model) for one in each_target(wanted))
-
-
-@dataclass(frozen=True)
-class _Clean:
-    """What the network says of one image: its output (1, ...) where that is one tensor, the targets' scores (T,), and
-    the layout in which it says the same beside another image."""
-
-    output: Tensor | None
-    targets: tuple[Target, ...]
-    scores: Tensor
-    layout: torch.memory_format = torch.contiguous_format
-
-
-def _clean_runs(model: Model, inputs: Tensor, given: tuple[Target, ...] | None) -> tuple[list[_Clean], Head]:
-    """What the network says of each image, and what its output is: as the person says, or as the first run shows."""
-    clean: list[_Clean] = []
-    head = model.head
-    for image in inputs:
-        run, head = _clean_run(model, image, given, head)
-        clean.append(run)
-    return clean, head or "scores"
-
-
-@torch.no_grad()
-def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None, head: Head | None) -> tuple[_Clean, Head]:
-    """Run the network on an image, seen to be finite and, where there are targets, the same alone and in company."""
-    layers = frozenset({OUTPUT}).union(*(t.layers for t in given or ()))
-    with Makers() if head is None else nullcontext() as makers:
-        alone = activations(model, image[None], layers)
-    output = _checked_output(model, alone[OUTPUT])
-    head = _head(model, alone[OUTPUT], makers) if head in (None, model.head) else head
-    targets = (_predicted(output).resolved(model),) if given is None else given
-    targets = tuple(each.reading(head) for each in targets)
-    scores = _numbers(targets, alone, 1)[0] if targets else image.new_empty(0)
-    clean = _Clean(output, targets, scores)
-    return (replace(clean, layout=_settled_layout(model, image, clean, layers)) if targets else clean), head
-
-
-def _head(model: Model, output: Any, makers: Makers | None) -> Head:
-    """What an output is. Raises ParameterError where it cannot be what the person said."""
-    if model.head is None:
-        return found_head(output, makers.of(output) if makers and isinstance(output, Tensor) else "")
-    if isinstance(output, Tensor):
-        refuse_other(model.head, output, model.name)
-    return model.head
-
-
-def _settled_without_images(model: Model, given: tuple[Target, ...]) -> tuple[Target, ...]:
-    """The targets of a probe of the network alone, told what the output is, and seen to give the same number for an
-    image whether it comes alone or beside another."""
-    layers = frozenset[str]().union(*(each.layers for each in given))
-    grey = model.grey()  # (1, C, H, W)
-    noise = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)).to(grey)
-    with torch.no_grad(), reading(model, layers) as read, Makers() as makers:
-        alone = read(noise)
-        if OUTPUT in layers:
-            given = tuple(each.reading(_head(model, alone[OUTPUT], makers)) for each in given)
-        company = read(torch.cat([noise, grey]))
-    numbers = _numbers(given, alone, 1)[0], _numbers(given, company, 2)[0]
-    if all(each.isfinite().all() for each in numbers):
-        refuse_unsettled(" and ".join(map(str, given)), *numbers)
-    return given
-
-
-def _settled_layout(model: Model, image: Tensor, clean: _Clean, layers: frozenset[str]) -> torch.memory_format:
-    """The layout in which the network says the same of an image beside another one: the faster one, if it can.
-
-    Raises DegenerateResult where it never does."""
-    company = torch.stack([image, image.flip(-1) / 2])  # (2, C, H, W)
-    if image.device.type == "cpu":
-        try:
-            _refuse_difference(model, company.contiguous(memory_format=torch.channels_last), clean, layers)
-        except Exception:  # whatever it was, the usual layout decides
-            pass
-        else:
-            return torch.channels_last
-    try:
-        _refuse_difference(model, company, clean, layers)
-    except NetworkError as error:
-        error.within("it answers for one image, but not for two")
-        raise
-    return torch.contiguous_format
-
-
-def _refuse_difference(model: Model, company: Tensor, clean: _Clean, layers: frozenset[str]) -> None:
-    found = activations(model, company, layers)
-    refuse_unsettled(" and ".join(map(str, clean.targets)), clean.scores, _numbers(clean.targets, found, 2)[0])
-    if clean.output is not None:
-        refuse_unsettled("the output", clean.output[0], found[OUTPUT][0])
-
-
-def _common(layouts: Iterable[torch.memory_format]) -> torch.memory_format:
-    """The layout that is good for all images."""
-    found = {*layouts}
-    return found.pop() if len(found) == 1 else torch.contiguous_format
-
-
-def _checked_output(model: Model, output: Any) -> Tensor | None:
-    if not (isinstance(output, Tensor) and output.dim() and len(output) == 1):
-        return None
-    if not output.isfinite().all():
-        raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
-    if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
-        raise ParameterError(
-            f"{model.name} has {output.shape[1]} outputs but {len(model.labels)} labels. Give one label each"
-        )
-    return output
-
-
-def _predicted(output: Tensor | None) -> Target:
-    if output is None or output.dim() != 2 or output.shape[1] < 2:
-        got = "not one tensor" if output is None else tuple(output.shape)
-        raise TargetError(
-            f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
-        )
-    return target(int(output.argmax(1)))
-
-
-def _one_output(outputs: list[Tensor | None]) -> Tensor | None:
-    whole = [output for output in outputs if output is not None]
-    return torch.cat(whole) if whole and len(whole) == len(outputs) else None
-
-
-def _stacked(scores: list[Tensor]) -> npt.NDArray[np.float64]:
-    return torch.stack(scores).double().cpu().numpy() if scores else np.empty((0, 0))  # (N, T)
-
-
-def refuse_unsettled(what: str, alone: Tensor, in_company: Tensor) -> None:
-    """Raise DegenerateResult where numbers of an image differ between a run of it alone and beside other images."""
-    if not (alone.isfinite().all() and in_company.isfinite().all()):
-        raise NonFiniteResult(f"{what} is {alone.flatten().tolist()[:3]} for one of these images. Check the weights")
-    near = min(0.05, 1e3 * torch.finfo(alone.dtype).eps) if alone.is_floating_point() else 0.0
-    worst = float((alone - in_company).abs().max())
-    if worst > near * (1 + float(alone.abs().max())):
-        raise DegenerateResult(
-            f"{what} of the same image differs by {worst:.3g} between a run alone and a run beside another image, "
-            "though the network is in eval mode: it is random (functional dropout without training=self.training, "
-            "noise) or lets the images of a batch influence each other (batch statistics). Mend the network first"
-        )
-
-
-def target_scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Tensor:
-    """The targets' numbers for images (B, C, H, W), from one run of the network: (B, T)."""
-    layers = frozenset[str]().union(*(t.layers for t in targets))
-    return _numbers(targets, activations(model, images, layers), len(images))
-
-
-def _numbers(targets: Sequence[Target], values: Mapping[str, Any], images: int) -> Tensor:
-    """The targets' numbers from the activations of so many images: (B, T)."""
-    numbers = [t(values) for t in targets]
-    for one, each in zip(targets, numbers, strict=True):
-        if each.shape != (images,):
-            raise TargetError(
-                f"target {one} gives {len(each)} numbers for {images} images. It must give one per image, in "
-                "their order"
-            )
-    return torch.stack(numbers, 1)  # (B, T)

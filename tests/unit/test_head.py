@@ -103,9 +103,9 @@ def test_where_nothing_shows_what_the_outputs_are_probabilities_are_refused() ->
 
 
 def test_a_head_that_the_outputs_cannot_have_is_refused() -> None:
-    with pytest.raises(ParameterError, match="said to end in softmax, but its outputs are -3..3. Give"):
+    with pytest.raises(ParameterError, match="said to be softmax, but its outputs are -3..3. Give"):
         asked(Ending(nn.Identity()), "a", head="softmax")
-    with pytest.raises(ParameterError, match="said to end in sigmoid, but its outputs are -3"):
+    with pytest.raises(ParameterError, match="said to be sigmoid, but its outputs are -3"):
         asked(Ending(nn.Identity()), "a", head="sigmoid")
     with pytest.raises(ParameterError, match="head must be one of .* Did you mean 'sigmoid'"):
         asked(Ending(nn.Identity()), "a", head="sigmoids")

@@ -16,13 +16,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [  # each module may import, at its top, only from lower levels
     {"errors"},
-    {"probe", "progress", "output", "_torchvision"},
+    {"failing", "head", "probe", "progress", "output", "quiet", "threads", "_torchvision"},
     {"registry"},
     {"images"},
     {"model"},
     {"targets"},
-    {"zoo", "capture", "dataset", "dryrun", "windows"},
-    {"incremental", "loading", "receptive", "results"},
+    {"zoo", "capture", "checkpoints", "dataset", "dryrun", "windows"},
+    {"clean", "incremental", "loading", "receptive", "results"},
     {"subject"},
     {"attribution", "embedding", "rules", "sweep"},
     {"ascent", "scanning"},

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
 from vizcnn.capture import capture, hooked, tapped
+from vizcnn.clean import target_scores
 from vizcnn.dryrun import spatial_layers
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError
 from vizcnn.model import Box, Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Heatmap
-from vizcnn.subject import Subject, target_scores
+from vizcnn.subject import Subject
 from vizcnn.targets import Target
 
 Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]

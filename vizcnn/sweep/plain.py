@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import NonFiniteResult
-from vizcnn.model import is_out_of_memory
+from vizcnn.failing import is_out_of_memory
 from vizcnn.subject import Subject
 from vizcnn.windows import Ints, Windows, occluded
 
