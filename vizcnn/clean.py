@@ -77,7 +77,7 @@ def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None, he
     targets = tuple(each.reading(head) for each in targets)
     scores = _scores(targets, alone, 1)[0] if targets else image.new_empty(0)
     one = _One(output, head, targets, scores)
-    return replace(one, layout=_settled_layout(model, image, one, layers)) if targets else one
+    return replace(one, layout=_settled_layout(model, image, one, alone)) if targets else one
 
 
 def check_without_images(model: Model, given: tuple[Target, ...]) -> tuple[Target, ...]:
@@ -91,37 +91,43 @@ def check_without_images(model: Model, given: tuple[Target, ...]) -> tuple[Targe
         if OUTPUT in layers:
             given = tuple(each.reading(found_head(alone[OUTPUT], model.head, makers)) for each in given)
         company = read(torch.cat([noise, grey]))
-    scores = _scores(given, alone, 1)[0], _scores(given, company, 2)[0]
-    if all(each.isfinite().all() for each in scores):
-        check_deterministic(" and ".join(map(str, given)), *scores)
+    numbers = _scores(given, alone, 1)[0]  # (T,)
+    if numbers.isfinite().all():
+        _refuse_difference(given, numbers, alone, company)
     return given
 
 
-def _settled_layout(model: Model, image: Tensor, clean: _One, layers: frozenset[str]) -> torch.memory_format:
+def _settled_layout(model: Model, image: Tensor, clean: _One, alone: Mapping[str, Any]) -> torch.memory_format:
     """The layout in which the network says the same of an image beside another one: the faster one, if it can.
 
-    Raises DegenerateResult where it never does."""
+    alone: the activations of the image's own run. Raises DegenerateResult where it never does."""
+    layers = [*alone]
     company = torch.stack([image, image.flip(-1) / 2])  # (2, C, H, W)
     if image.device.type == "cpu":
         try:
-            _refuse_difference(model, company.contiguous(memory_format=torch.channels_last), clean, layers)
+            last = company.contiguous(memory_format=torch.channels_last)
+            _refuse_difference(clean.targets, clean.scores, alone, activations(model, last, layers))
         except Exception:  # whatever it was, the usual layout decides
             pass
         else:
             return torch.channels_last
     try:
-        _refuse_difference(model, company, clean, layers)
+        _refuse_difference(clean.targets, clean.scores, alone, activations(model, company, layers))
     except NetworkError as error:
         error.within("it answers for one image, but not for two")
         raise
     return torch.contiguous_format
 
 
-def _refuse_difference(model: Model, company: Tensor, clean: _One, layers: frozenset[str]) -> None:
-    found = activations(model, company, layers)
-    check_deterministic(" and ".join(map(str, clean.targets)), clean.scores, _scores(clean.targets, found, 2)[0])
-    if clean.output is not None:
-        check_deterministic("the output", clean.output[0], found[OUTPUT][0])
+def _refuse_difference(
+    targets: Sequence[Target], scores: Tensor, alone: Mapping[str, Any], company: Mapping[str, Any]
+) -> None:
+    """Raise DegenerateResult where an image's scores (T,), or what they are made from, differ beside another image."""
+    check_deterministic(" and ".join(map(str, targets)), scores, _scores(targets, company, 2)[0])
+    for layer in alone.keys() & company.keys():
+        one, two = alone[layer], company[layer]
+        if isinstance(one, Tensor) and isinstance(two, Tensor) and (len(one), len(two)) == (1, 2):
+            check_deterministic(f"layer {layer!r}" if layer else "the output", one[0], two[0])
 
 
 def _checked_output(model: Model, output: Any) -> Tensor | None:
