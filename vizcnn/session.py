@@ -163,14 +163,14 @@ class Session:
 
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    """Show vizcnn's own warnings as it shows its errors."""
+    """Show vizcnn's own warnings as it shows its errors, each once: a whole data set may give the same."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", VizcnnWarning)
         yield
+    for text in dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, VizcnnWarning)):
+        click.echo(f"vizcnn: warning: {text}", err=True)
     for each in caught:
-        if issubclass(each.category, VizcnnWarning):
-            click.echo(f"vizcnn: warning: {each.message}", err=True)
-        else:
+        if not issubclass(each.category, VizcnnWarning):
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 

@@ -173,7 +173,7 @@ def test_the_command_line_uses_a_scheduler(two_workers: Any, own: Path, photos: 
         assert answer.exit_code == 3, answer.output
         found.append(json.loads(answer.stdout)["results"][0])
     assert found[0]["digest"] == found[1]["digest"]
-    assert found[0]["unreadable"] == found[1]["unreadable"] == [["a/bad.png", "a/bad.png: bad.png is not an image in "
+    assert found[0]["unreadable"] == found[1]["unreadable"] == [["a/bad.png", "a/bad.png is not an image in "
         "a format that Pillow reads"]]  # fmt: skip
 
 

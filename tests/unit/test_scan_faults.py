@@ -339,7 +339,7 @@ def test_unreadable_images_are_skipped_counted_and_listed(photos: Path, tmp_path
     (photos / "a" / "00.png").write_bytes(b"")
     out, err = (process := start(photos, tmp_path / "index", "--json")).communicate(timeout=100)
     assert process.returncode == 3
-    assert "vizcnn: a/04.png was skipped: a/04.png: 04.png is not an image" in err
+    assert "vizcnn: a/04.png was skipped: a/04.png is not an image" in err
     found = json.loads(out)
     assert [name for name, _ in found["results"][0]["unreadable"]] == ["a/00.png", "a/04.png", "b/05.png"]
     assert len(found["errors"]) == 3
