@@ -22,6 +22,7 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 
 from vizcnn.errors import ImageError, ParameterError, VizcnnWarning, did_you_mean
 from vizcnn.pixels import LARGEST, Colour, decode, decode_array
+from vizcnn.quiet import no_warnings
 
 FORMATS = (
     *("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000"),
@@ -259,8 +260,7 @@ def _accepts(accept: Callable[[bytes], bool | str] | None, start: bytes) -> bool
 def reading(path: Path) -> Iterator[None]:
     """Turn what Pillow may raise on a bad file into one clear ImageError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size; size is checked by us
+        with no_warnings():  # Pillow's, of odd metadata and of size; size is checked by us
             yield
     except ImageError as error:
         if shown(path) not in str(error):
