@@ -19,6 +19,8 @@ from test_tally import assert_exact
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vizcnn.dataset import dataset
+from vizcnn.embedding import share_known
 from vizcnn.errors import (
     DegenerateResult,
     ImageError,
@@ -31,7 +33,7 @@ from vizcnn.errors import (
 )
 from vizcnn.images import open_photo
 from vizcnn.model import Box, Model
-from vizcnn.scanning import Index, best, scan
+from vizcnn.scanning import Index, best, features_in, scan
 from vizcnn.targets import Unit
 from vizcnn.testing import delicate_model, state_of
 
@@ -201,6 +203,22 @@ def test_statistics_do_not_depend_on_the_number_of_processes_that_read(tmp_path:
     ]
     assert found[0].digest == found[1].digest
     assert [number for number, _ in found[0].unreadable] == [found[0].names.index("a/bad.png")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_default_type_of_torch_changes_nothing(tmp_path: Path, dtype: torch.dtype) -> None:
+    model, inputs = model_of(), [*pictures(11), np.zeros((20, 24, 3), np.uint8)]
+    usual = scan(model, inputs, tmp_path / "a", top=3, batch=5, shard_size=4, **QUIET)
+    vectors, share = features_in(model, dataset(inputs), "7", False).vectors, share_known(np.eye(4), np.arange(4), 2)
+    torch.set_default_dtype(dtype)
+    try:
+        index = scan(model, inputs, tmp_path / "b", top=3, batch=5, shard_size=4, **QUIET)
+        assert [one.box for one in best(index, Unit("0", 1), 3)] == [one.box for one in best(usual, Unit("0", 1), 3)]
+        np.testing.assert_array_equal(features_in(model, dataset(inputs), "7", False).vectors, vectors)
+        assert share_known(np.eye(4), np.arange(4), 2) == share
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert index.digest == usual.digest
 
 
 class Delayed(nn.Module):
