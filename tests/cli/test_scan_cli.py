@@ -101,7 +101,7 @@ def test_parts_and_their_merging() -> None:
     )
     missing = call("scan-merge", "part1")
     assert missing.exit_code == 1
-    assert "1 of 3 shards of part1 are missing, the first is 1" in missing.stderr
+    assert "1 of 3 shards of part1 are missing or damaged, the first is 1" in missing.stderr
     merged = call("scan-merge", "part1", "part2", "--json")
     assert merged.exit_code == 0, merged.output
     assert json.loads(merged.stdout)["results"][0]["digest"] == whole["digest"]
