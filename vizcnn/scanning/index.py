@@ -76,7 +76,7 @@ class Index:
         if not self.finished:
             return ""
         try:
-            return "" if self.lacking() else str(self.facts["digest"])
+            return str(self.facts["digest"]) if self.knows_names() and not self.lacking() else ""
         except ParameterError:  # a shard of another scan
             return ""
 
@@ -105,8 +105,7 @@ class Index:
     @cached_property
     def names(self) -> list[str]:
         """Of the images. Raises OutputError."""
-        if not self.knows_names():
-            raise OutputError(f"{self.folder / NAMES} is missing or damaged. {AGAIN}")
+        self._refuse_lost_names()
         names: list[str] = json.loads((self.folder / NAMES).read_bytes())
         return names
 
@@ -117,6 +116,10 @@ class Index:
             return file.is_file() and digest_of(file.read_bytes()) == self.facts["names"]
         except OSError as error:
             raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
+
+    def _refuse_lost_names(self) -> None:
+        if not self.knows_names():
+            raise OutputError(f"{self.folder / NAMES} is missing or damaged. {AGAIN}")
 
     @cached_property
     def images(self) -> Images:
@@ -269,7 +272,8 @@ class Index:
         return self.write(complete=True, digest=self._digested(), seals=seals)
 
     def refuse(self, lacking: Sequence[int]) -> None:
-        """Raise OutputError where shards are lacking."""
+        """Raise OutputError where shards, or the names of the images, are lacking."""
+        self._refuse_lost_names()
         if lacking:
             raise OutputError(
                 f"{len(lacking)} of {len(self.shards)} shards of {self.folder} are missing or damaged, the first is "
@@ -335,7 +339,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{file} is no manifest of a scan ({error}). Choose another folder; if it was one, {again}"
         ) from error
     if form != _FORMAT:
-        raise OutputError(f"{file} is of format {form}, this version reads {_FORMAT}: scan again into another folder")
+        other = shorten(repr(form), 40)
+        raise OutputError(f"{file} is of format {other}, this version reads {_FORMAT}: scan again into another folder")
     if not sound:
         raise OutputError(f"{file} is damaged: it does not fit its own digest. To repair it, {again}")
     return kept

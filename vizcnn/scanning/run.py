@@ -91,7 +91,7 @@ def scan(
         terms = _terms(model, found, layers, top, rank, batch, threads or _threads_of(Path(folder)))
         index = started(Path(folder), model, found, terms, shard_size)
         todo = index.lacking(range(part.i - 1, len(index.shards), part.n))
-        _warn_of_damaged([index.shard_file(number) for number in todo if index.shard(number).exists])
+        _warn_of_damaged(index, [number for number in todo if index.shard(number).exists])
         index = index.reopen() if todo and index.finished else index
         job = Job(model, found, terms, index)
         with closing(job.shared(client, todo, progress) if client else job.done(todo, loaders, progress)) as made:
@@ -100,11 +100,13 @@ def scan(
     return index if index.finished or index.pending() else index.finish()
 
 
-def _warn_of_damaged(files: Sequence[Path]) -> None:
-    if files:
-        warnings.warn(
-            f"{len(files)} shards were damaged and are done again, the first is {files[0]}", VizcnnWarning, stacklevel=3
+def _warn_of_damaged(index: Index, shards: Sequence[int]) -> None:
+    if shards:
+        message = (
+            f"{len(shards)} of {len(index.shards)} shards of {index.folder} were damaged and are done again, the first "
+            f"is {shards[0]}"
         )
+        warnings.warn(message, VizcnnWarning, stacklevel=3)
 
 
 def _refuse_sizes(top: int, batch: int | None, shard_size: int | None) -> None:

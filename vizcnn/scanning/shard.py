@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +23,8 @@ from vizcnn.scanning.survey import Finding
 
 AGAIN = "Run the same scan again: it does only what is missing or damaged"
 """How an index is repaired."""
+
+_REASON = 200  # letters of another library's message
 
 
 class Damaged(OutputError):  # noqa: N818 - as those of vizcnn.errors that say what is the case
@@ -79,7 +82,7 @@ class Shard:
         except OSError as error:
             raise OutputError(f"{self.file} cannot be read: {error.strerror or error}. {AGAIN}") from error
         except Exception as error:  # whatever the reader makes of bytes that can be anything
-            raise self._damaged(str(error)) from error
+            raise self._damaged(shorten(str(error), _REASON)) from error
 
     def _about(self, header: Mapping[str, str]) -> dict[str, Any]:
         if not header.keys() >= {"about", "seal"}:
