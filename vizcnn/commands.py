@@ -55,7 +55,9 @@ def _shared(command: Any) -> Any:
 @click.option("--labels", type=click.Path(path_type=Path), help="A file of lines NAME,CLASS. Default: the sub-folders.")
 @click.option("--batch", type=click.IntRange(1), help="Images per run of the network. Default: by their size.")
 @click.option("--shard-size", type=click.IntRange(1), help="Images after which what was found is written down.")
-@click.option("--loaders", type=click.IntRange(0), help="Processes that read images. Default: half the processors.")
+@click.option(
+    "--loaders", type=click.IntRange(0), help="Processes that read images, 0 for none. Default: half the processors."
+)
 @click.option("--threads", type=click.IntRange(1), help="Of torch; another number can change last digits.")
 @click.option("--shard", "part", callback=_part, metavar="I/N", help="Do every N-th shard from the I-th only.")
 @click.option("--workers", type=click.IntRange(1), help="Share the shards among so many processes (extra: cluster).")
@@ -67,7 +69,8 @@ def scan(spec: str, out: Path, device: str, as_json: bool, quiet: bool, debug: b
 
     IMAGES is a folder with any sub-folders (classes), a .zip or .tar archive or a folder in it, or image files. The
     index answers `vizcnn top-images LAYER:CHANNEL --index DIR` without the network. Stopped by whatever, the same
-    command continues and finds the same. Images that cannot be read are skipped, listed, and make the exit status 3.
+    command continues and finds the same; it also mends a damaged index. Images that cannot be read are skipped, listed,
+    and make the exit status 3.
 
     \b
     vizcnn scan photos/ -m resnet18 -o index

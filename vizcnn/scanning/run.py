@@ -20,9 +20,10 @@ from vizcnn.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.scanning.cluster import spread
-from vizcnn.scanning.decode import Batch, cut, decoded
+from vizcnn.scanning.decode import Batch, cut
 from vizcnn.scanning.glance import Rank
 from vizcnn.scanning.index import NAMES, Index, differences, names_file, read_manifest
+from vizcnn.scanning.readers import decoded
 from vizcnn.scanning.shard import digest_of, packed
 from vizcnn.scanning.survey import Finding, Terms, looking, size_of, surveyed, threads
 from vizcnn.subject import lent
@@ -33,7 +34,7 @@ MOST = 100
 
 _SHARDS, _SMALLEST = 256, 512  # so many parts at most, of so many images at least
 
-_IN_TURN = threading.Lock()  # for workers of several threads: torch's own threads and random state are the process's
+_IN_TURN = threading.RLock()  # for scans in several threads: the number of torch's own threads is the process's
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,16 @@ def scan(
 
     images: a folder, an archive, a torch Dataset or a list, see `vizcnn.dataset.dataset`; labels likewise.
     folder: where the index goes. A scan that was stopped, by whatever, continues there when it is called again in the
-        same way, and finds the same.
+        same way, and finds the same. What is missing or damaged in an index is done again, and nothing else.
     layers: names or patterns (`layer?.*`); by default convolutions, linear layers and the network's `output`.
     top: images kept for each channel, 1 to 100, ranked by the maximum over positions, or their mean or sum. Of equal
         ones the first comes first. Images that give NaN or infinity in a layer are left out there, and counted.
     batch: images per run of the network; by default what suits their size. shard_size: images after which what was
         found is written down; by default at most 256 times, after at least 512 images.
-    loaders: processes that read images; by default half as many as there are processors.
+    loaders: processes that read images; by default half as many as there are processors, 0 for none beside this one.
     threads: of torch on the processor, by default what it uses now, or what an index that is there was made with:
-        another number can change the last digits of what a network computes, and so the digest.
+        another number can change the last digits of what a network computes, and so the digest. It is the process's
+        while the scan runs: scans in several Python threads take turns, and what else computes then has it too.
     part: which of the shards to do, for runs side by side. client: a `distributed.Client` whose workers share the
         shards; they need to see the images under the same path.
 
@@ -119,8 +121,10 @@ def _refuse_sizes(top: int, batch: int | None, shard_size: int | None) -> None:
 
 def _threads_of(folder: Path) -> int:
     """Those that an index was made with, or torch's."""
-    before = read_manifest(folder)
-    return int(before["identity"]["threads"]) if before else torch.get_num_threads()
+    if before := read_manifest(folder):
+        return int(before["identity"]["threads"])
+    with _IN_TURN:  # while another scan runs, torch uses the number of that one
+        return torch.get_num_threads()
 
 
 def _terms(
@@ -250,8 +254,9 @@ class Job:
         plan = [(shard, cut(range(*self.index.shards[shard]), self.terms.batch)) for shard in shards]
         cuts = [numbers for _, parts in plan for numbers in parts]
         with (
-            closing(decoded(self.images, self.model.input, self.terms.size, cuts, loaders)) as batches,
+            _IN_TURN,
             threads(self.terms.threads),
+            closing(decoded(self.images, self.model.input, self.terms.size, cuts, loaders)) as batches,
             looking(self.model, self.terms) as look,
             bar(sum(map(len, cuts)), "scan", "image", shown=progress) as shown,
         ):
