@@ -129,7 +129,7 @@ def test_what_the_pictures_do_not_show_is_said(photos: Path, tmp_path: Path) -> 
     assert note.startswith("1 of 15 images could not be read, the first: ")
     assert TopImages(count=3)(model_of(), photos, "0:0", progress=False).notes == (note,)
     index.shard_file(1).unlink()
-    with pytest.raises(OutputError, match="1 of 3 shards of .*index are missing, the first is 1. Run the same scan"):
+    with pytest.raises(OutputError, match="1 of 3 shards of .*index are missing or damaged, the first is 1. Run"):
         TopImages(count=3).answer(Index.open(index.folder), "0:0")
 
 

@@ -83,6 +83,34 @@ def test_a_damaged_index_says_so_whoever_asks_and_is_mended_by_its_scan_alone(tm
     assert Index.open(tmp_path).complete
 
 
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.filterwarnings("ignore:.*were damaged")
+def test_a_scan_that_was_stopped_trusts_what_is_there_no_more(tmp_path: Path, damage: str) -> None:
+    digest = scan(model_of(), pictures(), tmp_path / "whole", **QUIET).digest
+    begun = scan(model_of(), pictures(), tmp_path / "begun", part=Part(1, 2), **QUIET)
+    change, damaged = DAMAGES[damage]
+    change(begun.shard_file(0), begun.shard_file(2))
+    assert Index.open(begun.folder).lacking() == sorted({1, 3, *(0 if number == 1 else 2 for number in damaged)})
+    assert scan(model_of(), pictures(), begun.folder, **QUIET).digest == digest
+
+
+@pytest.mark.filterwarnings("ignore:.*were damaged")
+def test_a_shard_that_comes_out_differently_when_it_is_done_again_is_part_of_the_index(tmp_path: Path) -> None:
+    """As with another version of torch: here the index knows another seal."""
+    index = scan(model_of(), pictures(), tmp_path, **QUIET)
+    index.write(seals=[*index.facts["seals"][:4], "0" * 64])
+    assert Index.open(tmp_path).lacking() == [4]
+    assert scan(model_of(), pictures(), tmp_path, **QUIET).complete
+
+
+def test_an_index_that_was_asked_before_it_was_finished_is_finished_with_everything(tmp_path: Path) -> None:
+    early = scan(model_of(), pictures(), tmp_path, part=Part(1, 2), **QUIET)
+    assert len(early.tally("0").values) == 3
+    assert early.labels == [None] * 40
+    digest = scan(model_of(), pictures(), tmp_path, part=Part(2, 2), **QUIET).digest
+    assert early.finish().digest == digest
+
+
 def test_a_shard_from_elsewhere_that_looks_right_is_not_the_one_that_the_scan_wrote(tmp_path: Path) -> None:
     """The same numbers under the same terms, but another network's: only the finished index can tell."""
     index = scan(model_of(), pictures(), tmp_path / "a", **QUIET)

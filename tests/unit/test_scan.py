@@ -338,10 +338,12 @@ def test_a_layer_called_output_that_is_not_what_the_network_returns_is_not_mista
 # what is refused
 
 
-@pytest.mark.parametrize("options", [{"top": 0}, {"top": 101}, {"batch": 0}, {"shard_size": 0}])
+@pytest.mark.parametrize(
+    "options", [{"top": 0}, {"top": 101}, {"batch": 0}, {"shard_size": 0}, {"threads": 0}, {"loaders": -1}]
+)
 def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, options: Any) -> None:
     with pytest.raises(ParameterError, match="must be"):
-        scan(model_of(), pictures(2), tmp_path, **options, **QUIET)
+        scan(model_of(), pictures(2), tmp_path, **QUIET | options)
 
 
 @pytest.mark.parametrize("loaders", [0, 1])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -105,7 +106,7 @@ class Index:
     @cached_property
     def names(self) -> list[str]:
         """Of the images. Raises OutputError."""
-        self._refuse_lost_names()
+        self.refuse_lost_names()
         names: list[str] = json.loads((self.folder / NAMES).read_bytes())
         return names
 
@@ -117,7 +118,8 @@ class Index:
         except OSError as error:
             raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
 
-    def _refuse_lost_names(self) -> None:
+    def refuse_lost_names(self) -> None:
+        """Raise OutputError where the names of the images are missing or damaged."""
         if not self.knows_names():
             raise OutputError(f"{self.folder / NAMES} is missing or damaged. {AGAIN}")
 
@@ -234,11 +236,8 @@ class Index:
     def _done(self) -> list[Shard]:
         """The shards to ask. Raises OutputError where some of a finished index are missing."""
         missing = self.pending()
-        if missing and self.finished:
-            raise OutputError(
-                f"{len(missing)} of {len(self.shards)} shards of {self.folder} are missing, the first is {missing[0]}. "
-                f"{AGAIN}"
-            )
+        if self.finished:
+            self.refuse(missing)
         return [self.shard(number) for number in range(len(self.shards)) if number not in {*missing}]
 
     def shard(self, number: int) -> Shard:
@@ -267,13 +266,14 @@ class Index:
 
     def finish(self) -> Index:
         """Mark the index as complete, with its digest. Raises OutputError while shards are missing or damaged."""
+        self.refuse_lost_names()
         self.refuse(self.pending())
         seals = [self.shard(number).sealed() for number in range(len(self.shards))]
-        return self.write(complete=True, digest=self._digested(), seals=seals)
+        now = Index(self.folder, self.identity, self.facts)  # this one may have been asked while shards were missing
+        return self.write(complete=True, digest=now._digested(), seals=seals)
 
     def refuse(self, lacking: Sequence[int]) -> None:
-        """Raise OutputError where shards, or the names of the images, are lacking."""
-        self._refuse_lost_names()
+        """Raise OutputError where shards are lacking."""
         if lacking:
             raise OutputError(
                 f"{len(lacking)} of {len(self.shards)} shards of {self.folder} are missing or damaged, the first is "
@@ -310,6 +310,7 @@ def gathered(folder: Path, others: Sequence[Path]) -> Index:
             index.keep(number, other.shard_file(number).read_bytes())
         lacking = [number for number in lacking if number not in found]
     index.refuse(lacking)
+    index.refuse_lost_names()
     return index if index.finished else index.finish()
 
 
@@ -330,7 +331,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     again = "delete it and run the same scan again: what is done is kept"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        form, kept = manifest["format"], {key: manifest[key] for key in ("identity", "facts")}
+        form, kept = operator.index(manifest["format"]), {key: manifest[key] for key in ("identity", "facts")}
         sound = manifest.get("sha256") == digest_of_json(kept)
     except OSError as error:
         raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
@@ -339,8 +340,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{file} is no manifest of a scan ({error}). Choose another folder; if it was one, {again}"
         ) from error
     if form != _FORMAT:
-        other = shorten(repr(form), 40)
-        raise OutputError(f"{file} is of format {other}, this version reads {_FORMAT}: scan again into another folder")
+        raise OutputError(f"{file} is of format {form}, this version reads {_FORMAT}: scan again into another folder")
     if not sound:
         raise OutputError(f"{file} is damaged: it does not fit its own digest. To repair it, {again}")
     return kept

@@ -88,7 +88,9 @@ def scan(
     Raises ParameterError where the folder holds another scan, OutputError where it cannot be written, LayerNotFound.
     """
     found = dataset(images, labels)
-    _refuse_sizes(top, batch, shard_size)
+    _refuse_sizes(
+        top, {"batch": (batch, 1), "shard_size": (shard_size, 1), "loaders": (loaders, 0), "threads": (threads, 1)}
+    )
     with lent(model, "Scan"):
         terms = _terms(model, found, layers, top, rank, batch, threads or _threads_of(Path(folder)))
         index = started(Path(folder), model, found, terms, shard_size)
@@ -111,12 +113,13 @@ def _warn_of_damaged(index: Index, shards: Sequence[int]) -> None:
         warnings.warn(message, VizcnnWarning, stacklevel=3)
 
 
-def _refuse_sizes(top: int, batch: int | None, shard_size: int | None) -> None:
+def _refuse_sizes(top: int, others: Mapping[str, tuple[int | None, int]]) -> None:
+    """others: what was given by name, if anything was, and the least that it may be."""
     if not 1 <= top <= MOST:
         raise ParameterError(f"top must be 1 to {MOST}, got {top}")
-    for name, value in (("batch", batch), ("shard_size", shard_size)):
-        if value is not None and value < 1:
-            raise ParameterError(f"{name} must be at least 1, got {value}")
+    for name, (value, least) in others.items():
+        if value is not None and value < least:
+            raise ParameterError(f"{name} must be at least {least}, got {value}")
 
 
 def _threads_of(folder: Path) -> int:

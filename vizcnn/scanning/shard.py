@@ -80,7 +80,9 @@ class Shard:
         except (VizcnnError, MemoryError):
             raise
         except OSError as error:
-            raise OutputError(f"{self.file} cannot be read: {error.strerror or error}. {AGAIN}") from error
+            raise OutputError(
+                f"{self.file} cannot be read: {error.strerror or error}. Check its permissions"
+            ) from error
         except Exception as error:  # whatever the reader makes of bytes that can be anything
             raise self._damaged(shorten(str(error), _REASON)) from error
 
