@@ -142,6 +142,12 @@ def test_a_reader_that_leaves_is_said_and_its_images_are_read_here() -> None:
     assert_numbered(found, 20)
 
 
+def test_ctrl_c_is_not_for_readers() -> None:
+    """The process that started them answers it."""
+    images = Numbered(20, lambda i: os.kill(os.getpid(), signal.SIGINT) if i == 9 and beside() else None)
+    assert_numbered(batches_of(images, 2), 20)
+
+
 def crash(i: int) -> None:
     if i == 9:
         faulthandler.disable()
@@ -193,9 +199,11 @@ def test_readers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     assert len(pids) == 2
     process.kill()
     process.join()
-    while any(running(pid) for pid in pids) and time.monotonic() < end:
+    while (left := [pid for pid in pids if running(pid)]) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not any(running(pid) for pid in pids)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 def running(pid: int) -> bool:
