@@ -130,6 +130,7 @@ def share_known(vectors: npt.NDArray[Any], classes: npt.NDArray[np.int64], count
         apart = torch.cdist(every[numbers], every)  # (n, N)
         apart[torch.arange(len(numbers)), numbers] = torch.inf
         near = apart.topk(count, largest=False).indices  # (n, count)
-        votes = torch.zeros(len(numbers), int(kinds.max()) + 1).scatter_add_(1, kinds[near], torch.ones(near.shape))
+        votes = torch.zeros(len(numbers), int(kinds.max()) + 1, dtype=torch.int64)
+        votes.scatter_add_(1, kinds[near], torch.ones_like(near))
         right += int((votes.argmax(1) == kinds[numbers]).sum())
     return right / len(every)

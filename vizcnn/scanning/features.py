@@ -18,7 +18,8 @@ from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, NonFiniteResult, ParameterError, TargetError
 from vizcnn.model import Model
 from vizcnn.progress import bar
-from vizcnn.scanning.decode import Batch, cut, decoded
+from vizcnn.scanning.decode import Batch, cut
+from vizcnn.scanning.readers import decoded
 from vizcnn.scanning.survey import OUTPUT_NAME, size_of, surveyed
 from vizcnn.sweep import default_batch
 from vizcnn.targets import OUTPUT
