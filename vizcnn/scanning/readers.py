@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from math import prod
 from multiprocessing.connection import Connection, wait
@@ -30,6 +30,7 @@ from torch import Tensor
 from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.model import InputContract
+from vizcnn.quiet import no_warnings
 from vizcnn.scanning.decode import Batch, Decoder
 
 _ALONE = 64  # so few images are read before readers have started
@@ -108,7 +109,7 @@ class _Reader:
         self.room = _shared(shape) if context.get_start_method() == "fork" else None
         self.line, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(decoder, batches, theirs, self.room), daemon=True)
-        with _about_to_fork():
+        with no_warnings():  # Python's, of forking beside other threads: readers take no locks that these could hold
             self.process.start()
         theirs.close()  # so that the line breaks when the process ends
 
@@ -173,16 +174,6 @@ def _context() -> Any:
 def _shared(shape: tuple[int, ...]) -> Tensor:
     """Memory that forked processes share, float32."""
     return torch.frombuffer(mmap.mmap(-1, 4 * prod(shape)), dtype=torch.float32).view(shape)
-
-
-@contextmanager
-def _about_to_fork() -> Iterator[None]:
-    """From Python 3.12 on, forking beside other threads is warned of. Readers take no locks that these could hold."""
-    with ExitStack() as settings:
-        if sys.version_info >= (3, 12):
-            settings.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", DeprecationWarning)
-        yield
 
 
 def _serve(decoder: Decoder, batches: Sequence[range], line: Connection, room: Tensor | None) -> None:
