@@ -29,6 +29,7 @@ from vizcnn.errors import (
 from vizcnn.failing import is_out_of_memory, network_error
 from vizcnn.head import Head, checked_head
 from vizcnn.images import Photo, grey
+from vizcnn.process import environment_kept
 from vizcnn.threads import one_at_a_time
 
 _PIECE = 2**24  # bytes digested at a time
@@ -276,7 +277,7 @@ class Model:
         directly: a network whose own `train()` does more than set a flag is not disturbed. Weights that were made in
         inference mode, through which no gradient can go, are replaced by copies for as long.
         """
-        with one_at_a_time(self.network):
+        with one_at_a_time(self.network), environment_kept():
             modules = list(self.network.modules())
             modes = [(module, module.training) for module in modules]
             held = [(m, dict(m._parameters), dict(m._buffers)) for m in modules]

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from operator import index
 from typing import Any
 
@@ -280,11 +281,23 @@ def target(what: Any) -> Target:
     """
     if isinstance(what, Target):
         return what
+    if hasattr(what, "dtype") and not (isinstance(what, str) or callable(what)):
+        what = _number_in(what)
     if hasattr(what, "__index__") and not isinstance(what, bool):
         return Target(((1.0, _class(index(what))),))
     if isinstance(what, bool) or not (isinstance(what, str) or callable(what)):
         raise TargetError(f"a target is a class, 'layer:channel' or a function of the output, got {what!r}")
     return Target(((1.0, _parsed(what.strip()) if isinstance(what, str) else OutputFunction(what)),))
+
+
+def _number_in(array: Any) -> Any:
+    """The whole number that an array or tensor consists of. Raises TargetError for any other."""
+    if "int" in str(array.dtype) and prod(array.shape) == 1:
+        return array.item()
+    raise TargetError(
+        f"a target is one class, and an array is one where it holds one whole number, got {type(array).__name__} "
+        f"{tuple(array.shape)} of {array.dtype}. For several targets give a list, such as ARRAY.tolist()"
+    )
 
 
 def direction(layer: str, vector: Iterable[float]) -> Target:

@@ -16,14 +16,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [  # each module may import, at its top, only from lower levels
     {"errors"},
-    {"failing", "head", "probe", "progress", "output", "quiet", "threads", "_torchvision"},
+    {"failing", "head", "probe", "process", "progress", "output", "quiet", "threads", "_torchvision"},
     {"registry"},
     {"pixels"},
     {"images"},
     {"folders"},
     {"archives", "model"},
     {"targets"},
-    {"zoo", "capture", "checkpoints", "dataset", "dryrun", "windows"},
+    {"zoo", "capture", "checkpoints", "dataset", "dryrun", "kernels", "windows"},
     {"clean", "incremental", "loading", "receptive", "results"},
     {"subject"},
     {"attribution", "embedding", "rules", "sweep"},
@@ -33,7 +33,7 @@ LEVELS = [  # each module may import, at its top, only from lower levels
     {"commands"},
     {"cli", "testing", "bench"},
 ]
-LIGHT = {"errors", "probe", "registry", "cli", "commands", "__init__", "__main__"}
+LIGHT = {"errors", "probe", "process", "registry", "cli", "commands", "__init__", "__main__"}
 HEAVY = {"torch", "torchvision", "captum", "matplotlib", "numpy", "PIL", "safetensors"}
 
 
