@@ -159,8 +159,10 @@ def _said(done: _Done) -> str:
 
 def _skipped(done: _Done) -> list[str]:
     """A line for each image that could not be read, and one for more of them."""
+    from vizcnn.images import shown
+
     index, bad = done.index, done.index.unreadable
-    lines = [f"{index.names[number]} was skipped: {reason}" for number, reason in bad[:_SHOWN]]
+    lines = [f"{shown(index.names[number])} was skipped: {reason}" for number, reason in bad[:_SHOWN]]
     more = f"{len(bad):,} of {len(index.names):,} images could not be read (--json lists all)"
     return [*lines, more] if len(bad) > _SHOWN else lines
 

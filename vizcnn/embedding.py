@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from vizcnn.errors import DegenerateResult, ParameterError
+from vizcnn.quiet import no_warnings
 
 Method = Literal["pca", "tsne", "umap"]
 Floats = npt.NDArray[np.float64]
@@ -81,8 +81,7 @@ def tsne(vectors: npt.NDArray[np.float32], perplexity: float, seed: int) -> Floa
 
 def umap(vectors: npt.NDArray[np.float32], seed: int) -> Floats:
     """UMAP's coordinates (N, 2), from umap-learn with its own settings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other libraries' coming versions
+    with no_warnings():  # of other libraries' coming versions
         from umap import UMAP
 
         near = min(15, len(vectors) - 1)

@@ -26,6 +26,7 @@ from vizcnn import _torchvision, zoo
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, did_you_mean
 from vizcnn.model import Model
 from vizcnn.process import environment_kept
+from vizcnn.threads import random_state_kept, seeded
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 _SMALL, _PACKED = 2**28, 8  # bytes that weights may take whatever their file's size, and beyond, bytes for each of it
@@ -51,7 +52,7 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     Pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound and WeightsError.
     """
-    with torch.random.fork_rng(devices=[]), environment_kept():  # building a network draws random weights
+    with random_state_kept(), environment_kept():  # building a network draws random weights
         model = _loaded(spec, "" if weights else "random")
     model.network.eval()
     try:
@@ -151,13 +152,13 @@ def _described(network: nn.Module, name: str, weights: Any, spec: str) -> Model:
         resize=resize,
         interpolation="bicubic" if recipe.interpolation.value == "bicubic" else "bilinear",
         labels=labels,
+        head="logits",
         name=spec,
     )
 
 
 def _random(library: Any, name: str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         network: nn.Module = library.get_model(name, weights=None, **_quirks(name))
     return network
 
