@@ -9,6 +9,7 @@ Box operators such as nms stay unavailable, exactly as they were.
 from __future__ import annotations
 
 import sys
+import threading
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -17,9 +18,17 @@ from typing import Any
 _DESCRIPTIONS = "torchvision._meta_registrations"
 
 
-@cache
+_ONE = threading.Lock()
+
+
 def models() -> Any:
     """The module torchvision.models, also where torchvision's own import fails for want of compiled operators."""
+    with _ONE:  # another thread would find half of it in place
+        return _imported()
+
+
+@cache
+def _imported() -> Any:
     try:
         return import_module("torchvision.models")
     except RuntimeError as error:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from vizcnn import progress
+from vizcnn.clean import target_scores
 from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, NotDifferentiable, VizcnnWarning
 from vizcnn.model import Box
 from vizcnn.results import Heatmap, Mark, Provenance
-from vizcnn.subject import Subject, target_scores
-from vizcnn.targets import Target, is_probability
+from vizcnn.subject import Subject
+from vizcnn.targets import Target
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def score(subject: Subject, images: Tensor, target: Target, source: str = "the p
 def each_map(subject: Subject, label: str, compute: Callable[[Tensor, Target], Map]) -> tuple[list[list[Map]], bool]:
     """compute(image (1, C, H, W), target) for every image and target, and whether Ctrl-C ended it early.
 
-    Each starts from the same seed, so that a map is the same alone and in company. Gradients are on whatever the
-    caller's mode. An image whose maps were not all made is dropped.
+    Gradients are on whatever the caller's mode. An image whose maps were not all made is dropped.
     """
     done: list[list[Map]] = []
     total = sum(len(row) for row in subject.targets)
@@ -63,7 +63,6 @@ def each_map(subject: Subject, label: str, compute: Callable[[Tensor, Target], M
 
 
 def _one(subject: Subject, i: int, target: Target, compute: Callable[[Tensor, Target], Map]) -> Map:
-    torch.manual_seed(subject.seed)
     with torch.inference_mode(False), torch.enable_grad():
         found = compute(subject.inputs[i].clone()[None], target)
     if not found.values.isfinite().all():
@@ -123,14 +122,16 @@ def _sentence(subject: Subject, i: int, t: int, one: Map) -> str:
 
 
 def warn_of_softmax(subject: Subject) -> None:
-    """A saturated softmax has hardly any gradient, and every other class's evidence is in it: say so once."""
+    """A saturated softmax or sigmoid has hardly any gradient, and in a softmax is every other class's evidence: say so
+    once."""
     kinds = {subject.quantity(t) for t in range(len(subject.targets[0]))}
-    if subject.output is not None and is_probability(subject.output) and "probability" in kinds:
+    if subject.head in ("softmax", "sigmoid") and "probability" in kinds:
         linear = [n for n, m in subject.model.layers().items() if isinstance(m, torch.nn.Linear)]
         remedy = f" Explain the logit instead, for example the target '{linear[-1]}:CLASS'." if linear else ""
+        others = ", and evidence against other classes counts as evidence for this one" * (subject.head == "softmax")
         warnings.warn(
-            f"the target of {subject.model.name} is a probability: gradients through a saturated softmax nearly "
-            f"vanish, and evidence against other classes counts as evidence for this one.{remedy}",
+            f"the target of {subject.model.name} is a probability: gradients through a saturated {subject.head} nearly "
+            f"vanish{others}.{remedy}",
             VizcnnWarning,
             stacklevel=2,
         )

@@ -6,6 +6,7 @@ see `vizcnn.axes`.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from vizcnn.axes import Axes, laid_back, layer_axes, usual
 from vizcnn.errors import TargetError
-from vizcnn.model import Model
+from vizcnn.model import Model, is_running
 from vizcnn.targets import OUTPUT
 
 Keep = Callable[[str, Tensor], Any]
@@ -24,6 +25,26 @@ Keep = Callable[[str, Tensor], Any]
 
 def _whole(_name: str, output: Tensor) -> Tensor:
     return output.clone()
+
+
+Hook = Callable[[nn.Module, Any, Any], Any]
+
+
+@contextmanager
+def hooked(module: nn.Module, hook: Hook) -> Iterator[None]:
+    """While the context is open, a forward hook on the module that serves this thread's runs of a Model only.
+
+    Another thread may use the network on its own, and a checkpoint runs layers once more in the backward pass."""
+    thread = threading.get_ident()
+
+    def here(module: nn.Module, inputs: Any, output: Any) -> Any:
+        return hook(module, inputs, output) if is_running() and threading.get_ident() == thread else None
+
+    handle = module.register_forward_hook(here)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -45,12 +66,11 @@ def capture(
     seen: dict[str, Any] = {}
     with ExitStack() as hooks:
         for name in layers:
-            handle = model.layer(name).register_forward_hook(_keeper(name, seen, then, keep, axes.get(name)))
-            hooks.callback(handle.remove)
+            hooks.enter_context(hooked(model.layer(name), _keeper(name, seen, then, keep, axes.get(name))))
         yield seen
 
 
-def _keeper(name: str, seen: dict[str, Any], then: Callable[[str], None], keep: Keep, axes: Axes | None) -> Any:
+def _keeper(name: str, seen: dict[str, Any], then: Callable[[str], None], keep: Keep, axes: Axes | None) -> Hook:
     def see(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise TargetError(f"layer {name!r} gives {type(output).__name__}, not a tensor. Choose a layer inside it")
@@ -90,11 +110,8 @@ def tapped(model: Model, layer: str, images: Tensor) -> Iterator[dict[str, Tenso
         seen[layer] = usual(output.detach(), axes).requires_grad_()
         return laid_back(seen[layer], output, axes).clone()
 
-    handle = model.layer(layer).register_forward_hook(tap)
-    try:
+    with hooked(model.layer(layer), tap):
         yield seen
-    finally:
-        handle.remove()
 
 
 class _Enough(BaseException):

@@ -14,6 +14,7 @@ from vizcnn import __version__, registry
 from vizcnn.commands import COMMANDS
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probe import Option, Probe, options
+from vizcnn.process import stdout_aside
 
 if TYPE_CHECKING:
     from vizcnn.model import Model
@@ -65,7 +66,8 @@ def main() -> None:
 def command(name: str) -> click.Command:
     """The command of one probe."""
     try:
-        probe = registry.get(name)
+        with stdout_aside(shown=True):  # what a plugin prints when it is imported is no part of an answer
+            probe = registry.get(name)
     except ProbeNotFound as error:
         raise click.ClickException(str(error)) from error
     declared = [_click_option(option) for option in options(probe)]
@@ -119,7 +121,7 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
         ["--index"], type=click.Path(), help="Answer from the index of a scan, without the network: LAYER:CHANNEL..."
     )
     return [
-        *([index] if hasattr(probe, "answer") else []),
+        *([index] if callable(getattr(probe, "answer", None)) else []),
         *([dry] if probe.price is not Probe.price else []),
         *([target] if probe.needs_target else []),
         click.Option(["-m", "--model", "spec"], help=_MODEL_HELP),

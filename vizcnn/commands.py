@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,9 @@ def _shared(command: Any) -> Any:
 @click.option("--labels", type=click.Path(path_type=Path), help="A file of lines NAME,CLASS. Default: the sub-folders.")
 @click.option("--batch", type=click.IntRange(1), help="Images per run of the network. Default: by their size.")
 @click.option("--shard-size", type=click.IntRange(1), help="Images after which what was found is written down.")
-@click.option("--loaders", type=click.IntRange(0), help="Processes that read images. Default: half the processors.")
+@click.option(
+    "--loaders", type=click.IntRange(0), help="Processes that read images, 0 for none. Default: half the processors."
+)
 @click.option("--threads", type=click.IntRange(1), help="Of torch; another number can change last digits.")
 @click.option("--shard", "part", callback=_part, metavar="I/N", help="Do every N-th shard from the I-th only.")
 @click.option("--workers", type=click.IntRange(1), help="Share the shards among so many processes (extra: cluster).")
@@ -66,7 +69,8 @@ def scan(spec: str, out: Path, device: str, as_json: bool, quiet: bool, debug: b
 
     IMAGES is a folder with any sub-folders (classes), a .zip or .tar archive or a folder in it, or image files. The
     index answers `vizcnn top-images LAYER:CHANNEL --index DIR` without the network. Stopped by whatever, the same
-    command continues and finds the same. Images that cannot be read are skipped, listed, and make the exit status 3.
+    command continues and finds the same; it also mends a damaged index. Images that cannot be read are skipped, listed,
+    and make the exit status 3.
 
     \b
     vizcnn scan photos/ -m resnet18 -o index
@@ -75,7 +79,7 @@ def scan(spec: str, out: Path, device: str, as_json: bool, quiet: bool, debug: b
     """
     from vizcnn.session import Session
 
-    def work() -> Index:
+    def work() -> _Done:
         from vizcnn.loading import load
         from vizcnn.scanning import Part, cluster
         from vizcnn.scanning import scan as run
@@ -87,7 +91,8 @@ def scan(spec: str, out: Path, device: str, as_json: bool, quiet: bool, debug: b
             _share_processors(workers)
         with cluster(options["dask"], workers) as client:
             source = images[0] if len(images) == 1 else list(images)
-            return run(model, source, out, part=Part(*options["part"]), client=client, progress=not quiet, **given)
+            index = run(model, source, out, part=Part(*options["part"]), client=client, progress=not quiet, **given)
+        return _Done(index, index.digest)
 
     session = Session("scan", out, "", as_json=as_json, quiet=quiet, debug=debug)
     session.finish(work, _facts, _said, _skipped)
@@ -104,10 +109,11 @@ def scan_merge(folder: Path, others: tuple[Path, ...], as_json: bool, quiet: boo
     """
     from vizcnn.session import Session
 
-    def work() -> Index:
+    def work() -> _Done:
         from vizcnn.scanning import gathered
 
-        return gathered(folder, others)
+        index = gathered(folder, others)
+        return _Done(index, index.digest)
 
     Session("scan-merge", folder, "", as_json=as_json, quiet=quiet, debug=debug).finish(work, _facts, _said, _skipped)
 
@@ -121,30 +127,42 @@ def _share_processors(workers: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def _facts(index: Index) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Done:
+    """An index with its digest, which takes a look at all of it."""
+
+    index: Index
+    digest: str
+
+
+def _facts(done: _Done) -> dict[str, Any]:
+    index = done.index
     return {
         "index": str(index.folder),
-        "complete": index.complete,
-        "digest": index.digest,
+        "complete": bool(done.digest),
+        "digest": done.digest,
         "images": len(index.names),
         "unreadable": [[index.names[number], reason] for number, reason in index.unreadable],
         "layers": {name: list(shape) for name, shape in index.layers.items()},
     }
 
 
-def _said(index: Index) -> str:
+def _said(done: _Done) -> str:
+    index = done.index
     channels = sum(shape[0] for shape in index.layers.values())
     found = f"{len(index.names):,} images, {channels:,} channels of {len(index.layers)} layers"
-    if not index.complete:
-        return f"{found}: {len(index.pending())} of {len(index.shards)} shards are still to be done\n  {index.folder}"
+    if not done.digest:
+        return f"{found}: {len(index.lacking())} of {len(index.shards)} shards are still to be done\n  {index.folder}"
     example = f"vizcnn top-images {next(iter(index.layers))}:0 --index {index.folder}"
-    return f"{found}; digest {index.digest[:16]}\n  {index.folder}, ask it: {example}"
+    return f"{found}; digest {done.digest[:16]}\n  {index.folder}, ask it: {example}"
 
 
-def _skipped(index: Index) -> list[str]:
+def _skipped(done: _Done) -> list[str]:
     """A line for each image that could not be read, and one for more of them."""
-    bad = index.unreadable
-    lines = [f"{index.names[number]} was skipped: {reason}" for number, reason in bad[:_SHOWN]]
+    from vizcnn.images import shown
+
+    index, bad = done.index, done.index.unreadable
+    lines = [f"{shown(index.names[number])} was skipped: {reason}" for number, reason in bad[:_SHOWN]]
     more = f"{len(bad):,} of {len(index.names):,} images could not be read (--json lists all)"
     return [*lines, more] if len(bad) > _SHOWN else lines
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import os
 import posixpath
-import tarfile
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from operator import index
 from pathlib import Path, PurePosixPath
@@ -20,8 +18,21 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from vizcnn.archives import Archive, open_archive
 from vizcnn.errors import ImageError, ParameterError
-from vizcnn.images import Photo, each_source, image_kinds, open_photo, photo_in, reading
+from vizcnn.folders import Found, files_below
+from vizcnn.images import (
+    Photo,
+    each_source,
+    image_kinds,
+    is_hidden,
+    is_image,
+    open_photo,
+    opened,
+    photo_in,
+    reading,
+    shown,
+)
 
 Entry = tuple[Photo | Tensor, str | None]
 """An image, as a photograph or as an input of the network (C, H, W), and its class where that is known."""
@@ -73,6 +84,7 @@ def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -
     source: a folder, read with all its sub-folders; a .zip or .tar archive (compressed ones too, slower), or a folder
         inside it as ARCHIVE/FOLDER; a torch Dataset with a length, of images or (image, label); an image or a list of
         them as `open_photo` takes them; tensors (C, H, W) or (N, C, H, W) in [0, 1], which are inputs as they are.
+        Of folders and archives, what is hidden is no part: names that begin with a dot, `__MACOSX` and the like.
     labels: the class of each image by its name, as a mapping or as a file of lines `name,class` (comma or tab, further
         columns are ignored). By default the sub-folder that an image lies in, or what a torch Dataset says.
 
@@ -98,28 +110,29 @@ def _is_image_or_list(source: Any) -> bool:
 
 def _on_disk(source: str | Path) -> Images:
     path = Path(source).absolute()  # other processes may work in another folder
-    if path.is_dir():
+    if os.path.isdir(path):
         return Files(path)
-    outer = next((p for p in (path, *path.parents) if p.is_file()), None)
+    outer = next((p for p in (path, *path.parents) if os.path.isfile(p)), None)
     if outer is not None and outer.suffix.lower() in _ARCHIVES:
         inside = path.relative_to(outer).as_posix()
-        return (Zip if outer.suffix.lower() == ".zip" else Tar)(outer, "" if inside == "." else f"{inside}/")
-    if not path.exists() and not str(source).startswith("sample:"):
-        raise ImageError(f"{path} does not exist")
+        return Packed(outer, "" if inside == "." else f"{inside}/")
+    if not str(source).startswith("sample:"):
+        with reading(path), opened(path):  # what is no file is known at once
+            pass
     return Listed([source])
 
 
 class _Files(Images):
     """Images that are files: what they share is the way to tell images and classes by their paths."""
 
-    sizes: Sequence[int]
+    _found: Sequence[Found]
 
-    def _take(self, entries: Iterable[tuple[str, int]]) -> None:
-        """entries: path and size in bytes of all files; those that are images are kept, in the order of their paths."""
+    def _take(self, files: Iterable[tuple[str, Found]]) -> None:
+        """Keep those files, by their paths, that are images or may have been some, in the order of their paths."""
         kinds = image_kinds()
-        last = dict(entries)  # an archive may hold a name again, which replaces what stood there before
-        kept = sorted((name, size) for name, size in last.items() if PurePosixPath(name).suffix.lower() in kinds)
-        self.names, self.sizes = [name for name, _ in kept], [size for _, size in kept]
+        last = dict(files)  # an archive may hold a path again, which replaces what stood there before
+        kept = sorted((path, found) for path, found in last.items() if _counts(path, found, kinds))
+        self.names, self._found = [path for path, _ in kept], [found for _, found in kept]
         shared = posixpath.commonpath([posixpath.dirname(name) for name in self.names]) if kept else ""
         self._depth = len(PurePosixPath(shared).parts)
 
@@ -129,18 +142,27 @@ class _Files(Images):
         return parts[self._depth] if len(parts) > self._depth + 1 else None
 
     def read(self, i: int) -> Entry:
-        name = self.names[i]
-        if not self.sizes[i]:
-            raise ImageError(f"{name} is empty")
-        with reading(Path(name)), self._opened(i) as file:
-            return photo_in(file, Path(PurePosixPath(name).name)), self.label(i)
+        path, found = Path(self.names[i]), self._found[i]
+        if found.problem:
+            raise ImageError(f"{shown(self.names[i])} {found.problem}")
+        with reading(path):
+            file = self._opened(i)
+        with file:
+            return photo_in(file, path), self.label(i)
 
     @abstractmethod
     def _opened(self, i: int) -> IO[bytes]:
         """The bytes of file i."""
 
     def identity(self) -> Iterator[str]:
-        yield from (f"{name} {size}" for name, size in zip(self.names, self.sizes, strict=True))
+        for name, found in zip(self.names, self._found, strict=True):
+            yield f"{name} {found.problem or found.size}"
+
+
+def _counts(path: str, found: Found, kinds: frozenset[str]) -> bool:
+    """Whether a file is an image; or is lost and may be a folder of images, for all that its name says."""
+    lost_folder = found.problem and (path.endswith("/") or not posixpath.splitext(path)[1])
+    return is_image(path, kinds) or (bool(lost_folder) and not is_hidden(path))
 
 
 class Files(_Files):
@@ -149,93 +171,40 @@ class Files(_Files):
     def __init__(self, folder: Path) -> None:
         self.folder, self.where, self.place = folder, str(folder), str(folder)
         with reading(folder):
-            self._take(_walked(folder, "", frozenset()))
+            self._take(files_below(folder))
 
     def _opened(self, i: int) -> IO[bytes]:
-        return (self.folder / self.names[i]).open("rb")
+        return opened(self.folder / self.names[i])
 
 
-def _walked(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """Path and size of the files in a folder. above: the folders it lies in, which a link may lead back to."""
-    here = os.path.realpath(folder)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walked(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
-            elif entry.is_file():
-                yield prefix + entry.name, entry.stat().st_size
-
-
-class _Archive(_Files):
-    """The image files of an archive. Each process opens it for itself."""
+class Packed(_Files):
+    """The image files of an archive, or of a folder inside it. Each process opens it for itself."""
 
     def __init__(self, path: Path, inside: str) -> None:
         self.path, self.inside = path, inside
         self.where = self.place = f"{path}/{inside}".rstrip("/")
-        self._process, self._archive = -1, None
-        with reading(path):
-            self._take((name.removeprefix(inside), size) for name, size in self._listed() if name.startswith(inside))
+        self._archives: dict[int, Archive] = {}
+        with reading(path), closing(open_archive(path)) as archive:
+            self._take((name.removeprefix(inside), found) for name, found in archive.files() if name.startswith(inside))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_process": -1, "_archive": None}
+        return {**vars(self), "_archives": {}}
 
     def __del__(self) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if archive := getattr(self, "_archive", None):
+        for archive in vars(self).get("_archives", {}).values():
             archive.close()
 
-    @property
-    def archive(self) -> Any:
-        if self._process != os.getpid():
-            self._close()
-            self._process, self._archive = os.getpid(), self._open()
-        return self._archive
-
-    @abstractmethod
-    def _open(self) -> Any: ...
-
-    @abstractmethod
-    def _listed(self) -> Iterator[tuple[str, int]]: ...
-
-
-class Zip(_Archive):
-    def _open(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.path)
-
-    def _listed(self) -> Iterator[tuple[str, int]]:
-        with self._open() as archive:
-            yield from ((info.filename, info.file_size) for info in archive.infolist())
-
     def _opened(self, i: int) -> IO[bytes]:
-        return io.BytesIO(self.archive.read(self.inside + self.names[i]))
+        return self._archive().read(self._found[i])
 
-
-class Tar(_Archive):
-    """Reading backwards in a compressed one begins again at its start, so images are best read in their order."""
-
-    def _open(self) -> tarfile.TarFile:
-        return tarfile.open(self.path)
-
-    def _listed(self) -> Iterator[tuple[str, int]]:
-        self._starts: dict[str, int] = {}
-        with self._open() as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if member.isfile():
-                    self._starts[name.removeprefix(self.inside)] = member.offset_data
-                    yield name, member.size
-
-    def _take(self, entries: Iterable[tuple[str, int]]) -> None:
-        super()._take(entries)
-        self._starts = {name: self._starts[name] for name in self.names}
-
-    def _opened(self, i: int) -> IO[bytes]:
-        self.archive.fileobj.seek(self._starts[self.names[i]])
-        return io.BytesIO(self.archive.fileobj.read(self.sizes[i]))
+    def _archive(self) -> Archive:
+        """The archive as this process opened it: what was open when it was forked is shared with the other."""
+        process = os.getpid()
+        if process not in self._archives:
+            new = open_archive(self.path)
+            if self._archives.setdefault(process, new) is not new:  # another thread was faster
+                new.close()
+        return self._archives[process]
 
 
 class Listed(Images):
@@ -272,7 +241,7 @@ def _single(source: Any) -> Iterator[tuple[str, Any]]:
 
 def _size(path: str) -> int:
     """Of a file in bytes; -1 for a sample, or where there is none."""
-    return Path(path).stat().st_size if Path(path).is_file() else -1
+    return os.path.getsize(path) if os.path.isfile(path) else -1
 
 
 class TorchDataset(Images):
@@ -286,7 +255,7 @@ class TorchDataset(Images):
     def read(self, i: int) -> Entry:
         try:
             item = self.held[i]
-        except (OSError, SyntaxError) as error:  # what Pillow raises of damaged files
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises of damaged files
             raise ImageError(f"image {i} cannot be read: {error}") from error
         image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
         return image if isinstance(image, Tensor) else open_photo(image), self._named(label)
@@ -337,9 +306,10 @@ def _mapping(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
     if isinstance(labels, Mapping):
         return {str(name): str(label) for name, label in labels.items()}
     try:
-        lines = Path(labels).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParameterError(f"the labels {labels} cannot be read: {error}") from error
+        with opened(Path(labels)) as file:
+            lines = file.read().decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError, ImageError) as error:
+        raise ParameterError(f"the labels {shown(labels)} cannot be read: {error}") from error
     rows = csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",")
     return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -116,7 +117,8 @@ def by_name(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str,
 def watched(network: nn.Module, see: See) -> Iterator[None]:
     """While the context is open, `see` is told of every module inside the network that has run.
 
-    Unlike `capture` it takes any output and keeps none, so it can watch layers that give tuples."""
+    Unlike `capture` it takes any output and keeps none, so it can watch layers that give tuples. It does not count what
+    other threads run."""
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             if name:
@@ -125,8 +127,11 @@ def watched(network: nn.Module, see: See) -> Iterator[None]:
 
 
 def _teller(name: str, see: See) -> Any:
+    thread = threading.get_ident()
+
     def tell(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        see(name, output)
+        if threading.get_ident() == thread:
+            see(name, output)
 
     return tell
 

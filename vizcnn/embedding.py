@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from vizcnn.errors import DegenerateResult, ParameterError
+from vizcnn.quiet import no_warnings
 
 Method = Literal["pca", "tsne", "umap"]
 Floats = npt.NDArray[np.float64]
@@ -81,8 +81,7 @@ def tsne(vectors: npt.NDArray[np.float32], perplexity: float, seed: int) -> Floa
 
 def umap(vectors: npt.NDArray[np.float32], seed: int) -> Floats:
     """UMAP's coordinates (N, 2), from umap-learn with its own settings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other libraries' coming versions
+    with no_warnings():  # of other libraries' coming versions
         from umap import UMAP
 
         near = min(15, len(vectors) - 1)
@@ -130,6 +129,7 @@ def share_known(vectors: npt.NDArray[Any], classes: npt.NDArray[np.int64], count
         apart = torch.cdist(every[numbers], every)  # (n, N)
         apart[torch.arange(len(numbers)), numbers] = torch.inf
         near = apart.topk(count, largest=False).indices  # (n, count)
-        votes = torch.zeros(len(numbers), int(kinds.max()) + 1).scatter_add_(1, kinds[near], torch.ones(near.shape))
+        votes = torch.zeros(len(numbers), int(kinds.max()) + 1, dtype=torch.int64)
+        votes.scatter_add_(1, kinds[near], torch.ones_like(near))
         right += int((votes.argmax(1) == kinds[numbers]).sum())
     return right / len(every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -10,8 +11,26 @@ if TYPE_CHECKING:
     from vizcnn.results import Result
 
 
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def legible(text: str) -> str:
+    """The text with an escape such as `\\x1b` for each character that has no sign: such a character steers a terminal,
+    makes an SVG invalid or cannot be written at all. Ends of lines and tabs stay."""
+    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(message: object) -> str:
+    """A message without ends of lines and tabs, legible."""
+    lines = (line.strip() for line in str(message).replace("\t", " ").splitlines())
+    return legible(" ".join(line for line in lines if line))
+
+
 class VizcnnError(Exception):
-    """Base of all errors that vizcnn raises on purpose."""
+    """Base of all errors raised on purpose. Its message is one line, whatever names and values it quotes."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
     def within(self, context: str) -> None:
         """Put what was being done in front of the message, on the error's way out."""
@@ -44,6 +63,10 @@ class ProbeNotFound(VizcnnError, LookupError):  # noqa: N818
 
 class ModelNotFound(VizcnnError, LookupError):  # noqa: N818
     """The model's name, file or factory does not exist."""
+
+
+class NetworkError(VizcnnError, RuntimeError):
+    """The network's own forward raised an error, which is this one's `__cause__`."""
 
 
 class NotDifferentiable(VizcnnError, RuntimeError):  # noqa: N818

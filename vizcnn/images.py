@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
+import os
+import posixpath
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +18,24 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 
-from vizcnn.errors import ImageError, did_you_mean
+from vizcnn.errors import ImageError, ParameterError, VizcnnWarning, did_you_mean
+from vizcnn.pixels import LARGEST, Colour, decode, decode_array
+from vizcnn.quiet import no_warnings
 
-LARGEST = 89_478_485
-"""Most pixels accepted in one image: Pillow's own bound against decompression bombs."""
+FORMATS = (
+    *("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000"),
+    *("PPM", "QOI", "ICO", "PSD", "SGI", "SUN", "PCX", "DIB", "TGA"),
+)
+"""The formats that are read, by Pillow's names, in the order in which they are tried: rasters that are decoded in this
+process. Pillow hands EPS, WMF and others to other programs, which no file may start, whatever it is called. HEIF needs
+a plugin of Pillow's; TGA comes last, since nothing at the start of a file marks it."""
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what it logs of bad files
+
+_NO_IMAGES = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+"""Folders that systems and their tools put beside people's files, besides those whose names begin with a dot."""
 
 SAMPLES = {  # name: (package that ships it, path inside the package)
     "china": ("sklearn", "datasets/images/china.jpg"),
@@ -44,7 +61,9 @@ class Photo:
 
     def sha256(self) -> str:
         """Digest of the decoded pixels, for provenance."""
-        return hashlib.sha256(repr(self.pixels.shape).encode() + self.pixels.tobytes()).hexdigest()
+        digest = hashlib.sha256(repr(self.pixels.shape).encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        return digest.hexdigest()
 
 
 def open_photo(source: Any, *, background: str = "white") -> Photo:
@@ -54,22 +73,24 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
         uint16 or floats in [0, 1].
     background: the colour (any name Pillow knows) that shows through transparent parts.
 
-    EXIF orientation is applied; of an animation the first frame is used; 16-bit depth is scaled to [0, 1];
-    CMYK and palettes become RGB; greyscale stays grey. Raises ImageError for anything that is not such an image.
+    EXIF orientation is applied; of an animation the first frame is used; depths up to 16 bits are scaled to [0, 1], by
+    the bits that a file says it has; CMYK and palettes become RGB; greyscale stays grey. Warns where samples of 16 bits
+    seem to hold numbers of fewer. Raises ImageError for what is not such an image, such as a file in a format that is
+    not among FORMATS, or of more than 89,478,485 px, or a pipe.
     """
     if isinstance(source, Photo):
         return source
-    if str(source).removeprefix("sample:") in DRAWN and str(source).startswith("sample:"):
-        name = str(source).removeprefix("sample:")
-        return Photo(DRAWN[name](), name)
     if isinstance(source, str | Path):
+        name = str(source).removeprefix("sample:")
+        if name in DRAWN and name != str(source):
+            return Photo(DRAWN[name](), name)
         return _from_file(_path(source), background)
     if isinstance(source, Image.Image):
-        path = Path(getattr(source, "filename", "") or "image")
-        with reading(path):
-            return Photo(_pixels(source, background), path.name)
+        return _decoded(source, Path(getattr(source, "filename", "") or "image"), background, float("inf"))
     if isinstance(source, np.ndarray):
-        return _from_array(source, background)
+        pixels, warning = decode_array(source, _ground(background))
+        _warn(warning)
+        return Photo(pixels)
     raise ImageError(f"an image is a path, a Pillow image or an array, got {type(source).__name__}")
 
 
@@ -77,18 +98,40 @@ def image_files(source: str | Path) -> list[str]:
     """The image files a path stands for: itself, or those directly inside a folder, by name."""
     if not str(source):
         raise ImageError("the image's name is empty. Is a variable of your shell not set?")
-    if str(source).startswith("sample:") or not Path(source).is_dir():
+    if str(source).startswith("sample:") or not os.path.isdir(source):
         return [str(source)]
-    known = image_kinds()
-    found = sorted(str(p) for p in Path(source).iterdir() if p.suffix.lower() in known and p.is_file())
+    kinds = image_kinds()
+    with reading(Path(source)), os.scandir(source) as entries:
+        names = [entry.name for entry in entries if is_image(entry.name, kinds) and _is_file(entry)]
+    found = sorted(str(Path(source) / name) for name in names)
     if not found:
-        raise ImageError(f"folder {source} holds no images. Name a file, or a folder with image files directly inside")
+        raise ImageError(
+            f"folder {shown(source)} holds no images. Name a file, or a folder with image files directly inside"
+        )
     return found
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link that leads nowhere: to be reported, when it is read, as an image that is lost."""
+    try:
+        return stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return True
+
+
+def is_image(path: str, kinds: frozenset[str]) -> bool:
+    """Whether a file's path below a folder promises an image: by its ending, and nothing of it is hidden."""
+    return posixpath.splitext(path)[1].lower() in kinds and not is_hidden(path)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of a path is what systems hide or add: `.ipynb_checkpoints/`, `._photo.jpg`, `__MACOSX/`."""
+    return any(part.startswith(".") or part in _NO_IMAGES for part in path.split("/"))
+
+
 def image_kinds() -> frozenset[str]:
-    """The endings of file names, such as `.jpg`, that promise an image which Pillow can read."""
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    """The endings of file names, such as `.jpg`, that promise an image which is read."""
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
 def colour(text: str) -> tuple[float, float, float]:
@@ -141,104 +184,119 @@ def _path(source: str | Path) -> Path:
 
 
 def _from_file(path: Path, background: str) -> Photo:
-    with reading(path), path.open("rb") as file:
-        if path.is_file() and path.stat().st_size == 0:
-            raise ImageError(f"{path} is empty")
+    with reading(path):
+        file = opened(path)
+    with file:
         return photo_in(file, path, background=background)
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file, opened to be read. Pipes, sockets and devices are refused: reading them may wait for ever."""
+    if "\0" in str(path):  # of which the system says something else
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise ImageError(f"{shown(path)} is {kind}. Save what comes from it in a file, and name that")
+    return path.open("rb")
 
 
 def photo_in(file: IO[bytes], path: Path, *, background: str = "white") -> Photo:
     """The image in an open file; `path` is what it is called. Raises ImageError as `open_photo` does."""
-    with reading(path), Image.open(file) as image:
-        if image.width * image.height > LARGEST:
-            raise ImageError(
-                f"{path} has {image.width} x {image.height} px, more than {LARGEST:,}. Make it smaller first"
-            )
-        return Photo(_pixels(image, background), path.name.encode("utf-8", "replace").decode())
+    with reading(path):
+        image = _identified(file, path)
+    with image:
+        return _decoded(image, path, background, LARGEST)
+
+
+def _decoded(image: Image.Image, path: Path, background: str, most: float) -> Photo:
+    ground = _ground(background)
+    with reading(path):
+        pixels, warning = decode(image, ground, most)
+    _warn(warning)
+    return Photo(pixels, path.name.encode("utf-8", "replace").decode())
+
+
+def _ground(background: str) -> Colour:
+    try:
+        return colour(background)
+    except ValueError as error:
+        raise ParameterError(f"the background is a colour, such as white or #7f7f7f, got {background!r}") from error
+
+
+def _warn(warning: str) -> None:
+    if warning:
+        warnings.warn(warning, VizcnnWarning, stacklevel=2)
+
+
+def _identified(file: IO[bytes], path: Path) -> Image.Image:
+    Image.init()
+    try:
+        return Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+    except UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(16)
+    if not start:
+        raise ImageError(f"{shown(path)} is empty")
+    known = next((kind for kind, (_, accept) in Image.OPEN.items() if _accepts(accept, start)), None)
+    if known is None or (known == "CUR" and path.suffix.lower() != ".cur"):  # which damaged TGA files look like
+        raise ImageError(f"{shown(path)} is not an image in a format that Pillow reads")
+    if known in FORMATS:
+        raise ImageError(
+            f"{shown(path)} begins as {known} does, but is damaged, or of a kind that Pillow does not read"
+        )
+    raise ImageError(f"{shown(path)} is {known}, a format that is not read here. Save the image as PNG")
+
+
+def _accepts(accept: Callable[[bytes], bool | str] | None, start: bytes) -> bool:
+    """Whether a file that begins so is of a format, as far as Pillow can tell without opening it."""
+    try:
+        return accept is not None and bool(accept(start))
+    except Exception:  # some look for more bytes than there are
+        return False
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn what Pillow may raise on a bad file into one clear ImageError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of size; size is checked by us
+        with no_warnings():  # Pillow's, of odd metadata and of size; size is checked by us
             yield
     except ImageError as error:
-        if str(path) not in str(error):
-            error.within(str(path))
+        if shown(path) not in str(error):
+            error.within(shown(path))
         raise
     except Exception as error:
-        raise ImageError(_reason(path, error)) from error
+        named = getattr(error, "filename", None)  # more exact, such as the archive that a file lies in
+        raise ImageError(f"{shown(named if isinstance(named, str) else path)} {problem(error)}") from error
 
 
-def _reason(path: Path, error: Exception) -> str:
+def problem(error: Exception) -> str:
+    """What is wrong with a file, to be put behind its name."""
     if isinstance(error, FileNotFoundError):
-        return f"{path} does not exist"
+        return "does not exist"
     if isinstance(error, IsADirectoryError):
-        return f"{path} is a folder"
+        return "is a folder"
     if isinstance(error, PermissionError):
-        return f"{path} may not be read: permission denied"
-    if isinstance(error, UnidentifiedImageError):
-        return f"{path} is not an image in a format that Pillow reads"
+        return "may not be read: permission denied"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "cannot be opened: too many files are open. Close some, or raise the limit (ulimit -n)"
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        return f"cannot be read: {error.strerror}"
     if isinstance(error, Image.DecompressionBombError):
-        return f"{path} has more than {LARGEST:,} px. Make it smaller first"
-    return f"{path} cannot be decoded, it is damaged or truncated ({error})"
+        return f"has more than {LARGEST:,} px. Make it smaller first"
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is. Make it smaller first"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply to be read"
+    if isinstance(error, NotImplementedError):
+        return f"is of a kind that cannot be read here ({shown(error)})"
+    return f"cannot be decoded, it is damaged or truncated ({shown(error)})"
 
 
-def _pixels(image: Image.Image, background: str) -> npt.NDArray[np.float32]:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "F" or upright.mode.startswith("I"):
-        return _deep(upright)
-    if upright.has_transparency_data:
-        upright = _opaque(upright.convert("RGBA"), background)
-    flat = upright.convert("L" if upright.mode in ("1", "L") else "RGB")
-    return _stacked(np.asarray(flat, np.float32) / 255)
-
-
-def _deep(image: Image.Image) -> npt.NDArray[np.float32]:
-    """Greyscale of more than 8 bits, which `convert("RGB")` would clip to white."""
-    values = np.asarray(image).astype(np.float64)  # (H, W)
-    top = 1.0 if image.mode == "F" else 65535.0
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
-        raise ImageError(
-            f"a {image.mode}-mode image must hold values in 0..{top:g}, got {values.min():g}..{values.max():g}. "
-            "Scale it and pass it as an array"
-        )
-    return _stacked(values / top)
-
-
-def _opaque(image: Image.Image, background: str) -> Image.Image:
-    ground = Image.new("RGBA", image.size, background)
-    return Image.alpha_composite(ground, image).convert("RGB")
-
-
-def _from_array(array: npt.NDArray[Any], background: str) -> Photo:
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
-        raise ImageError(
-            f"an image array is (H, W) or (H, W, 1 | 3 | 4), got {array.shape}. A batch is a list of images"
-        )
-    values = _stacked(_unit_range(array))
-    if values.shape[2] == 4:
-        alpha = values[:, :, 3:]
-        values = values[:, :, :3] * alpha + np.array(colour(background), np.float32) * (1 - alpha)
-    return Photo(values)
-
-
-def _unit_range(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    if array.dtype in (np.uint8, np.uint16):
-        return array / float(np.iinfo(array.dtype).max)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ImageError(f"an image array is uint8, uint16 or floats in [0, 1], got {array.dtype}")
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise ImageError(
-            f"floats of an image lie in [0, 1], got {array.min():g}..{array.max():g}. Divide by the maximum"
-        )
-    return array.astype(np.float64)
-
-
-def _stacked(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    return np.ascontiguousarray(values if values.ndim == 3 else values[:, :, None], np.float32)  # (H, W, C)
+def shown(name: object) -> str:
+    """A file's name, or a message, in one line of text, whatever bytes it holds."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
 def each_source(images: Any) -> Iterator[Any]:

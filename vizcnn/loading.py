@@ -8,13 +8,16 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from hashlib import sha256
 from io import StringIO
+from math import prod
+from os.path import isfile
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +25,11 @@ from torch import Tensor, nn
 from vizcnn import _torchvision, zoo
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, did_you_mean
 from vizcnn.model import Model
+from vizcnn.process import environment_kept
+from vizcnn.threads import random_state_kept, seeded
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+_SMALL, _PACKED = 2**28, 8  # bytes that weights may take whatever their file's size, and beyond, bytes for each of it
 
 
 def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True) -> Model:
@@ -41,11 +47,14 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     weights: False where the architecture is enough: a torchvision name without a tag is then read as NAME@random, and
         nothing is downloaded.
 
+    Whatever the source, the network is in eval mode, so that `model(images)` is the answer that probes explain; also
+    that of a factory that left it in training mode. To train it further, call `model.network.train()`.
     Pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound and WeightsError.
     """
-    with torch.random.fork_rng(devices=[]):  # building a network draws random weights
+    with random_state_kept(), environment_kept():  # building a network draws random weights
         model = _loaded(spec, "" if weights else "random")
+    model.network.eval()
     try:
         model.network.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -89,7 +98,7 @@ _NO_LAYERS = (
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    if Path(name).suffix == ".pt2" or (Path(name).is_file() and _is_torchscript(Path(name))):
+    if Path(name).suffix == ".pt2" or (isfile(name) and _is_torchscript(_members(Path(name)))):
         return f"{name} cannot be probed: {_NO_LAYERS}"
     if Path(name).suffix in CHECKPOINTS:
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
@@ -107,7 +116,7 @@ def _fetched(name: str, weights: Any) -> None:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = weights.url.rsplit("/", 1)[-1]
     try:
-        with nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO()):  # torch announces each download
+        with _announced():
             weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
         raise WeightsError(
@@ -118,6 +127,15 @@ def _fetched(name: str, weights: Any) -> None:
         raise WeightsError(
             f"{name}: {folder / file} cannot be read as weights: {_first_line(error)}. Delete it"
         ) from error
+
+
+@contextmanager
+def _announced() -> Iterator[None]:
+    """Show what torch says of a download on standard error where a person may be reading, and never on standard
+    output: that belongs to the program."""
+    shown = sys.stderr is not None and sys.stderr.isatty()
+    with redirect_stderr(sys.stderr if shown else StringIO()) as place, redirect_stdout(place):
+        yield
 
 
 def _described(network: nn.Module, name: str, weights: Any, spec: str) -> Model:
@@ -134,13 +152,13 @@ def _described(network: nn.Module, name: str, weights: Any, spec: str) -> Model:
         resize=resize,
         interpolation="bicubic" if recipe.interpolation.value == "bicubic" else "bilinear",
         labels=labels,
+        head="logits",
         name=spec,
     )
 
 
 def _random(library: Any, name: str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         network: nn.Module = library.get_model(name, weights=None, **_quirks(name))
     return network
 
@@ -156,10 +174,14 @@ def _quirks(name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, A
 def _from_checkpoint(library: Any, name: str, weights: Any, file: str) -> Model:
     state = read_weights(file)
     spec = f"{name}@{Path(file).name}"
+    quirks = _quirks(name, state)
     with torch.device("meta"):
-        last = list(library.get_model(name, weights=None, **_quirks(name, state)).state_dict())[-1]
-    classes = len(state[last]) if last in state else 1000  # the last entry is the bias of the output
-    network = library.get_model(name, weights=None, num_classes=classes, **_quirks(name, state))
+        last = list(library.get_model(name, weights=None, **quirks).state_dict())[-1]  # the bias of the output
+        bias = state.get(last)
+        classes = len(bias) if bias is not None and bias.dim() == 1 and len(bias) else 1000
+        outline = library.get_model(name, weights=None, num_classes=classes, **quirks)
+    _put(state, outline, spec, assign=True)  # a shape that does not fit is found before memory is asked for
+    network = library.get_model(name, weights=None, num_classes=classes, **quirks)
     _put(state, network, spec)
     model = _described(network, name, weights, spec)
     if model.labels is not None and classes != len(model.labels):
@@ -173,7 +195,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     Wrappers (`state_dict`, `model`) and the prefix `module.` of parallel training are taken off.
     """
     path = Path(file)
-    if not path.is_file():
+    if not isfile(path):
         raise WeightsError(f"no weights file {path}")
     try:
         state = _read(path)
@@ -182,9 +204,14 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
             f"{path} is no plain weights file: reading it would run code that it names ({_named_code(error)}). "
             "Save only the state_dict, best as .safetensors"
         ) from error
+    except WeightsError:
+        raise
     except Exception as error:
-        raise WeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {_first_line(error)}") from error
-    return _unwrapped(state, path)
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise WeightsError(f"{path} cannot be read as weights: {reason}") from error
+    tensors = _unwrapped(state, path)
+    _refuse_blown_up(path, sum(prod(each.shape) * each.element_size() for each in tensors.values()))
+    return tensors
 
 
 def _read(path: Path) -> Any:
@@ -192,18 +219,34 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    if _is_torchscript(path):
-        raise WeightsError(f"it cannot be probed: {_NO_LAYERS}")
+    members = _members(path)
+    if _is_torchscript(members):
+        raise WeightsError(f"{path} cannot be probed: {_NO_LAYERS}")
+    _refuse_blown_up(path, sum(member.file_size for member in members))
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _is_torchscript(path: Path) -> bool:
-    from zipfile import ZipFile, is_zipfile
+def _members(path: Path) -> list[ZipInfo]:
+    """What a zip archive, as torch writes them, holds; nothing for another file, or a damaged one."""
+    try:
+        with ZipFile(path) as archive:
+            return archive.infolist()
+    except Exception:  # there are many ways to be no archive, and torch will name this one
+        return []
 
-    if not is_zipfile(path):
-        return False
-    with ZipFile(path) as archive:
-        return any(member.endswith("/constants.pkl") for member in archive.namelist())
+
+def _is_torchscript(members: list[ZipInfo]) -> bool:
+    return any(member.filename.endswith("/constants.pkl") for member in members)
+
+
+def _refuse_blown_up(path: Path, stated: int) -> None:
+    """Raise WeightsError for a small file of weights that would fill the memory: packed, or one number for many."""
+    size = path.stat().st_size
+    if stated > _SMALL + _PACKED * size:
+        raise WeightsError(
+            f"{path} cannot be read as weights: they would take {stated / 1e9:,.1f} GB, out of a file of "
+            f"{size / 1e6:,.1f} MB. It is damaged, or made to fill your memory"
+        )
 
 
 def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
@@ -215,11 +258,16 @@ def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
-def _put(state: Mapping[str, Tensor], network: nn.Module, spec: str) -> None:
+def _put(state: Mapping[str, Tensor], network: nn.Module, spec: str, *, assign: bool = False) -> None:
+    own = network.state_dict()
+    for name, value in state.items():
+        if value.is_complex() and name in own and not own[name].is_complex():
+            raise WeightsError(f"{spec}: {name!r} holds complex numbers, and the network takes real ones there")
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(state, assign=assign)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        lines = [line.strip() for line in str(error).splitlines()]
+        lines = lines[1:] or lines  # the first says of which class the network is
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise WeightsError(f"{spec}: the weights do not fit the architecture. {lines[0][:200]}{more}") from error
 
@@ -259,7 +307,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _file_module(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not isfile(path):
         raise ModelNotFound(f"no file {path}")
     name = f"vizcnn_file_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,8 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError, TargetError, did_you_mean
+from vizcnn.errors import (
+    ImageError,
+    LayerNotFound,
+    ParameterError,
+    ShapeError,
+    TargetError,
+    VizcnnError,
+    did_you_mean,
+)
+from vizcnn.failing import is_out_of_memory, network_error
+from vizcnn.head import Head, checked_head
 from vizcnn.images import Photo, grey
+from vizcnn.process import environment_kept
+from vizcnn.threads import one_at_a_time
 
 _PIECE = 2**24  # bytes digested at a time
 _LARGEST_SCALED = 25_000_000  # px; only images hundreds of times longer than wide come near
@@ -131,6 +144,9 @@ class Model:
     network: any nn.Module that takes (N, C, H, W). It stays where it is and is never changed.
     size: side of the input in px, or (height, width).
     labels: one name per class, in the order of the output.
+    head: what the outputs are, see `vizcnn.head`: `logits`, `softmax`, `log-softmax`, `sigmoid`, `sigmoid-logits` or
+        `scores`. By default it is found out from how the network makes them; logits are then taken for those of
+        classes of which one is right, since logits of many labels look the same.
     The other arguments are those of InputContract.
     """
 
@@ -147,12 +163,14 @@ class Model:
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
         antialias: bool = True,
         labels: Sequence[str] | None = None,
+        head: Head | None = None,
         name: str | None = None,
     ) -> None:
         _refuse_what_cannot_be_probed(network)
         self.network = network
         self.name = name or type(network).__name__
         self.labels = tuple(map(str, labels)) if labels is not None else None
+        self.head = checked_head(head)
         self.input = InputContract(
             size=_height_and_width(size),
             channels=channels,
@@ -182,8 +200,17 @@ class Model:
         return next(floats, torch.empty(0))
 
     def __call__(self, images: Tensor) -> Any:
-        """The network's raw output for images (N, C, H, W) in [0, 1]."""
-        return self.network(self.normalised(images))
+        """The network's raw output for images (N, C, H, W) in [0, 1]. Raises NetworkError for what it raises itself."""
+        inputs = self.normalised(images)
+        before, _RUNNING.here = is_running(), True
+        try:
+            return self.network(inputs)
+        except Exception as error:
+            if isinstance(error, VizcnnError) or images.is_meta or is_out_of_memory(error):
+                raise
+            raise network_error(error, images, self.input.size) from error
+        finally:
+            _RUNNING.here = before
 
     def normalised(self, images: Tensor) -> Tensor:
         """Images in [0, 1] as the network was trained to see them."""
@@ -246,37 +273,80 @@ class Model:
     def borrowed(self) -> Iterator[nn.Module]:
         """The network in eval mode with frozen parameters; afterwards it is exactly as before, whatever happened.
 
-        Flags are set directly: a network whose own `train()` does more than set a flag is not disturbed.
+        Other threads that borrow it, or a network that shares modules or weights with it, wait. Flags are set
+        directly: a network whose own `train()` does more than set a flag is not disturbed. Weights that were made in
+        inference mode, through which no gradient can go, are replaced by copies for as long.
         """
-        modes = [(module, module.training) for module in self.network.modules()]
-        buffers = [(m, name, b, b.clone()) for m, _ in modes for name, b in m._buffers.items() if b is not None]
-        parameters = [(p, p.requires_grad, p.grad) for p in self.network.parameters()]
-        try:
-            for module, _ in modes:
-                module.training = False
-            for parameter, _, _ in parameters:
-                parameter.requires_grad_(False)
-            yield self.network
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
-            for parameter, wanted_grad, grad in parameters:
-                parameter.requires_grad_(wanted_grad)
-                parameter.grad = grad
+        with one_at_a_time(self.network), environment_kept():
+            modules = list(self.network.modules())
+            modes = [(module, module.training) for module in modules]
+            held = [(m, dict(m._parameters), dict(m._buffers)) for m in modules]
+            buffers = [(b, b.clone()) for _, _, named in held for b in named.values() if b is not None]
+            parameters = [(p, p.requires_grad, p.grad) for p in self.network.parameters()]
+            try:
+                for module in modules:
+                    module.training = False
+                for parameter, _, _ in parameters:
+                    if not parameter.is_inference():
+                        parameter.requires_grad_(False)
+                _replace_inference_tensors(modules)
+                yield self.network
+            finally:
+                for module, mode in modes:
+                    module.training = mode
+                for module, own_parameters, own_buffers in held:
+                    module._parameters.update(own_parameters)
+                    module._buffers.update(own_buffers)
+                for buffer, before in buffers:
+                    if not torch.equal(buffer, before):
+                        buffer.copy_(before)
+                for parameter, wanted_grad, grad in parameters:
+                    if not parameter.is_inference():
+                        parameter.requires_grad_(wanted_grad)
+                        parameter.grad = grad
+
+
+_RUNNING = threading.local()
+
+
+def is_running() -> bool:
+    """Whether this thread is inside a call of a Model: what runs layers elsewhere is not one of our own runs."""
+    return getattr(_RUNNING, "here", False)
+
+
+def _replace_inference_tensors(modules: Sequence[nn.Module]) -> None:
+    """Give modules ordinary copies of the parameters and buffers that were made in inference mode."""
+    copies: dict[int, Tensor] = {}
+    for module in modules:
+        for named in (module._parameters, module._buffers):
+            for name, value in named.items():
+                if value is not None and value.is_inference():
+                    if id(value) not in copies:
+                        copy = value.detach().clone()
+                        is_weight = isinstance(value, nn.Parameter)
+                        copies[id(value)] = nn.Parameter(copy, requires_grad=False) if is_weight else copy
+                    named[name] = copies[id(value)]  # type: ignore[assignment]
 
 
 def class_index(label: str, labels: Sequence[str] | None, model: str) -> int:
-    """Position of a class among labels, see Model.class_index. `model` is what has these classes, for messages."""
+    """Position of a class among labels, see Model.class_index. `model` is what has these classes, for messages.
+
+    Digits are the class's number, unless another class has them for its name; `=10` is the class named 10."""
+    number = int(label) if label.isdecimal() and label.isascii() else None
+    name = label.removeprefix("=") if labels is None or label not in labels else label
+    same = [i for i, known in enumerate(labels or ()) if known == name]
+    if number is not None and same in ([], [number]):
+        return number
+    if number is not None:
+        raise TargetError(
+            f"{label!r} names class number {same[0]} of {model} and is the number of another. "
+            f"Give '#{label}' for number {label}, or '={label}' for the class of this name"
+        )
     if labels is None:
         raise TargetError(
             f"{model} has no class names, got {label!r}. Give the class as a number, or Model(labels=...)"
         )
-    same = [i for i, known in enumerate(labels) if known == label]
-    same = same or [i for i, known in enumerate(labels) if known.lower() == label.lower()]
+    same = same or [i for i, known in enumerate(labels) if known.lower() == name.lower()]
     if len(same) > 1:
         raise TargetError(f"{label!r} names several classes of {model}: {', '.join(map(str, same))}. Give one number")
     if not same:
@@ -320,6 +390,11 @@ def _refuse_what_cannot_be_probed(network: nn.Module) -> None:
         )
     if not isinstance(network, nn.Module):
         raise ParameterError(f"a network is an nn.Module, got {type(network).__name__}")
-    lazy = [name for name, p in network.named_parameters() if isinstance(p, nn.UninitializedParameter)]
-    if lazy:
-        raise ParameterError(f"parameter {lazy[0]!r} has no values yet (a lazy module). Run the network once first")
+    for name, parameter in network.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise ParameterError(f"parameter {name!r} has no values yet (a lazy module). Run the network once first")
+        if parameter.is_meta:
+            raise ParameterError(
+                f"parameter {name!r} has no values (it is on the device meta). Load the weights first: "
+                "load_state_dict(..., assign=True)"
+            )

@@ -7,6 +7,8 @@ import re
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -54,25 +56,29 @@ def param(
     return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse)})
 
 
-RESERVED = {
-    "as_json",
-    "debug",
-    "device",
-    "dry_run",
-    "goals",
-    "images",
-    "json",
-    "model",
-    "network",
-    "out",
-    "price",
-    "quiet",
-    "seed",
-    "spec",
-    "target",
-    "targets",
-}
-"""Names that options cannot have, since the command line or the call gives them a meaning for all probes."""
+RESERVED = frozenset(
+    {
+        "as_json",
+        "debug",
+        "device",
+        "dry_run",
+        "goals",
+        "help",
+        "images",
+        "index",
+        "json",
+        "model",
+        "network",
+        "out",
+        "quiet",
+        "seed",
+        "spec",
+        "target",
+        "targets",
+    }
+)
+"""Names that options cannot have, since the command line gives them a meaning for all probes. Nor can they have that of
+anything that a probe inherits, or of a parameter of its call."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,20 @@ def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -
     where = f"option {field.name!r} of {probe.__name__}"
     if "param" not in field.metadata:
         raise TypeError(f"{where} must be declared with vizcnn.param(default, help)")
-    if field.name in RESERVED:
-        raise TypeError(f"{where} has a name that every probe uses already: {', '.join(sorted(RESERVED))}")
+    if field.name in RESERVED | _parameters():
+        taken = sorted(RESERVED | _parameters())
+        raise TypeError(f"{where} has a name that every probe uses already. Choose another than {', '.join(taken)}")
+    for base in probe.__mro__[1:]:
+        if field.name in vars(base) and field.name not in getattr(base, "__dataclass_fields__", ()):
+            raise TypeError(f"{where} would hide what {base.__name__}.{field.name} is for. Choose another name")
     return Option(field.name, hint, field.default, field.metadata["param"])
+
+
+@cache
+def _parameters() -> frozenset[str]:
+    """Of a probe's call."""
+    calls = (Probe.__call__, Probe.dry_run)
+    return frozenset(name for call in calls for name in signature(call).parameters) - {"self"}
 
 
 @dataclass(frozen=True)

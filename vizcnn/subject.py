@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from vizcnn.axes import remembering
-from vizcnn.capture import activations
+from vizcnn.checkpoints import no_checkpoints
+from vizcnn.clean import check_without_images, clean_runs, target_scores
 from vizcnn.dataset import Images, dataset
-from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, ShapeError, TargetError, VizcnnError
+from vizcnn.errors import (
+    DegenerateResult,
+    ParameterError,
+    ShapeError,
+    VizcnnError,
+)
+from vizcnn.head import QUANTITIES, Head, probabilities
 from vizcnn.images import Photo, each_source, open_photo
 from vizcnn.model import Box, Model
 from vizcnn.results import Prediction, Provenance
-from vizcnn.targets import OUTPUT, Target, each_target, is_independent, is_probability, target
+from vizcnn.targets import Target, each_target
+from vizcnn.threads import random_state_kept
 
 if TYPE_CHECKING:
     from vizcnn.probe import Probe
@@ -33,9 +41,10 @@ class Subject:
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
     photos, seen: the N images as the person gave them, and the box of each that the network sees.
     output: the network's raw output (N, ...) for the inputs; None when N is 0 or it is not one tensor.
+    head: what that output is, see `vizcnn.head`.
     targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
     scores: float64 (N, T), the targets' numbers for the inputs.
-    layout: how images lie in memory in runs of `model_scores`; the network was seen to say the same then.
+    layout: how images lie in memory in runs of `model_scores`.
     dataset: for a probe of whole data sets its images, which are then no inputs: N is 0.
     """
 
@@ -45,11 +54,12 @@ class Subject:
     photos: tuple[Photo, ...]
     seen: tuple[Box, ...]
     output: Tensor | None
+    head: Head
     targets: tuple[tuple[Target, ...], ...]
     scores: npt.NDArray[np.float64]
+    layout: torch.memory_format
     seed: int
     progress: bool
-    layout: torch.memory_format = torch.contiguous_format
     dataset: Images | None = None
 
     def first(self, count: int) -> Subject:
@@ -62,11 +72,10 @@ class Subject:
         return target_scores(self.model, images.contiguous(memory_format=self.layout), self.targets[i])
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
-        """The most probable classes of each image; empty where the output is not known to be of exclusive classes."""
-        if self.model.labels is None or self.output is None or self.output.dim() != 2 or is_independent(self.output):
+        """The most probable classes of each image; empty where nothing is known of probabilities or names."""
+        if self.model.labels is None or self.output is None or self.output.dim() != 2 or self.head == "scores":
             return ((),) * len(self.photos)
-        output = self.output.float()
-        best = (output if is_probability(output) else output.softmax(1)).topk(min(top, output.shape[1]))
+        best = probabilities(self.output.float(), self.head).topk(min(top, self.output.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(tuple(Prediction(self.model.class_name(i), p) for i, p in zip(*row, strict=True)) for row in rows)
 
@@ -74,14 +83,12 @@ class Subject:
         """What target t's numbers are called: logit, probability, activation of a layer, or score."""
         kinds = {row[t].quantity for row in self.targets}
         kind = kinds.pop() if len(kinds) == 1 else "score"
-        if kind != "logit" or self.output is None:
-            return kind
-        return "probability" if is_probability(self.output) else "score" if is_independent(self.output) else kind
+        return kind if kind != "logit" or self.output is None else QUANTITIES[self.head]
 
     def said(self, i: int) -> str:
         """What the network says of image i, to begin a sentence with; nothing where its classes are unknown."""
         best = self.predictions(1)[i]
-        return f"{best[0].label} {best[0].probability:.2f}; " if best else ""
+        return f"{best[0].label} {best[0].said()}; " if best else ""
 
     def about(self, i: int, t: int) -> str:
         """` of TARGET`, unless the target is the class that `said` has named."""
@@ -138,35 +145,32 @@ def examined(
             f"{type(probe).__name__} needs a vizcnn.Model, got {type(model).__name__}. "
             "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
         )
-    with lent(model, type(probe).__name__, seed):
+    with lent(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         found = dataset(images, getattr(probe, "labels", None)) if probe.streams else None
         photos, seen, inputs = _inputs(probe, model, images if found is None else None)
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _given_targets(probe, model, wanted)
-            clean = [_clean_run(model, image, given) for image in inputs]
-            wanted_each = tuple(run.targets for run in clean) or ((given,) if given else ())
-            output, scores = _one_output([run.output for run in clean]), _stacked([run.scores for run in clean])
-            layout = _common(run.layout for run in clean)
-            yield Subject(
-                model, identity, inputs, photos, seen, output, wanted_each, scores, seed, progress, layout, found
-            )
+            if given and not photos:
+                given = check_without_images(model, given)
+            clean = vars(clean_runs(model, inputs, given))
+            yield Subject(model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=found)
 
 
 @contextmanager
-def lent(model: Model, what: str, seed: int = 0) -> Iterator[None]:
+def lent(model: Model, what: str) -> Iterator[None]:
     """Borrow the model's network; afterwards it and the random state are as they were. `what` says in errors for what.
 
-    Raises DegenerateResult where the images of a batch change each other's answer."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []  # manual_seed reaches them all
+    Other threads that ask the same network wait. Raises DegenerateResult where the images of a batch change each
+    other's answer."""
     with (
         _explained(f"{what} on {model.name}"),
         _outside_inference_mode(),
+        random_state_kept(),
         model.borrowed(),
         remembering(model),
-        torch.random.fork_rng(devices=devices),
+        no_checkpoints(),
     ):
-        torch.manual_seed(seed)
         _refuse_batch_statistics(model.network)
         yield
 
@@ -255,117 +259,3 @@ def _given_targets(probe: Probe[Any], model: Model, wanted: Any) -> tuple[Target
     if wanted is None:
         return None
     return tuple(one.resolved(model) for one in each_target(wanted))
-
-
-@dataclass(frozen=True)
-class _Clean:
-    """What the network says of one image: its output (1, ...) where that is one tensor, the targets' scores (T,), and
-    the layout in which it says the same beside another image."""
-
-    output: Tensor | None
-    targets: tuple[Target, ...]
-    scores: Tensor
-    layout: torch.memory_format = torch.contiguous_format
-
-
-@torch.no_grad()
-def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None) -> _Clean:
-    """Run the network on an image, seen to be finite and, where there are targets, the same alone and in company."""
-    layers = frozenset({OUTPUT}).union(*(t.layers for t in given or ()))
-    alone = activations(model, image[None], layers)
-    output = _checked_output(model, alone[OUTPUT])
-    targets = (_predicted(output).resolved(model),) if given is None else given
-    scores = _numbers(targets, alone, 1)[0] if targets else image.new_empty(0)
-    clean = _Clean(output, targets, scores)
-    return replace(clean, layout=_settled_layout(model, image, clean, layers)) if targets else clean
-
-
-def _settled_layout(model: Model, image: Tensor, clean: _Clean, layers: frozenset[str]) -> torch.memory_format:
-    """The layout in which the network says the same of an image beside another one: the faster one, if it can.
-
-    Raises DegenerateResult where it never does."""
-    company = torch.stack([image, image.flip(-1) / 2])  # (2, C, H, W)
-    if image.device.type == "cpu":
-        try:
-            _refuse_difference(model, company.contiguous(memory_format=torch.channels_last), clean, layers)
-        except Exception:  # whatever it was, the usual layout decides
-            pass
-        else:
-            return torch.channels_last
-    _refuse_difference(model, company, clean, layers)
-    return torch.contiguous_format
-
-
-def _refuse_difference(model: Model, company: Tensor, clean: _Clean, layers: frozenset[str]) -> None:
-    found = activations(model, company, layers)
-    refuse_unsettled(" and ".join(map(str, clean.targets)), clean.scores, _numbers(clean.targets, found, 2)[0])
-    if clean.output is not None:
-        refuse_unsettled("the output", clean.output[0], found[OUTPUT][0])
-
-
-def _common(layouts: Iterable[torch.memory_format]) -> torch.memory_format:
-    """The layout that is good for all images."""
-    found = {*layouts}
-    return found.pop() if len(found) == 1 else torch.contiguous_format
-
-
-def _checked_output(model: Model, output: Any) -> Tensor | None:
-    if not (isinstance(output, Tensor) and len(output) == 1):
-        return None
-    if not output.isfinite().all():
-        raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
-    if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
-        raise ParameterError(
-            f"{model.name} has {output.shape[1]} outputs but {len(model.labels)} labels. Give one label each"
-        )
-    return output
-
-
-def _predicted(output: Tensor | None) -> Target:
-    if output is None or output.dim() != 2 or output.shape[1] < 2:
-        got = "not one tensor" if output is None else tuple(output.shape)
-        raise TargetError(
-            f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
-        )
-    return target(int(output.argmax(1)))
-
-
-def _one_output(outputs: list[Tensor | None]) -> Tensor | None:
-    whole = [output for output in outputs if output is not None]
-    return torch.cat(whole) if whole and len(whole) == len(outputs) else None
-
-
-def _stacked(scores: list[Tensor]) -> npt.NDArray[np.float64]:
-    return torch.stack(scores).double().cpu().numpy() if scores else np.empty((0, 0))  # (N, T)
-
-
-def refuse_unsettled(what: str, alone: Tensor, in_company: Tensor) -> None:
-    """Raise DegenerateResult where numbers of an image differ between a run of it alone and beside other images."""
-    if not (alone.isfinite().all() and in_company.isfinite().all()):
-        raise NonFiniteResult(f"{what} is {alone.flatten().tolist()[:3]} for one of these images. Check the weights")
-    near = min(0.05, 1e3 * torch.finfo(alone.dtype).eps) if alone.is_floating_point() else 0.0
-    worst = float((alone - in_company).abs().max())
-    if worst > near * (1 + float(alone.abs().max())):
-        raise DegenerateResult(
-            f"{what} of the same image differs by {worst:.3g} between a run alone and a run beside another image, "
-            "though the network is in eval mode: it is random (functional dropout without training=self.training, "
-            "noise) or lets the images of a batch influence each other (batch statistics). Mend the network first"
-        )
-
-
-def target_scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Tensor:
-    """The targets' numbers for images (B, C, H, W), from one run of the network: (B, T)."""
-    layers = frozenset[str]().union(*(t.layers for t in targets))
-    return _numbers(targets, activations(model, images, layers), len(images))
-
-
-def _numbers(targets: Sequence[Target], values: Mapping[str, Any], images: int) -> Tensor:
-    """The targets' numbers from the activations of so many images: (B, T)."""
-    numbers = [t(values) for t in targets]
-    for one, each in zip(targets, numbers, strict=True):
-        if each.shape != (images,):
-            raise TargetError(
-                f"target {one} gives {len(each)} numbers for {images} images. It must give one per image, in "
-                "their order"
-            )
-    return torch.stack(numbers, 1)  # (B, T)

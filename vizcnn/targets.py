@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
 from operator import index
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vizcnn.errors import TargetError
-from vizcnn.model import Model
+from vizcnn.head import Head, found_head, probabilities
+from vizcnn.model import Model, class_index
 
 OUTPUT = ""
 """The key of the network's own output, as it gives it, among activations, whose other keys are layer names. A layer's
@@ -34,14 +35,19 @@ class Unit:
     layer: dotted name; OUTPUT for the network's output.
     channel: index among the layer's channels, wherever these lie, or a class name until the model is known.
     at: (y, x) of one neuron in a map; None takes the mean over all positions, or over all tokens.
-    probability: softmax over the output first.
+    probability: of the class, instead of the network's own number. head: what that number is; None finds it out from
+        the numbers.
+    label: the class's name. as_text: a number that came as text may be a class's name as well. ambiguous: it is.
     """
 
     layer: str
     channel: int | str
     at: tuple[int, int] | None = None
     probability: bool = False
+    head: Head | None = None
     label: str = ""
+    as_text: bool = field(default=False, compare=False)
+    ambiguous: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         place = f"@{self.at[0]},{self.at[1]}" if self.at else ""
@@ -50,8 +56,9 @@ class Unit:
 
     @property
     def spec(self) -> str:
-        """The text that makes this unit again: classes by number."""
-        return str(replace(self, label=""))
+        """The text that makes this unit again: classes by number, with a `#` where that is a class's name too."""
+        number = f"#{self.channel}" if self.ambiguous else ""
+        return str(replace(self, label=number))
 
     @property
     def layers(self) -> frozenset[str]:
@@ -67,13 +74,22 @@ class Unit:
         if self.layer:
             model.layer(self.layer)
             return self
-        index = model.class_index(self.channel) if isinstance(self.channel, str) else self.channel
-        return replace(self, channel=index, label=model.class_name(index))
+        index = self.index_among(model.labels, model.name)
+        ambiguous = str(index) in (model.labels or ()) and model.class_name(index) != str(index)
+        return replace(self, channel=index, label=model.class_name(index), as_text=False, ambiguous=ambiguous)
+
+    def index_among(self, labels: Sequence[str] | None, model: str) -> int:
+        """The number of the class among these names. Raises TargetError, see `vizcnn.model.class_index`."""
+        is_name = self.as_text or isinstance(self.channel, str)
+        return class_index(str(self.channel), labels, model) if is_name else int(self.channel)
+
+    def reading(self, head: Head) -> Unit:
+        return replace(self, head=head) if self.probability else self
 
     def __call__(self, activations: Activations) -> Tensor:
         values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
-        if self.probability and not is_probability(values):
-            values = values.softmax(1)
+        if self.probability:
+            values = probabilities(values, self.head or found_head(values))
         one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
         if self.at is not None:
             return one[:, self.at[0], self.at[1]]  # (N,)
@@ -248,6 +264,11 @@ class Target:
         Raises TargetError and LayerNotFound."""
         return Target(tuple((weight, unit.resolved(model)) for weight, unit in self.terms))
 
+    def reading(self, head: Head) -> Target:
+        """The same target, told what the network's outputs are."""
+        told = ((weight, unit.reading(head) if isinstance(unit, Unit) else unit) for weight, unit in self.terms)
+        return Target(tuple(told))
+
     def __call__(self, activations: Activations) -> Tensor:
         """One number per image, (N,), from the activations of `layers`."""
         total = sum(weight * unit(activations) for weight, unit in self.terms)
@@ -258,16 +279,29 @@ class Target:
 def target(what: Any) -> Target:
     """A target from a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the output.
 
-    `p(tabby)` asks for the probability; otherwise targets are logits. `energy(layer)` is a whole layer's mean square.
-    Class names need no model here: they are looked up when the target meets one.
+    `p(tabby)` asks for the probability; otherwise a class is the network's own number, mostly a logit.
+    `energy(layer)` is a whole layer's mean square. Where classes are named by numbers, `#10` is the class of that index
+    and `=10` the one of that name. Class names need no model here: they are looked up when the target meets one.
     """
     if isinstance(what, Target):
         return what
+    if hasattr(what, "dtype") and not (isinstance(what, str) or callable(what)):
+        what = _number_in(what)
     if hasattr(what, "__index__") and not isinstance(what, bool):
         return Target(((1.0, _class(index(what))),))
     if isinstance(what, bool) or not (isinstance(what, str) or callable(what)):
         raise TargetError(f"a target is a class, 'layer:channel' or a function of the output, got {what!r}")
     return Target(((1.0, _parsed(what.strip()) if isinstance(what, str) else OutputFunction(what)),))
+
+
+def _number_in(array: Any) -> Any:
+    """The whole number that an array or tensor consists of. Raises TargetError for any other."""
+    if "int" in str(array.dtype) and prod(array.shape) == 1:
+        return array.item()
+    raise TargetError(
+        f"a target is one class, and an array is one where it holds one whole number, got {type(array).__name__} "
+        f"{tuple(array.shape)} of {array.dtype}. For several targets give a list, such as ARRAY.tolist()"
+    )
 
 
 def direction(layer: str, vector: Iterable[float]) -> Target:
@@ -311,7 +345,9 @@ def _parsed(text: str) -> Unit | Energy:
     if match := _LAYER_UNIT.fullmatch(text):
         at = (int(match["y"]), int(match["x"])) if match["y"] else None
         return Unit(match["layer"], int(match["channel"]), at)
-    return _class(int(text)) if re.fullmatch(r"-?\d+", text) else Unit(OUTPUT, text)
+    if re.fullmatch(r"#?-?\d+", text):
+        return replace(_class(int(text.removeprefix("#"))), as_text=text[0] != "#")
+    return Unit(OUTPUT, text)
 
 
 def form(values: Any) -> str:
@@ -323,17 +359,3 @@ def form(values: Any) -> str:
         return f"{shape}, in which no axes are known to be channels, rows and columns (as in attention weights)"
     tokens = ", channels and tokens without rows and columns" if values.dim() == 3 else ""
     return f"{tuple(values.shape)}{tokens}"
-
-
-def is_independent(output: Tensor) -> bool:
-    """Whether an output (N, K) looks like a probability per class that need not add up: sigmoids of many labels."""
-    inside = bool(((output >= 0) & (output <= 1)).all())
-    return output.dim() == 2 and output.shape[1] > 1 and inside and not is_probability(output)
-
-
-def is_probability(output: Tensor) -> bool:
-    """Whether an output (N, K) already went through a softmax."""
-    if output.dim() != 2 or output.shape[1] < 2:
-        return False
-    sums = output.detach().float().sum(1)
-    return bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

@@ -124,8 +124,11 @@ def _check_no_trace(probe: type[Probe[Any]]) -> None:
     assert isinstance(model.network, Delicate)
     runs = model.network.runs - 1
     if runs:
-        broken = _leaves_no_trace("a network that raises", delicate_model(runs), probe, images)
-        assert broken, "the network raised, and the probe hid it"
+        raising = delicate_model(runs)
+        broken = _leaves_no_trace("a network that raises", raising, probe, images)
+        assert isinstance(raising.network, Delicate)
+        came = raising.network.runs >= runs  # a probe that goes by time may do with fewer runs now
+        assert broken or not came, "the network raised, and the probe hid it"
     if probe.needs_target:
         bad = _leaves_no_trace("a bad target", delicate_model(), probe, images, target="no such class")
         assert bad, "a target that does not exist was accepted"

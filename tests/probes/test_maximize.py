@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.ascent import RECIPES
-from vizcnn.errors import Interrupted, LayerNotFound, NotDifferentiable, ParameterError, ShapeError, TargetError
+from vizcnn.errors import (
+    Interrupted,
+    LayerNotFound,
+    NetworkError,
+    NotDifferentiable,
+    ParameterError,
+    ShapeError,
+    TargetError,
+)
 from vizcnn.results import Optimised
 from vizcnn.testing import delicate_model, state_of
 
@@ -280,14 +288,13 @@ def test_two_hundred_renders_leave_the_network_as_it_was() -> None:
     assert state_of(of) == before
 
 
-@pytest.mark.parametrize("last", [2, 4])
+@pytest.mark.parametrize("last", [2, 4, 6])
 def test_a_network_that_raises_on_the_way_is_left_as_it_was(last: int) -> None:
     of = delicate_model(last)
     before = state_of(of)
-    with pytest.raises(RuntimeError, match="fails on purpose") as failed:
+    with pytest.raises(NetworkError, match="Maximize on delicate: .* fails on purpose"):
         made(of, "conv:1", steps=10)
     assert state_of(of) == before
-    assert [note.split()[:2] for note in failed.value.__notes__] == [["vizcnn:", "Maximize"]]
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
@@ -309,7 +316,7 @@ class Interrupting(nn.Module):
 
 @pytest.mark.parametrize("preset", RECIPES)
 def test_ctrl_c_gives_the_pictures_as_far_as_they_got(preset: str, tmp_path: Path) -> None:
-    of = model(nn.Sequential(Interrupting(6), small_cnn()))
+    of = model(nn.Sequential(Interrupting(8), small_cnn()))
     before = state_of(of)
     with pytest.raises(Interrupted) as stopped:
         made(of, "1.3:0-2", steps=1000, preset=preset, frames=8)
@@ -329,7 +336,7 @@ def test_ctrl_c_gives_the_pictures_as_far_as_they_got(preset: str, tmp_path: Pat
 def test_ctrl_c_in_a_later_batch_keeps_the_earlier_ones() -> None:
     whole = made(model(nn.Sequential(nn.Identity(), small_cnn())), "1.3:0-3", steps=5, batch=2)
     with pytest.raises(Interrupted) as stopped:
-        made(model(nn.Sequential(Interrupting(10), small_cnn())), "1.3:0-3", steps=5, batch=2)
+        made(model(nn.Sequential(Interrupting(12), small_cnn())), "1.3:0-3", steps=5, batch=2)
     found = stopped.value.result
     assert isinstance(found, Optimised)
     assert len(found.reached) == 4
@@ -340,7 +347,7 @@ def test_ctrl_c_in_a_later_batch_keeps_the_earlier_ones() -> None:
 def test_ctrl_c_while_the_values_are_computed_keeps_the_earlier_batches() -> None:
     whole = made(model(nn.Sequential(nn.Identity(), small_cnn())), "1.3:0-3", steps=5, batch=2)
     with pytest.raises(Interrupted) as stopped:
-        made(model(nn.Sequential(Interrupting(15), small_cnn())), "1.3:0-3", steps=5, batch=2)
+        made(model(nn.Sequential(Interrupting(17), small_cnn())), "1.3:0-3", steps=5, batch=2)
     found = stopped.value.result
     assert isinstance(found, Optimised)
     assert "stopped early: 2 of 4 pictures" in found.describe()

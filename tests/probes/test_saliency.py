@@ -42,7 +42,7 @@ def test_the_gradient_is_the_gradient(target: str | int) -> None:
     one = vizcnn.target(target)
 
     def number(images: Tensor) -> float:
-        from vizcnn.subject import target_scores
+        from vizcnn.clean import target_scores
 
         with double.borrowed(), torch.no_grad():
             return float(target_scores(double, images, [one])[0, 0])

@@ -15,7 +15,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import DegenerateResult, ImageError, LayerNotFound, NonFiniteResult, ParameterError, TargetError
+from vizcnn.errors import (
+    DegenerateResult,
+    ImageError,
+    LayerNotFound,
+    NonFiniteResult,
+    OutputError,
+    ParameterError,
+    TargetError,
+)
 from vizcnn.model import Model
 from vizcnn.probes.top_images import TopImages
 from vizcnn.results import Exemplars
@@ -121,7 +129,8 @@ def test_what_the_pictures_do_not_show_is_said(photos: Path, tmp_path: Path) -> 
     assert note.startswith("1 of 15 images could not be read, the first: ")
     assert TopImages(count=3)(model_of(), photos, "0:0", progress=False).notes == (note,)
     index.shard_file(1).unlink()
-    assert "1 of 3 shards are missing" in TopImages(count=3).answer(Index.open(index.folder), "0:0").notes[-1]
+    with pytest.raises(OutputError, match="1 of 3 shards of .*index are missing or damaged, the first is 1. Run"):
+        TopImages(count=3).answer(Index.open(index.folder), "0:0")
 
 
 class Fragile(nn.Module):

@@ -173,7 +173,7 @@ def test_the_command_line_uses_a_scheduler(two_workers: Any, own: Path, photos: 
         assert answer.exit_code == 3, answer.output
         found.append(json.loads(answer.stdout)["results"][0])
     assert found[0]["digest"] == found[1]["digest"]
-    assert found[0]["unreadable"] == found[1]["unreadable"] == [["a/bad.png", "a/bad.png: bad.png is not an image in "
+    assert found[0]["unreadable"] == found[1]["unreadable"] == [["a/bad.png", "a/bad.png is not an image in "
         "a format that Pillow reads"]]  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def test_parts_in_folders_of_their_own_are_merged(tmp_path: Path) -> None:
     folders = [tmp_path / str(i) for i in (1, 2, 3)]
     for i, folder in enumerate(folders, start=1):
         scan(model_of(), pictures(), folder, part=Part(i, 3), loaders=0, **OPTIONS)
-    with pytest.raises(OutputError, match="3 of 8 shards of .*/1 are missing, the first is 1|2 of 8 shards"):
+    with pytest.raises(OutputError, match="3 of 8 shards of .*/1 are missing or damaged, the first is 1|2 of 8 shards"):
         gathered(folders[0], folders[1:2])
     merged = gathered(folders[0], folders[1:])
     assert merged.complete

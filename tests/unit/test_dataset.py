@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import inspect
 import io
 import os
 import pickle
+import stat
+import struct
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +23,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from vizcnn import _torchvision
+from vizcnn import _torchvision, archives
 from vizcnn.dataset import Images, Listed, TorchDataset, dataset
 from vizcnn.errors import ImageError, ParameterError
 from vizcnn.images import Photo
+from vizcnn.pixels import LARGEST
 
 
 def colour_of(i: int) -> tuple[int, int, int]:
@@ -132,6 +139,98 @@ def test_names_that_are_no_unicode_are_kept(tmp_path: Path) -> None:
     assert len(images) == 2
     assert len(images.fingerprint) == 64
     assert number_in(images, 1) == 1
+
+
+HIDDEN = (
+    ".ipynb_checkpoints/1-checkpoint.png",
+    "cat/._1.png",
+    "cat/.thumbnails/1.png",
+    "__MACOSX/cat/._1.png",
+    "__MACOSX/dog/2.png",
+    "dog/@eaDir/2.png",
+)
+
+
+@pytest.mark.parametrize("make", [folder_of, zip_of, tar_of])
+def test_what_systems_hide_or_add_is_no_image_and_no_class(make: Callable[..., Path], tmp_path: Path) -> None:
+    images = dataset(
+        make(
+            tmp_path / {"zip_of": "x.zip", "tar_of": "x.tar"}.get(make.__name__, "x"), "cat/1.png", "dog/2.png", *HIDDEN
+        )
+    )
+    assert images.names == ["cat/1.png", "dog/2.png"]
+    assert labels_of(images) == ["cat", "dog"]
+
+
+def test_a_hidden_folder_that_is_asked_for_is_read(tmp_path: Path) -> None:
+    assert dataset(folder_of(tmp_path / ".cache", "1.png")).names == ["1.png"]
+    made = zip_of(tmp_path / "x.zip", ".cache/a/1.png", ".cache/.b/2.png", "3.png")
+    assert dataset(made / ".cache").names == ["a/1.png"]
+
+
+def test_a_folder_that_may_not_be_read_is_one_unreadable_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = os.scandir
+
+    def scandir(folder: str) -> Any:
+        if Path(folder).name == "dog":
+            raise PermissionError(13, "Permission denied", folder)
+        return look(folder)
+
+    folder_of(tmp_path, "cat/1.png", "dog/2.png", "rat/3.png")
+    monkeypatch.setattr(os, "scandir", scandir)
+    images = dataset(tmp_path)
+    assert images.names == ["cat/1.png", "dog/", "rat/3.png"]
+    assert [images.read(i)[1] for i in (0, 2)] == ["cat", "rat"]
+    with pytest.raises(ImageError, match=r"^dog/ may not be read: permission denied"):
+        images.read(1)
+    with pytest.raises(ImageError, match=r"/dog may not be read: permission denied"):
+        dataset(tmp_path / "dog")
+
+
+def test_a_folder_may_be_deeper_than_the_stack(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*(200 * "d"))
+    deep.mkdir(parents=True)
+    (deep / "1.png").write_bytes(png(3))
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        images = dataset(tmp_path)
+    finally:
+        sys.setrecursionlimit(before)
+    assert len(images) == 1
+    assert number_in(images, 0) == 3
+
+
+def test_links_that_multiply_are_refused(tmp_path: Path) -> None:
+    for i in range(30):
+        (tmp_path / f"{i}").mkdir()
+        for way in "ab":
+            (tmp_path / f"{i}" / way).symlink_to(tmp_path / f"{i + 1}", target_is_directory=True)
+    folder_of(tmp_path, "30/1.png")
+    with pytest.raises(ImageError, match="in more than 1000 ways"):
+        dataset(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_an_unreadable_image(tmp_path: Path) -> None:
+    folder_of(tmp_path, "a/1.png")
+    (tmp_path / "a" / "2.png").symlink_to("nowhere.png")
+    (tmp_path / "a" / "notes.txt").symlink_to("nowhere.txt")
+    (tmp_path / "b").symlink_to(tmp_path / "gone", target_is_directory=True)
+    images = dataset(tmp_path)
+    assert images.names == ["a/1.png", "a/2.png", "b"]
+    for i in (1, 2):
+        with pytest.raises(ImageError, match=rf"{images.names[i]} is a link that leads nowhere"):
+            images.read(i)
+
+
+@pytest.mark.usefixtures("in_time")
+def test_a_pipe_is_no_data_set_and_no_list_of_labels(tmp_path: Path) -> None:
+    folder_of(tmp_path, "a/1.png")
+    os.mkfifo(tmp_path / "x.zip")
+    with pytest.raises(ImageError, match=r"x\.zip is a pipe"):
+        dataset(tmp_path / "x.zip")
+    with pytest.raises(ParameterError, match=r"the labels .* cannot be read: .*x\.zip is a pipe"):
+        dataset(tmp_path / "a", tmp_path / "x.zip")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda p: zip_of(p.with_suffix(".zip"))])
@@ -261,6 +360,215 @@ def test_of_an_entry_that_was_replaced_the_last_one_counts(tmp_path: Path) -> No
     images = dataset(made)
     assert images.names == ["a.png", "b.png"]
     assert [number_in(images, i) for i in range(2)] == [7, 1]
+
+
+def test_names_that_lead_out_of_an_archive_stay_inside(tmp_path: Path) -> None:
+    made = tar_of(tmp_path / "x.tar", "/abs/0.png", "rel/1.png", "../up/2.png", "rel/./../3.png")
+    assert dataset(made).names == ["abs/0.png", "rel/1.png", "rel/3.png", "up/2.png"]
+
+
+def test_a_zip_made_on_windows_has_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for i, name in enumerate(("cat/1.png", "dog/2.png")):
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.filename = 0, name.replace("/", "\\")
+            archive.writestr(info, png(i))
+    images = dataset(tmp_path / "x.zip")
+    assert labels_of(images) == ["cat", "dog"]
+    assert [number_in(images, i) for i in range(2)] == [0, 1]
+
+
+LINKS = {
+    "dog/2.png": "../cat/1.png",
+    "dog/3.png": "2.png",
+    "bird": "cat",
+    "all/cats": "../bird/../cat",
+    "cat/up": "..",
+    "ape/5.png": "../bird/1.png",
+}
+
+
+def with_links(place: Path, links: dict[str, str]) -> Path:
+    """cat/0.png and cat/1.png, and links by their text."""
+    made = (zip_of if place.suffix == ".zip" else tar_of)(place, "cat/0.png", "cat/1.png")
+    if place.suffix == ".zip":
+        with zipfile.ZipFile(made, "a") as packed:
+            for name, text in links.items():
+                info = zipfile.ZipInfo(name)
+                info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+                packed.writestr(info, text)
+        return made
+    with tarfile.open(made, "a") as archive:
+        for name, text in links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, text
+            archive.addfile(entry)
+    return made
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_links_in_an_archive_lead_where_they_lead_in_a_folder(ending: str, tmp_path: Path) -> None:
+    unpacked = folder_of(tmp_path / "x", "cat/0.png", "cat/1.png")
+    for name, text in LINKS.items():
+        (unpacked / name).parent.mkdir(exist_ok=True)
+        (unpacked / name).symlink_to(text)
+    packed, plain = dataset(with_links(tmp_path / f"x.{ending}", LINKS)), dataset(unpacked)
+    assert packed.names == plain.names
+    assert labels_of(packed) == labels_of(plain)
+    assert {"ape", "bird", "cat", "dog"} <= set(labels_of(packed))
+    everything = range(len(plain))
+    assert [number_in(packed, i) for i in everything] == [number_in(plain, i) for i in everything]
+    assert packed.fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_links_that_lead_out_of_an_archive_are_unreadable_images(ending: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(png(9))
+    links = {
+        "a/1.png": str(tmp_path / "secret.png"),
+        "b/2.png": "../../cat/0.png",
+        "c/3.png": "4.png",
+        "d/5.png": "5.png",
+        "cat/6.png": "/0.png",
+        "dog": "/nowhere/dog",
+        "README.md": "/nowhere/README.md",
+    }
+    images = dataset(with_links(tmp_path / f"x.{ending}", links))
+    assert images.names == ["a/1.png", "b/2.png", "c/3.png", "cat/0.png", "cat/1.png", "cat/6.png", "d/5.png", "dog"]
+    for i in (0, 1, 2, 5, 6, 7):
+        with pytest.raises(ImageError, match=rf"{images.names[i]} is a link that leads out of the archive, or nowhere"):
+            images.read(i)
+
+
+def test_hard_links_in_an_archive_are_what_they_link_to(tmp_path: Path) -> None:
+    made = tar_of(tmp_path / "x.tar", "cat/0.png", "cat/1.png")
+    with tarfile.open(made, "a") as archive:
+        for name, text in (("dog/2.png", "cat/1.png"), ("dog/3.png", "./dog/2.png"), ("bird/4.png", "bird/5.png")):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.LNKTYPE, text
+            archive.addfile(entry)
+    images = dataset(made)
+    assert images.names == ["bird/4.png", "cat/0.png", "cat/1.png", "dog/2.png", "dog/3.png"]
+    assert [number_in(images, i) for i in (3, 4)] == [1, 1]
+    with pytest.raises(ImageError, match=r"bird/4\.png is a link to what is not there"):
+        images.read(0)
+
+
+def test_a_sparse_file_is_read_with_its_holes(tmp_path: Path) -> None:
+    """As `tar --sparse` writes it: pieces, and where they belong."""
+    pixels = np.zeros((100, 100), np.uint8)
+    pixels[50:] = 255
+    whole = b"P5 100 100 255\n" + pixels.tobytes()
+    pieces = [(0, 512), (4608, len(whole) - 4608)]
+    entry = tarfile.TarInfo("a.pgm")
+    entry.size, entry.type = sum(size for _, size in pieces), tarfile.GNUTYPE_SPARSE
+    header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    numbers = [number for piece in pieces for number in piece]
+    header[386 : 386 + 48] = b"".join(b"%011o\0" % number for number in numbers)
+    header[483:495] = b"%011o\0" % len(whole)
+    header[148:156] = bytes(8).replace(b"\0", b" ")
+    header[148:156] = b"%06o\0 " % sum(header)
+    packed = b"".join(whole[at : at + size] for at, size in pieces)
+    (tmp_path / "x.tar").write_bytes(bytes(header) + packed + bytes(-len(packed) % 512 + 1024))
+    photo = dataset(tmp_path / "x.tar").read(0)[0]
+    assert isinstance(photo, Photo)
+    np.testing.assert_array_equal(photo.pixels[:, :, 0], pixels / 255)
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.xz", "tar.bz2"])
+def test_an_archive_that_was_cut_anywhere_is_refused(ending: str, tmp_path: Path) -> None:
+    names = [f"{i % 3}/{i}.png" for i in range(12)]
+    whole = tar_of(tmp_path / f"y.{ending}", *names, mode=f"w:{ending.partition('.')[2]}").read_bytes()
+    before_end = len(whole) - (10240 - 12 * 1024 % 10240 if ending == "tar" else 1)
+    for at in {*range(1, before_end, max(1, before_end // 40)), before_end}:
+        (tmp_path / f"x.{ending}").write_bytes(whole[:at])
+        with pytest.raises(ImageError, match=r"damaged or truncated"):
+            dataset(tmp_path / f"x.{ending}")
+
+
+def test_an_archive_with_a_damaged_header_is_not_one_that_ends_there(tmp_path: Path) -> None:
+    made = tar_of(tmp_path / "x.tar", "1.png", "2.png", "3.png")
+    damaged = bytearray(made.read_bytes())
+    damaged[1024 + 100] ^= 1  # the second header
+    made.write_bytes(damaged)
+    with pytest.raises(ImageError, match=r"damaged or truncated"):
+        dataset(made)
+
+
+def test_archives_that_were_joined_are_read_to_the_last(tmp_path: Path) -> None:
+    joined = tar_of(tmp_path / "1.tar", "a/0.png", "b/1.png").read_bytes()
+    joined += tar_of(tmp_path / "2.tar", "c/0.png", "c/1.png").read_bytes()
+    (tmp_path / "x.tar").write_bytes(joined)
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(joined + b"and something that is no archive"))
+    for name in ("x.tar", "x.tar.gz"):
+        images = dataset(tmp_path / name)
+        assert images.names == ["a/0.png", "b/1.png", "c/0.png", "c/1.png"]
+        assert [number_in(images, i) for i in range(4)] == [0, 1, 0, 1]
+
+
+@pytest.mark.usefixtures("in_time")
+def test_a_header_that_leads_back_is_not_followed_for_ever(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a.png")
+    header = bytearray(entry.tobuf())
+    header[124:136] = struct.pack(">Iq", 0xFFFFFFFF, -1024)  # its size
+    header[148:156] = bytes(8).replace(b"\0", b" ")
+    header[148:156] = b"%06o\0 " % sum(header)
+    start = tarfile.TarInfo("b.png").tobuf() + tarfile.TarInfo("c.png").tobuf()
+    (tmp_path / "x.tar").write_bytes(start + header + bytes(2048))
+    with pytest.raises(ImageError, match=r"damaged or truncated"):
+        dataset(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_header_is_not_read_however_long_it_is(kind: bytes, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a.png")
+    entry.type, entry.size = kind, 2 << 20
+    (tmp_path / "x.tar").write_bytes(entry.tobuf() + bytes(3 << 20))
+    with pytest.raises(ImageError, match=r"a header claims to be 2,097,152 bytes long"):
+        dataset(tmp_path / "x.tar")
+
+
+def test_a_file_that_would_fill_the_memory_is_not_unpacked(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert archives.LARGEST_FILE >= 3 * LARGEST + 1000
+    images = dataset(archive)
+    monkeypatch.setattr(archives, "LARGEST_FILE", 50)
+    with pytest.raises(
+        ImageError, match=r"other/3\.png: it has [0-9]+ bytes unpacked, more than 50. Unpack the archive"
+    ):
+        images.read(0)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_no_more_is_unpacked_than_a_header_says(packing: int, tmp_path: Path) -> None:
+    """Though much more is there."""
+    made = tmp_path / "x.zip"
+    with zipfile.ZipFile(made, "w", packing) as archive:
+        archive.writestr("a.png", png(0) + bytes(1 << 20))
+    size = struct.pack("<I", len(png(0)) + (1 << 20))
+    made.write_bytes(made.read_bytes().replace(size, struct.pack("<I", 2000)))
+    images = dataset(made)
+    with pytest.raises(ImageError, match=r"a\.png cannot be decoded, it is damaged"):
+        images.read(0)
+
+
+def test_an_encrypted_file_is_not_called_damaged(tmp_path: Path) -> None:
+    made = zip_of(tmp_path / "x.zip", "a.png")
+    marked = bytearray(made.read_bytes())
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        marked[marked.index(start) + flags] |= 1
+    made.write_bytes(marked)
+    with pytest.raises(ImageError, match=r"a\.png: it is encrypted. Unpack the archive"):
+        dataset(made).read(0)
+
+
+def test_threads_read_an_archive_in_turn(archive: Path) -> None:
+    images, wanted, before = dataset(archive), [i for _ in range(60) for i in (0, 3, 1, 2)], sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(lambda i: number_in(images, i), wanted)) == [[4, 1, 2, 0][i] for i in wanted]
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:

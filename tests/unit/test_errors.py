@@ -30,3 +30,11 @@ def test_context_is_put_in_front_of_the_message() -> None:
     error = errors.WeightsError("file is broken")
     error.within("Occlusion on x")
     assert str(error) == "Occlusion on x: file is broken"
+
+
+def test_a_message_is_one_legible_line_whatever_it_quotes() -> None:
+    error = errors.ParameterError("got\n  array([[1.],\n\t [2.]])\r\nof a\x1b[31m\0b\ud800 猫")
+    assert str(error) == "got array([[1.], [2.]]) of a\\x1b[31m\\x00b\\ud800 猫"
+    error.within("in\nhere")
+    assert str(error).startswith("in here: got array")
+    assert errors.legible("two\nlines\tand \x9b") == "two\nlines\tand \\x9b"

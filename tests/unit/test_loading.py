@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -41,6 +42,29 @@ def test_bundled_networks() -> None:
     assert before.weights_sha256() != after.weights_sha256()
     with pytest.raises(WeightsError, match="simple has no weights tagged 'inital'. Did you mean 'initial'?"):
         load("simple@inital")
+
+
+TRAINING = """
+import vizcnn
+from torch import nn
+def network(): return vizcnn.Model(nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.Dropout()).train(), size=8)
+"""
+
+
+@pytest.mark.parametrize(
+    "spec", ["tiny", "simple@initial", "squeezenet1_1@random", "squeezenet1_0@w.pth", "./n.py:network"]
+)
+def test_every_source_gives_a_network_in_eval_mode(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squeezenet: dict[str, torch.Tensor]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(squeezenet, "w.pth")
+    Path("n.py").write_text(TRAINING)
+    model = load(spec)
+    assert not any(module.training for module in model.network.modules())
+    before, image = model.weights_sha256(), torch.rand(1, model.input.channels, *model.input.size)
+    assert torch.equal(model(image), model(image))  # neither dropout nor batch statistics
+    assert model.weights_sha256() == before
 
 
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
@@ -143,6 +167,59 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, t
         load("x.pt2")
     with pytest.raises(ModelNotFound, match="holds weights, not a network. Name the architecture too: ARCHITECTURE@"):
         load(str(tmp_path / "list.pth"))
+
+
+def test_checkpoints_that_would_fill_the_memory_are_refused_before_they_do(
+    tmp_path: Path, squeezenet: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def saved(name: str, bias: torch.Tensor) -> Path:
+        torch.save({**squeezenet, "classifier.1.bias": bias}, tmp_path / name)
+        return tmp_path / name
+
+    one, blown_up = torch.zeros(1), "they would take 4,398.1 GB, out of a file of .* MB. It is damaged, or made to fill"
+    for file, message in (
+        (saved("a.pth", one.expand(2**40)), blown_up),
+        (saved("b.pth", one.expand(2**26)), "do not fit the architecture"),  # 2**26 classes would need 137 GB
+        (saved("c.pth", one[0]), "do not fit the architecture"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            load(f"squeezenet1_0@{file}")
+    torch.save({"a": torch.zeros(2**24)}, tmp_path / "zeros.pth")
+    with ZipFile(tmp_path / "zeros.pth") as plain, ZipFile(tmp_path / "packed.pth", "w", ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    monkeypatch.setattr("vizcnn.loading._SMALL", 2**24)
+    with pytest.raises(WeightsError, match="they would take 0.1 GB, out of a file of 0.1 MB"):
+        read_weights(tmp_path / "packed.pth")
+
+
+def test_complex_weights_are_for_complex_networks(tmp_path: Path, squeezenet: dict[str, torch.Tensor]) -> None:
+    bias = torch.zeros(1000, dtype=torch.complex64)
+    torch.save({**squeezenet, "classifier.1.bias": bias}, tmp_path / "a.pth")
+    with pytest.raises(
+        WeightsError, match="'classifier.1.bias' holds complex numbers, and the network takes real ones"
+    ):
+        load(f"squeezenet1_0@{tmp_path / 'a.pth'}")
+    torch.save({"weight": torch.full((2, 2), 1j)}, tmp_path / "b.pth")
+    (tmp_path / "mine.py").write_text(
+        "import torch, vizcnn\n"
+        "def f(): return vizcnn.Model(torch.nn.Linear(2, 2, bias=False, dtype=torch.complex64), size=8)\n"
+    )
+    assert load(f"{tmp_path}/mine.py:f@{tmp_path / 'b.pth'}").network.state_dict()["weight"][0, 0] == 1j
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a\nb"], ids=["long", "NUL", "newline"])
+@pytest.mark.parametrize("form", ["{}", "{}.pth", "resnet18@{}.pth", "{}.py:f", "{}:f", "mine@{}"])
+def test_impossible_names_are_one_line(name: str, form: str) -> None:
+    with pytest.raises((ModelNotFound, WeightsError)) as caught:
+        load(form.format(name))
+    assert str(caught.value).isprintable()
+
+
+def test_a_download_is_announced_on_stderr_or_not_at_all(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(WeightsError):
+        load("squeezenet1_0")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_torchscript_files_are_refused_with_the_reason(tmp_path: Path) -> None:

@@ -16,16 +16,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [  # each module may import, at its top, only from lower levels
     {"errors", "expanded"},
-    {"probe", "progress", "output", "_torchvision"},
+    {"failing", "head", "probe", "process", "progress", "output", "quiet", "threads", "_torchvision"},
     {"registry"},
+    {"pixels"},
     {"images"},
-    {"model"},
+    {"folders"},
+    {"archives", "model"},
     {"targets"},
-    {"zoo", "dataset", "dryrun", "windows"},
+    {"zoo", "checkpoints", "dataset", "dryrun", "kernels", "windows"},
     {"coordinates"},
     {"axes"},
     {"capture"},
-    {"incremental", "loading", "receptive", "results"},
+    {"clean", "incremental", "loading", "receptive", "results"},
     {"subject"},
     {"attribution", "embedding", "rules", "sweep"},
     {"ascent", "scanning"},
@@ -34,7 +36,7 @@ LEVELS = [  # each module may import, at its top, only from lower levels
     {"commands"},
     {"cli", "testing", "bench"},
 ]
-LIGHT = {"errors", "probe", "registry", "cli", "commands", "__init__", "__main__"}
+LIGHT = {"errors", "probe", "process", "registry", "cli", "commands", "__init__", "__main__"}
 HEAVY = {"torch", "torchvision", "captum", "matplotlib", "numpy", "PIL", "safetensors"}
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from inspect import signature
+from types import new_class
 from typing import Any, Literal
 
 import pytest
 
-from vizcnn import Probe, Result, param
+from vizcnn import Probe, Result, cli, param
 from vizcnn.errors import ParameterError
-from vizcnn.probe import options
+from vizcnn.probe import RESERVED, options
+from vizcnn.subject import Subject
 
 
 class Sample(Probe[Result]):
@@ -80,6 +83,51 @@ def test_mistakes_of_a_probes_author_are_named_when_it_is_defined() -> None:
             """An option that hides one of everybody's."""
 
             seed: int = param(3, "Which.")
+
+
+def probe_with_an_option(name: str, base: type = Probe) -> None:
+    """Define a probe whose only option has this name."""
+    body = {"__doc__": "A probe.", "__annotations__": {name: str}, "__module__": __name__, name: param("x", "Which.")}
+    new_class("Taking", (base,), exec_body=lambda space: space.update(body))
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED | {"progress"} | {n for n in dir(Probe) if not n.startswith("__")}))
+def test_no_option_has_a_name_that_means_something_already(name: str) -> None:
+    with pytest.raises(TypeError, match=f"option '{name}' of Taking (has a name that every probe|would hide what)"):
+        probe_with_an_option(name)
+
+
+def test_an_option_may_replace_an_inherited_option_but_nothing_else() -> None:
+    class Base(Probe[Result]):
+        """A base."""
+
+        count: int = param(3, "How many.")
+
+        def helper(self) -> int:
+            return self.count
+
+    with pytest.raises(TypeError, match="option 'helper' of Taking would hide what Base.helper is for"):
+        probe_with_an_option("helper", Base)
+    probe_with_an_option("count", Base)
+
+
+def test_the_reserved_names_are_those_that_the_command_line_uses() -> None:
+    class Everything(Probe[Result]):
+        """A probe that has all of the shared options."""
+
+        def answer(self) -> None: ...
+
+        def price(self, subject: Subject) -> None: ...
+
+    class Alone(Probe[Result]):
+        """A probe of the network alone."""
+
+        needs_images = False
+
+    shared = [each for probe in (Everything, Alone) for each in (*cli._arguments(probe), *cli._common(probe))]
+    flags = {flag[2:].replace("-", "_") for each in shared for flag in each.opts if flag.startswith("--")}
+    called = set(signature(cli._runner("name", Alone)).parameters) - {"given"}
+    assert {*flags, *(each.name for each in shared), *called, "help"} == RESERVED
 
 
 def test_text_is_read_by_the_options_own_parser() -> None:

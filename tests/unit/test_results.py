@@ -127,6 +127,7 @@ def test_endings_in_capitals_mean_the_same(result: vizcnn.Heatmap, tmp_path: Pat
     assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 
+@pytest.mark.filterwarnings("ignore:no installed font has 猫")
 def test_names_are_shown_as_they_are(brightness: vizcnn.Model, tmp_path: Path) -> None:
     photo = vizcnn.Photo(np.random.default_rng(0).random((8, 8, 3), np.float32), "$\\frac{$ 猫 " + "long" * 30)
     found = vizcnn.Occlusion()(brightness, photo, target="all")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from test_tally import assert_exact
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vizcnn.dataset import dataset
+from vizcnn.embedding import share_known
 from vizcnn.errors import (
     DegenerateResult,
     ImageError,
@@ -31,7 +36,8 @@ from vizcnn.errors import (
 )
 from vizcnn.images import open_photo
 from vizcnn.model import Box, Model
-from vizcnn.scanning import Index, best, scan
+from vizcnn.probes.top_images import TopImages
+from vizcnn.scanning import Index, best, features_in, scan
 from vizcnn.targets import Unit
 from vizcnn.testing import delicate_model, state_of
 
@@ -203,6 +209,22 @@ def test_statistics_do_not_depend_on_the_number_of_processes_that_read(tmp_path:
     assert [number for number, _ in found[0].unreadable] == [found[0].names.index("a/bad.png")]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_default_type_of_torch_changes_nothing(tmp_path: Path, dtype: torch.dtype) -> None:
+    model, inputs = model_of(), [*pictures(11), np.zeros((20, 24, 3), np.uint8)]
+    usual = scan(model, inputs, tmp_path / "a", top=3, batch=5, shard_size=4, **QUIET)
+    vectors, share = features_in(model, dataset(inputs), "7", False).vectors, share_known(np.eye(4), np.arange(4), 2)
+    torch.set_default_dtype(dtype)
+    try:
+        index = scan(model, inputs, tmp_path / "b", top=3, batch=5, shard_size=4, **QUIET)
+        assert [one.box for one in best(index, Unit("0", 1), 3)] == [one.box for one in best(usual, Unit("0", 1), 3)]
+        np.testing.assert_array_equal(features_in(model, dataset(inputs), "7", False).vectors, vectors)
+        assert share_known(np.eye(4), np.arange(4), 2) == share
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert index.digest == usual.digest
+
+
 class Delayed(nn.Module):
     """NaN where an image's first value is one half, infinity where it is a quarter, in the second layer only."""
 
@@ -322,10 +344,12 @@ def test_a_layer_called_output_that_is_not_what_the_network_returns_is_not_mista
 # what is refused
 
 
-@pytest.mark.parametrize("options", [{"top": 0}, {"top": 101}, {"batch": 0}, {"shard_size": 0}])
+@pytest.mark.parametrize(
+    "options", [{"top": 0}, {"top": 101}, {"batch": 0}, {"shard_size": 0}, {"threads": 0}, {"loaders": -1}]
+)
 def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, options: Any) -> None:
     with pytest.raises(ParameterError, match="must be"):
-        scan(model_of(), pictures(2), tmp_path, **options, **QUIET)
+        scan(model_of(), pictures(2), tmp_path, **QUIET | options)
 
 
 @pytest.mark.parametrize("loaders", [0, 1])
@@ -612,3 +636,63 @@ def test_ctrl_c_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     index = scan(model, pictures(40), tmp_path, batch=4, shard_size=4, loaders=0, threads=1, progress=False)
     undisturbed = scan(model, pictures(40), tmp_path / "other", batch=4, shard_size=4, threads=1, **QUIET)
     assert index.digest == undisturbed.digest
+
+
+def at_once(works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What several threads make that begin together."""
+    begin = threading.Barrier(len(works))
+
+    def work(one: Callable[[], Any]) -> Any:
+        begin.wait()
+        return one()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result() for future in [pool.submit(work, one) for one in works]]
+
+
+def test_scans_of_several_threads_find_what_each_finds_alone(tmp_path: Path) -> None:
+    inputs, before = pictures(30), torch.get_num_threads()
+
+    def work(i: int, folder: str) -> Callable[[], Any]:
+        model = model_of(Plain() if i % 2 else None)
+        options: Any = {"batch": 4, "shard_size": 10, "threads": 1 + i % 2, "loaders": i % 3, "progress": False}
+        return lambda: scan(model, inputs, tmp_path / folder / str(i), **options).digest
+
+    def ask(i: int) -> Callable[[], Any]:
+        model, target = model_of(Plain() if i % 2 else None), "conv:1" if i % 2 else "3:1"
+        return lambda: TopImages(count=4)(model, inputs, target, progress=False).arrays()["values"].tolist()
+
+    works = range(4)
+    alone = [each() for i in works for each in (work(i, "alone"), ask(i))]
+    assert at_once([each for i in works for each in (work(i, "together"), ask(i))]) == alone
+    assert torch.get_num_threads() == before
+    assert not multiprocessing.active_children()
+
+
+SCANNING = threading.Event()
+
+
+class Announcing(Plain):
+    """Says that a scan runs it, and takes its time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1:
+            SCANNING.set()
+            time.sleep(0.05)
+        return super().forward(x)
+
+
+def test_the_number_of_threads_of_one_scan_is_not_that_of_another(tmp_path: Path) -> None:
+    """Torch has one for the process, which new Python threads take over."""
+    inputs = pictures(20)
+
+    def with_two() -> Index:
+        return scan(model_of(Announcing()), inputs, tmp_path / "a", threads=2, batch=4, **QUIET)
+
+    def with_what_torch_uses() -> Index:
+        assert SCANNING.wait(10)
+        return scan(model_of(Plain()), inputs, tmp_path / "b", batch=4, **QUIET)
+
+    two, other = at_once([with_two, with_what_torch_uses])
+    assert (two.identity["threads"], other.identity["threads"]) == (2, 1)
+    assert at_once([torch.get_num_threads]) == [1]

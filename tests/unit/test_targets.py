@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import small_cnn
@@ -9,7 +10,7 @@ from conftest import small_cnn
 import vizcnn
 from vizcnn.capture import activations
 from vizcnn.errors import LayerNotFound, TargetError
-from vizcnn.targets import OUTPUT, Unit, is_probability, target, targets
+from vizcnn.targets import OUTPUT, Unit, each_target, target, targets
 
 
 def test_strings_numbers_and_functions_parse_to_the_same_objects() -> None:
@@ -18,6 +19,40 @@ def test_strings_numbers_and_functions_parse_to_the_same_objects() -> None:
     assert target("layer4.1.conv2:17@3,4").terms == ((1.0, Unit("layer4.1.conv2", 17, (3, 4))),)
     assert target("p(tabby)").terms == ((1.0, Unit(OUTPUT, "tabby", probability=True)),)
     assert target(target("tabby")) == target("tabby")
+
+
+@pytest.mark.parametrize(
+    "number", [np.int64(7), np.array(7), np.array([7], np.uint8), torch.tensor(7), torch.tensor([[7]])], ids=repr
+)
+def test_arrays_and_tensors_of_one_whole_number_are_the_class_of_that_index(number: Any) -> None:
+    assert target(number) == target(7)
+    assert each_target([number, "fc:3"]) == (target(7), target("fc:3"))
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.arange(1000), "ndarray (1000,) of int64"),
+        (np.array(2.5), "ndarray () of float64"),
+        (np.float32(1), "float32 () of float32"),
+        (np.bool_(True), "() of bool"),
+        (torch.tensor(True), "Tensor () of torch.bool"),
+        (torch.eye(9), "Tensor (9, 9) of torch.float32"),
+        (torch.tensor([], dtype=torch.int64), "Tensor (0,) of torch.int64"),
+        (np.array("tabby"), "ndarray () of <U5"),
+    ],
+    ids=str,
+)
+def test_other_arrays_and_tensors_are_refused_in_one_line(array: Any, said: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        each_target(array)
+    assert said in str(caught.value)
+    assert "For several targets give a list" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_out_of_an_array_is_text() -> None:
+    assert target(np.array(["tabby"])[0]) == target("tabby")
 
 
 def test_class_names_become_numbers_when_a_model_is_known(tiny: vizcnn.Model) -> None:
@@ -77,9 +112,30 @@ def test_a_layer_that_does_not_exist(tiny: vizcnn.Model) -> None:
 
 def test_probabilities_are_not_made_from_probabilities() -> None:
     already = torch.tensor([[0.25, 0.75]])
-    assert is_probability(already)
-    assert not is_probability(torch.tensor([[0.5, 0.9]]))
     assert target("p(1)")({OUTPUT: already}).item() == 0.75
+    with pytest.raises(TargetError, match="nothing shows that the network's outputs are logits or probabilities"):
+        target("p(1)")({OUTPUT: torch.tensor([[0.5, 0.9]])})
+
+
+def test_classes_that_are_named_by_numbers() -> None:
+    """As a folder of classes gives them: '1', '10', '11', '2', ...: the class named 10 is number 1."""
+    names = sorted(str(i) for i in range(1, 13))
+    model = vizcnn.Model(small_cnn(classes=12), size=8, labels=names)
+    for ambiguous in ("10", "p(10)"):
+        with pytest.raises(TargetError, match=r"'10' names class number 1 .* Give '#10' for number 10, or '=10' for"):
+            target(ambiguous).resolved(model)
+    for text, number, name in (("#10", 10, "8"), ("=10", 1, "10"), ("0", 0, "1"), ("p(=12)", 3, "12")):
+        ((_, unit),) = target(text).resolved(model).terms
+        assert isinstance(unit, Unit)
+        assert (unit.channel, unit.label) == (number, name)
+        ((_, again),) = target(unit.spec).resolved(model).terms
+        assert again == unit  # what provenance keeps means the same when it is read again
+    assert str(target(10).resolved(model)) == "8"  # a number in Python is the number
+    with pytest.raises(TargetError, match="no class or layer target named '=13'"):
+        target("=13").resolved(model)
+    plain = vizcnn.Model(small_cnn(), size=8, labels=list("abcd4"))
+    assert str(target("4").resolved(plain)) == "4"
+    assert target("3").resolved(plain).spec == "3"
 
 
 def test_captured_layers_are_not_overwritten_by_in_place_operations() -> None:

@@ -16,7 +16,7 @@ from vizcnn.ascent.optimisers import OPTIMISERS
 from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.streams import Streams
 from vizcnn.capture import reading
-from vizcnn.errors import NonFiniteResult, NotDifferentiable, ShapeError, TargetError, VizcnnError
+from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, ShapeError, TargetError
 from vizcnn.model import Model
 from vizcnn.progress import bar
 from vizcnn.rules import Redirection
@@ -139,12 +139,12 @@ def _refuse_missing_units(model: Model, goals: Sequence[Goal], size: tuple[int, 
     with torch.no_grad(), reading(model, goals[0].target.layers) as read:
         try:
             found = read(model.grey(size))
-        except RuntimeError as error:
-            if isinstance(error, VizcnnError) or size in (None, usual):
+        except NetworkError as error:
+            if size in (None, usual):
                 raise
             raise ShapeError(
                 f"{model.name} reaches {goals[0].target} with pictures of its own size only, {usual[0]} x {usual[1]} "
-                f"px, got {size[0]} x {size[1]}: {error}. Layers before the dense ones take any size"
+                f"px, got {size[0]} x {size[1]}: {error.__cause__}. Layers before the dense ones take any size"
             ) from error
         for goal in goals:
             goal.target(found)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
 from vizcnn.axes import spatial_layers
-from vizcnn.capture import activations, tapped
+from vizcnn.capture import activations, hooked, tapped
+from vizcnn.clean import target_scores
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.model import Box, Model
 from vizcnn.probe import Probe, param
 from vizcnn.results import Heatmap
-from vizcnn.subject import Subject, target_scores
+from vizcnn.subject import Subject
 from vizcnn.targets import Target, form
 
 Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]
@@ -196,11 +197,8 @@ def _refuse_no_average(
 @contextmanager
 def _silenced(model: Model, layer: str) -> Iterator[None]:
     """While the context is open, the layer puts out zeros."""
-    handle = model.layer(layer).register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
-    try:
+    with hooked(model.layer(layer), lambda _module, _inputs, output: torch.zeros_like(output)):
         yield
-    finally:
-        handle.remove()
 
 
 @torch.no_grad()

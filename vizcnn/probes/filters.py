@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError
+from vizcnn.kernels import convolutions, reads_image, used_kernels
 from vizcnn.loading import load
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
@@ -26,9 +27,10 @@ _UNORIENTED = 0.25  # coherence below which a kernel counts as having no directi
 class Filters(Probe[ImageGrid]):
     """Which patterns do the kernels of a convolution look for?
 
-    Each tile is one kernel: the weights by which a filter multiplies a patch of its input. Zero is mid-grey, brighter
-    weights are positive. Kernels on the RGB image are drawn in colour: a reddish pixel is one where red speaks for the
-    filter more than green and blue do. Behind the first layer a kernel has a slice per input channel, and one is shown.
+    Each tile is one kernel: the weights by which a filter multiplies a patch of its input, as they are in eval mode
+    where they are computed anew in each run (weight norm, pruning). Zero is mid-grey, brighter weights are positive.
+    Kernels on the RGB image are drawn in colour: a reddish pixel is one where red speaks for the filter more than green
+    and blue do. Behind the first layer a kernel has a slice per input channel, and one is shown.
 
     Sorted by `norm`: the largest first (L2, of what is shown). By `hue`: around the colour circle from magenta, by the
     kernel's most colourful pixel (the hue of its weights less their mean over the channels); kernels whose colour is
@@ -79,7 +81,7 @@ class Filters(Probe[ImageGrid]):
     def _channel(self, model: Model, name: str, kernels: Kernels) -> int | None:
         """The input channel to show; None for all three, in colour."""
         if self.channel is None:
-            return None if _takes_rgb(model, name, kernels) else 0
+            return None if model.input.channels == 3 and reads_image(model, name) else 0
         if self.channel >= kernels.shape[1]:
             last = kernels.shape[1] - 1
             raise ParameterError(f"the kernels of {name!r} have input channels 0 to {last}, got channel {self.channel}")
@@ -99,25 +101,21 @@ class Filters(Probe[ImageGrid]):
 
 
 def _first_convolution(model: Model) -> str:
-    if names := _convolutions(model):
+    if names := convolutions(model):
         return names[0]
     raise LayerNotFound(f"{model.name} has no convolution (no nn.Conv2d), so it has no kernels to show")
 
 
-def _convolutions(model: Model) -> list[str]:
-    return [name for name, module in model.layers().items() if isinstance(module, nn.Conv2d)]
-
-
 def _kernels(model: Model, name: str) -> Kernels:
-    """The raw weights of a convolution, float32 (K, C / groups, h, w)."""
+    """The weights of a convolution, float32 (K, C / groups, h, w)."""
     module = model.layer(name)
     if not isinstance(module, nn.Conv2d):
-        known = _convolutions(model)
+        known = convolutions(model)
         some = ", ".join(known[:4]) + (f" and {len(known) - 4} more" if len(known) > 4 else "")
         raise ParameterError(
             f"layer {name!r} of {model.name} is {type(module).__name__}, not an nn.Conv2d. Choose one: {some or 'none'}"
         )
-    weights: Kernels = module.weight.detach().float().cpu().numpy()  # (K, C / groups, h, w)
+    weights: Kernels = used_kernels(model, name).float().cpu().numpy()  # (K, C / groups, h, w)
     if not np.isfinite(weights).all():
         raise NonFiniteResult(f"the weights of {name!r} of {model.name} hold NaN or infinity. Check the checkpoint")
     return weights
@@ -130,11 +128,6 @@ def _refuse_other_shapes(models: list[Model], kernels: list[Kernels], name: str)
             f"{name!r} has kernels {shapes[0]} in {models[0].name} and {shapes[1]} in {models[1].name}. "
             "Compare two states of one network"
         )
-
-
-def _takes_rgb(model: Model, name: str, kernels: Kernels) -> bool:
-    """Whether a kernel's three channels are red, green and blue: those of a later layer are not."""
-    return model.input.channels == 3 and kernels.shape[1] == 3 and name == _first_convolution(model)
 
 
 def _visible(kernels: Kernels, channel: int | None) -> Kernels:

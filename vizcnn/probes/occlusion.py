@@ -127,10 +127,13 @@ def _swept(subject: Subject, sweep: Sweep) -> tuple[list[npt.NDArray[np.float64]
         with progress.bar(len(sweep.covers) * windows, "occlusion", "window", shown=subject.progress) as bar:
             for i in range(len(sweep.covers)):
                 for places, numbers in sweep.image(i):
-                    if len(found) == i:
+                    first = len(found) == i
+                    if first:
                         found.append(np.full((windows, numbers.shape[1]), np.nan))
                     bar.update(int(np.isnan(found[i][places, 0]).sum()))
                     found[i][places] = numbers
+                    if first:
+                        _refuse_unmovable(subject, i, numbers, sweep.covers[i])
     except KeyboardInterrupt:
         if not found:
             raise
@@ -166,17 +169,41 @@ def _heatmap(
     )
 
 
+def _refuse_unmovable(subject: Subject, i: int, numbers: npt.NDArray[np.float64], cover: torch.Tensor) -> None:
+    """Refuse a target that nothing can move before all windows are run, given its numbers (n, T) under the first ones.
+
+    Where those do nothing, the whole image is covered, turned into its negative, mirrored and replaced by noise."""
+    if _moved(subject, i, numbers).all():
+        return
+    image = subject.inputs[i]
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    others = (cover, 1 - image, image.flip(-1), noise)
+    with torch.no_grad():
+        found = torch.cat([subject.model_scores(other[None], i) for other in others]).double().cpu().numpy()  # (4, T)
+    for t in np.nonzero(~_moved(subject, i, np.concatenate([numbers, found])))[0]:
+        raise DegenerateResult(
+            f"no window changes the target {subject.targets[i][t]} of {subject.photos[i].name} by more than rounding "
+            f"(it stays {subject.scores[i, t]:g} under the first {len(numbers)}), nor does covering the whole image, "
+            "its negative, its mirror image or noise: a dead unit, or one that does not see the input"
+        )
+
+
 def _refuse_unmoved(subject: Subject, result: Heatmap, found: list[npt.NDArray[np.float64]]) -> None:
     """A map of rounding errors looks like any other: refuse one in which no window did more than that."""
-    rounding = 16 * torch.finfo(subject.inputs.dtype).eps
     for i, numbers in enumerate(found):
-        moved = np.abs(subject.scores[i] - numbers).max(0)  # (T,)
-        size = 0.0 if subject.output is None else float(subject.output[i].abs().max())
-        for t in np.nonzero(moved <= rounding * np.maximum(np.abs(numbers).max(0), size))[0]:
+        for t in np.nonzero(~_moved(subject, i, numbers))[0]:
             raise DegenerateResult(
                 f"no window changes the target {subject.targets[i][t]} of {result.photos[i].name} by more than "
                 f"rounding (it stays {subject.scores[i, t]:g}): a dead unit, or one that does not see the input"
             )
+
+
+def _moved(subject: Subject, i: int, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Whether each target's numbers (n, T) differ from the clean score by more than rounding, (T,)."""
+    rounding = 16 * torch.finfo(subject.inputs.dtype).eps
+    size = 0.0 if subject.output is None else float(subject.output[i].abs().max())
+    moved = np.abs(subject.scores[i] - numbers).max(0) > rounding * np.maximum(np.abs(numbers).max(0), size)
+    return np.asarray(moved)
 
 
 def _worst(subject: Subject, i: int, windows: Windows, drops: npt.NDArray[np.float64]) -> tuple[Box, float]:

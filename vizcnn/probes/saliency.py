@@ -14,6 +14,7 @@ from vizcnn.results import Heatmap
 from vizcnn.rules import ReluRule, guided, rectified
 from vizcnn.subject import Subject
 from vizcnn.targets import Target
+from vizcnn.threads import seeded
 from vizcnn.windows import checked_fill, covering
 
 Method = Literal["gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "guided-backprop", "deconvnet"]
@@ -110,9 +111,10 @@ class Saliency(Probe[Heatmap]):
         def smooth(image: Tensor, target: Target) -> Tensor:
             spread = self.noise * float(image.max() - image.min())
             tunnel = NoiseTunnel(Gradient(forward(target)))
-            return tunnel.attribute(  # type: ignore[no-any-return]
-                image.requires_grad_(), nt_samples=self.samples, nt_samples_batch_size=8, stdevs=spread, abs=False
-            )
+            with seeded(subject.seed):  # the same noise for each map; captum draws it from the process's random numbers
+                return tunnel.attribute(  # type: ignore[no-any-return]
+                    image.requires_grad_(), nt_samples=self.samples, nt_samples_batch_size=8, stdevs=spread, abs=False
+                )
 
         def integrated(image: Tensor, target: Target) -> Tensor:
             start = covering(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]

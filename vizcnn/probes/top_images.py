@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
 from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
+from vizcnn.kernels import reads_image, used_kernels
 from vizcnn.model import Model
 from vizcnn.probe import Probe, param
 from vizcnn.probes.feature_maps import names
@@ -28,7 +27,7 @@ from vizcnn.scanning import (
     unit_of,
 )
 from vizcnn.subject import Subject
-from vizcnn.targets import Target, Unit, each_target
+from vizcnn.targets import Target, each_target
 
 _SHOWN = 4  # channels where no target was given
 _BESIDE = ("filter", "maximize")
@@ -109,11 +108,11 @@ class TopImages(Probe[Exemplars]):
     def _pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:
         """What stands beside each target's photographs."""
         wanted = self.beside or ()
+        filters = _filters(subject) if "filter" in wanted else {}
         optimised = _optimised(subject) if "maximize" in wanted else {}
         for target in subject.targets[0]:
-            kernel = _kernel(subject.model, unit_of(target)) if "filter" in wanted else None
-            made = [("maximize", optimised[target])] if target in optimised else []
-            yield (*([("filter", kernel)] if kernel is not None else []), *made)
+            sources = (("filter", filters), ("maximize", optimised))
+            yield tuple((name, pictures[target]) for name, pictures in sources if target in pictures)
 
     def _shown(self, known: Known, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
         rows = tuple(self._row(known, one) for one in wanted)
@@ -131,14 +130,16 @@ class TopImages(Probe[Exemplars]):
         return Excited(str(wanted), shown, known.tally(layer_of(unit)).statistics(channel_of(known, unit)))
 
 
-def _kernel(model: Model, unit: Unit) -> Pixels | None:
-    """The weights of a convolution that reads the image, zero is mid-grey; None for any other layer."""
-    weight = getattr(model.layers().get(unit.layer), "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 4 or weight.shape[1] != model.input.channels:
-        return None
-    kernel = weight[int(unit.channel)].float().cpu()  # (C, h, w)
-    scaled: Pixels = (0.5 + kernel / (2 * kernel.abs().max().clamp(min=1e-12))).permute(1, 2, 0).numpy()
-    return scaled
+def _filters(subject: Subject) -> dict[Target, Pixels]:
+    """The kernel of each target that is a channel of the convolution that reads the image; zero is mid-grey."""
+    model, units = subject.model, {target: unit_of(target) for target in subject.targets[0]}
+    found: dict[Target, Pixels] = {}
+    for layer in {unit.layer for unit in units.values() if unit.layer and reads_image(model, unit.layer)}:
+        kernels = used_kernels(model, layer).float().cpu()  # (K, C, h, w)
+        ends = kernels.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)  # (K, 1, 1, 1)
+        shown = (0.5 + kernels / (2 * ends)).permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
+        found |= {target: shown[int(unit.channel)] for target, unit in units.items() if unit.layer == layer}
+    return found
 
 
 def _optimised(subject: Subject) -> dict[Target, Pixels]:

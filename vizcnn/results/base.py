@@ -6,23 +6,39 @@ import base64
 import html
 import io
 import json
-import warnings
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.errors import ParameterError
+from vizcnn.errors import ParameterError, legible
 from vizcnn.output import atomic, refuse_unwritable
+from vizcnn.quiet import no_warnings
+from vizcnn.results.texts import make_legible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg")
 FORMATS = (*PICTURES, ".gif", ".html", ".json", ".npz", ".safetensors")
+
+_DRAWING = threading.RLock()  # matplotlib is not made for several threads at once
+
+
+def _forget() -> None:
+    """A child made by fork has one thread, and nobody else in it will ever release the lock."""
+    global _DRAWING
+    _DRAWING = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @dataclass(frozen=True)
@@ -59,9 +75,17 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """Base of all results. Subclasses give `arrays()`, `summary()`, `describe()` and `figure()`."""
+    """Base of all results. Subclasses give `arrays()`, `summary()`, `describe()` and `figure()`.
+
+    What `figure()` draws needs no care for what texts hold, nor for other threads: Result sees to that.
+    """
 
     provenance: Provenance
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "figure" in vars(cls):
+            cls.figure = _legibly(cls.figure)  # type: ignore[method-assign, assignment]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The raw numbers, by name."""
@@ -124,14 +148,14 @@ class Result:
         return buffer.getvalue()
 
     def _draw_into(self, place: Path | io.BytesIO, kind: str, dpi: int) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks stays readable
-            self.figure().savefig(place, dpi=dpi, format=kind)
+        figure = self.figure()
+        with _DRAWING, no_warnings("Glyph"):  # texts.py has said it
+            figure.savefig(place, dpi=dpi, format=kind)
 
     def _page(self) -> str:
         picture = base64.b64encode(self._png()).decode()
-        title = html.escape(self.provenance.line())
-        finding, record = html.escape(self.describe()), html.escape(json.dumps(self.manifest(), indent=2))
+        title = html.escape(legible(self.provenance.line()))
+        finding, record = html.escape(legible(self.describe())), html.escape(json.dumps(self.manifest(), indent=2))
         return (
             f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
             f'<img alt="{finding}" style="max-width:100%" src="data:image/png;base64,{picture}">\n'
@@ -140,7 +164,23 @@ class Result:
         )
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": self.describe()}
+        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": legible(self.describe())}
+
+
+R = TypeVar("R", bound=Result)
+
+
+def _legibly(draw: Callable[[R], Figure]) -> Callable[[R], Figure]:
+    """A `figure()` whose texts can be drawn, and one at a time."""
+
+    @wraps(draw)
+    def figure(result: R) -> Figure:
+        with _DRAWING:
+            drawn = draw(result)
+            make_legible(drawn)
+            return drawn
+
+    return figure
 
 
 def checked_format(path: Path) -> str:

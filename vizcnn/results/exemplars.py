@@ -180,14 +180,14 @@ class Exemplars(Result):
         parts = figure.subfigures(len(self.rows), 1, squeeze=False, height_ratios=heights)
         for row, part in zip(self.rows, parts[:, 0], strict=True):
             _draw_row(part, row, columns, extra, self.ranked_by)
-        figure.supxlabel(line, fontsize=6, color="0.4", parse_math=False)
+        figure.supxlabel(line, fontsize=6, color="0.4")
         return figure
 
 
 def _draw_row(part: SubFigure, row: Excited, columns: int, extra: int, ranked_by: str) -> None:
     by = ranked_by if any(one.at for one in row.exemplars) else "the value"  # a dense unit has no positions
     title = f"{row.title()}, ranked by {by}" if row.exemplars else row.title()
-    part.suptitle(title, fontsize=8.5, x=0.01, ha="left", parse_math=False)
+    part.suptitle(title, fontsize=8.5, x=0.01, ha="left")
     if not row.lines:
         return
     cells = part.subplots(row.lines, columns, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.02})
@@ -195,7 +195,7 @@ def _draw_row(part: SubFigure, row: Excited, columns: int, extra: int, ranked_by
         ax.axis("off")
     for k, (title, pixels) in enumerate(row.beside):
         _show(cells[0, k], pixels)
-        cells[0, k].set_title(short(title, _NAME), fontsize=7, parse_math=False)
+        cells[0, k].set_title(short(title, _NAME), fontsize=7)
     for k, one in enumerate(row.exemplars, start=extra):
         _draw_photo(cells[0, k], one)
         if row.lines > 1:
@@ -213,7 +213,7 @@ def _draw_photo(ax: Axes, one: Exemplar) -> None:
         sides = one.box.right - one.box.left, one.box.bottom - one.box.top
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=2.4, color="black"))
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=1.2, color="#f0e442"))
-    ax.set_title(f"{short(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2, parse_math=False)
+    ax.set_title(f"{short(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2)
 
 
 def _show(ax: Axes, pixels: Pixels, extent: tuple[float, float, float, float] | None = None) -> None:

@@ -12,6 +12,7 @@ from vizcnn.images import Photo, grey
 from vizcnn.model import Box
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, outline, short, shown
+from vizcnn.results.texts import settle_texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,13 @@ class Prediction:
 
     label: str
     probability: float
+
+    def said(self, whole: int = 1, digits: int = 2) -> str:
+        """The probability, of 1 or of 100; what would round to nothing or to the whole is said to be below or above."""
+        value, least = self.probability * whole, 10.0**-digits
+        if value < least / 2:
+            return f"<{least:.{digits}f}"
+        return f">{whole - least:.{digits}f}" if value > whole - least / 2 else f"{value:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,8 @@ class Heatmap(Result):
         """
         ax = new_figure(5.6, 4.8).add_subplot() if ax is None else ax
         self._draw(ax, image, target)
-        self._bar(ax.figure, image, target, ax=ax, fraction=0.046, pad=0.03)
+        bar = self._bar(ax.figure, image, target, ax=ax, fraction=0.046, pad=0.03)
+        settle_texts([ax.title, ax.xaxis.label, bar.yaxis.label])
         return ax
 
     def figure(self) -> Figure:
@@ -133,7 +142,7 @@ class Heatmap(Result):
             if shared:
                 self._bar(figure, i, 0, cax=axes[i, -1])
         line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
-        figure.supxlabel(line, fontsize=6, color="0.4", parse_math=False)
+        figure.supxlabel(line, fontsize=6, color="0.4")
         return figure
 
     def _extend(self) -> str:
@@ -144,9 +153,9 @@ class Heatmap(Result):
         photo, box = self.photos[i], self.seen[i]
         ax.imshow(shown(photo), cmap="gray", vmin=0, vmax=1)
         dim_unseen(ax, photo.size, box)
-        said = "\n".join(f"{p.probability:6.1%}  {short(p.label)}" for p in self.predictions[i][:3])
-        ax.set_title(short(photo.name), fontsize=9, parse_math=False)
-        ax.set_xlabel(said, fontsize=8, loc="left", family="monospace", parse_math=False)
+        said = "\n".join(f"{p.said(100, 1):>5}%  {short(p.label)}" for p in self.predictions[i][:3])
+        ax.set_title(short(photo.name), fontsize=9)
+        ax.set_xlabel(said, fontsize=8, loc="left", family="monospace")
         no_ticks(ax)
 
     def _colours(self, i: int, t: int) -> tuple[str, Normalize]:
@@ -155,12 +164,13 @@ class Heatmap(Result):
         end = self.scale(i, t)
         return ("RdBu_r", Normalize(-end, end)) if self.signed else ("inferno", Normalize(0, end))
 
-    def _bar(self, figure: Figure | SubFigure, i: int, t: int, **place: Any) -> None:
+    def _bar(self, figure: Figure | SubFigure, i: int, t: int, **place: Any) -> Axes:
         from matplotlib.cm import ScalarMappable
 
         cmap, norm = self._colours(i, t)
         bar = figure.colorbar(ScalarMappable(norm, cmap), extend=self._extend(), **place)
-        bar.set_label(self.meanings[t], parse_math=False)
+        bar.set_label(self.meanings[t])
+        return bar.ax
 
     def _draw(self, ax: Axes, i: int, t: int) -> None:
         photo, box, values = self.photos[i], self.seen[i], self.values[i, t]
@@ -172,6 +182,6 @@ class Heatmap(Result):
         dim_unseen(ax, photo.size, box)
         if mark := self.marks[i][t]:
             outline(ax, mark.box)
-            ax.set_xlabel(mark.text, fontsize=8, loc="left", parse_math=False)
-        ax.set_title(f"{short(self.provenance.targets[i][t])}  {self.scores[i, t]:.3g}", fontsize=9, parse_math=False)
+            ax.set_xlabel(mark.text, fontsize=8, loc="left")
+        ax.set_title(f"{short(self.provenance.targets[i][t])}  {self.scores[i, t]:.3g}", fontsize=9)
         no_ticks(ax)

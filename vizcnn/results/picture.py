@@ -117,7 +117,7 @@ class Pictures(Result):
         for i, row in enumerate(rows):
             for j, (title, photo) in enumerate(row):
                 _draw(figure.add_subplot(len(rows), len(row), i * len(row) + j + 1), title, photo)
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", parse_math=False)
+        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
 
     def _write(self, file: Path, kind: str) -> None:
@@ -174,5 +174,5 @@ def _sheet(tiles: Frames) -> Frames:
 
 def _draw(ax: Axes, title: str, photo: Photo) -> None:
     ax.imshow(shown(photo), cmap="gray", vmin=0, vmax=1)
-    ax.set_title(short(title), fontsize=9, parse_math=False)
+    ax.set_title(short(title), fontsize=9)
     no_ticks(ax)

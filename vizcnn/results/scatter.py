@@ -156,16 +156,19 @@ class Scatter(Result):
         self._draw_thumbnails(right, spread)
         for ax, title in ((left, self.title), (right, "the same map, one image for each cell of a grid")):
             _frame(ax, spread)
-            ax.set_title(title, fontsize=9, parse_math=False)
-        left.set_xlabel(self.axes[0], fontsize=8, parse_math=False)
-        left.set_ylabel(self.axes[1], fontsize=8, parse_math=False)
+            ax.set_title(title, fontsize=9)
+        left.set_xlabel(self.axes[0], fontsize=8)
+        left.set_ylabel(self.axes[1], fontsize=8)
         if legend:
             from matplotlib.lines import Line2D
 
             by_rows = [legend[i] for column in range(columns) for i in range(column, len(legend), columns)]
-            handles = [Line2D([], [], color=colour, label=name, marker="o", ls="") for name, colour in by_rows]
-            figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", parse_math=False)
+            handles = [Line2D([], [], color=colour, marker="o", ls="") for _, colour in by_rows]
+            names = [""] * len(handles)  # first: matplotlib leaves out labels that begin with an underscore
+            drawn = figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
+            for text, (name, _) in zip(drawn.get_texts(), by_rows, strict=True):
+                text.set_text(name)
+        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
 
     def _legend(self) -> list[tuple[str, str]]:

@@ -63,7 +63,7 @@ class Table(Result):
         figure = new_figure(width, min(total * _LINE, _TALLEST))
         figure.set_layout_engine("none")
         _write(figure, [header, *rows, "", *self.findings], total, len(rows))
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", y=0.5 / total, parse_math=False)
+        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", y=0.5 / total)
         return figure
 
 
@@ -76,7 +76,7 @@ def _write(figure: Figure, lines: list[str], total: int, rows: int) -> None:
         ax.axhspan(y, y + 1, color="0.94", lw=0)
     for y, line in enumerate(lines):
         weight = "bold" if y == 0 else "normal"
-        ax.text(0.2, y + 0.55, line, family="monospace", fontsize=8, va="center", weight=weight, parse_math=False)
+        ax.text(0.2, y + 0.55, line, family="monospace", fontsize=8, va="center", weight=weight)
 
 
 def _text(cell: Cell) -> str:

@@ -71,7 +71,7 @@ def drawn(rows: Sequence[Row], footer: str) -> Figure:
             for j, panel in enumerate(line, start=beside):
                 _draw_panel(figure.add_subplot(cells[start + i, j]), panel, _colour(row, i))
         start = end
-    figure.supxlabel(footer, fontsize=6, color="0.4", parse_math=False)
+    figure.supxlabel(footer, fontsize=6, color="0.4")
     return figure
 
 
@@ -107,7 +107,7 @@ def _draw_scene(ax: Axes, scene: Scene) -> None:
         if mark:
             _outline(ax, mark.box, _MARKS[i % len(_MARKS)], dashed=mark.box in before)
             before.add(mark.box)
-    ax.set_title(short(scene.photo.name), fontsize=9, parse_math=False)
+    ax.set_title(short(scene.photo.name), fontsize=9)
     ax.set_anchor("N")
     no_ticks(ax)
 
@@ -132,7 +132,7 @@ def _draw_panel(ax: Axes, panel: Panel, colour: str | None) -> None:
         extent = (left, left + w, top + h, top)
         ax.imshow(_levels(values, limits), _MAPS[panel.colours], vmin=0, vmax=1, extent=extent, interpolation="nearest")
         ax.add_patch(Rectangle((left, top), w, h, fill=False, lw=0.4, color="0.6"))  # a white tile has an edge too
-        ax.text(left, top - 0.02, title, fontsize=6.5, va="bottom", linespacing=1.05, parse_math=False)
+        ax.text(left, top - 0.02, title, fontsize=6.5, va="bottom", linespacing=1.05)
     _draw_head(ax, layout, colour)
     if panel.has_bar:
         _draw_bar(ax, panel, layout)
@@ -153,10 +153,8 @@ def _draw_head(ax: Axes, layout: Layout, colour: str | None) -> None:
 
     if colour:
         ax.add_patch(Rectangle((0, 0.02), 0.1, 0.1, facecolor=colour, edgecolor="black", lw=0.8))
-    ax.text(0.16 if colour else 0, 0, "\n".join(layout.title), fontsize=8.5, va="top", parse_math=False)
-    ax.text(
-        0, _TITLE * len(layout.title), "\n".join(layout.scale), fontsize=6.5, va="top", color="0.3", parse_math=False
-    )
+    ax.text(0.16 if colour else 0, 0, "\n".join(layout.title), fontsize=8.5, va="top")
+    ax.text(0, _TITLE * len(layout.title), "\n".join(layout.scale), fontsize=6.5, va="top", color="0.3")
 
 
 def _draw_bar(ax: Axes, panel: Panel, layout: Layout) -> None:

@@ -1,23 +1,16 @@
-"""Decoding: batches of a data set's images, read and prepared in worker processes beside the network."""
+"""Decoding: batches of a data set's images, read and prepared for the network."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, ShapeError
 from vizcnn.model import InputContract
-
-_ALONE = 64  # so few images are read before workers have started
 
 
 @dataclass(frozen=True)
@@ -34,19 +27,23 @@ class Batch:
     unreadable: tuple[tuple[int, str], ...]
 
 
-class _Decoding(Dataset[Batch | ShapeError]):
-    """Indexed by the numbers of a whole batch, so that one worker makes it."""
+@dataclass(frozen=True)
+class Decoder:
+    """Makes batches of a data set's images for inputs of one height and width."""
 
-    def __init__(self, images: Images, contract: InputContract, size: tuple[int, int]) -> None:
-        self.images, self.contract, self.size = images, contract, size
+    images: Images
+    contract: InputContract
+    size: tuple[int, int]
 
-    def __getitem__(self, numbers: Sequence[int]) -> Batch | ShapeError:
-        try:
-            return self._batch(numbers)
-        except ShapeError as error:  # raised in a worker it would arrive with the worker's traceback for a message
-            return error
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an input, (C, H, W)."""
+        return (self.contract.channels, *self.size)
 
-    def _batch(self, numbers: Sequence[int]) -> Batch:
+    def batch(self, numbers: Sequence[int], room: Tensor | None = None) -> Batch:
+        """The images of these numbers. room: float32 (at least so many, C, H, W), where inputs are to lie.
+
+        Raises ShapeError."""
         good, inputs, labels, unreadable = [], [], [], []
         for number in numbers:
             try:
@@ -60,7 +57,7 @@ class _Decoding(Dataset[Batch | ShapeError]):
             labels.append(label)
         return Batch(
             torch.tensor(good, dtype=torch.int64),
-            torch.stack(inputs) if inputs else None,
+            torch.stack(inputs, out=None if room is None else room[: len(inputs)]) if inputs else None,
             tuple(labels),
             tuple(unreadable),
         )
@@ -94,36 +91,3 @@ def _checked(image: Tensor, contract: InputContract) -> Tensor:
 def cut(numbers: range, size: int) -> list[range]:
     """Numbers in parts of a size; the last may be smaller."""
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
-
-
-def decoded(
-    images: Images, contract: InputContract, size: tuple[int, int], batches: Sequence[range], loaders: int | None
-) -> Generator[Batch]:
-    """The batches of these numbers, in their order. size: height and width of the inputs. loaders: processes that
-    read, which end when the generator is closed; None for as many as suit. Raises ShapeError."""
-    count = _loaders(sum(map(len, batches))) if loaders is None else loaders
-    decoding = _Decoding(images, contract, size)
-    loader = iter(DataLoader(decoding, None, sampler=batches, num_workers=count, worker_init_fn=_in_background))
-    try:
-        for batch in loader:
-            if isinstance(batch, ShapeError):
-                raise batch
-            yield batch
-    finally:
-        _end(loader)
-
-
-def _end(loader: Any) -> None:
-    """End the workers now: by itself torch does so when the loader is collected, whenever that is."""
-    if hasattr(loader, "_shutdown_workers"):  # not where the main process reads
-        loader._shutdown_workers()
-
-
-def _in_background(_worker: int) -> None:
-    """Ctrl-C is answered by the main process, which ends the workers; a connection that breaks then is no news."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = lambda *_: None
-
-
-def _loaders(images: int) -> int:
-    return 0 if images <= _ALONE else max(1, min(8, (os.cpu_count() or 1) // 2))

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from vizcnn.capture import reading
+from vizcnn.clean import check_deterministic
 from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, NonFiniteResult, ParameterError, TargetError
 from vizcnn.model import Model
 from vizcnn.progress import bar
-from vizcnn.scanning.decode import Batch, cut, decoded
+from vizcnn.scanning.decode import Batch, cut
+from vizcnn.scanning.readers import decoded
 from vizcnn.scanning.survey import OUTPUT_NAME, size_of, surveyed
-from vizcnn.subject import refuse_unsettled
 from vizcnn.sweep import default_batch
 from vizcnn.targets import OUTPUT
 
@@ -129,7 +130,7 @@ def _settled(where: str, inputs: Tensor, found: Tensor, read: Read) -> bool:
     if not len(usable):
         return False
     i = int(usable[0])
-    refuse_unsettled(where, read(inputs[i : i + 1])[0], found[i])
+    check_deterministic(where, read(inputs[i : i + 1])[0], found[i])
     return True
 
 

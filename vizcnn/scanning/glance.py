@@ -96,5 +96,5 @@ def binned(values: Tensor) -> Tensor:
 def edges() -> Tensor:
     """Where the bins begin and end: float32 (BINS + 1,), from minus infinity to infinity."""
     bits = torch.arange(_FIRST, _FIRST + LEVELS, dtype=torch.int32) << _SHIFT
-    above = torch.cat([bits.view(torch.float32), torch.tensor([torch.inf])])
+    above = torch.cat([bits.view(torch.float32), torch.tensor([torch.inf], dtype=torch.float32)])
     return torch.cat([-above.flip(0), above])

@@ -1,23 +1,25 @@
 """Index: the folder in which a scan keeps what it has found, and the questions it answers without the network.
 
-manifest.json           what was scanned, how, and whether all of it
+manifest.json           what was scanned, how, and whether all of it, with a digest of this
 images.json             the names of the images
 shard-00000.safetensors ...   what was found in each part of the images, complete or not there
+
+Nothing of it is believed unseen: whatever is read is compared with its digest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from vizcnn.dataset import Images, dataset
 from vizcnn.errors import ImageError, LayerNotFound, OutputError, ParameterError, did_you_mean
@@ -27,12 +29,13 @@ from vizcnn.probe import Probe
 from vizcnn.receptive import ReceptiveField
 from vizcnn.results import Provenance
 from vizcnn.scanning.glance import Rank
-from vizcnn.scanning.survey import Finding, Shape
+from vizcnn.scanning.shard import AGAIN, Damaged, Shard, digest_of, digest_of_json
+from vizcnn.scanning.survey import Shape
 from vizcnn.scanning.tally import Tally, merged, restored
 from vizcnn.targets import Target
 
 MANIFEST, NAMES = "manifest.json", "images.json"
-_FORMAT = 1
+_FORMAT = 2
 _MESSAGE = 300  # letters for the names of layers in a message
 
 
@@ -49,6 +52,7 @@ class Index:
     identity: Mapping[str, Any]
     facts: Mapping[str, Any]
     given: Images | None = None
+    _tallies: dict[str, Tally] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path, images: Any = None) -> Index:
@@ -63,12 +67,24 @@ class Index:
 
     @property
     def complete(self) -> bool:
-        return bool(self.facts["complete"])
+        """Whether everything was scanned and all of it is there. Looks at every byte."""
+        return bool(self.digest)
 
     @property
     def digest(self) -> str:
-        """Of everything found: equal for equal findings, however they were come by. Empty until all is done."""
-        return str(self.facts["digest"])
+        """Of everything found: equal for equal findings, however they were come by. Empty until all is done, and while
+        something is missing or damaged. Looks at every byte."""
+        if not self.finished:
+            return ""
+        try:
+            return str(self.facts["digest"]) if self.knows_names() and not self.lacking() else ""
+        except ParameterError:  # a shard of another scan
+            return ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether a scan has once come to its end here."""
+        return bool(self.facts["complete"])
 
     @property
     def layers(self) -> dict[str, Shape]:
@@ -89,8 +105,23 @@ class Index:
 
     @cached_property
     def names(self) -> list[str]:
-        names: list[str] = json.loads((self.folder / NAMES).read_text(encoding="utf-8"))
+        """Of the images. Raises OutputError."""
+        self.refuse_lost_names()
+        names: list[str] = json.loads((self.folder / NAMES).read_bytes())
         return names
+
+    def knows_names(self) -> bool:
+        """Whether the file of the images' names is what the scan wrote. Raises OutputError where it cannot be read."""
+        file = self.folder / NAMES
+        try:
+            return file.is_file() and digest_of(file.read_bytes()) == self.facts["names"]
+        except OSError as error:
+            raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
+
+    def refuse_lost_names(self) -> None:
+        """Raise OutputError where the names of the images are missing or damaged."""
+        if not self.knows_names():
+            raise OutputError(f"{self.folder / NAMES} is missing or damaged. {AGAIN}")
 
     @cached_property
     def images(self) -> Images:
@@ -111,7 +142,7 @@ class Index:
         """The record kept with what a probe answers from this index."""
         from vizcnn import __version__
 
-        about = {"dataset": self.facts["where"], "pictures": len(self.names), "index": self.digest[:16]}
+        about = {"dataset": self.facts["where"], "pictures": len(self.names), "index": self.facts["digest"][:16]}
         return Provenance(
             version=__version__,
             torch=self.facts["torch"],
@@ -128,17 +159,24 @@ class Index:
         )
 
     def tally(self, layer: str) -> Tally:
-        """What is known of a layer, over all shards that are done. Raises LayerNotFound and OutputError."""
+        """What is known of a layer, over all shards that are done. Read once. Raises LayerNotFound and OutputError."""
         if layer not in self.layers:
             raise LayerNotFound(
                 f"the index {self.folder} holds no layer {layer!r}.{did_you_mean(layer, self.layers)} It holds "
                 f"{shorten(', '.join(self.layers), _MESSAGE, placeholder=' ...')}. Others need another scan: "
                 f"--layers {layer}"
             )
-        done = [number for number in range(len(self.shards)) if self.shard_file(number).exists()]
+        if layer not in self._tallies:
+            self._tallies[layer] = self._read(layer)
+        return self._tallies[layer]
+
+    def _read(self, layer: str) -> Tally:
+        done = self._done()
         if not done:
             raise OutputError(f"no part of the index {self.folder} is done yet. Run its scan again")
-        return merged(self._part(number, layer) for number in done)
+        shape = self.layers[layer]
+        places, top = shape[1] * shape[2] if len(shape) > 1 else 1, int(self.identity["top"])
+        return merged(restored(top, places, *shard.arrays(layer)) for shard in done)
 
     def field(self, layer: str) -> ReceptiveField | None:
         """What the layer's units see; None where it has no places, or no field is known."""
@@ -163,71 +201,92 @@ class Index:
 
     @cached_property
     def labels(self) -> list[str | None]:
-        """The class of each image; None where unknown, unreadable or not scanned yet."""
-        labels: list[str | None] = []
-        for number, (start, stop) in enumerate(self.shards):
-            found = self._about(number)["labels"] if self.shard_file(number).exists() else [None] * (stop - start)
-            labels += found
-        return labels
+        """The class of each image; None where unknown, unreadable or not scanned yet. Raises OutputError."""
+        found = {shard.number: shard.about()["labels"] for shard in self._done()}
+        unknown = ([None] * (stop - start) for start, stop in self.shards)
+        return [label for number, none in enumerate(unknown) for label in found.get(number, none)]
 
     @cached_property
     def unreadable(self) -> list[tuple[int, str]]:
-        """The images that could not be read, by number, each with the reason."""
-        done = (n for n in range(len(self.shards)) if self.shard_file(n).exists())
-        return [(number, reason) for n in done for number, reason in self._about(n)["unreadable"]]
+        """The images that could not be read, by number, each with the reason. Raises OutputError."""
+        return [(number, reason) for shard in self._done() for number, reason in shard.about()["unreadable"]]
 
     def pending(self) -> list[int]:
-        """The shards that are not done yet."""
-        return [number for number in range(len(self.shards)) if not self._is_done(number)]
+        """The shards that are not there."""
+        return [number for number in range(len(self.shards)) if not self.shard(number).exists]
+
+    def lacking(self, numbers: Iterable[int] | None = None) -> list[int]:
+        """The shards that are not there or damaged, of all or of these. Looks at every byte.
+
+        Raises ParameterError for one of another scan, OutputError for one that cannot be read."""
+        return [
+            number for number in (range(len(self.shards)) if numbers is None else numbers) if not self._is_whole(number)
+        ]
+
+    def _is_whole(self, number: int) -> bool:
+        shard = self.shard(number)
+        if not shard.exists:
+            return False
+        try:
+            shard.check()
+        except Damaged:
+            return False
+        return True
+
+    def _done(self) -> list[Shard]:
+        """The shards to ask. Raises OutputError where some of a finished index are missing."""
+        missing = self.pending()
+        if self.finished:
+            self.refuse(missing)
+        return [self.shard(number) for number in range(len(self.shards)) if number not in {*missing}]
+
+    def shard(self, number: int) -> Shard:
+        seals = self.facts["seals"]
+        return Shard(self.shard_file(number), self.fingerprint, number, seals[number] if seals else None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What its shards tell this scan from any other by."""
+        return digest_of_json(self.identity)
 
     def shard_file(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.safetensors"
 
-    def _is_done(self, number: int) -> bool:
-        """Whether a shard is there. Raises ParameterError for one of another scan."""
-        if not self.shard_file(number).exists():
-            return False
-        if self._about(number)["scan"] != fingerprint_of(self.identity):
-            raise ParameterError(
-                f"{self.shard_file(number)} belongs to another scan. Delete it or choose another folder"
-            )
-        return True
-
-    def _about(self, number: int) -> dict[str, Any]:
-        from safetensors import safe_open
-
-        with _reading_shard(self.shard_file(number)), safe_open(self.shard_file(number), "pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["about"])
-        return about
-
-    def _part(self, number: int, layer: str) -> Tally:
-        from safetensors import safe_open
-
-        with _reading_shard(self.shard_file(number)), safe_open(self.shard_file(number), "pt") as file:
-            about, prefix = json.loads(file.metadata()["about"]), f"{layer}/"
-            arrays = {k.removeprefix(prefix): file.get_tensor(k) for k in _keys(file) if k.startswith(prefix)}
-        shape = self.layers[layer]
-        places = shape[1] * shape[2] if len(shape) > 1 else 1
-        return restored(int(self.identity["top"]), places, arrays, about["classes"][layer])
-
     def keep(self, number: int, stored: bytes) -> None:
-        """Write a shard: all of it or nothing. Raises OutputError."""
-        with atomic(self.shard_file(number)) as fresh:
-            fresh.write_bytes(stored)
+        """Write a shard that was lacking: all of it or nothing. Raises OutputError."""
+        replace(self.shard_file(number), stored)
 
-    def finished(self) -> Index:
-        """The index marked as complete, with its digest. Raises OutputError while shards are missing."""
-        if missing := self.pending():
+    def keep_names(self, names: Sequence[str]) -> None:
+        """Write the names of the images. Raises OutputError."""
+        replace(self.folder / NAMES, names_file(names))
+
+    def reopen(self) -> Index:
+        """Mark the index as not complete."""
+        return self.write(complete=False, digest="", seals=None)
+
+    def finish(self) -> Index:
+        """Mark the index as complete, with its digest. Raises OutputError while shards are missing or damaged."""
+        self.refuse_lost_names()
+        self.refuse(self.pending())
+        seals = [self.shard(number).sealed() for number in range(len(self.shards))]
+        now = Index(self.folder, self.identity, self.facts)  # this one may have been asked while shards were missing
+        return self.write(complete=True, digest=now._digested(), seals=seals)
+
+    def refuse(self, lacking: Sequence[int]) -> None:
+        """Raise OutputError where shards are lacking."""
+        if lacking:
             raise OutputError(
-                f"{len(missing)} of {len(self.shards)} shards of {self.folder} are missing, the first is {missing[0]}. "
-                "Run the scan again, or merge the folder that holds them"
+                f"{len(lacking)} of {len(self.shards)} shards of {self.folder} are missing or damaged, the first is "
+                f"{lacking[0]}. {AGAIN}. Or merge the folder that holds them: vizcnn scan-merge"
             )
-        return self.written(complete=True, digest=self._digested())
 
-    def written(self, **facts: Any) -> Index:
+    def write(self, **facts: Any) -> Index:
         """Write the manifest, with these facts changed."""
         after = Index(self.folder, self.identity, {**self.facts, **facts}, self.given)
-        write_json(self.folder / MANIFEST, {"format": _FORMAT, "identity": after.identity, "facts": after.facts})
+        kept = {"identity": after.identity, "facts": after.facts}
+        text = json.dumps({"format": _FORMAT, "sha256": digest_of_json(kept), **kept}, indent=1) + "\n"
+        with atomic(self.folder / MANIFEST) as fresh:
+            fresh.write_text(text, encoding="utf-8")
         return after
 
     def _digested(self) -> str:
@@ -238,34 +297,21 @@ class Index:
         return digest.hexdigest()
 
 
-def _keys(file: Any) -> list[str]:
-    return list(file.keys())
-
-
 def gathered(folder: Path, others: Sequence[Path]) -> Index:
     """The index of a folder, completed with the shards that other folders hold. Raises OutputError, ParameterError."""
     index = Index.open(folder)
+    lacking = index.lacking()
     for other in map(Index.open, others):
         if different := list(differences(index.identity, other.identity)):
             raise ParameterError(f"{other.folder} holds another scan than {folder} ({'; '.join(different)})")
-        for number in set(index.pending()) - set(other.pending()):
+        found = {*lacking} - {*other.lacking(lacking)}
+        index = index.reopen() if found and index.finished else index
+        for number in found:
             index.keep(number, other.shard_file(number).read_bytes())
-    return index if index.complete else index.finished()
-
-
-class _reading_shard:  # noqa: N801 - reads as a function in a with statement
-    """Turn what safetensors raises on a damaged file into one clear error."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        from safetensors import SafetensorError
-
-        if isinstance(error, SafetensorError | KeyError | ValueError | OSError):
-            raise OutputError(f"{self.file} cannot be read: {error}. Delete it and run the scan again") from error
+        lacking = [number for number in lacking if number not in found]
+    index.refuse(lacking)
+    index.refuse_lost_names()
+    return index if index.finished else index.finish()
 
 
 def _bytes_of(tally: Tally) -> Iterator[bytes]:
@@ -275,46 +321,42 @@ def _bytes_of(tally: Tally) -> Iterator[bytes]:
     yield json.dumps(sorted(tally.classes)).encode()
 
 
-def packed(finding: Finding, identity: Mapping[str, Any]) -> bytes:
-    """A shard's file."""
-    from safetensors.torch import save
-
-    tensors: dict[str, Tensor] = {
-        f"{layer}/{name}": array.contiguous()
-        for layer, tally in finding.tallies.items()
-        for name, array in tally.arrays().items()
-    }
-    about = {
-        "scan": fingerprint_of(identity),
-        "labels": finding.labels,
-        "unreadable": finding.unreadable,
-        "classes": {layer: sorted(tally.classes) for layer, tally in finding.tallies.items()},
-    }
-    return save(tensors, {"about": json.dumps(about)})
-
-
-def fingerprint_of(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the index in a folder; None where there is none. Raises OutputError for one that is damaged."""
+    """The manifest of the index in a folder; None where there is none. Raises OutputError for one that is damaged.
+
+    What passes its digest here is what `Index.write` wrote, so nobody else need look at the types of what it says."""
     file = folder / MANIFEST
     if not file.is_file():
         return None
+    again = "delete it and run the same scan again: what is done is kept"
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        form, kept = manifest["format"], {key: manifest[key] for key in ("identity", "facts")}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise OutputError(f"{file} is no manifest of a scan ({error}). Choose another folder") from error
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        form, kept = operator.index(manifest["format"]), {key: manifest[key] for key in ("identity", "facts")}
+        sound = manifest.get("sha256") == digest_of_json(kept)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OutputError(
+            f"{file} is no manifest of a scan ({error}). Choose another folder; if it was one, {again}"
+        ) from error
     if form != _FORMAT:
-        raise OutputError(f"{file} is of format {form}, this version reads {_FORMAT}. Choose another folder")
+        raise OutputError(f"{file} is of format {form}, this version reads {_FORMAT}: scan again into another folder")
+    if not sound:
+        raise OutputError(f"{file} is damaged: it does not fit its own digest. To repair it, {again}")
     return kept
 
 
-def write_json(file: Path, value: Any) -> None:
+def names_file(names: Sequence[str]) -> bytes:
+    """What the file of the images' names holds."""
+    return (json.dumps(list(names)) + "\n").encode()
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Write a file of an index, also over one that is damaged and no longer looks like a file of its kind."""
+    if file.is_file():
+        file.unlink()
     with atomic(file) as fresh:
-        fresh.write_text(json.dumps(value, indent=1 if file.name == MANIFEST else None) + "\n", encoding="utf-8")
+        fresh.write_bytes(content)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

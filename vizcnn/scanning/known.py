@@ -11,7 +11,7 @@ from torch import Tensor
 from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.images import Photo
-from vizcnn.model import Box, InputContract, Model, class_index
+from vizcnn.model import Box, InputContract, Model
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.scanning.survey import OUTPUT_NAME, Finding
 from vizcnn.scanning.tally import Tally
@@ -96,12 +96,11 @@ def layer_of(unit: Unit) -> str:
 
 def channel_of(known: Known, unit: Unit) -> int:
     """The number of a unit's channel. Raises TargetError where there is no such channel or class."""
-    if isinstance(unit.channel, str):
-        return class_index(unit.channel, known.classes, "the network")
     channels = len(known.tally(layer_of(unit)).sums)
-    if unit.channel >= channels:
-        raise TargetError(f"layer {layer_of(unit)!r} has channels 0 to {channels - 1}, got {unit.channel}")
-    return unit.channel
+    channel = unit.index_among(known.classes, "the network")
+    if channel >= channels:
+        raise TargetError(f"layer {layer_of(unit)!r} has channels 0 to {channels - 1}, got {channel}")
+    return channel
 
 
 def best(known: Known, unit: Unit, count: int) -> list[Best]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +15,16 @@ import numpy as np
 import torch
 
 from vizcnn.dataset import Images, dataset
-from vizcnn.errors import OutputError, ParameterError
+from vizcnn.errors import OutputError, ParameterError, VizcnnWarning
 from vizcnn.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.scanning.cluster import spread
-from vizcnn.scanning.decode import Batch, cut, decoded
+from vizcnn.scanning.decode import Batch, cut
 from vizcnn.scanning.glance import Rank
-from vizcnn.scanning.index import NAMES, Index, differences, packed, read_manifest, write_json
+from vizcnn.scanning.index import NAMES, Index, differences, names_file, read_manifest
+from vizcnn.scanning.readers import decoded
+from vizcnn.scanning.shard import digest_of, packed
 from vizcnn.scanning.survey import Finding, Terms, looking, size_of, surveyed, threads
 from vizcnn.subject import lent
 from vizcnn.sweep import default_batch
@@ -31,7 +34,7 @@ MOST = 100
 
 _SHARDS, _SMALLEST = 256, 512  # so many parts at most, of so many images at least
 
-_IN_TURN = threading.Lock()  # for workers of several threads: torch's own threads and random state are the process's
+_IN_TURN = threading.RLock()  # for scans in several threads: the number of torch's own threads is the process's
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,16 @@ def scan(
 
     images: a folder, an archive, a torch Dataset or a list, see `vizcnn.dataset.dataset`; labels likewise.
     folder: where the index goes. A scan that was stopped, by whatever, continues there when it is called again in the
-        same way, and finds the same.
+        same way, and finds the same. What is missing or damaged in an index is done again, and nothing else.
     layers: names or patterns (`layer?.*`); by default convolutions, linear layers and the network's `output`.
     top: images kept for each channel, 1 to 100, ranked by the maximum over positions, or their mean or sum. Of equal
         ones the first comes first. Images that give NaN or infinity in a layer are left out there, and counted.
     batch: images per run of the network; by default what suits their size. shard_size: images after which what was
         found is written down; by default at most 256 times, after at least 512 images.
-    loaders: processes that read images; by default half as many as there are processors.
+    loaders: processes that read images; by default half as many as there are processors, 0 for none beside this one.
     threads: of torch on the processor, by default what it uses now, or what an index that is there was made with:
-        another number can change the last digits of what a network computes, and so the digest.
+        another number can change the last digits of what a network computes, and so the digest. It is the process's
+        while the scan runs: scans in several Python threads take turns, and what else computes then has it too.
     part: which of the shards to do, for runs side by side. client: a `distributed.Client` whose workers share the
         shards; they need to see the images under the same path.
 
@@ -84,29 +88,46 @@ def scan(
     Raises ParameterError where the folder holds another scan, OutputError where it cannot be written, LayerNotFound.
     """
     found = dataset(images, labels)
-    _refuse_sizes(top, batch, shard_size)
+    _refuse_sizes(
+        top, {"batch": (batch, 1), "shard_size": (shard_size, 1), "loaders": (loaders, 0), "threads": (threads, 1)}
+    )
     with lent(model, "Scan"):
         terms = _terms(model, found, layers, top, rank, batch, threads or _threads_of(Path(folder)))
         index = started(Path(folder), model, found, terms, shard_size, progress=progress)
-        todo = [number for number in index.pending() if number % part.n == part.i - 1]
+        todo = index.lacking(range(part.i - 1, len(index.shards), part.n))
+        _warn_of_damaged(index, [number for number in todo if index.shard(number).exists])
+        index = index.reopen() if todo and index.finished else index
         job = Job(model, found, terms, index)
-        for number, stored in job.shared(client, todo, progress) if client else job.done(todo, loaders, progress):
-            index.keep(number, stored)
-    return index.finished() if not index.complete and not index.pending() else index
+        with closing(job.shared(client, todo, progress) if client else job.done(todo, loaders, progress)) as made:
+            for number, stored in made:
+                index.keep(number, stored)
+    return index if index.finished or index.pending() else index.finish()
 
 
-def _refuse_sizes(top: int, batch: int | None, shard_size: int | None) -> None:
+def _warn_of_damaged(index: Index, shards: Sequence[int]) -> None:
+    if shards:
+        message = (
+            f"{len(shards)} of {len(index.shards)} shards of {index.folder} were damaged and are done again, the first "
+            f"is {shards[0]}"
+        )
+        warnings.warn(message, VizcnnWarning, stacklevel=3)
+
+
+def _refuse_sizes(top: int, others: Mapping[str, tuple[int | None, int]]) -> None:
+    """others: what was given by name, if anything was, and the least that it may be."""
     if not 1 <= top <= MOST:
         raise ParameterError(f"top must be 1 to {MOST}, got {top}")
-    for name, value in (("batch", batch), ("shard_size", shard_size)):
-        if value is not None and value < 1:
-            raise ParameterError(f"{name} must be at least 1, got {value}")
+    for name, (value, least) in others.items():
+        if value is not None and value < least:
+            raise ParameterError(f"{name} must be at least {least}, got {value}")
 
 
 def _threads_of(folder: Path) -> int:
     """Those that an index was made with, or torch's."""
-    before = read_manifest(folder)
-    return int(before["identity"]["threads"]) if before else torch.get_num_threads()
+    if before := read_manifest(folder):
+        return int(before["identity"]["threads"])
+    with _IN_TURN:  # while another scan runs, torch uses the number of that one
+        return torch.get_num_threads()
 
 
 def _terms(
@@ -150,7 +171,10 @@ def started(
         raise ParameterError(
             f"{folder} holds another scan ({'; '.join(different)}). Choose another folder, or call it as before"
         )
-    return Index(folder, before["identity"], before["facts"], images)
+    index = Index(folder, before["identity"], before["facts"], images)
+    if not index.knows_names():
+        index.keep_names(images.names)
+    return index
 
 
 def _identity(model: Model, images: Images, terms: Terms, shard_size: int | None) -> dict[str, Any]:
@@ -175,10 +199,12 @@ def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dic
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}. Choose another") from error
-    _refuse_foreign(folder / NAMES, list(images.names))
+    names = names_file(images.names)
     facts = {
         "complete": False,
         "digest": "",
+        "seals": None,
+        "names": digest_of(names),
         "where": images.where,
         "place": images.place,
         "pictures": images.unlabelled.fingerprint,
@@ -188,14 +214,24 @@ def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dic
         "classes": model.labels,
         "fields": _fields(model, terms, progress),
     }
-    write_json(folder / NAMES, list(images.names))
-    return Index(folder, identity, facts, images).written()
+    index = Index(folder, identity, facts, images)
+    _refuse_foreign(index)
+    index.keep_names(images.names)
+    return index.write()
 
 
-def _refuse_foreign(file: Path, names: list[str]) -> None:
-    """A scan that was stopped before its manifest stood has left the same names. Raises ParameterError for others."""
-    if file.exists() and file.read_bytes() != (json.dumps(names) + "\n").encode():
-        raise ParameterError(f"{file} is not of this scan and would be overwritten. Choose another folder")
+def _refuse_foreign(index: Index) -> None:
+    """Raise ParameterError for files that stand where those of a new index go.
+
+    Without a manifest nothing says whose they are. A scan that was stopped before its manifest stood, or whose manifest
+    was deleted since it was damaged, has left the same names and whole shards."""
+    names = index.folder / NAMES
+    foreign = [names] if names.exists() and not index.knows_names() else []
+    foreign += [index.shard_file(number) for number in index.lacking() if index.shard(number).exists]
+    if foreign:
+        raise ParameterError(
+            f"{foreign[0]} is not of this scan and would be overwritten. Delete it or choose another folder"
+        )
 
 
 def _fields(model: Model, terms: Terms, progress: bool) -> dict[str, Any]:
@@ -217,13 +253,14 @@ class Job:
     terms: Terms
     index: Index
 
-    def done(self, shards: Sequence[int], loaders: int | None, progress: bool) -> Iterator[tuple[int, bytes]]:
+    def done(self, shards: Sequence[int], loaders: int | None, progress: bool) -> Generator[tuple[int, bytes]]:
         """The files of these shards, one after the other."""
         plan = [(shard, cut(range(*self.index.shards[shard]), self.terms.batch)) for shard in shards]
         cuts = [numbers for _, parts in plan for numbers in parts]
         with (
-            closing(decoded(self.images, self.model.input, self.terms.size, cuts, loaders)) as batches,
+            _IN_TURN,
             threads(self.terms.threads),
+            closing(decoded(self.images, self.model.input, self.terms.size, cuts, loaders)) as batches,
             looking(self.model, self.terms) as look,
             bar(sum(map(len, cuts)), "scan", "image", shown=progress) as shown,
         ):
@@ -234,7 +271,7 @@ class Job:
                     look(batch, finding)
                     finding.labels += _labels(numbers, batch)
                     shown.update(len(numbers))
-                yield shard, packed(finding, self.index.identity)
+                yield shard, packed(finding, self.index.fingerprint, shard)
 
     def alone(self, shard: int) -> bytes:
         """The file of one shard, made in this process alone: what a worker of a cluster does."""
@@ -242,7 +279,7 @@ class Job:
             ((_, stored),) = self.done([shard], 0, progress=False)
         return stored
 
-    def shared(self, client: Any, shards: Sequence[int], progress: bool) -> Iterator[tuple[int, bytes]]:
+    def shared(self, client: Any, shards: Sequence[int], progress: bool) -> Generator[tuple[int, bytes]]:
         """The files of these shards as the workers of a cluster finish them, in whatever order."""
         total = sum(stop - start for start, stop in (self.index.shards[shard] for shard in shards))
         with bar(total, "scan", "image", shown=progress) as shown:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vizcnn.axes import layers_of, usual
 from vizcnn.capture import reading
+from vizcnn.clean import check_deterministic
 from vizcnn.dataset import Images
 from vizcnn.dryrun import watched
 from vizcnn.errors import ImageError, LayerNotFound, ShapeError, TargetError, did_you_mean
@@ -20,7 +21,6 @@ from vizcnn.model import Model
 from vizcnn.scanning.decode import Batch
 from vizcnn.scanning.glance import Glance, Rank, glance
 from vizcnn.scanning.tally import Tally, empty
-from vizcnn.subject import refuse_unsettled
 from vizcnn.targets import OUTPUT, form
 
 Shape = tuple[int, ...]
@@ -197,4 +197,4 @@ def looking(model: Model, terms: Terms) -> Iterator[Look]:
 def _refuse_unsettled(company: dict[str, Glance], alone: dict[str, Glance]) -> None:
     for name, one in alone.items():
         if len(one.kept) and len(company[name].kept) and int(company[name].kept[0]) == 0:
-            refuse_unsettled(f"layer {name!r}", one.highest[0], company[name].highest[0])
+            check_deterministic(f"layer {name!r}", one.highest[0], company[name].highest[0])

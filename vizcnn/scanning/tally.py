@@ -118,7 +118,8 @@ class Tally:
             return
         shape = (len(numbers), len(columns))
         column = torch.searchsorted(columns, channel)
-        score, place = torch.full(shape, -torch.inf), torch.zeros(shape, dtype=torch.int64)
+        score = torch.full(shape, -torch.inf, dtype=torch.float32)
+        place = torch.zeros(shape, dtype=torch.int64)
         score[image, column], place[image, column] = seen.score.cpu()[image, channel], seen.at.cpu()
         best = _best(
             self.top,
@@ -152,15 +153,15 @@ def empty(channels: int, size: int, top: int) -> Tally:
     return Tally(
         top=top,
         size=size,
-        values=torch.empty(none),
+        values=torch.empty(none, dtype=torch.float32),
         images=torch.empty(none, dtype=torch.int64),
         places=torch.empty(none, dtype=torch.int64),
         counted=torch.zeros(2, dtype=torch.int64),
         sums=zero,
         squares=zero.clone(),
         zeros=torch.zeros(channels, dtype=torch.int64),
-        lowest=torch.full((channels,), torch.inf),
-        highest=torch.full((channels,), -torch.inf),
+        lowest=torch.full((channels,), torch.inf, dtype=torch.float32),
+        highest=torch.full((channels,), -torch.inf, dtype=torch.float32),
         histogram=torch.zeros(channels, BINS, dtype=torch.int64),
     )
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vizcnn.failing import is_out_of_memory
 from vizcnn.incremental import Engine, Plan, Prepared, Tape, batches, calibrated
 from vizcnn.subject import Subject
-from vizcnn.sweep.plain import Numbers, Scored, as_numbers, is_out_of_memory
+from vizcnn.sweep.plain import Numbers, Scored, as_numbers
 from vizcnn.windows import Ints, Windows, at_shares
 
 _HEAD = 256

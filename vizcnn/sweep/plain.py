@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import NonFiniteResult
+from vizcnn.failing import is_out_of_memory
 from vizcnn.subject import Subject
 from vizcnn.windows import Ints, Windows, occluded
 
@@ -54,7 +55,3 @@ def _numbers(subject: Subject, i: int, cover: Tensor, windows: Windows) -> Numbe
 
 def as_numbers(numbers: Tensor) -> Numbers:
     return np.asarray(numbers.double().cpu().numpy())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import ParameterError, VizcnnWarning
+from vizcnn.failing import is_out_of_memory
 from vizcnn.incremental import Tape, Untraceable, executed_share, ideal_share, record
 from vizcnn.subject import Subject
 from vizcnn.sweep.partial import Partial
-from vizcnn.sweep.plain import Numbers, Scored, is_out_of_memory, plain
+from vizcnn.sweep.plain import Numbers, Scored, plain
 from vizcnn.sweep.ranks import spearman
 from vizcnn.windows import Ints, Windows, at_shares
 

@@ -39,7 +39,8 @@ def load(name: str, tag: str = "") -> Any:
     network = getattr(networks, facts["architecture"])()
     network.load_state_dict(load_file(file))
     contract = {**facts["input"], "size": tuple(facts["input"]["size"])}
-    return Model(network, labels=facts["labels"], name=f"{name}@{tag}" if tag else name, **contract)
+    spec = f"{name}@{tag}" if tag else name
+    return Model(network, labels=facts["labels"], head="logits", name=spec, **contract)
 
 
 def _file(name: str, tag: str) -> Path:
