@@ -194,6 +194,7 @@ def test_a_unit_is_read_before_its_memory_changes_under_another_name() -> None:
             return x.detach()
 
     images = picture((20, 20))
+    torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), Detached(), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(6))
     network(images)
     enliven(network, images)
