@@ -19,6 +19,10 @@ from vizcnn.model import Model
 See = Callable[[str, Any], None]
 """Told a layer's dotted name and its output, each time that the layer has run."""
 
+_UNTAGGED = {"_prelu_kernel", "alias", "celu", "clone", "detach", "elu", "hardsigmoid", "hardswish", "hardtanh"}
+_UNTAGGED |= {"leaky_relu", "lift_fresh", "mish", "prelu", "selu"}
+"""Operations, also in place, that torch does not tag as element by element, or only its later versions do."""
+
 
 class OnMeta(TorchDispatchMode):
     """While the context is open, a network given a meta tensor runs on meta tensors, its own weights left alone.
@@ -47,8 +51,13 @@ def _quickly(func: Any, args: Sequence[Any]) -> Any:
         return None
     if func is torch.ops.aten.native_batch_norm.default and not args[5]:
         return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
-    in_place = func._schema.is_mutable and torch.Tag.pointwise in func.tags and len(func._schema.returns) == 1
+    in_place = func._schema.is_mutable and elementwise(func) and len(func._schema.returns) == 1
     return args[0] if in_place else None
+
+
+def elementwise(func: Any) -> bool:
+    """Whether an ATen operation makes each element of its output of those at the same place."""
+    return torch.Tag.pointwise in func.tags or func._schema.name.removeprefix("aten::").rstrip("_") in _UNTAGGED
 
 
 def twin(model: Model) -> Model:

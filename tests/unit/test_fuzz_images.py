@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -47,11 +47,15 @@ def by_hand(kind: str) -> bytes:
 def file_of(kind: str) -> bytes:
     if kind in BY_HAND:
         return by_hand(kind)
-    more = {"save_all": True, "append_images": [grey_levels()]} if kind in ("GIF", "MPO", "TIFF", "WEBP") else {}
+    more: dict[str, Any] = {}
+    if kind in ("GIF", "MPO", "TIFF", "WEBP"):
+        more = {"save_all": True, "append_images": [grey_levels()]}
     exif = Image.Exif()
     exif[0x0112] = 6
+    more |= {"exif": exif} if kind in ("JPEG", "PNG", "TIFF", "WEBP") else {}
+    more |= {"sizes": [(16, 12)]} if kind == "ICO" else {}  # older Pillows write none that is not of a usual size
     data = io.BytesIO()
-    grey_levels().save(data, kind, **more, **({"exif": exif} if kind in ("JPEG", "PNG", "TIFF", "WEBP") else {}))
+    grey_levels().save(data, kind, **more)
     return data.getvalue()
 
 

@@ -319,6 +319,17 @@ def test_only_what_has_no_rule_is_measured() -> None:
     assert list(receptive_fields(model, layers=["conv"])) == ["conv"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["ReLU", "ReLU6", "ELU", "CELU", "SELU", "SiLU", "Mish", "Hardtanh", "Hardswish", "Hardsigmoid", "LeakyReLU"],
+)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_no_activation_needs_a_measurement(name: str, inplace: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), getattr(nn, name)(inplace=inplace), nn.MaxPool2d(2))
+    fields = computed_fields(vizcnn.Model(network, size=(8, 8)), (8, 8))
+    assert [field and field.size for field in fields.values()] == [(3, 3), (3, 3), (4, 4)]
+
+
 def test_a_network_that_refuses_nan_does_without_measured_fields() -> None:
     model = vizcnn.Model(Sampling(strict=True), size=8)
     with pytest.warns(VizcnnWarning, match="fields of last are left out: Sampling .*ValueError: images must be finite"):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vizcnn.dryrun import elementwise
 from vizcnn.incremental.tape import PerImage, Shape, Step, Tape
 
 Pair = tuple[int, int]
@@ -132,8 +133,8 @@ def _local_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, S
     dims = {len(shapes[value] or ()) for value in step.inputs}
     if rule := _LOCAL.get(step.name):
         return rule(step, first, len(shapes[step.inputs[0]] or ()) + 1)
-    elementwise = torch.Tag.pointwise in step.func.tags or step.name in _ELEMENTWISE
-    return first.axes if elementwise and len(dims) == 1 and _spreads(step, first, dims.pop() + 1) else None
+    follows = elementwise(step.func) and len(dims) == 1 and _spreads(step, first, dims.pop() + 1)
+    return first.axes if follows else None
 
 
 def _spreads(step: Step, space: Space, dim: int) -> bool:
@@ -204,10 +205,6 @@ def _layer_norm(step: Step, space: Space, dim: int) -> Pair | None:
 
 def _batch_norm(step: Step, space: Space, dim: int) -> Pair | None:
     return None if step.args.get("training") or 1 in space.axes or dim < 3 else space.axes
-
-
-_ELEMENTWISE = {"_prelu_kernel", "alias", "clone", "detach", "elu", "hardswish", "leaky_relu", "lift_fresh", "prelu"}
-"""Beside what torch itself tags as element by element."""
 
 
 _LOCAL: dict[str, Callable[[Step, Space, int], Pair | None]] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from vizcnn.dryrun import tensors_in
+from vizcnn.dryrun import elementwise, tensors_in
 from vizcnn.expanded import Shape, compact, reshaped
 from vizcnn.receptive.bounds import Bounds, hull, least, of_nothing
 from vizcnn.receptive.call import Call, Rule, Unknown
@@ -22,7 +22,7 @@ from vizcnn.receptive.sliding import adaptive, convolution, padded, pooled, resa
 def rule_for(func: Any) -> Rule:
     """The rule of an ATen operation. Raises Unknown."""
     name = func._schema.name.removeprefix("aten::").rstrip("_")
-    rule = RULES.get(name) or (pointwise if torch.Tag.pointwise in func.tags else None)
+    rule = RULES.get(name) or (pointwise if elementwise(func) else None)
     if rule is None or (func._schema.is_mutable and rule not in (pointwise, restrided, copied, cleared)):
         raise Unknown(name)
     return rule
@@ -148,7 +148,6 @@ def _named(rule: Rule, names: str) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
-    **_named(pointwise, "_prelu_kernel _to_copy alias clone detach elu hardswish leaky_relu lift_fresh prelu"),
     **_named(moved, "expand flip permute reflection_pad2d repeat replication_pad2d roll select split"),
     **_named(moved, "split_with_sizes squeeze stack t transpose unbind unsqueeze"),
     **_named(moved, "channel_shuffle native_channel_shuffle pixel_shuffle pixel_unshuffle rot90"),
@@ -165,6 +164,7 @@ RULES: dict[str, Rule] = {
     **_named(cleared, "empty_like fill full_like new_empty new_empty_strided new_full new_ones new_zeros ones_like"),
     **_named(cleared, "rand_like randn_like zero zeros_like"),
     **_named(matrix_product, "addmm baddbmm bmm mm"),
+    "_to_copy": pointwise,
     "as_strided": restrided,
     "cat": joined,
     "constant_pad_nd": padded,
@@ -174,4 +174,4 @@ RULES: dict[str, Rule] = {
     "native_layer_norm": layer_norm,
     "slice": sliced,
 }
-"""By the operation's name; others have a rule when torch tags them as pointwise."""
+"""By the operation's name; others have a rule when they are element by element."""
