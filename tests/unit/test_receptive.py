@@ -336,6 +336,13 @@ def test_a_network_that_refuses_nan_does_without_measured_fields() -> None:
         assert list(receptive_fields(model)) == ["conv"]
 
 
+def test_a_measurement_that_would_take_too_long_is_left_out() -> None:
+    model = vizcnn.Model(Sampling(), size=8)
+    with pytest.warns(VizcnnWarning, match=r"fields of last are left out: .* measuring them would take about \d+ s"):
+        assert list(receptive_fields(model, seconds=1e-6)) == ["conv"]
+    assert list(receptive_fields(model)) == ["conv", "last"]
+
+
 def test_a_measurement_shows_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vizcnn.progress.DELAY", 0.0)
     model = vizcnn.Model(Sampling(), size=8)

@@ -7,9 +7,10 @@ network, but one run for every row and column of the input.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Iterator
 from copy import copy, deepcopy
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,26 @@ _SMOOTH = re.compile(r"aten::_?upsample_bi\w+")
 Hits = npt.NDArray[np.bool_]
 
 
+class TooLongError(Exception):
+    """A measurement would take these seconds, more than it may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
 def measured(
-    model: Model, size: tuple[int, int], layers: Collection[str] | None = None, *, progress: bool = False
+    model: Model,
+    size: tuple[int, int],
+    layers: Collection[str] | None = None,
+    *,
+    seconds: float = inf,
+    progress: bool = False,
 ) -> dict[str, ReceptiveField]:
     """The fields of layers that give maps, by default of all. Their size, stride and offset are those of units away
     from the borders, as far as there are any: no padding can be seen from outside, so the size is at most the input's.
+
+    Raises TooLongError, after a tenth of the seconds, for what would take more of them.
     """
     known = layers_of(model, model.grey(size))
     maps = {name: layer.axes for name, layer in known.items() if layer.axes.places == 2}
@@ -47,8 +63,24 @@ def measured(
         _Weighing(),
         bar(sum(size), "receptive fields", "run", shown=progress) as shown,
     ):
-        rows, columns = (_hits(model, size, axis, wanted, shown.update) for axis in (2, 3))
+        done = _counting(shown.update, sum(size), seconds)
+        rows, columns = (_hits(model, size, axis, wanted, done) for axis in (2, 3))
     return {name: _field(rows[name], columns[name]) for name in rows}
+
+
+def _counting(update: Callable[[int], Any], total: int, seconds: float) -> Callable[[int], None]:
+    """Told how many more of all runs are done; raises TooLongError where the rest would take too long."""
+    started, done = time.monotonic(), 0
+
+    def count(runs: int) -> None:
+        nonlocal done
+        done += runs
+        update(runs)
+        spent = time.monotonic() - started
+        if spent > seconds / 10 and (needed := spent / done * total) > seconds:
+            raise TooLongError(needed)
+
+    return count
 
 
 class _Weighing(TorchDispatchMode):
@@ -74,7 +106,7 @@ def _on_cpu(model: Model) -> Model:
 
 
 def _hits(
-    model: Model, size: tuple[int, int], axis: int, wanted: dict[str, Axes], done: Callable[[int], Any]
+    model: Model, size: tuple[int, int], axis: int, wanted: dict[str, Axes], done: Callable[[int], None]
 ) -> dict[str, Hits]:
     """Per layer, whether each row (axis 2) or column (axis 3) of the input reaches each of the units', (n, units)."""
     found: dict[str, list[Tensor]] = {}
