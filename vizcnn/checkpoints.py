@@ -17,7 +17,6 @@ from torch.utils import checkpoint
 _HERE = threading.local()
 _INSTALLING = threading.Lock()
 _USERS = 0
-_REENTRANT, _HOOK = checkpoint.CheckpointFunction, checkpoint._checkpoint_hook
 
 
 class _Plain:
@@ -25,16 +24,21 @@ class _Plain:
 
     @staticmethod
     def apply(part: Callable[..., Any], preserve: bool, *inputs: Any) -> Any:
-        return part(*inputs) if _is_looking() else _REENTRANT.apply(part, preserve, *inputs)
+        return part(*inputs) if _is_looking() else _TORCHS["CheckpointFunction"].apply(part, preserve, *inputs)
 
 
 def _keeping(frame: Any) -> Any:
     """Instead of the hooks by which the other kind drops activations."""
-    return nullcontext() if _is_looking() else _HOOK(frame)
+    return nullcontext() if _is_looking() else _TORCHS["_checkpoint_hook"](frame)
 
 
 def _is_looking() -> bool:
     return getattr(_HERE, "depth", 0) > 0
+
+
+_OURS: dict[str, Any] = {"CheckpointFunction": _Plain, "_checkpoint_hook": _keeping}
+_TORCHS: dict[str, Any] = {name: getattr(checkpoint, name) for name in _OURS if hasattr(checkpoint, name)}
+"""The names are torch's private ones: a version that has others keeps its checkpoints."""
 
 
 @contextmanager
@@ -54,5 +58,5 @@ def _install(user: int) -> None:
     global _USERS
     with _INSTALLING:
         _USERS += user
-        ours = (_Plain, _keeping) if _USERS else (_REENTRANT, _HOOK)
-        checkpoint.CheckpointFunction, checkpoint._checkpoint_hook = ours  # type: ignore[misc, assignment]
+        for name, original in _TORCHS.items():
+            setattr(checkpoint, name, _OURS[name] if _USERS else original)
