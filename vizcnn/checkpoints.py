@@ -14,9 +14,12 @@ from typing import Any
 
 from torch.utils import checkpoint
 
+from vizcnn.threads import Turns
+
 _HERE = threading.local()
-_INSTALLING = threading.Lock()
+_INSTALLING = Turns()
 _USERS = 0
+_TORCHS: dict[str, Any] = {}  # what stood in torch when the first user came
 
 
 class _Plain:
@@ -37,8 +40,7 @@ def _is_looking() -> bool:
 
 
 _OURS: dict[str, Any] = {"CheckpointFunction": _Plain, "_checkpoint_hook": _keeping}
-_TORCHS: dict[str, Any] = {name: getattr(checkpoint, name) for name in _OURS if hasattr(checkpoint, name)}
-"""The names are torch's private ones: a version that has others keeps its checkpoints."""
+"""By torch's private names: a version that has others keeps its checkpoints."""
 
 
 @contextmanager
@@ -54,9 +56,11 @@ def no_checkpoints() -> Iterator[None]:
 
 
 def _install(user: int) -> None:
-    """Put our own in torch's place with the first user of the process, and torch's back with the last."""
+    """Put our own in torch's place with the first user of the process, and what was there back with the last."""
     global _USERS
-    with _INSTALLING:
+    with _INSTALLING.taken():
+        if not _USERS:
+            _TORCHS.update({name: getattr(checkpoint, name) for name in _OURS if hasattr(checkpoint, name)})
         _USERS += user
         for name, original in _TORCHS.items():
             setattr(checkpoint, name, _OURS[name] if _USERS else original)

@@ -308,10 +308,10 @@ def _mapping(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
     try:
         with opened(Path(labels)) as file:
             lines = file.read().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError, ImageError) as error:
+        rows = csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",", strict=True)
+        return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+    except (OSError, UnicodeDecodeError, csv.Error, ImageError) as error:
         raise ParameterError(f"the labels {shown(labels)} cannot be read: {error}") from error
-    rows = csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",")
-    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
 
 
 def _digest(image: Any) -> str:

@@ -71,8 +71,11 @@ def _take_over(old: Path, fresh: Path) -> None:
                 os.chown(fresh, owner, group)
 
 
+@cache
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished files of processes of this machine that are no more, and nothing else."""
+    """Remove the unfinished files of processes of this machine that are no more, and nothing else.
+
+    Once in each folder: many files may be written beside many others."""
     if sys.platform == "win32":  # there os.kill would end the process that it is to ask for
         return
     ours = re.compile(rf"{re.escape(_prefix())}(\d+)-[0-9a-f]{{8}}(\.[^.]*)?")
@@ -89,12 +92,9 @@ def _prefix() -> str:
     """How the names of unfinished files begin: with a digest of the machine and of what its process numbers count in.
 
     A container counts on its own; in a folder that several share, a number says nothing of another one's processes."""
+    place = socket.gethostname()
     with suppress(OSError):
-        return _digested(f"{socket.gethostname()} {os.stat('/proc/self/ns/pid').st_ino}")
-    return _digested(socket.gethostname())
-
-
-def _digested(place: str) -> str:
+        place += f" {os.stat('/proc/self/ns/pid').st_ino} {Path('/proc/sys/kernel/random/boot_id').read_text()}"
     return f".vizcnn-{sha256(place.encode()).hexdigest()[:8]}-"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,8 @@ while they are read: 4 as Pillow holds them, 12 as floats."""
 
 _AT_A_TIME = 1 << 18
 """Pixels converted in one go. A large image is then held twice, as Pillow holds it and as floats, and no third time."""
+
+_DEEP = re.compile(r"\b(L|LA|RGB|RGBA|RGBX|RGBa);16[BLN]")  # layouts of 16 bits per channel, of which Pillow keeps 8
 
 _STORED: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda a: a[:, ::-1],
@@ -82,32 +85,46 @@ def _refuse_size(image: Image.Image, most: float) -> None:
 
 def _decode_bytes(image: Image.Image, layout: str, ground: Colour) -> tuple[Pixels, str]:
     """Of an image that Pillow holds in bytes, of however many bits it is in the file."""
-    opaque = not image.has_transparency_data
+    opaque, spread, deep = not image.has_transparency_data, _spread(image, layout), bool(_DEEP.search(layout))
     mode = "L" if opaque and image.mode in ("1", "L") else "RGB"
 
     def convert(rows: slice, out: Pixels) -> None:
         part = _cut(image, rows)
-        shown = part if opaque else _on_ground(part, layout, ground)
+        shown = part if opaque else _on_ground(part, spread, deep, ground)
         values = np.asarray(shown if shown.mode == mode else shown.convert(mode))  # (h, W) or (h, W, 3)
         np.divide(values.reshape(out.shape), 255, out=out, dtype=np.float32)
 
     pixels = _upright(image, len(mode), convert)
     colours = {"LA": 1, "RGB": 3, "RGBA": 3}.get(image.mode, 0)
-    if not (";16" in layout and colours):
+    if not (deep and colours):
         return pixels, ""
     highest = max(image.getchannel(i).getextrema()[1] for i in range(colours))
     return pixels, _warning_of_dark(int(highest) << 8 | 255, 65535)  # type: ignore[arg-type]
 
 
-def _on_ground(image: Image.Image, layout: str, ground: Colour) -> Image.Image:
-    """A transparent image in front of a colour."""
+def _spread(image: Image.Image, layout: str) -> int:
+    """By what Pillow has multiplied grey of 2 or 4 bits, for 0..255, but not the one that is transparent.
+
+    An image that was loaded before tells that by its values only: they are all multiples."""
+    for few, factor in (("L;2", 85), ("L;4", 17)):
+        if few in layout:
+            return factor
+    key = image.info.get("transparency")
+    if image.mode != "L" or not isinstance(key, int) or layout not in ("", "[]", "()"):
+        return 1
+    values = [value for value, count in enumerate(image.histogram()) if count]
+    fitting = (factor for factor in (85, 17) if key * factor <= 255 and all(v % factor == 0 for v in values))
+    return next(fitting, 1)
+
+
+def _on_ground(image: Image.Image, spread: int, deep: bool, ground: Colour) -> Image.Image:
+    """A transparent image in front of a colour. spread: of its key. deep: whether the file has 16 bits per channel."""
     key = image.info.get("transparency")
     image = image.copy()  # whose key is changed below
-    if isinstance(key, int) and image.mode in ("1", "L"):  # Pillow spreads few bits over 0..255, but not their key
-        spread = 85 if "L;2" in layout else 17 if "L;4" in layout else 1
+    if isinstance(key, int) and image.mode in ("1", "L"):
         image.info["transparency"] = key * spread if image.mode == "L" else 255 * bool(key)
     coarse = False
-    if isinstance(key, tuple) and (";16" in layout or max(key) > 255):
+    if isinstance(key, tuple) and (deep or max(key) > 255):
         image.info["transparency"], coarse = tuple(value >> 8 for value in key), True
     full = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     if coarse and full.getchannel("A").getextrema()[0] == 0:

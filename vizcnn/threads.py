@@ -50,6 +50,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+class Turns:
+    """A re-entrant lock for what belongs to the whole process; a child made by fork has it anew."""
+
+    def __init__(self) -> None:
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
+
 @contextmanager
 def one_at_a_time(network: nn.Module) -> Iterator[None]:
     """Wait until no other thread holds this network, or one that shares modules or weights with it, and hold it."""

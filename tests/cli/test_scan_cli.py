@@ -121,7 +121,7 @@ def test_a_damaged_index_is_one_clear_line_and_mended_by_its_scan() -> None:
         answer = call(*arguments)
         assert answer.exit_code == 1, answer.output
         assert message in answer.stderr
-        assert "Run the same scan again: it does only what is missing or damaged" in answer.stderr
+        assert "Run the same scan again, as a whole: it does only what is missing or damaged" in answer.stderr
         assert answer.stderr.count("\n") == 1
     answer = call("scan", "photos", *SMALL, "--json")
     assert answer.exit_code == 0, answer.output

@@ -70,7 +70,9 @@ def test_a_damaged_index_says_so_whoever_asks_and_is_mended_by_its_scan_alone(tm
         lambda: TopImages().answer(Index.open(tmp_path, pictures()), [f"{layer}:0" for layer in index.layers]),
         lambda: gathered(tmp_path, []),
     ):
-        with pytest.raises(OutputError, match="Run the same scan again: it does only what is missing or damaged") as e:
+        with pytest.raises(
+            OutputError, match="Run the same scan again, as a whole: it does only what is missing or damaged"
+        ) as e:
             ask()
         assert "\n" not in str(e.value)
     with warnings.catch_warnings(record=True) as said:

@@ -624,6 +624,9 @@ def test_labels_that_name_no_image_are_refused(tmp_path: Path) -> None:
         dataset(tmp_path, tmp_path / "nowhere.csv")
     with pytest.raises(ParameterError, match=r"labels .*1.png cannot be read"):
         dataset(tmp_path, tmp_path / "a" / "1.png")
+    (tmp_path / "open.csv").write_text('a/1.png,"cat\nb/2.png,dog\n')  # the quote would take all lines that follow
+    with pytest.raises(ParameterError, match=r"labels .*open.csv cannot be read: unexpected end of data"):
+        dataset(tmp_path, tmp_path / "open.csv")
 
 
 # torch data sets

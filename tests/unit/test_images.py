@@ -125,9 +125,13 @@ def test_the_transparent_shade_of_a_png_shows_the_background(tmp_path: Path, bit
     levels = [0, white] if bits == 1 else [0, white - 1, white]
     padded = (levels * 8)[:8]
     row = int("".join(f"{level:0{bits}b}" for level in padded), 2).to_bytes(bits, "big")
-    shown = open_photo(png_of(tmp_path / "a.png", bits, 1, row, struct.pack(">H", white)), background="red").pixels[0]
-    for level, pixel in zip(padded, shown, strict=True):
-        np.testing.assert_allclose(pixel, [1, 0, 0] if level == white else [level / white] * 3, atol=1e-6)
+    file = png_of(tmp_path / "a.png", bits, 1, row, struct.pack(">H", white))
+    with Image.open(file) as loaded:
+        loaded.load()  # as a notebook does that shows it
+        for source in (file, loaded):
+            shown = open_photo(source, background="red").pixels[0]
+            for level, pixel in zip(padded, shown, strict=True):
+                np.testing.assert_allclose(pixel, [1, 0, 0] if level == white else [level / white] * 3, atol=1e-6)
 
 
 def test_sixteen_bit_colours_too_alike_for_a_transparent_one_are_refused(tmp_path: Path) -> None:
@@ -163,6 +167,11 @@ def test_an_image_that_is_bright_anywhere_or_black_or_of_bytes_is_no_such_case(t
     for array in (DARK * 5, DARK * 0, (DARK // 300).astype(np.uint8)):
         open_photo(array)
         open_photo(save(Image.fromarray(array), tmp_path / "a.png"))
+    dark = struct.pack("<4H", 3 << 11 | 6 << 5 | 3, 0, 0, 0)  # 16 bits for a pixel, not for a channel
+    start = struct.pack("<IHHI", 66 + len(dark), 0, 0, 66)
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 1, 1, 16, 3, len(dark), 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(b"BM" + start + header + struct.pack("<III", 0xF800, 0x7E0, 0x1F) + dark)
+    np.testing.assert_allclose(open_photo(tmp_path / "a.bmp").pixels[0, 0], np.array([24, 24, 24]) / 255, atol=1 / 255)
 
 
 def test_arrays_of_the_other_byte_order_are_the_same() -> None:

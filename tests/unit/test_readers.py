@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -247,8 +248,6 @@ def test_an_error_of_the_data_set_is_the_error_here_with_its_place(
 
 
 def warn(i: int) -> None:
-    import warnings
-
     if i in (3, 9):
         warnings.warn(f"image {i} is odd", VizcnnWarning, stacklevel=2)
 
@@ -258,6 +257,18 @@ def test_what_a_reader_is_warned_of_is_warned_of_here(loaders: int) -> None:
     with pytest.warns(VizcnnWarning) as said:
         assert_numbered(batches_of(Numbered(20, warn), loaders), 20)
     assert [str(each.message) for each in said] == ["image 3 is odd", "image 9 is odd"]
+
+
+def warn_alike(_: int) -> None:
+    warnings.warn("this image is odd", VizcnnWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_the_same_warning_of_many_images_is_said_once(loaders: int) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        batches_of(Numbered(20, warn_alike), loaders)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("loaders", [0, 2])

@@ -561,6 +561,14 @@ def test_a_folder_without_an_index(tmp_path: Path) -> None:
         Index.open(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path, name: str) -> None:
+    for ask in (Index.open, lambda folder: scan(model_of(), pictures(3), folder, **QUIET)):
+        with pytest.raises(OutputError, match="File name too long|embedded null") as caught:
+            ask(tmp_path / name)
+        assert str(caught.value).isprintable()
+
+
 def test_an_index_is_small_and_its_manifest_plain(tmp_path: Path) -> None:
     scan(model_of(), pictures(30), tmp_path, shard_size=10, **QUIET)
     manifest = json.loads((tmp_path / "manifest.json").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn import registry
+from vizcnn.quiet import no_warnings
 from vizcnn.testing import delicate_model, state_of
 
 OPTIONS: dict[str, dict[str, Any]] = {  # small, and without choices that depend on the time a run took
@@ -100,6 +102,36 @@ def test_a_run_in_another_thread_is_none_of_a_probes() -> None:
     busy = vizcnn.Model(Busy(model.network), size=16)
     found = vizcnn.FeatureMaps(layers=("inner.0",))(busy, ours, progress=False).arrays()
     np.testing.assert_array_equal(found["image0.inner.0"], expected["image0.0"])
+
+
+def test_warnings_are_ignored_in_one_thread_and_nobody_waits() -> None:
+    inside, leave, found = threading.Event(), threading.Event(), list[str]()
+
+    def ignoring() -> None:
+        with no_warnings():
+            inside.set()
+            warnings.warn("unseen", UserWarning, stacklevel=1)
+            leave.wait(5)
+            warnings.warn("unseen", UserWarning, stacklevel=1)
+
+    def keeping(message: Any, *_: Any, **__: Any) -> None:
+        found.append(str(message))
+
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("always")
+        patch.setattr(warnings, "showwarning", keeping)
+        before = [*warnings.filters]
+        other = threading.Thread(target=ignoring)
+        other.start()
+        inside.wait(5)
+        warnings.warn("seen", UserWarning, stacklevel=1)
+        with no_warnings("odd"):  # does not wait for the other
+            warnings.warn("odd message", UserWarning, stacklevel=1)
+            warnings.warn("other message", UserWarning, stacklevel=1)
+        leave.set()
+        other.join(5)
+        assert found == ["seen", "other message"]
+        assert warnings.filters == before
 
 
 def test_a_probe_inside_a_probe_does_not_wait_for_itself() -> None:

@@ -6,8 +6,6 @@ import base64
 import html
 import io
 import json
-import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import wraps
@@ -21,6 +19,7 @@ from vizcnn.errors import ParameterError, legible
 from vizcnn.output import atomic, refuse_unwritable
 from vizcnn.quiet import no_warnings
 from vizcnn.results.texts import make_legible
+from vizcnn.threads import Turns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,17 +27,7 @@ if TYPE_CHECKING:
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg")
 FORMATS = (*PICTURES, ".gif", ".html", ".json", ".npz", ".safetensors")
 
-_DRAWING = threading.RLock()  # matplotlib is not made for several threads at once
-
-
-def _forget() -> None:
-    """A child made by fork has one thread, and nobody else in it will ever release the lock."""
-    global _DRAWING
-    _DRAWING = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+_DRAWING = Turns()  # matplotlib is not made for several threads at once
 
 
 @dataclass(frozen=True)
@@ -149,7 +138,7 @@ class Result:
 
     def _draw_into(self, place: Path | io.BytesIO, kind: str, dpi: int) -> None:
         figure = self.figure()
-        with _DRAWING, no_warnings("Glyph"):  # texts.py has said it
+        with _DRAWING.taken(), no_warnings("Glyph"):  # texts.py has said it
             figure.savefig(place, dpi=dpi, format=kind)
 
     def _page(self) -> str:
@@ -175,7 +164,7 @@ def _legibly(draw: Callable[[R], Figure]) -> Callable[[R], Figure]:
 
     @wraps(draw)
     def figure(result: R) -> Figure:
-        with _DRAWING:
+        with _DRAWING.taken():
             drawn = draw(result)
             make_legible(drawn)
             return drawn

@@ -326,13 +326,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
     What passes its digest here is what `Index.write` wrote, so nobody else need look at the types of what it says."""
     file = folder / MANIFEST
-    if not file.is_file():
-        return None
     again = "delete it and run the same scan again: what is done is kept"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         form, kept = operator.index(manifest["format"]), {key: manifest[key] for key in ("identity", "facts")}
         sound = manifest.get("sha256") == digest_of_json(kept)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

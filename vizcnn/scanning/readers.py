@@ -80,9 +80,10 @@ def _suitable(images: int) -> int:
 
 def _made_beside(decoder: Decoder, batches: Sequence[range], count: int) -> Generator[Batch]:
     """The batches, made by so many readers."""
+    told: dict[Any, Any] = {}
     with ExitStack() as running:
         try:
-            readers = [running.enter_context(closing(_Reader(decoder, batches[i::count]))) for i in range(count)]
+            readers = [running.enter_context(closing(_Reader(decoder, batches[i::count], told))) for i in range(count)]
         except Exception as error:  # such as of a limit on processes, or a data set that cannot be sent to one
             raise _Lost(f"no process for reading can be started ({error})") from error
         for i in range(len(batches)):
@@ -100,11 +101,11 @@ class _Made:
 
 
 class _Reader:
-    """A process that makes some batches."""
+    """A process that makes some batches. told: what Python knows of warnings that were shown, so that each is once."""
 
-    def __init__(self, decoder: Decoder, batches: Sequence[range]) -> None:
+    def __init__(self, decoder: Decoder, batches: Sequence[range], told: dict[Any, Any]) -> None:
         context = _context()
-        self.decoder, self.batches = decoder, iter(enumerate(batches))
+        self.decoder, self.batches, self.told = decoder, iter(enumerate(batches)), told
         shape = (_AHEAD, max(map(len, batches)), *decoder.shape)
         self.room = _shared(shape) if context.get_start_method() == "fork" else None
         self.line, theirs = context.Pipe()
@@ -137,7 +138,7 @@ class _Reader:
         except (EOFError, OSError) as error:
             raise self._ended(numbers) from error
         for text, category, file, line in made.warnings:
-            warnings.warn_explicit(text, category, file, line)
+            warnings.warn_explicit(text, category, file, line, registry=self.told)
         if made.error is not None:
             raise made.error from _There(made.place)
         return made.batch

@@ -21,7 +21,7 @@ from torch import Tensor
 from vizcnn.errors import OutputError, ParameterError, VizcnnError
 from vizcnn.scanning.survey import Finding
 
-AGAIN = "Run the same scan again: it does only what is missing or damaged"
+AGAIN = "Run the same scan again, as a whole: it does only what is missing or damaged"
 """How an index is repaired."""
 
 _REASON = 200  # letters of another library's message
