@@ -126,22 +126,27 @@ def _found(model: Model, images: Tensor, *, dry: bool = True) -> dict[str, Layer
     """What the first run that comes to its end sees; or else the one that comes furthest: why it stops is said when the
     network runs in earnest. Each run is closer to the real one than those before, and on a copy of its own, since
     networks keep things from one to the next."""
-    one, best = images[:1].detach(), dict[str, Layer]()
+    one, best, count = images[:1].detach(), _Seen(), 1
     without_numbers = one.to("meta")
     # Of two images the axis shows; some networks take only one at a time.
     batches = [without_numbers.repeat(2, 1, 1, 1), without_numbers, one]
     for batch in batches if dry else [one]:
-        found: dict[str, Layer] = {}
-        try:
-            return _followed(twin(model) if batch.is_meta else twin_or_itself(model), batch, found)
-        except Exception:
-            best = max(best, found, key=len)
-    return best
+        seen = _Seen()
+        ended = _runs(model, batch, seen)
+        if ended or len(seen) > len(best):
+            best, count = seen, len(batch)
+        if ended:
+            break
+    return {name: Layer(_axes(*each, count), each[0]) for name, each in best.items()}
 
 
-def _followed(model: Model, images: Tensor, found: dict[str, Layer]) -> dict[str, Layer]:
-    """Run the network and add to `found` what is seen of each layer, also where it stops half-way."""
-    follower, seen = Follower(images), dict[str, tuple[tuple[int, ...], Coordinates]]()
+_Seen = dict[str, tuple[tuple[int, ...], Coordinates]]
+"""By layer the shape of its output, and where that comes from."""
+
+
+def _runs(model: Model, images: Tensor, seen: _Seen) -> bool:
+    """Whether the network comes to its end. What each layer gives is put into `seen` on the way."""
+    follower = Follower(images)
 
     def see(name: str, output: Any) -> None:
         seen.pop(name, None)  # a module that runs again moves to its last place
@@ -149,11 +154,12 @@ def _followed(model: Model, images: Tensor, found: dict[str, Layer]) -> dict[str
             seen[name] = (tuple(output.shape), follower.coordinates(output))
 
     try:
-        with following(model, see, follower):
-            model(images)
-    finally:
-        found |= {name: Layer(_axes(*each, len(images)), each[0]) for name, each in seen.items()}
-    return found
+        copy = twin(model) if images.is_meta else twin_or_itself(model)
+        with following(copy, see, follower):
+            copy(images)
+    except Exception:  # whatever stops a run without numbers; errors of the network itself come again
+        return False
+    return True
 
 
 def _axes(shape: Sequence[int], coordinates: Coordinates, images: int) -> Axes:

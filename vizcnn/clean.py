@@ -80,20 +80,25 @@ def _clean_run(model: Model, image: Tensor, given: tuple[Target, ...] | None, he
     return replace(one, layout=_settled_layout(model, image, one, alone)) if targets else one
 
 
-def check_without_images(model: Model, given: tuple[Target, ...]) -> tuple[Target, ...]:
+def check_without_images(model: Model, given: tuple[Target, ...], size: tuple[int, int]) -> tuple[Target, ...]:
     """The targets of a probe of the network alone, told what the output is, and seen to give the same number for an
-    image whether it comes alone or beside another."""
+    image whether it comes alone or beside another. size: of the images, height and width in px."""
     layers = frozenset[str]().union(*(each.layers for each in given))
-    grey = model.grey()  # (1, C, H, W)
+    grey = model.grey(size)  # (1, C, H, W)
     noise = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)).to(grey)
     with torch.no_grad(), reading(model, layers) as read, Makers() as makers:
-        alone = read(noise)
+        try:
+            alone = read(noise)
+        except NetworkError:
+            if size == model.input.size:
+                raise
+            return given  # a probe that chose this size knows what to say of it
         if OUTPUT in layers:
             given = tuple(each.reading(found_head(alone[OUTPUT], model.head, makers)) for each in given)
         company = read(torch.cat([noise, grey]))
     numbers = _scores(given, alone, 1)[0]  # (T,)
     if numbers.isfinite().all():
-        _refuse_difference(given, numbers, alone, company)
+        _refuse_difference(given, numbers, alone, company, model.dtype)
     return given
 
 
@@ -106,13 +111,13 @@ def _settled_layout(model: Model, image: Tensor, clean: _One, alone: Mapping[str
     if image.device.type == "cpu":
         try:
             last = company.contiguous(memory_format=torch.channels_last)
-            _refuse_difference(clean.targets, clean.scores, alone, activations(model, last, layers))
+            _refuse_difference(clean.targets, clean.scores, alone, activations(model, last, layers), model.dtype)
         except Exception:  # whatever it was, the usual layout decides
             pass
         else:
             return torch.channels_last
     try:
-        _refuse_difference(clean.targets, clean.scores, alone, activations(model, company, layers))
+        _refuse_difference(clean.targets, clean.scores, alone, activations(model, company, layers), model.dtype)
     except NetworkError as error:
         error.within("it answers for one image, but not for two")
         raise
@@ -120,14 +125,18 @@ def _settled_layout(model: Model, image: Tensor, clean: _One, alone: Mapping[str
 
 
 def _refuse_difference(
-    targets: Sequence[Target], scores: Tensor, alone: Mapping[str, Any], company: Mapping[str, Any]
+    targets: Sequence[Target],
+    scores: Tensor,
+    alone: Mapping[str, Any],
+    company: Mapping[str, Any],
+    dtype: torch.dtype,
 ) -> None:
     """Raise DegenerateResult where an image's scores (T,), or what they are made from, differ beside another image."""
-    check_deterministic(" and ".join(map(str, targets)), scores, _scores(targets, company, 2)[0])
+    check_deterministic(" and ".join(map(str, targets)), scores, _scores(targets, company, 2)[0], dtype)
     for layer in alone.keys() & company.keys():
         one, two = alone[layer], company[layer]
-        if isinstance(one, Tensor) and isinstance(two, Tensor) and (len(one), len(two)) == (1, 2):
-            check_deterministic(f"layer {layer!r}" if layer else "the output", one[0], two[0])
+        if isinstance(one, Tensor) and isinstance(two, Tensor) and (one.shape[:1], two.shape[:1]) == ((1,), (2,)):
+            check_deterministic(f"layer {layer!r}" if layer else "the output", one[0], two[0], dtype)
 
 
 def _checked_output(model: Model, output: Any) -> Tensor | None:
@@ -151,11 +160,14 @@ def _predicted(output: Tensor | None) -> Target:
     return target(int(output.argmax(1)))
 
 
-def check_deterministic(what: str, alone: Tensor, in_company: Tensor) -> None:
-    """Raise DegenerateResult where numbers of an image differ between a run of it alone and beside other images."""
+def check_deterministic(what: str, alone: Tensor, in_company: Tensor, dtype: torch.dtype) -> None:
+    """Raise DegenerateResult where numbers of an image differ between a run of it alone and beside other images.
+
+    dtype: that the network computes in; its last numbers may be of another."""
+    near = _rounding(alone.dtype, dtype)
+    alone, in_company = _as_reals(alone), _as_reals(in_company)
     if not (alone.isfinite().all() and in_company.isfinite().all()):
         raise NonFiniteResult(f"{what} is {alone.flatten().tolist()[:3]} for one of these images. Check the weights")
-    near = min(0.05, 1e3 * torch.finfo(alone.dtype).eps) if alone.is_floating_point() else 0.0
     worst = float((alone - in_company).abs().max())
     if worst > near * (1 + float(alone.abs().max())):
         raise DegenerateResult(
@@ -163,6 +175,20 @@ def check_deterministic(what: str, alone: Tensor, in_company: Tensor) -> None:
             "though the network is in eval mode: it is random (functional dropout without training=self.training, "
             "noise) or lets the images of a batch influence each other (batch statistics). Mend the network first"
         )
+
+
+def _rounding(*dtypes: torch.dtype) -> float:
+    """How far numbers may be apart, as a share; 0 for whole ones and those that are true or false."""
+    if not (dtypes[0].is_floating_point or dtypes[0].is_complex):
+        return 0.0
+    return min(0.05, 1e3 * max(torch.finfo(dtype).eps for dtype in dtypes))
+
+
+def _as_reals(numbers: Tensor) -> Tensor:
+    """Numbers that can be subtracted and compared."""
+    if numbers.is_complex():
+        return torch.view_as_real(numbers)
+    return numbers if numbers.is_floating_point() else numbers.double()
 
 
 def target_scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Tensor:

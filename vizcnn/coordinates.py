@@ -56,7 +56,7 @@ class Follower(OnMeta):
     def _follow(self, func: Any, args: dict[str, Any], outputs: list[Tensor]) -> None:
         hand_on = _kind(func)
         found = [_tried(hand_on, _Operation(func, args, outputs, self._looker(i))) for i in range(3)]
-        if hand_on is _slid and outputs[0].dim() == 4 and found[1][0] is None and found[2][0] is None:
+        if _takes_maps(func) and outputs[0].dim() == 4 and found[1][0] is None and found[2][0] is None:
             found[1][0], found[2][0] = _places(tuple(outputs[0].shape))
         for output, *coordinates in zip(outputs, *found, strict=True):
             if func._schema.is_mutable:
@@ -78,7 +78,8 @@ class Follower(OnMeta):
 
 
 def spread(coordinate: Coordinate) -> list[float]:
-    """How much a coordinate changes along each axis, as a share of the most; nothing where it never changes."""
+    """How much a coordinate changes along each axis, as a share of the most; nothing where it never changes, or where
+    its changes cancel out, as in a map beside its own mirror image."""
     if coordinate is None or _is_flat(coordinate):
         return []
     slim = compact(coordinate)
@@ -87,7 +88,8 @@ def spread(coordinate: Coordinate) -> list[float]:
         return [float(d == axes[0]) for d in range(slim.dim())]
     lines = {d: _mean(slim, [e for e in axes if e != d]).flatten() for d in axes}
     changes = {d: float(line[line.isfinite()].var(correction=0)) for d, line in lines.items()}
-    return [changes.get(d, 0.0) / max(changes.values()) for d in range(slim.dim())]
+    most = max(changes.values())
+    return [changes.get(d, 0.0) / most for d in range(slim.dim())] if most > _FLAT**2 else []
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ _VIEW = re.compile(r"view|_unsafe_view|_reshape_alias")
 _MOVE = re.compile(r"stack|flip|rot90|roll|repeat|pixel_\w+|im2col|col2im|index_select|gather")
 _PAD = re.compile(r"\w+_pad\w*")
 _PRODUCT = re.compile(r"mm|bmm|addmm|baddbmm")
+_NORM = re.compile(r"\w*batch_norm\w*|native_group_norm")
 _WINDOW = re.compile(r"convolution|\w*pool\dd\w*|_?upsample_\w+|grid_sampler_2d|cudnn_grid_sampler|deform_conv2d")
 
 
@@ -131,6 +134,8 @@ def _kind(func: Any) -> _Rule:
         return _copied
     if _VIEW.fullmatch(name):
         return _viewed
+    if name in ("view_as_real", "view_as_complex"):
+        return _in_parts
     if (func.is_view and name != "as_strided") or _MOVE.fullmatch(name):
         return _moved
     if name == "cat":
@@ -142,6 +147,12 @@ def _kind(func: Any) -> _Rule:
     if _WINDOW.fullmatch(name):
         return _slid
     return _reduced if any(a.name == "keepdim" for a in func._schema.arguments) else _kept
+
+
+@cache
+def _takes_maps(func: Any) -> bool:
+    """Whether an operation takes (N, C, H, W) and nothing else that has four axes."""
+    return _kind(func) is _slid or _NORM.fullmatch(func._schema.name.rpartition("::")[2]) is not None
 
 
 def _tried(hand_on: _Rule, run: _Operation) -> list[Coordinate]:
@@ -168,13 +179,24 @@ def _viewed(run: _Operation) -> list[Coordinate]:
     return [None if before is None else reshaped(before, run.outputs[0].shape)]
 
 
+def _in_parts(run: _Operation) -> list[Coordinate]:
+    """Complex numbers become pairs of real ones, along an axis of their own, or the other way round."""
+    before, shape = run.look(run.source), run.outputs[0].shape
+    if before is None:
+        return [None]
+    return [before[..., None].expand(shape) if len(shape) > before.dim() else _mean(before, [-1])[..., 0].expand(shape)]
+
+
 def _moved(run: _Operation) -> list[Coordinate]:
     """Elements change places: the same operation moves the coordinates."""
     name = "tensors" if "tensors" in run.args else next(iter(run.args))
     tensors = tensors_in(run.args[name])
     parts, others = [run.look(t) for t in tensors], tensors_in({k: v for k, v in run.args.items() if k != name})
-    if all(part is None for part in parts) or any(t.is_meta for t in others):  # then places are not known
+    if all(part is None for part in parts):
         return [None] * len(run.outputs)
+    if any(t.is_meta for t in others):  # then it is not known which elements of an axis are taken
+        ((part,), axis) = parts, run.args["dim"]
+        return run.all_outputs(None if part is None else _mean(part, [axis]).expand(run.outputs[0].shape))
     repeated = [] if others else _untouched(run, parts)
     slim = {id(t): compact(_written(p, t), repeated) for t, p in zip(tensors, parts, strict=True)}
     args = {**run.args, name: with_tensors(run.args[name], lambda t: slim[id(t)])}
@@ -266,7 +288,7 @@ def _line(shape: Shape, axis: int) -> Coordinate:
 
 
 def _places(shape: Shape) -> tuple[Coordinate, Coordinate]:
-    """Of a map without an order that windows are laid on: they say what its rows and columns are."""
+    """Of a map without an order, as one that a dense layer made: what takes maps only says what its rows are."""
     rows, columns = _line(shape, 2), _line(shape, 3)
     return (rows, columns) if rows is not None and columns is not None else (None, None)
 

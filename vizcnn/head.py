@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from vizcnn.errors import ParameterError, TargetError, did_you_mean
 
@@ -34,12 +35,18 @@ QUANTITIES: dict[Head, str] = {
 }
 
 _SIGMOIDS = {"sigmoid", "expit", "special_expit"}
-_UNBOUNDED = {
-    "linear", "conv1d", "conv2d", "conv3d", "batch_norm", "layer_norm", "addmm", "addbmm", "baddbmm", "matmul", "mm",
-    "bmm", "einsum", "add", "radd", "iadd", "sub", "rsub", "isub", "bilinear", "relu", "avg_pool2d",
-    "adaptive_avg_pool2d", "mean", "sum",
+_WEIGHTED = {"linear", "conv1d", "conv2d", "conv3d", "bilinear", "batch_norm", "layer_norm", "group_norm"}
+"""What has weights of its own: its outcome has no bounds, whatever it is given."""
+_SUMS = {
+    "add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "div", "truediv", "itruediv", "sum", "relu",
 }  # fmt: skip
-_COPIES = {"to", "float", "double", "half", "bfloat16", "clone", "contiguous", "cpu", "type", "reshape", "flatten"}
+"""What has no bounds if something that it is given has none."""
+_COPIES = {
+    "to", "float", "double", "half", "bfloat16", "clone", "contiguous", "cpu", "type", "reshape", "flatten", "mean",
+    "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "max_pool2d",
+    "amax", "stack", "cat",
+}  # fmt: skip
+"""What gives numbers of the same kind as those that it is given: a mean of probabilities is one."""
 _REMEMBERED = 16  # results, the latest: few operations stand behind what makes the output
 
 
@@ -52,8 +59,8 @@ def checked_head(head: Any) -> Head | None:
 
 
 class Makers(TorchFunctionMode):
-    """While open, remembers which function made a tensor; what only looks at the same memory, or copies it, counts as
-    made by what made the original."""
+    """While open, remembers which function made a tensor; what only looks at the same memory, copies it or averages it
+    counts as made by what made the original."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,13 +71,20 @@ class Makers(TorchFunctionMode):
     ) -> Any:
         result = function(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
-            name = getattr(function, "__name__", "")
-            given = next((arg for arg in args if isinstance(arg, Tensor)), None)
-            in_place = name.endswith("_") and not name.endswith("__")
-            if given is not None and (name in _COPIES or (_memory(given) == _memory(result) and not in_place)):
-                name = self.of(given)
-            self.made.append((result, name.strip("_")))
+            self.made.append((result, self._maker(getattr(function, "__name__", ""), args, result)))
         return result
+
+    def _maker(self, function: str, args: tuple[Any, ...], result: Tensor) -> str:
+        """What counts as the maker of a function's result; empty where several makers have made parts of it."""
+        name, given = function.strip("_"), [arg for arg in tree_leaves(args) if isinstance(arg, Tensor)]
+        in_place = function.endswith("_") and not function.endswith("__")
+        same = bool(given) and _memory(given[0]) == _memory(result) and not in_place
+        if name in _SUMS:
+            return next((maker for maker in map(self.of, given) if maker in _WEIGHTED), name)
+        if not (same or (given and name in _COPIES)):
+            return name
+        makers = {self.of(each) for each in (given[:1] if same else given)}
+        return makers.pop() if len(makers) == 1 else ""
 
     def of(self, tensor: Tensor) -> str:
         """The name of the function that made a tensor; empty where that was not seen."""
@@ -79,15 +93,19 @@ class Makers(TorchFunctionMode):
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else id(tensor)
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # sparse ones, and those that only wrap others
+        return id(tensor)
 
 
 def found_head(output: Any, said: Head | None = None, makers: Makers | None = None) -> Head:
-    """What a network's output is: what the person has said, if it can be that; else what its numbers and the function
-    that made it show.
+    """What a network's output is: what the person has said, if it can be that; else what the function that made it and
+    its numbers show.
 
-    Numbers between 0 and 1 that do not add up are probabilities where a sigmoid made them, logits where something did
-    that has no bounds, and otherwise just scores. Raises ParameterError where what was said cannot be."""
+    What a layer with weights made are logits, whatever the numbers. Numbers between 0 and 1 that do not add up are
+    probabilities where a sigmoid made them, and otherwise just scores. Raises ParameterError where what was said cannot
+    be."""
     if not (isinstance(output, Tensor) and output.is_floating_point() and output.dim() >= 2 and output.numel()):
         return said or "scores"
     numbers = output.detach().float()
@@ -95,6 +113,8 @@ def found_head(output: Any, said: Head | None = None, makers: Makers | None = No
         _refuse_other(said, numbers, output.dtype)
         return said
     maker = makers.of(output) if makers else ""
+    if maker in _WEIGHTED:
+        return "logits"
     if output.shape[1] > 1 and bool((numbers >= 0).all()) and _add_up(numbers, output.dtype):
         return "softmax"
     if output.shape[1] > 1 and bool((numbers <= 0).all()) and _add_up(numbers.exp(), output.dtype):
@@ -102,7 +122,7 @@ def found_head(output: Any, said: Head | None = None, makers: Makers | None = No
     if maker in _SIGMOIDS:
         return "sigmoid"
     between = bool(((numbers >= 0) & (numbers <= 1)).all())
-    return "scores" if between and maker not in _UNBOUNDED else "logits"
+    return "scores" if between else "logits"
 
 
 def _add_up(shares: Tensor, dtype: torch.dtype) -> bool:

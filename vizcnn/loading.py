@@ -175,11 +175,10 @@ def _from_checkpoint(library: Any, name: str, weights: Any, file: str) -> Model:
     state = read_weights(file)
     spec = f"{name}@{Path(file).name}"
     quirks = _quirks(name, state)
-    with torch.device("meta"):
-        last = list(library.get_model(name, weights=None, **quirks).state_dict())[-1]  # the bias of the output
-        bias = state.get(last)
-        classes = len(bias) if bias is not None and bias.dim() == 1 and len(bias) else 1000
-        outline = library.get_model(name, weights=None, num_classes=classes, **quirks)
+    last = list(_outline(library, name, **quirks).state_dict())[-1]  # the bias of the output, or its weights
+    values = state.get(last)
+    classes = len(values) if values is not None and values.dim() in (1, 2) and len(values) else 1000
+    outline = _outline(library, name, num_classes=classes, **quirks)
     _put(state, outline, spec, assign=True)  # a shape that does not fit is found before memory is asked for
     network = library.get_model(name, weights=None, num_classes=classes, **quirks)
     _put(state, network, spec)
@@ -187,6 +186,16 @@ def _from_checkpoint(library: Any, name: str, weights: Any, file: str) -> Model:
     if model.labels is not None and classes != len(model.labels):
         model.labels = None
     return model
+
+
+def _outline(library: Any, name: str, **options: Any) -> nn.Module:
+    """A torchvision network without memory for its weights, or with, where it computes while it is made."""
+    try:
+        with torch.device("meta"):
+            network: nn.Module = library.get_model(name, weights=None, **options)
+    except NotImplementedError:  # such as RegNets
+        network = library.get_model(name, weights=None, **options)
+    return network
 
 
 def read_weights(file: str | Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -294,16 +295,25 @@ class Model:
             finally:
                 for module, mode in modes:
                     module.training = mode
-                for module, own_parameters, own_buffers in held:
-                    module._parameters.update(own_parameters)
-                    module._buffers.update(own_buffers)
-                for buffer, before in buffers:
-                    if not torch.equal(buffer, before):
-                        buffer.copy_(before)
                 for parameter, wanted_grad, grad in parameters:
                     if not parameter.is_inference():
                         parameter.requires_grad_(wanted_grad)
                         parameter.grad = grad
+                for module, own_parameters, own_buffers in held:
+                    module._parameters.clear()  # a forward may have registered more
+                    module._parameters.update(own_parameters)
+                    module._buffers.clear()
+                    module._buffers.update(own_buffers)
+                for buffer, values in buffers:
+                    _put_back(buffer, values)
+
+
+def _put_back(buffer: Tensor, values: Tensor) -> None:
+    """Give a buffer the values, and the shape, that it had."""
+    if buffer.shape != values.shape:
+        buffer.data = values
+    elif buffer.layout != torch.strided or not torch.equal(buffer, values):
+        buffer.copy_(values)
 
 
 _RUNNING = threading.local()
@@ -331,10 +341,13 @@ def _replace_inference_tensors(modules: Sequence[nn.Module]) -> None:
 def class_index(label: str, labels: Sequence[str] | None, model: str) -> int:
     """Position of a class among labels, see Model.class_index. `model` is what has these classes, for messages.
 
-    Digits are the class's number, unless another class has them for its name; `=10` is the class named 10."""
-    number = int(label) if label.isdecimal() and label.isascii() else None
+    Digits are the class's number, unless another class has them for its name; `=10` is the class named 10. Where no
+    class has that number, they are a name."""
+    number = int(label) if re.fullmatch("0|[1-9][0-9]{0,17}", label) else None
     name = label.removeprefix("=") if labels is None or label not in labels else label
     same = [i for i, known in enumerate(labels or ()) if known == name]
+    if same and number is not None and number >= len(labels or ()):
+        number = None
     if number is not None and same in ([], [number]):
         return number
     if number is not None:
@@ -397,4 +410,10 @@ def _refuse_what_cannot_be_probed(network: nn.Module) -> None:
             raise ParameterError(
                 f"parameter {name!r} has no values (it is on the device meta). Load the weights first: "
                 "load_state_dict(..., assign=True)"
+            )
+    for name, buffer in network.named_buffers():
+        if buffer.is_meta:
+            raise ParameterError(
+                f"buffer {name!r} has no values (it is on the device meta), and no checkpoint holds it if it is not "
+                "persistent. Make the network outside `torch.device('meta')`, or set this buffer"
             )

@@ -201,6 +201,10 @@ class Probe(Generic[R]):
         """What is explained when no target is given; None for the class predicted for each image."""
         return None
 
+    def input_size(self, model: Model) -> tuple[int, int]:
+        """Height and width in px of the images on which a probe of the network alone will run it."""
+        return model.input.size
+
     def compute(self, subject: Subject) -> R:
         """Answer the probe's question about a prepared subject. The network is in eval mode, its parameters frozen."""
         raise NotImplementedError

@@ -152,7 +152,7 @@ def examined(
         with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _given_targets(probe, model, wanted)
             if given and not photos:
-                given = check_without_images(model, given)
+                given = check_without_images(model, given, probe.input_size(model))
             clean = vars(clean_runs(model, inputs, given))
             yield Subject(model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=found)
 

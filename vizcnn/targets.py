@@ -22,8 +22,10 @@ activations have their usual form, see `vizcnn.axes`."""
 
 Activations = Mapping[str, Any]
 
-_LAYER_UNIT = re.compile(r"(?P<layer>[^:]+):(?P<channel>\d+)(@(?P<y>\d+),(?P<x>\d+))?")
-_SPAN = re.compile(r"(?P<layer>[^:]+):(?P<first>\d+)-(?P<last>\d+)")
+_N = "[0-9]{1,18}"
+_LAYER_UNIT = re.compile(rf"(?P<layer>[^:]+):(?P<channel>{_N})(@(?P<y>{_N}),(?P<x>{_N}))?")
+_SPAN = re.compile(rf"(?P<layer>[^:]+):(?P<first>{_N})-(?P<last>{_N})")
+_NUMBER = re.compile(rf"#-?{_N}|-?(0|[1-9][0-9]{{0,17}})")  # `02` may be a name, but is no number of a class
 _ENERGY = re.compile(r"energy\((?P<layer>.+)\)")
 _PROBABILITY = re.compile(r"p\((?P<inner>.+)\)")
 
@@ -345,7 +347,7 @@ def _parsed(text: str) -> Unit | Energy:
     if match := _LAYER_UNIT.fullmatch(text):
         at = (int(match["y"]), int(match["x"])) if match["y"] else None
         return Unit(match["layer"], int(match["channel"]), at)
-    if re.fullmatch(r"#?-?\d+", text):
+    if _NUMBER.fullmatch(text):
         return replace(_class(int(text.removeprefix("#"))), as_text=text[0] != "#")
     return Unit(OUTPUT, text)
 
@@ -356,6 +358,7 @@ def form(values: Any) -> str:
         return type(values).__name__
     if values.dim() > 4:  # see `vizcnn.axes`
         shape = (values.shape[0], *values.shape[4:])
-        return f"{shape}, in which no axes are known to be channels, rows and columns (as in attention weights)"
+        like = "as in attention weights, or where parts of an image make up the batch"
+        return f"{shape}, in which no axes are known to be channels, rows and columns ({like})"
     tokens = ", channels and tokens without rows and columns" if values.dim() == 3 else ""
     return f"{tuple(values.shape)}{tokens}"

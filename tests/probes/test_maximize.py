@@ -264,6 +264,12 @@ def test_a_size_that_a_dense_layer_cannot_take_is_refused() -> None:
         made(vizcnn.load("lecture"), 3, size=40)
 
 
+def test_a_neuron_of_larger_pictures_only() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    found = made(vizcnn.Model(network, size=16), "1:2@20,20", size=32)
+    assert pictures(found).shape == (1, 32, 32, 3)
+
+
 @pytest.mark.parametrize("size", [20, 56])
 def test_layers_before_a_dense_one_may_have_pictures_of_any_size(size: int) -> None:
     found = made(vizcnn.load("lecture"), "conv2:0-1", size=size)

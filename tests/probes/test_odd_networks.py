@@ -150,6 +150,34 @@ def test_running_out_of_memory_stays_what_it_is() -> None:
         vizcnn.Model(Full(), size=4)(torch.rand(1, 3, 4, 4))
 
 
+def test_a_persons_own_checkpoints_stay_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(torch.utils.checkpoint.CheckpointFunction):  # as some libraries of training have one
+        pass
+
+    monkeypatch.setattr(torch.utils.checkpoint, "CheckpointFunction", Own)
+    PROBES["saliency"](vizcnn.Model(Checkpointing(True), size=16))
+    assert torch.utils.checkpoint.CheckpointFunction is Own
+
+
+@pytest.mark.parametrize(
+    "end",
+    [lambda x: x.double().softmax(1), lambda x: x > 0, lambda x: x.sum(), lambda x: x * 1j],
+    ids=["double", "bool", "one number", "complex"],
+)
+def test_outputs_of_other_types_are_no_sign_of_randomness(end: Callable[[Tensor], Tensor]) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_cnn()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return end(self.inner(x))
+
+    found = vizcnn.Saliency()(vizcnn.Model(Odd(), size=16), IMAGE, "inner.3:1", progress=False)
+    plain = vizcnn.Saliency()(vizcnn.Model(small_cnn(), size=16), IMAGE, "3:1", progress=False)
+    np.testing.assert_allclose(found.values, plain.values, rtol=1e-4, atol=1e-7)
+
+
 def test_weights_without_values_are_refused() -> None:
     with torch.device("meta"):
         network = nn.Sequential(nn.Conv2d(3, 4, 3))

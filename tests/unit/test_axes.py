@@ -86,6 +86,11 @@ def filled(y: Tensor) -> Tensor:
     return made
 
 
+def normalised(y: Tensor) -> Tensor:
+    made = y.mean((2, 3)).repeat(1, 60).view(-1, 6, 6, 10)
+    return F.batch_norm(made, made.new_zeros(6), made.new_ones(6))
+
+
 FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Axes]] = {
     "a map": (lambda y: y, MAP),
     "channels last": (lambda y: y.permute(0, 2, 3, 1), LAST),
@@ -130,6 +135,14 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Axes]] = {
     "one row": (lambda y: y.mean(2, keepdim=True), MAP),
     "one row, channels last": (lambda y: y.mean(2, keepdim=True).permute(0, 2, 3, 1), LAST),
     "one row made a map": (lambda y: F.pad(y[:, :, :1], (0, 0, 1, 1)), MAP),
+    "beside its mirror image": (lambda y: torch.cat([y, y.flip(-1)], 1), MAP),
+    "mirror images between": (lambda y: torch.stack([y, y.flip(-1)], 2).flatten(1, 2), MAP),
+    "beside its half turn": (lambda y: torch.cat([y, y.rot90(2, (2, 3))], 1), Axes((0, 1, 2, 3), None)),
+    "two views as a batch": (lambda y: torch.cat([y, y.flip(-1)]), Axes((0, 1, 2, 3), None)),
+    "channels chosen": (lambda y: y.index_select(1, torch.tensor([4, 0, 2], device=y.device)), MAP),
+    "through frequencies": (lambda y: torch.fft.ifft2(torch.fft.fft2(y)).real, MAP),
+    "complex and back": (lambda y: torch.view_as_real(torch.complex(y, y))[..., 1], MAP),
+    "a map of a vector, normalised": (normalised, MAP),
     "a vector": (lambda y: y.flatten(1), Axes((0, 1), 0)),
     "numbers of an image": (lambda y: y.mean((1, 2, 3)), Axes((0,), 0)),
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import ParameterError, TargetError
-from vizcnn.head import found_head
+from vizcnn.head import Makers, found_head
 from vizcnn.results.heatmap import Prediction
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is a probability")
@@ -91,6 +91,59 @@ def test_logits_between_0_and_1_are_logits_where_a_linear_layer_makes_them() -> 
     logits = torch.tensor([0.2, 0.9, 0.5, 0.7])
     found = asked(Ending(nn.Identity(), logits), "p(b)")
     assert found.scores[0, 0] == pytest.approx(float(logits.softmax(0)[1]), abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_linear_layer_makes_are_logits_though_they_may_add_up(dtype: torch.dtype) -> None:
+    for logits in (torch.tensor([0.25, 0.75]), torch.tensor([0.25, 0.75]).log()):
+        found = asked(Ending(nn.Identity(), logits), "p(b)", classes=2, dtype=dtype)
+        assert found.scores[0, 0] == pytest.approx(float(logits.softmax(0)[1]), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("end", "head"),
+    [
+        (lambda x: torch.stack([x, x]).mean(0), "logits"),
+        (lambda x: (x * 0.01).relu() + 0.4, "logits"),
+        (lambda x: torch.sigmoid(x)[:, :, None, None].expand(-1, -1, 2, 2).mean((2, 3)), "sigmoid"),
+        (lambda x: torch.stack([torch.sigmoid(x), torch.sigmoid(x + 1)]).mean(0), "sigmoid"),
+        (lambda x: F.adaptive_avg_pool2d(torch.sigmoid(x)[:, :, None, None], 1).flatten(1), "sigmoid"),
+        (lambda x: 1 - torch.sigmoid(x), "scores"),
+        (lambda x: torch.sigmoid(x) @ torch.full((4, 4), 0.2), "scores"),
+        (lambda x: torch.cat([torch.sigmoid(x[:, :2]), 1 - torch.sigmoid(x[:, 2:])], 1), "scores"),
+    ],
+)
+def test_what_is_made_of_sigmoids_is_not_taken_for_logits(end: Callable[[Tensor], Tensor], head: str) -> None:
+    model = vizcnn.Model(Ending(end), size=8)
+    with torch.no_grad(), Makers() as makers:
+        output = model(torch.rand(2, 3, 8, 8))
+        assert found_head(output, makers=makers) == head
+
+
+def test_tensors_without_memory_of_their_own_do_no_harm() -> None:
+    class Wrapping(Tensor):
+        """As libraries of quantised and distributed tensors make theirs."""
+
+        inside: Tensor
+
+        @staticmethod
+        def __new__(cls, inner: Tensor) -> Wrapping:
+            made: Wrapping = Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+            made.inside = inner
+            return made
+
+        @classmethod
+        def __torch_dispatch__(cls, func: Any, *given: Any) -> Any:
+            _types, args, kwargs = given
+            plain = [arg.inside if isinstance(arg, Wrapping) else arg for arg in args]
+            return Wrapping(func(*plain, **kwargs))
+
+    def end(logits: Tensor) -> Any:
+        wrapped: Any = Wrapping(logits.detach()) + 1
+        return logits + 0 * wrapped.inside
+
+    found = asked(Ending(end), "p(a)")
+    assert found.scores[0, 0] == pytest.approx(float(LOGITS.softmax(0)[0]), abs=1e-3)
 
 
 def test_where_nothing_shows_what_the_outputs_are_probabilities_are_refused() -> None:

@@ -145,6 +145,18 @@ def test_wrapped_checkpoints_and_other_numbers_of_classes(tmp_path: Path, squeez
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 7)
 
 
+@pytest.mark.parametrize("name", ["regnet_x_400mf", "maxvit_t"])
+def test_checkpoints_of_networks_that_end_or_are_made_otherwise(tmp_path: Path, name: str) -> None:
+    """RegNets compute while they are made; the last entry of a MaxViT is no bias."""
+    import torchvision
+
+    state = torchvision.models.get_model(name, weights=None, num_classes=7).state_dict()
+    torch.save(state, tmp_path / "a.pth")
+    model = load(f"{name}@{tmp_path / 'a.pth'}")
+    assert model.labels is None
+    assert list(model.network.state_dict().values())[-1].shape[0] == 7
+
+
 def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, torch.Tensor]) -> None:
     torch.save(Attack(tmp_path / "owned"), tmp_path / "attack.pth")
     torch.save([1, 2], tmp_path / "list.pth")

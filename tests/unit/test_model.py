@@ -228,6 +228,43 @@ def test_buffers_come_back_as_they_were() -> None:
     assert model.network.count is count
 
 
+def test_what_a_forward_registers_or_resizes_is_gone_afterwards() -> None:
+    class Lazy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cache: torch.Tensor
+            self.register_buffer("cache", torch.zeros(1))
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.register_buffer("places", torch.arange(4))
+            self.cache.data = torch.full((5,), 2.0)
+            return x * self.scale
+
+    model, images = vizcnn.Model(Lazy(), size=8), torch.rand(2, 3, 8, 8)
+    before = state_of(model)
+    with model.borrowed() as network:
+        network(images)
+    assert state_of(model) == before
+    assert [*model.network.state_dict()] == ["scale", "cache"]
+
+
+def test_sparse_buffers_do_no_harm() -> None:
+    network, graph = nn.Conv2d(3, 2, 3), torch.eye(3).to_sparse()
+    network.register_buffer("graph", graph)
+    with vizcnn.Model(network, size=8).borrowed():
+        graph.mul_(2)
+    assert torch.equal(graph.to_dense(), torch.eye(3))
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_buffers_without_values_are_refused() -> None:
+    network = nn.Conv2d(3, 2, 3)
+    network.register_buffer("scale", torch.ones(3, device="meta"), persistent=False)
+    with pytest.raises(ParameterError, match="buffer 'scale' has no values .* Make the network outside"):
+        vizcnn.Model(network, size=8)
+
+
 def test_an_extremely_long_image_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(ImageError, match="would have 1280000 x 64. Cut out the part to look at first"):
         vizcnn.Model(nn.Identity(), size=64).prepared(open_photo(np.zeros((1, 20000))))

@@ -330,6 +330,22 @@ def test_no_activation_needs_a_measurement(name: str, inplace: bool) -> None:
     assert [field and field.size for field in fields.values()] == [(3, 3), (3, 3), (4, 4)]
 
 
+def test_unpooling_may_write_anywhere() -> None:
+    """Where it writes is decided by numbers, which poisoned ones would change."""
+
+    class Unpooling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.unpool(*self.pool(x[:, :, :4, :6]))
+
+    field = receptive_fields(vizcnn.Model(Unpooling(), size=8))["unpool"]
+    assert field.units == (4, 6)
+    assert {field.box(i, j) for i in range(4) for j in range(6)} == {Box(0, 0, 4, 6)}
+
+
 def test_a_network_that_refuses_nan_does_without_measured_fields() -> None:
     model = vizcnn.Model(Sampling(strict=True), size=8)
     with pytest.warns(VizcnnWarning, match="fields of last are left out: Sampling .*ValueError: images must be finite"):

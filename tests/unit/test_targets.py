@@ -138,6 +138,19 @@ def test_classes_that_are_named_by_numbers() -> None:
     assert target("3").resolved(plain).spec == "3"
 
 
+def test_numbers_that_only_a_name_can_be() -> None:
+    padded = vizcnn.Model(small_cnn(), size=8, labels=["01", "02", "03", "04", "05"])
+    years = vizcnn.Model(small_cnn(), size=8, labels=["1980", "1990", "2000", "2010", "5"])
+    for model, text, number in ((padded, "02", 1), (padded, "p(05)", 4), (years, "1990", 1), (years, "5", 4)):
+        ((_, unit),) = target(text).resolved(model).terms
+        assert isinstance(unit, Unit)
+        assert (unit.channel, unit.label) == (number, text.strip("p()"))
+    assert str(target("3").resolved(padded)) == "04"
+    for text in ("002", "\N{ARABIC-INDIC DIGIT THREE}", "1" * 5000, "features:" + "1" * 5000):
+        with pytest.raises(TargetError, match="no class or layer target named"):
+            target(text).resolved(padded)
+
+
 def test_captured_layers_are_not_overwritten_by_in_place_operations() -> None:
     model = vizcnn.Model(small_cnn(), size=8)
     images = torch.rand(2, 3, 8, 8)

@@ -97,7 +97,9 @@ def last_spatial(model: Model, image: Tensor) -> str:
     """The layer that runs last among those whose output has more than one position. Raises DegenerateResult."""
     spatial = list(spatial_layers(model, image))
     if not spatial:
-        raise DegenerateResult(f"no layer of {model.name} has more than one position, so there is no map to make")
+        raise DegenerateResult(
+            f"no layer of {model.name} gives a map (N, C, H, W) of more than one position, so there is none to make"
+        )
     return spatial[-1]
 
 

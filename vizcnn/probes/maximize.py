@@ -94,6 +94,9 @@ class Maximize(Probe[Optimised]):
     def default_targets(self, model: Model) -> Sequence[Any]:
         return list(range(min(_CLASSES, _outputs(model))))
 
+    def input_size(self, model: Model) -> tuple[int, int]:
+        return (self.size, self.size) if self.size else model.input.size
+
     def compute(self, subject: Subject) -> Optimised:
         used = self.settled(subject.model)
         goals = _by_kind(list(self._goals(subject.targets[0])))
@@ -163,7 +166,7 @@ class Maximize(Probe[Optimised]):
             subject.model,
             goals,
             used,
-            size=(self.size, self.size) if self.size else None,
+            size=self.input_size(subject.model),
             seed=subject.seed,
             diversity=self.diversity,
             precision=precision,

@@ -88,7 +88,9 @@ class Style(Probe[Pictures]):
         by_size = {size: name for name, size in spatial_layers(model, model.grey()).items()}
         usual = tuple(by_size.values())[:_LAYERS]
         if not usual:
-            raise DegenerateResult(f"no layer of {model.name} has more than one position, so none knows a style")
+            raise DegenerateResult(
+                f"no layer of {model.name} gives a map (N, C, H, W) of more than one position, so none knows a style"
+            )
         return self.content_layer or usual[max(0, len(usual) - 2)], self.style_layers or usual
 
     def _painted(self, subject: Subject, photo: Photo, manner: Photo) -> tuple[Scenery, bool]:

@@ -30,7 +30,8 @@ def receptive_fields(
     are computed by following every operation in a dry run on tensors without values (milliseconds), or, where a network
     looks at numbers while it runs, in a run on noise. Layers behind an operation that has no rule (sorting, sampling at
     computed places) are measured instead: one run for each row and column of the input, with NaN there. That tells what
-    passes NaN on; where the network refuses NaN these layers are left out with a warning.
+    passes NaN on, and shows too little where numbers decide what goes where. Where the network refuses NaN these layers
+    are left out with a warning.
 
     Maps that lie channels last count as any others. A module that the network calls several times stands for its last
     call. The network is as it was afterwards.

@@ -116,6 +116,12 @@ def _dims(call: Call) -> list[int]:
     return [dims] if isinstance(dims, int) else list(dims or range(call.args["self"].dim()))
 
 
+def unpooled(call: Call) -> Bounds:
+    """Every place may be the one at which a maximum was found."""
+    met = [call.of(name).changed(lambda edge: least(edge, [-2, -1]).expand(call.shape)) for name in ("self", "indices")]
+    return hull(met, call.shape)
+
+
 def layer_norm(call: Call) -> Bounds:
     dims = range(-len(call.args["normalized_shape"]), 0)
     return call.of("input").changed(lambda edge: least(edge, dims).expand(call.shape))
@@ -170,6 +176,7 @@ RULES: dict[str, Rule] = {
     "constant_pad_nd": padded,
     "convolution": convolution,
     "copy": copied,
+    "max_unpool2d": unpooled,
     "native_group_norm": group_norm,
     "native_layer_norm": layer_norm,
     "slice": sliced,

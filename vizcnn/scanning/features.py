@@ -66,7 +66,7 @@ def features_in(model: Model, images: Images, layer: str | None, progress: bool)
         for numbers, batch in zip(batches, each, strict=True):
             found = torch.empty(0) if batch.inputs is None else read(batch.inputs)
             if not settled and batch.inputs is not None:
-                settled = _settled(where, batch.inputs, found, read)
+                settled = _settled(where, batch.inputs, found, read, model.dtype)
             parts.append((Batch(batch.numbers, None, batch.labels, batch.unreadable), found))
             shown.update(len(numbers))
     return _joined(images, where, parts)
@@ -124,13 +124,13 @@ def _pooled(name: str, value: Any) -> Tensor:
     return value.detach().float().mean((2, 3)) if value.dim() == 4 else value.detach().clone()
 
 
-def _settled(where: str, inputs: Tensor, found: Tensor, read: Read) -> bool:
+def _settled(where: str, inputs: Tensor, found: Tensor, read: Read, dtype: torch.dtype) -> bool:
     """Whether an image was seen to have the same features alone as in its batch; False where none could be asked."""
     usable = found.isfinite().all(1).nonzero()
     if not len(usable):
         return False
     i = int(usable[0])
-    check_deterministic(where, read(inputs[i : i + 1])[0], found[i])
+    check_deterministic(where, read(inputs[i : i + 1])[0], found[i], dtype)
     return True
 
 

@@ -185,7 +185,7 @@ def looking(model: Model, terms: Terms) -> Iterator[Look]:
         thresholds.update({name: tally.threshold for name, tally in finding.tallies.items()})
         seen = run(batch.inputs)
         if not settled:
-            _refuse_unsettled(seen, run(batch.inputs[:1]))
+            _refuse_unsettled(seen, run(batch.inputs[:1]), model.dtype)
             settled = True
         for name, tally in finding.tallies.items():
             tally.add(seen[name], batch.numbers, batch.labels)
@@ -194,7 +194,7 @@ def looking(model: Model, terms: Terms) -> Iterator[Look]:
         yield look
 
 
-def _refuse_unsettled(company: dict[str, Glance], alone: dict[str, Glance]) -> None:
+def _refuse_unsettled(company: dict[str, Glance], alone: dict[str, Glance], dtype: torch.dtype) -> None:
     for name, one in alone.items():
         if len(one.kept) and len(company[name].kept) and int(company[name].kept[0]) == 0:
-            check_deterministic(f"layer {name!r}", one.highest[0], company[name].highest[0])
+            check_deterministic(f"layer {name!r}", one.highest[0], company[name].highest[0], dtype)
