@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import chain
 from operator import index
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vizcnn.borrowing import borrowed
 from vizcnn.errors import (
     ImageError,
     LayerNotFound,
@@ -30,8 +31,6 @@ from vizcnn.errors import (
 from vizcnn.failing import is_out_of_memory, network_error
 from vizcnn.head import Head, checked_head
 from vizcnn.images import Photo, grey
-from vizcnn.process import environment_kept
-from vizcnn.threads import one_at_a_time
 
 _PIECE = 2**24  # bytes digested at a time
 _LARGEST_SCALED = 25_000_000  # px; only images hundreds of times longer than wide come near
@@ -270,50 +269,11 @@ class Model:
         """What identifies this model in a saved result."""
         return {"model": self.name, "weights_sha256": self.weights_sha256(), "input": asdict(self.input)}
 
-    @contextmanager
-    def borrowed(self) -> Iterator[nn.Module]:
-        """The network in eval mode with frozen parameters; afterwards it is exactly as before, whatever happened.
+    def borrowed(self) -> AbstractContextManager[nn.Module]:
+        """The network in eval mode with frozen parameters; afterwards it is exactly as before, see `vizcnn.borrowing`.
 
-        Other threads that borrow it, or a network that shares modules or weights with it, wait. Flags are set
-        directly: a network whose own `train()` does more than set a flag is not disturbed. Weights that were made in
-        inference mode, through which no gradient can go, are replaced by copies for as long.
-        """
-        with one_at_a_time(self.network), environment_kept():
-            modules = list(self.network.modules())
-            modes = [(module, module.training) for module in modules]
-            held = [(m, dict(m._parameters), dict(m._buffers)) for m in modules]
-            buffers = [(b, b.clone()) for _, _, named in held for b in named.values() if b is not None]
-            parameters = [(p, p.requires_grad, p.grad) for p in self.network.parameters()]
-            try:
-                for module in modules:
-                    module.training = False
-                for parameter, _, _ in parameters:
-                    if not parameter.is_inference():
-                        parameter.requires_grad_(False)
-                _replace_inference_tensors(modules)
-                yield self.network
-            finally:
-                for module, mode in modes:
-                    module.training = mode
-                for parameter, wanted_grad, grad in parameters:
-                    if not parameter.is_inference():
-                        parameter.requires_grad_(wanted_grad)
-                        parameter.grad = grad
-                for module, own_parameters, own_buffers in held:
-                    module._parameters.clear()  # a forward may have registered more
-                    module._parameters.update(own_parameters)
-                    module._buffers.clear()
-                    module._buffers.update(own_buffers)
-                for buffer, values in buffers:
-                    _put_back(buffer, values)
-
-
-def _put_back(buffer: Tensor, values: Tensor) -> None:
-    """Give a buffer the values, and the shape, that it had."""
-    if buffer.shape != values.shape:
-        buffer.data = values
-    elif buffer.layout != torch.strided or not torch.equal(buffer, values):
-        buffer.copy_(values)
+        Other threads that borrow it, or a network that shares modules or weights with it, wait."""
+        return borrowed(self.network)
 
 
 _RUNNING = threading.local()
@@ -322,20 +282,6 @@ _RUNNING = threading.local()
 def is_running() -> bool:
     """Whether this thread is inside a call of a Model: what runs layers elsewhere is not one of our own runs."""
     return getattr(_RUNNING, "here", False)
-
-
-def _replace_inference_tensors(modules: Sequence[nn.Module]) -> None:
-    """Give modules ordinary copies of the parameters and buffers that were made in inference mode."""
-    copies: dict[int, Tensor] = {}
-    for module in modules:
-        for named in (module._parameters, module._buffers):
-            for name, value in named.items():
-                if value is not None and value.is_inference():
-                    if id(value) not in copies:
-                        copy = value.detach().clone()
-                        is_weight = isinstance(value, nn.Parameter)
-                        copies[id(value)] = nn.Parameter(copy, requires_grad=False) if is_weight else copy
-                    named[name] = copies[id(value)]  # type: ignore[assignment]
 
 
 def class_index(label: str, labels: Sequence[str] | None, model: str) -> int:

@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = [  # each module may import, at its top, only from lower levels
     {"errors", "expanded"},
     {"failing", "head", "probe", "process", "progress", "output", "quiet", "threads", "_torchvision"},
-    {"registry"},
+    {"borrowing", "registry"},
     {"pixels"},
     {"images"},
     {"folders"},
