@@ -12,37 +12,16 @@ from PIL import Image
 from torch import nn
 
 import vizcnn
-from vizcnn.results import Provenance
 
-ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("VIZCNN_DATA", ROOT.parent / "shared" / "data"))
-
-
-ORIGIN = Provenance(
-    version=vizcnn.__version__,
-    torch="2",
-    probe="filters",
-    options={},
-    details={"layer": "conv"},
-    model="net",
-    weights_sha256="0" * 64,
-    input={},
-    device="cpu",
-    images=(),
-    targets=(),
-    target_specs=(),
-    seed=0,
-    paper="nobody 2026",
-)
-"""Where a result made up for a test comes from."""
+DATA = os.environ.get("VIZCNN_DATA", "")
 
 
 @pytest.fixture
 def data() -> Path:
     """The folder of real weights and photographs, which is never part of the project."""
-    if not DATA.is_dir():
-        pytest.skip(f"real weights and photographs are not at {DATA} (set VIZCNN_DATA)")
-    return DATA
+    if not DATA:
+        pytest.skip("VIZCNN_DATA does not name a folder of real weights and photographs")
+    return Path(DATA)
 
 
 @pytest.fixture(scope="session")
@@ -93,19 +72,3 @@ class Brightness(nn.Module):
 @pytest.fixture
 def brightness() -> vizcnn.Model:
     return vizcnn.Model(Brightness(), size=8, labels=["corner", "all"], name="brightness")
-
-
-def small_cnn(channels: int = 3, classes: int = 5) -> nn.Sequential:
-    """A random convolutional network for inputs of any size; always the same one."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(channels, 8, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(8, 8, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(32, classes),
-        )

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from vizcnn.ascent import Recipe as Recipe
     from vizcnn.errors import Interrupted as Interrupted
     from vizcnn.errors import VizcnnError as VizcnnError
-    from vizcnn.images import Photo as Photo
-    from vizcnn.images import open_photo as open_photo
-    from vizcnn.loading import load as load
-    from vizcnn.model import InputContract as InputContract
-    from vizcnn.model import Model as Model
-    from vizcnn.probe import Probe as Probe
-    from vizcnn.probe import param as param
+    from vizcnn.inputs.images import Photo as Photo
+    from vizcnn.inputs.images import open_photo as open_photo
+    from vizcnn.models.loading import load as load
+    from vizcnn.models.model import InputContract as InputContract
+    from vizcnn.models.model import Model as Model
+    from vizcnn.models.targets import Target as Target
+    from vizcnn.models.targets import direction as direction
+    from vizcnn.models.targets import target as target
     from vizcnn.probes.cam import Cam as Cam
     from vizcnn.probes.deconvnet import Deconvnet as Deconvnet
     from vizcnn.probes.dream import Dream as Dream
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from vizcnn.probes.saliency import Saliency as Saliency
     from vizcnn.probes.style import Style as Style
     from vizcnn.probes.top_images import TopImages as TopImages
+    from vizcnn.probing.probe import Probe as Probe
+    from vizcnn.probing.probe import param as param
     from vizcnn.receptive import receptive_fields as receptive_fields
     from vizcnn.results import Exemplars as Exemplars
     from vizcnn.results import Heatmap as Heatmap
@@ -44,9 +47,6 @@ if TYPE_CHECKING:
     from vizcnn.results import Table as Table
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
-    from vizcnn.targets import Target as Target
-    from vizcnn.targets import direction as direction
-    from vizcnn.targets import target as target
 
 __version__ = "0.1.0"
 
@@ -61,30 +61,30 @@ _HOMES = {
     "Heatmap": "vizcnn.results",
     "ImageGrid": "vizcnn.results",
     "Index": "vizcnn.scanning",
-    "InputContract": "vizcnn.model",
+    "InputContract": "vizcnn.models.model",
     "Interrupted": "vizcnn.errors",
     "Layers": "vizcnn.probes.layers",
     "Maximize": "vizcnn.probes.maximize",
-    "Model": "vizcnn.model",
+    "Model": "vizcnn.models.model",
     "Occlusion": "vizcnn.probes.occlusion",
-    "Photo": "vizcnn.images",
-    "Probe": "vizcnn.probe",
+    "Photo": "vizcnn.inputs.images",
+    "Probe": "vizcnn.probing.probe",
     "Recipe": "vizcnn.ascent",
     "Result": "vizcnn.results",
     "Saliency": "vizcnn.probes.saliency",
     "Scatter": "vizcnn.results",
     "Style": "vizcnn.probes.style",
     "Table": "vizcnn.results",
-    "Target": "vizcnn.targets",
+    "Target": "vizcnn.models.targets",
     "TopImages": "vizcnn.probes.top_images",
     "VizcnnError": "vizcnn.errors",
-    "direction": "vizcnn.targets",
-    "load": "vizcnn.loading",
-    "open_photo": "vizcnn.images",
-    "param": "vizcnn.probe",
+    "direction": "vizcnn.models.targets",
+    "load": "vizcnn.models.loading",
+    "open_photo": "vizcnn.inputs.images",
+    "param": "vizcnn.probing.probe",
     "receptive_fields": "vizcnn.receptive",
     "scan": "vizcnn.scanning",
-    "target": "vizcnn.targets",
+    "target": "vizcnn.models.targets",
 }
 
 __all__ = [

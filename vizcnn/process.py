@@ -1,12 +1,16 @@
-"""What belongs to the whole process and is handed back as it was: standard output, and what torch writes to the
-environment."""
+"""What belongs to the whole process and is handed back as it was: standard output, filters of warnings, what torch
+writes to the environment; and a lock for what only one thread may use."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from typing import Any, cast
 
 _STDOUT, _STDERR = 1, 2
 _TORCHS_OWN = ("TORCHINDUCTOR_CACHE_DIR",)
@@ -65,3 +69,48 @@ def environment_kept() -> Iterator[None]:
     finally:
         for name in absent:
             os.environ.pop(name, None)
+
+
+class Turns:
+    """A re-entrant lock for what belongs to the whole process; a child made by fork has it anew."""
+
+    def __init__(self) -> None:
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
+
+class _Here:
+    """What a filter matches messages with: in place of a pattern, so that it can look at the thread too."""
+
+    def __init__(self, message: str) -> None:
+        self.pattern, self.thread, self.open = re.compile(message, re.IGNORECASE), threading.get_ident(), True
+
+    def match(self, text: str) -> Any:
+        return self.open and threading.get_ident() == self.thread and self.pattern.match(text)
+
+
+@contextmanager
+def no_warnings(message: str = "") -> Iterator[None]:
+    """Ignore this thread's warnings, or those that begin with a message.
+
+    Python's filters belong to the whole process, and `catch_warnings` puts them back as it found them: of two threads
+    the later would bring back the other's. So one filter, which no other thread's warnings match, comes and goes."""
+    here = _Here(message)
+    ours = ("ignore", here, Warning, None, 0)
+    filters = cast("list[Any]", warnings.filters)
+    filters.insert(0, ours)
+    try:
+        yield
+    finally:
+        here.open = False  # should somebody have made a copy of the list
+        with suppress(ValueError):
+            filters.remove(ours)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vizcnn import registry
-from vizcnn.loading import load
-from vizcnn.model import Model
-from vizcnn.probe import Probe
+from vizcnn.models.loading import load
+from vizcnn.models.model import Model
+from vizcnn.probing import registry
+from vizcnn.probing.probe import Probe
 from vizcnn.results import Result
 
 State = dict[str, Any]
@@ -172,7 +172,7 @@ def _check_result(result: Result, folder: Path) -> None:
 def _check_command_line(name: str, probe: type[Probe[Any]], folder: Path) -> None:
     from click.testing import CliRunner
 
-    from vizcnn.cli import main
+    from vizcnn.cli.main import main
 
     out, image = folder / "cli.npz", "sample:grace_hopper"
     arguments = [name, *([image] if probe.needs_images else []), "-m", "tiny", "-q", "-o", str(out)]

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vizcnn
-from vizcnn.cli import main
+from vizcnn.cli.main import main
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ FAST = ("--window", "32", "--stride", "16")
 
 def test_help_is_instant_and_loads_no_torch() -> None:
     code = (
-        "import sys; from vizcnn.cli import main; main(['--help'], standalone_mode=False)\n"
+        "import sys; from vizcnn.cli.main import main; main(['--help'], standalone_mode=False)\n"
         "assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -311,10 +311,10 @@ def test_ctrl_c_says_what_was_kept_and_where() -> None:
 
 def test_an_early_ctrl_c_exits_130_too() -> None:
     code = (
-        "import vizcnn.registry as r\n"
+        "import vizcnn.probing.registry as r\n"
         "def get(name): raise KeyboardInterrupt\n"
         "r.get = get\n"
-        "from vizcnn.cli import main; main(['occlusion', 'x.png'])"
+        "from vizcnn.cli.main import main; main(['occlusion', 'x.png'])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 130

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import vizcnn
-from vizcnn.cli import main
+from vizcnn.cli.main import main
 from vizcnn.scanning import Index
 
 NETWORK = """
@@ -201,7 +201,7 @@ def test_help_lists_the_commands_and_loads_no_torch() -> None:
     assert "scan-merge" in call("--help").output
     for arguments in (["--help"], ["scan", "--help"], ["scan-merge", "--help"]):
         code = (
-            f"import sys; from vizcnn.cli import main; main({arguments}, standalone_mode=False)\n"
+            f"import sys; from vizcnn.cli.main import main; main({arguments}, standalone_mode=False)\n"
             "assert not {'torch', 'matplotlib', 'numpy', 'PIL', 'distributed'} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

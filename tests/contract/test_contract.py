@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import vizcnn
-from vizcnn import registry, testing
-from vizcnn.subject import Subject
+from vizcnn import testing
+from vizcnn.probing import registry
+from vizcnn.probing.subject import Subject
 
 PLUGIN = Path(__file__).parent / "plugin"
 

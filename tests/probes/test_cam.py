@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, LayerNotFound, NotDifferentiable, ParameterError, VizcnnWarning
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 from vizcnn.probes.cam import Method, last_spatial, strongest_region
 
 METHODS = get_args(Method)

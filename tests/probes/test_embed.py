@@ -10,19 +10,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import small_cnn
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
+from support import small_cnn
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import vizcnn
-from vizcnn import embedding, testing
-from vizcnn.cli import main
-from vizcnn.dataset import dataset
-from vizcnn.embedding import neighbours, principal, share_known
+from vizcnn import testing
+from vizcnn.cli.main import main
 from vizcnn.errors import (
     DegenerateResult,
     ImageError,
@@ -31,6 +29,9 @@ from vizcnn.errors import (
     ParameterError,
     TargetError,
 )
+from vizcnn.inputs.dataset import dataset
+from vizcnn.scanning import embedding
+from vizcnn.scanning.embedding import neighbours, principal, share_known
 
 
 def blobs(count: int, features: int, classes: int, apart: float = 1.0) -> tuple[Any, Any]:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import small_cnn
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.cli import main
+from vizcnn.cli.main import main
 from vizcnn.errors import DegenerateResult, LayerNotFound, NonFiniteResult, ParameterError, TargetError
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 from vizcnn.results import Scene
 
 NETWORKS = [

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import small_cnn
+from support import small_cnn
 from torch import nn
 
 import vizcnn
-from vizcnn.cli import main
+from vizcnn.cli.main import main
 from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError, WeightsError
 from vizcnn.probes.filters import hues, orientations
 

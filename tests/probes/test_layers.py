@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn import _torchvision, zoo
-from vizcnn.cli import main
+from vizcnn import zoo
+from vizcnn.cli.main import main
 from vizcnn.errors import ParameterError
+from vizcnn.models import _torchvision
 from vizcnn.results import Table
 
 NETWORKS = ["alexnet", "vgg11", "resnet18", "densenet121", "googlenet", "inception_v3", "efficientnet_b0"]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn import _torchvision
 from vizcnn.errors import ParameterError, TargetError
+from vizcnn.models import _torchvision
 from vizcnn.probes.cam import Method
 from vizcnn.scanning import scan
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_cnn
 from PIL import Image
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn

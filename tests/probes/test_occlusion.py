@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import Occlusion as CaptumOcclusion
-from conftest import small_cnn
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, TargetError, VizcnnError
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 
 
 def captum_map(

@@ -7,12 +7,12 @@ import captum.attr as captum
 import numpy as np
 import pytest
 import torch
-from conftest import small_cnn
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 from vizcnn.probes.saliency import Method
 
 METHODS = get_args(Method)
@@ -42,7 +42,7 @@ def test_the_gradient_is_the_gradient(target: str | int) -> None:
     one = vizcnn.target(target)
 
     def number(images: Tensor) -> float:
-        from vizcnn.clean import target_scores
+        from vizcnn.models.determinism import target_scores
 
         with double.borrowed(), torch.no_grad():
             return float(target_scores(double, images, [one])[0, 0])

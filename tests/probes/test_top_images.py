@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_cnn
 from matplotlib.patches import Rectangle
 from PIL import Image
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
@@ -24,7 +24,7 @@ from vizcnn.errors import (
     ParameterError,
     TargetError,
 )
-from vizcnn.model import Model
+from vizcnn.models.model import Model
 from vizcnn.probes.top_images import TopImages
 from vizcnn.results import Exemplars
 from vizcnn.scanning import Index, Part, scan
@@ -70,7 +70,7 @@ def test_the_probe_and_an_index_give_the_same(photos: Path, tmp_path: Path, rank
 def test_values_are_what_the_network_says(photos: Path) -> None:
     model = model_of()
     row = TopImages(count=3)(model, photos, "x", progress=False).rows[0]
-    inputs = torch.stack([model.prepared(vizcnn.images.open_photo(p))[0] for p in sorted(photos.rglob("*.png"))])
+    inputs = torch.stack([model.prepared(vizcnn.inputs.images.open_photo(p))[0] for p in sorted(photos.rglob("*.png"))])
     with torch.no_grad(), model.borrowed():
         logits = model(inputs)[:, 2]
     best = logits.topk(3)

@@ -15,12 +15,12 @@ from vizcnn.ascent.canvas import Pixels
 from vizcnn.ascent.optimisers import OPTIMISERS
 from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.streams import Streams
-from vizcnn.capture import reading
 from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, ShapeError, TargetError
-from vizcnn.model import Model
+from vizcnn.models.backward import Redirection
+from vizcnn.models.layers.capture import reading
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OutputFunction, Target
 from vizcnn.progress import bar
-from vizcnn.rules import Redirection
-from vizcnn.targets import OutputFunction, Target
 
 Reader = Callable[[Tensor], Mapping[str, Any]]
 Precision = Literal["float32", "bfloat16"]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.errors import ParameterError, did_you_mean
-from vizcnn.images import grey, image_files, open_photo
+from vizcnn.inputs.images import grey, image_files, open_photo
 
 SHIPPED = Path(__file__).parent / "spectra.safetensors"
 """The file with the spectra of bundled data sets; `ship_spectra` makes it."""

@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.attribution import Map, each_map, heatmap, score, warn_of_softmax
-from vizcnn.axes import spatial_layers
-from vizcnn.capture import activations, hooked, tapped
-from vizcnn.clean import target_scores
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
-from vizcnn.model import Box, Model
-from vizcnn.probe import Probe, param
+from vizcnn.geometry import Box
+from vizcnn.models.determinism import target_scores
+from vizcnn.models.layers.axes import spatial_layers
+from vizcnn.models.layers.capture import activations, hooked, tapped
+from vizcnn.models.model import Model
+from vizcnn.models.targets import Target, form
+from vizcnn.probing.attribution import Map, each_map, heatmap, score, warn_of_softmax
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
-from vizcnn.subject import Subject
-from vizcnn.targets import Target, form
 
 Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from vizcnn import progress
-from vizcnn.attribution import score
-from vizcnn.capture import activations
 from vizcnn.errors import DegenerateResult, NonFiniteResult
-from vizcnn.model import Box
-from vizcnn.probe import Probe
+from vizcnn.geometry import Box
+from vizcnn.models.backward import DeconvnetRule
+from vizcnn.models.layers.capture import activations
+from vizcnn.models.targets import OUTPUT, Target, Unit
+from vizcnn.probing.attribution import score
+from vizcnn.probing.probe import Probe
+from vizcnn.probing.subject import Subject
 from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
-from vizcnn.rules import DeconvnetRule
-from vizcnn.subject import Subject
-from vizcnn.targets import OUTPUT, Target, Unit
 
 
 class Deconvnet(Probe[ImageGrid]):

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import Goal, Peaks, Pixels, Recipe, Warp, climb, values
-from vizcnn.axes import spatial_layers
 from vizcnn.errors import Interrupted, TargetError
-from vizcnn.images import Photo
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
+from vizcnn.inputs.images import Photo
+from vizcnn.models.layers.axes import spatial_layers
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
-from vizcnn.subject import Subject
 
 _LARGEST = 512  # px, the longer side of a dream of a larger photograph
 _SMALLEST = 32  # px, the shorter side of an octave that is smaller than the picture

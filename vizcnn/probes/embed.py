@@ -11,8 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from vizcnn.dataset import Images
-from vizcnn.embedding import (
+from vizcnn.errors import ParameterError
+from vizcnn.geometry import Box
+from vizcnn.inputs.dataset import Images
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject, photo_of
+from vizcnn.results import Scatter, Spread, Thumbnail, short, thumbnail
+from vizcnn.scanning import Features, features_in
+from vizcnn.scanning.embedding import (
     NAMES,
     PAPERS,
     Method,
@@ -24,12 +31,6 @@ from vizcnn.embedding import (
     tsne,
     umap,
 )
-from vizcnn.errors import ParameterError
-from vizcnn.model import Box, Model
-from vizcnn.probe import Probe, param
-from vizcnn.results import Scatter, Spread, Thumbnail, short, thumbnail
-from vizcnn.scanning import Features, features_in
-from vizcnn.subject import Subject, photo_of
 
 Laid = tuple[npt.NDArray[np.float64], tuple[str, str], str]
 """Points (N, 2), what the axes are, and what the method says of itself."""

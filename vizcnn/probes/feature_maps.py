@@ -11,15 +11,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.axes import spatial_layers
-from vizcnn.capture import activations
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, TargetError
-from vizcnn.model import Box, Model
-from vizcnn.probe import Probe, param
+from vizcnn.geometry import Box
+from vizcnn.models.layers.axes import spatial_layers
+from vizcnn.models.layers.capture import activations
+from vizcnn.models.model import Model
+from vizcnn.models.targets import form
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, computed_fields
 from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
-from vizcnn.subject import Subject
-from vizcnn.targets import form
 
 Maps = npt.NDArray[np.float32]
 Wanted = Mapping[str, Sequence[int]]

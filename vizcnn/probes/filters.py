@@ -10,12 +10,12 @@ import numpy.typing as npt
 from torch import nn
 
 from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError
-from vizcnn.kernels import convolutions, reads_image, used_kernels
-from vizcnn.loading import load
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
+from vizcnn.models.layers.kernels import convolutions, reads_image, used_kernels
+from vizcnn.models.loading import load
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import ImageGrid, Panel, Row
-from vizcnn.subject import Subject
 
 Kernels = npt.NDArray[np.float32]
 Order = npt.NDArray[np.intp]

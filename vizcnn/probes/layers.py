@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vizcnn.dryrun import OnMeta, twin, watched
-from vizcnn.model import Model
-from vizcnn.probe import Probe
+from vizcnn.models.layers.dryrun import OnMeta, twin, watched
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe
+from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.results import Table
-from vizcnn.subject import Subject
 
 COLUMNS = ("layer", "type", "output", "parameters", "MACs", "field [px]", "stride [px]", "offset [px]")
 

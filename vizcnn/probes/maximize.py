@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from vizcnn.ascent import RECIPES, Goal, Maco, Peaks, Recipe, climb, recipe
-from vizcnn.capture import activations
 from vizcnn.errors import Interrupted, ParameterError, TargetError
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
+from vizcnn.models.layers.capture import activations
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Optimised, Panel, Row, short
 from vizcnn.scanning import Index, channel_of, crops, refuse_other_network, unit_of
-from vizcnn.subject import Subject
-from vizcnn.targets import OUTPUT, Target
 
 _CLASSES = 10  # drawn where no target was given
 _SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # of the data each bundled network was trained on

@@ -10,12 +10,12 @@ import torch
 
 from vizcnn import progress
 from vizcnn.errors import DegenerateResult, Interrupted, ParameterError
-from vizcnn.model import Box
-from vizcnn.probe import Price, Probe, param
+from vizcnn.geometry import Box
+from vizcnn.occlusion import How, Sweep, default_batch, priced
+from vizcnn.occlusion.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, pair, sliding
+from vizcnn.probing.probe import Price, Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark, Provenance
-from vizcnn.subject import Subject
-from vizcnn.sweep import How, Sweep, default_batch, priced
-from vizcnn.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, pair, sliding
 
 
 class Occlusion(Probe[Heatmap]):

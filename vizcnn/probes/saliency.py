@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from vizcnn.attribution import Map, densest, each_map, heatmap, score, warn_of_softmax
-from vizcnn.probe import Probe, param
+from vizcnn.models.backward import ReluRule, guided, rectified
+from vizcnn.models.targets import Target
+from vizcnn.models.threads import seeded
+from vizcnn.occlusion.windows import checked_fill, covering
+from vizcnn.probing.attribution import Map, densest, each_map, heatmap, score, warn_of_softmax
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
-from vizcnn.rules import ReluRule, guided, rectified
-from vizcnn.subject import Subject
-from vizcnn.targets import Target
-from vizcnn.threads import seeded
-from vizcnn.windows import checked_fill, covering
 
 Method = Literal["gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "guided-backprop", "deconvnet"]
 

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from vizcnn.ascent import gram
 from vizcnn.ascent.restraint import total_variation
-from vizcnn.axes import spatial_layers
-from vizcnn.capture import reading
 from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
-from vizcnn.images import Photo, open_photo
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
+from vizcnn.inputs.images import Photo, open_photo
+from vizcnn.models.layers.axes import spatial_layers
+from vizcnn.models.layers.capture import reading
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.progress import bar
 from vizcnn.results import Pictures, Scenery
-from vizcnn.subject import Subject
 
 _LAYERS = 5  # resolutions at which style is compared, as in the paper
 

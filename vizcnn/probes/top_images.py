@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
-from vizcnn.kernels import reads_image, used_kernels
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
+from vizcnn.models.layers.kernels import reads_image, used_kernels
+from vizcnn.models.model import Model
+from vizcnn.models.targets import Target, each_target
 from vizcnn.probes.feature_maps import names
 from vizcnn.probes.maximize import Maximize
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Excited, Exemplars, Provenance, exemplar
 from vizcnn.results.exemplars import Pixels
 from vizcnn.scanning import (
@@ -26,8 +28,6 @@ from vizcnn.scanning import (
     surveyed,
     unit_of,
 )
-from vizcnn.subject import Subject
-from vizcnn.targets import Target, each_target
 
 _SHOWN = 4  # channels where no target was given
 _BESIDE = ("filter", "maximize")

@@ -10,7 +10,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from vizcnn.expanded import Shape, compact
+from vizcnn.models.layers.expanded import Shape, compact
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import ParameterError
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 
 Rows = npt.NDArray[np.int64]
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection
 
 from vizcnn.errors import ShapeError, VizcnnWarning
-from vizcnn.model import Model
+from vizcnn.models.model import Model
 from vizcnn.receptive.field import ReceptiveField
 from vizcnn.receptive.poison import TooLongError, measured
 from vizcnn.receptive.trace import traced

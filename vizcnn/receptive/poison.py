@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vizcnn.axes import Axes, layers_of, usual
-from vizcnn.dryrun import twin, watched
-from vizcnn.model import Model
+from vizcnn.models.layers.axes import Axes, layers_of, usual
+from vizcnn.models.layers.dryrun import twin, watched
+from vizcnn.models.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive.field import ReceptiveField, Rows
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from vizcnn.dryrun import elementwise, tensors_in
-from vizcnn.expanded import Shape, compact, reshaped
+from vizcnn.models.layers.dryrun import elementwise, tensors_in
+from vizcnn.models.layers.expanded import Shape, compact, reshaped
 from vizcnn.receptive.bounds import Bounds, hull, least, of_nothing
 from vizcnn.receptive.call import Call, Rule, Unknown
 from vizcnn.receptive.sliding import adaptive, convolution, padded, pooled, resampled, resized

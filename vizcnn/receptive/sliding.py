@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vizcnn.expanded import Shape, compact
+from vizcnn.models.layers.expanded import Shape, compact
 from vizcnn.receptive.bounds import Bounds, least
 from vizcnn.receptive.call import Call, Unknown
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from vizcnn.axes import layers_of
-from vizcnn.dryrun import OnMeta, by_name, following, tensors_in, twin, twin_or_itself
-from vizcnn.expanded import overwritten
-from vizcnn.model import Model
+from vizcnn.models.layers.axes import layers_of
+from vizcnn.models.layers.dryrun import OnMeta, by_name, following, tensors_in, twin, twin_or_itself
+from vizcnn.models.layers.expanded import overwritten
+from vizcnn.models.model import Model
 from vizcnn.receptive.bounds import Bounds, least, of_input, of_nothing
 from vizcnn.receptive.call import Call, Unknown
 from vizcnn.receptive.field import ReceptiveField, Rows

@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from vizcnn.errors import ParameterError, legible
 from vizcnn.output import atomic, refuse_unwritable
-from vizcnn.quiet import no_warnings
+from vizcnn.process import Turns, no_warnings
 from vizcnn.results.texts import make_legible
-from vizcnn.threads import Turns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vizcnn.images import Photo
-from vizcnn.model import Box
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, short
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
-from vizcnn.images import Photo
-from vizcnn.model import Box
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.heatmap import Mark
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.images import Photo, grey
-from vizcnn.model import Box
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo, grey
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, outline, short, shown
 from vizcnn.results.texts import settle_texts

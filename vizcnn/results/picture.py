@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vizcnn.errors import ParameterError
-from vizcnn.images import Photo
+from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import new_figure, no_ticks, short, shown
 from vizcnn.results.grid import ImageGrid

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.images import Photo
-from vizcnn.model import Box
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import new_figure, no_ticks, short
 from vizcnn.results.exemplars import cut, reduced

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, short, shown
 
 if TYPE_CHECKING:

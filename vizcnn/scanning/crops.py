@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from vizcnn.errors import ParameterError
+from vizcnn.models.targets import Unit
 from vizcnn.results.exemplars import Pixels, cut
 from vizcnn.scanning.index import Index
 from vizcnn.scanning.known import Known, best
-from vizcnn.targets import Unit
 
 
 def crops(known: Known, unit: Unit, count: int, size: tuple[int, int]) -> Iterator[tuple[str, Pixels]]:

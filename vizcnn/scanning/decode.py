@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, ShapeError
-from vizcnn.model import InputContract
+from vizcnn.inputs.dataset import Images
+from vizcnn.models.model import InputContract
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.capture import reading
-from vizcnn.clean import check_deterministic
-from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, NonFiniteResult, ParameterError, TargetError
-from vizcnn.model import Model
+from vizcnn.inputs.dataset import Images
+from vizcnn.models.determinism import check_deterministic
+from vizcnn.models.layers.capture import reading
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OUTPUT
+from vizcnn.occlusion import default_batch
 from vizcnn.progress import bar
 from vizcnn.scanning.decode import Batch, cut
 from vizcnn.scanning.readers import decoded
 from vizcnn.scanning.survey import OUTPUT_NAME, size_of, surveyed
-from vizcnn.sweep import default_batch
-from vizcnn.targets import OUTPUT
 
 Read = Callable[[Tensor], Tensor]
 """From inputs (B, C, H, W) to features, float32 (B, F)."""

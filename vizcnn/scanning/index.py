@@ -21,18 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from vizcnn.dataset import Images, dataset
 from vizcnn.errors import ImageError, LayerNotFound, OutputError, ParameterError, did_you_mean
-from vizcnn.model import InputContract
+from vizcnn.inputs.dataset import Images, dataset
+from vizcnn.models.model import InputContract
+from vizcnn.models.targets import Target
 from vizcnn.output import atomic
-from vizcnn.probe import Probe
+from vizcnn.probing.probe import Probe
 from vizcnn.receptive import ReceptiveField
 from vizcnn.results import Provenance
 from vizcnn.scanning.glance import Rank
 from vizcnn.scanning.shard import AGAIN, Damaged, Shard, digest_of, digest_of_json
 from vizcnn.scanning.survey import Shape
 from vizcnn.scanning.tally import Tally, merged, restored
-from vizcnn.targets import Target
 
 MANIFEST, NAMES = "manifest.json", "images.json"
 _FORMAT = 2

@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vizcnn.dataset import Images
 from vizcnn.errors import ImageError, VizcnnWarning
-from vizcnn.model import InputContract
-from vizcnn.quiet import no_warnings
+from vizcnn.inputs.dataset import Images
+from vizcnn.models.model import InputContract
+from vizcnn.process import no_warnings
 from vizcnn.scanning.decode import Batch, Decoder
 
 _ALONE = 64  # so few images are read before readers have started

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from vizcnn.dataset import Images, dataset
 from vizcnn.errors import OutputError, ParameterError, VizcnnWarning
-from vizcnn.model import Model
+from vizcnn.inputs.dataset import Images, dataset
+from vizcnn.models.model import Model
+from vizcnn.occlusion import default_batch
+from vizcnn.probing.subject import lent
 from vizcnn.progress import bar
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.scanning.cluster import spread
@@ -26,8 +28,6 @@ from vizcnn.scanning.index import NAMES, Index, differences, names_file, read_ma
 from vizcnn.scanning.readers import decoded
 from vizcnn.scanning.shard import digest_of, packed
 from vizcnn.scanning.survey import Finding, Terms, looking, size_of, surveyed, threads
-from vizcnn.subject import lent
-from vizcnn.sweep import default_batch
 
 MOST = 100
 """Images that can be kept for each channel."""
@@ -68,7 +68,7 @@ def scan(
 ) -> Index:
     """Look at every image once, and keep for each channel of each layer what excites it most, and its statistics.
 
-    images: a folder, an archive, a torch Dataset or a list, see `vizcnn.dataset.dataset`; labels likewise.
+    images: a folder, an archive, a torch Dataset or a list, see `vizcnn.inputs.dataset.dataset`; labels likewise.
     folder: where the index goes. A scan that was stopped, by whatever, continues there when it is called again in the
         same way, and finds the same. What is missing or damaged in an index is done again, and nothing else.
     layers: names or patterns (`layer?.*`); by default convolutions, linear layers and the network's `output`.

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vizcnn.axes import layers_of, usual
-from vizcnn.capture import reading
-from vizcnn.clean import check_deterministic
-from vizcnn.dataset import Images
-from vizcnn.dryrun import watched
 from vizcnn.errors import ImageError, LayerNotFound, ShapeError, TargetError, did_you_mean
-from vizcnn.model import Model
+from vizcnn.inputs.dataset import Images
+from vizcnn.models.determinism import check_deterministic
+from vizcnn.models.layers.axes import layers_of, usual
+from vizcnn.models.layers.capture import reading
+from vizcnn.models.layers.dryrun import watched
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OUTPUT, form
 from vizcnn.scanning.decode import Batch
 from vizcnn.scanning.glance import Glance, Rank, glance
 from vizcnn.scanning.tally import Tally, empty
-from vizcnn.targets import OUTPUT, form
 
 Shape = tuple[int, ...]
 """Of a layer's output for one image, in its usual form: (C, h, w) or (C,)."""

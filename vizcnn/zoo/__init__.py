@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vizcnn.errors import WeightsError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FOLDER = Path(__file__).parent
 
@@ -28,19 +31,15 @@ def card(name: str) -> dict[str, Any]:
     return facts
 
 
-def load(name: str, tag: str = "") -> Any:
-    """The bundled Model of this name; the tag `initial` gives it as it was before its training."""
+def network(name: str, tag: str = "") -> nn.Module:
+    """A bundled network; the tag `initial` gives it as it was before its training."""
     from safetensors.torch import load_file
 
-    from vizcnn.model import Model
     from vizcnn.zoo import networks
 
-    facts, file = card(name), _file(name, tag)
-    network = getattr(networks, facts["architecture"])()
-    network.load_state_dict(load_file(file))
-    contract = {**facts["input"], "size": tuple(facts["input"]["size"])}
-    spec = f"{name}@{tag}" if tag else name
-    return Model(network, labels=facts["labels"], head="logits", name=spec, **contract)
+    made: nn.Module = getattr(networks, card(name)["architecture"])()
+    made.load_state_dict(load_file(_file(name, tag)))
+    return made
 
 
 def _file(name: str, tag: str) -> Path:

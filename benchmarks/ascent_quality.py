@@ -1,0 +1,209 @@
+"""Do optimised pictures show what a unit has learned? Every recipe measured against the network's own data.
+
+    python benchmarks/ascent_quality.py tiny tiny-imagenet-200.tar.xz --judge mobilenet_v2@FILE --features features
+    python benchmarks/ascent_quality.py lecture path/to/mnist --judge simple --features relu2
+
+The activation alone ranks recipes backwards, for noise reaches most. So, of pictures of classes and of channels:
+ratio: what the picture reaches over the most that any image of the data reaches, median; above: the share of units for
+which that is more than 1. transfer: the share of class pictures that the judge, another network trained by others,
+gives the same class, of the classes both know. distance: to the nearest real image in the judge's features, over that
+of real images to each other, median. fine: energy above 0.25 cycles per pixel, over that of the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vizcnn.ascent import RECIPES, Goal, Recipe, climb
+from vizcnn.models.layers.capture import activations
+from vizcnn.models.loading import load
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OUTPUT, Unit, target
+from vizcnn.zoo import train_mnist, train_tiny
+
+_TOGETHER = 100  # images in one run
+_FINE = 0.25  # cycles per pixel
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network, a judge of the same classes, and real images (N, C, H, W) in [0, 1] of the network's size."""
+
+    model: Model
+    judge: Model
+    features: str
+    images: Tensor
+    layer: str
+    units: int
+
+    @cached_property
+    def shared(self) -> list[tuple[int, int]]:
+        """The classes both networks know, as their numbers in each."""
+        mine, judges = (model.labels or () for model in (self.model, self.judge))
+        theirs = {label.lower(): i for i, label in enumerate(judges)}
+        return [(i, theirs[name.lower()]) for i, name in enumerate(mine) if name.lower() in theirs]
+
+    @cached_property
+    def best(self) -> dict[str, Tensor]:
+        """The most that any image reaches, of each class and of each channel of the layer."""
+        most = {OUTPUT: [], self.layer: []}  # type: dict[str, list[Tensor]]
+        for batch in self.images.split(_TOGETHER):
+            for name, values in activations(self.model, batch, list(most)).items():
+                most[name].append((values.flatten(2).mean(2) if values.dim() > 2 else values).amax(0))
+        return {name: torch.stack(values).amax(0) for name, values in most.items()}
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """Classes to draw, spread over all that are shared."""
+        return _spread([mine for mine, _ in self.shared], self.units)
+
+    @cached_property
+    def channels(self) -> list[int]:
+        """Live channels to draw: those that some image excites."""
+        return _spread(torch.nonzero(self.best[self.layer] > 0).flatten().tolist(), self.units)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """The judge's features of the images."""
+        return self.judged(self.images)[0]
+
+    @cached_property
+    def apart(self) -> float:
+        """How far a real image is from its nearest other."""
+        half = len(self.real) // 2
+        return float(torch.cdist(self.real[:half], self.real[half:]).amin(1).median())
+
+    def judged(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The judge's features (N, D) and its logits of the shared classes (N, K)."""
+        theirs = [number for _, number in self.shared]
+        features, logits = [], []
+        for batch in images.split(_TOGETHER):
+            fitted = F.interpolate(batch, self.judge.input.size, mode="bilinear", antialias=True).clamp(0, 1)
+            found = activations(self.judge, fitted, [self.features, OUTPUT])
+            values = found[self.features]
+            features.append(values.flatten(2).mean(2) if values.dim() > 2 else values)
+            logits.append(found[OUTPUT][:, theirs])
+        return torch.cat(features), torch.cat(logits)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a recipe measures; see the module's docstring."""
+
+    recipe: str
+    class_ratio: float
+    channel_ratio: float
+    channels_above: float
+    transfer: float
+    distance: float
+    fine: float
+
+    def line(self) -> str:
+        numbers = (self.class_ratio, self.channel_ratio, self.channels_above, self.transfer, self.distance, self.fine)
+        return f"| {self.recipe} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |"
+
+
+HEAD = (
+    "| recipe | class ratio | channel ratio | channels above 1 | transfer | distance | fine |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+def measured(bench: Bench, recipe: Recipe, seed: int = 0) -> tuple[Row, Tensor]:
+    """A recipe's row, and its pictures of classes and channels."""
+    size = (bench.images.shape[2], bench.images.shape[3])
+    goals = [Goal(target(number)) for number in bench.classes]
+    goals += [Goal(target(f"{bench.layer}:{number}")) for number in bench.channels]
+    peaks = climb(bench.model, goals, recipe, size=size, seed=seed, batch=32, progress=False)
+    count = len(bench.classes)
+    ratios = [_ratio(bench, goal, float(value)) for goal, value in zip(goals, peaks.values, strict=True)]
+    features, logits = bench.judged(peaks.pictures)
+    mine = torch.tensor([mine for mine, _ in bench.shared])
+    row = Row(
+        recipe.name,
+        median(ratios[:count]),
+        median(ratios[count:]),
+        sum(ratio > 1 for ratio in ratios[count:]) / len(ratios[count:]),
+        float((mine[logits[:count].argmax(1)] == torch.tensor(bench.classes)).float().mean()),
+        float(torch.cdist(features, bench.real).amin(1).median()) / bench.apart,
+        fine_energy(peaks.pictures) / fine_energy(bench.images),
+    )
+    return row, peaks.pictures
+
+
+def _ratio(bench: Bench, goal: Goal, value: float) -> float:
+    ((_, unit),) = goal.target.terms
+    assert isinstance(unit, Unit)
+    return value / float(bench.best[unit.layer][int(unit.channel)])
+
+
+def fine_energy(images: Tensor) -> float:
+    """The share of the images' energy (N, C, H, W), without their mean colour, above a quarter cycle per pixel."""
+    energy = torch.fft.fft2(images - images.mean((2, 3), keepdim=True)).abs().square()
+    down, across = torch.fft.fftfreq(images.shape[2])[:, None], torch.fft.fftfreq(images.shape[3])[None]
+    return float(energy[..., torch.hypot(down, across) > _FINE].sum() / energy.sum())
+
+
+def _spread(numbers: Sequence[int], count: int) -> list[int]:
+    """So many of the numbers, evenly spread."""
+    count = min(count, len(numbers))
+    return [numbers[i * len(numbers) // count] for i in range(count)]
+
+
+def real_images(source: Path, count: int) -> Tensor:
+    """Images of Tiny ImageNet's archive or of MNIST's folder, always the same ones, in [0, 1]."""
+    if source.is_dir():
+        images = train_mnist.read_digits(source, "t10k")[0]
+    else:
+        images = train_tiny.validation_split(train_tiny.read_archive(source)).images
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
+    return images[chosen].float() / (255 if images.dtype == torch.uint8 else 1)
+
+
+def _sheet(pictures: Tensor, out: Path) -> None:
+    from PIL import Image
+
+    rows = [torch.cat(list(row), 2) for row in pictures.split(16) if len(row) == 16]
+    sheet = (torch.cat(rows, 1).permute(1, 2, 0) * 255).round().byte().numpy()
+    Image.fromarray(sheet.squeeze()).save(out)
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="the network whose units are drawn")
+    parser.add_argument("data", type=Path, help="tiny-imagenet-200.tar.xz, or the folder of MNIST's idx files")
+    parser.add_argument("--judge", required=True, help="another network for the same classes")
+    parser.add_argument("--features", required=True, help="the judge's layer in which images are compared")
+    parser.add_argument("--layer", default=None, help="the layer whose channels are drawn; default: by the network")
+    parser.add_argument("--units", type=int, default=32, help="how many classes, and how many channels")
+    parser.add_argument("--images", type=int, default=2000, help="how many real images")
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the pictures")
+    parser.add_argument("--sheets", type=Path, help="a folder for the pictures")
+    given = parser.parse_args(arguments)
+    model, judge = load(given.model), load(given.judge)
+    layer = given.layer or {"tiny": "layer2", "lecture": "relu2"}.get(model.name, "")
+    bench = Bench(model, judge, given.features, real_images(given.data, given.images), layer, given.units)
+    rows = []
+    print(HEAD)
+    with model.borrowed(), judge.borrowed(), torch.no_grad():
+        for name in given.recipes:
+            row, pictures = measured(bench, RECIPES[name], given.seed)
+            print(row.line(), flush=True)
+            rows.append(row)
+            if given.sheets:
+                _sheet(pictures, given.sheets / f"{model.name}-{name}.png")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

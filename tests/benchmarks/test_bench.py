@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import approximate
+import localisation
+import numpy as np
+import occlusion
+import pytest
+import scan
+import torch
+from localisation import Case
+
+import vizcnn
+
+
+def case(box: tuple[int, int, int, int]) -> Case:
+    return Case(np.zeros((8, 8, 3), np.uint8), "lemon", box)
+
+
+def test_hits_and_energy_of_known_maps() -> None:
+    inside, outside = np.zeros((8, 8), np.float32), np.zeros((8, 8), np.float32)
+    inside[1, 1], inside[6, 6], inside[0, 7] = 3, 1, -5
+    outside[7, 0] = 2
+    found = localisation.scored(iter([inside, outside, None]), [case((0, 2, 0, 2))] * 3)
+    assert found.hit == pytest.approx(1 / 3)
+    assert found.refused == 1
+    assert found.energy == pytest.approx(0.75 / 3)
+
+
+def test_the_centre_baseline_hits_exactly_the_boxes_that_hold_the_centre() -> None:
+    among = [case((0, 8, 0, 8)), case((0, 3, 0, 3)), case((4, 5, 4, 5))]
+    assert localisation.scored((localisation.centre(c) for c in among), among).hit == pytest.approx(2 / 3)
+
+
+def test_the_benchmark_runs(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["localisation", str(data / "tiny-imagenet-200.tar.xz"), "--images", "2"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    localisation.main()
+    printed = capsys.readouterr().out
+    assert "| centre point |" in printed
+    for name in localisation.methods():
+        assert f"| {name} |" in printed
+
+
+def rows(printed: str) -> list[list[str]]:
+    """The cells of a printed table below its head."""
+    table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    return table[1:]
+
+
+def test_the_occlusion_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--networks", "squeezenet1_1", "--size", "64", "--window", "16", "--rounds", "2", "--batches", "4", "16"]
+    monkeypatch.setattr(sys, "argv", ["occlusion", *options])
+    monkeypatch.setattr(occlusion, "alone", lambda function, *given: function(*pickle.loads(pickle.dumps(given))))
+    occlusion.main()
+    printed = capsys.readouterr()
+    (row,) = rows(printed.out)
+    assert len(row) == occlusion.HEAD.splitlines()[0].count("|") - 1
+    assert row[0] == "squeezenet1_1"
+    assert int(row[4]) in (4, 16)
+    assert float(row[7]) < 1e-4  # the two maps are the same
+    assert "Speed-up: median " in printed.out
+    assert "worst" in printed.out.splitlines()[-1]
+    assert "squeezenet1_1, round 2:" in printed.err
+
+
+def test_speed_ups_are_medians_over_neighbouring_runs() -> None:
+    ours = tuple(occlusion.Time(wall, 1) for wall in (1, 2, 4))
+    captums = tuple(occlusion.Time(wall, 3) for wall in (3, 2, 20))
+    found = occlusion.Comparison(8, ours, captums, 1e-6, {"engine": "incremental", "flops_ideal": 0.25})
+    assert (found.wall, found.cpu) == (3, 3)
+    assert occlusion.row("x", found, (1, 2)) == (
+        "| x | incremental | 25.0% / - | 2.00 / 3.00 | 8 | 3.00 | 3.00 | 1.0e-06 | 1 / 2 |"
+    )
+
+
+def test_maps_of_rounding_errors_are_not_compared(brightness: vizcnn.Model) -> None:
+    both = occlusion.question(brightness, torch.ones(1, 3, 8, 8), 2, 2)
+    with pytest.raises(ValueError, match="moves the answer by only 0 of it"):
+        occlusion.refuse_rounding(both, np.zeros((8, 8), np.float32))
+
+
+def test_cells_are_the_parts_of_a_map_that_the_same_windows_cover(tiny: vizcnn.Model) -> None:
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    field = vizcnn.Occlusion(window=24, stride=16)(tiny, image, "lemon").values[0, 0]
+    cells = approximate.cells(field, 24, 16)
+    assert len(cells) == 7**2  # from 0, 16, 24, 32, 40, 48 and 56 px
+    assert len(np.unique(cells.round(5))) == len(np.unique(field.round(5)))
+
+
+@pytest.mark.filterwarnings("ignore:Occlusion goes back to exact numbers")  # which the table counts
+def test_the_benchmark_of_approximations_runs(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--photos", "1", "--size", "64", "--window", "16", "--networks", "squeezenet1_0", "tiny_darknet"]
+    monkeypatch.setattr(sys, "argv", ["approximate", str(data), *options])
+    approximate.main()
+    found = rows(capsys.readouterr().out)
+    assert [row[:2] for row in found] == [[n, m] for n in ("squeezenet1_0", "tiny_darknet") for m in approximate.MODES]
+    for row in found:
+        assert len(row) == approximate.HEAD.splitlines()[0].count("|") - 1
+        if row[1] == "exact":
+            assert float(row[3].split("worst ")[1]) < 1e-4
+            assert row[-1] == "0 of 1"
+
+
+def test_the_scan_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["scan", "lecture", "tiny", "--rounds", "2", "--batch", "3", "--threads", "1"])
+    before = torch.get_num_threads()
+    scan.main()
+    torch.set_num_threads(before)
+    found = rows(capsys.readouterr().out)
+    assert [row[:4] for row in found] == [["lecture", "5", "195", "3"], ["tiny", "16", "2,756", "3"]]
+    assert all(row[5].endswith("%") for row in found)

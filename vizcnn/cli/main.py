@@ -1,0 +1,220 @@
+"""The command line: one verb per probe, made from the probe's declared options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import click
+
+from vizcnn import __version__
+from vizcnn.cli.commands import COMMANDS
+from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
+from vizcnn.probing import registry
+from vizcnn.probing.probe import Option, Probe, options
+from vizcnn.process import stdout_aside
+
+if TYPE_CHECKING:
+    from vizcnn.models.model import Model
+
+
+INTERRUPTED = 130
+_DEFAULT = "tiny"
+
+
+class ProbeGroup(click.Group):
+    """Commands are the installed probes. Listing them imports none; a broken plugin is one line in the list."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return [*registry.names(), *COMMANDS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        return command(name) if name in registry.names() else COMMANDS.get(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Probes"):
+            formatter.write_dl([(name, registry.summary(name)) for name in registry.names()])
+        with formatter.section("Data sets"):
+            formatter.write_dl([(name, each.get_short_help_str(80)) for name, each in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click's own answer would be exit status 1
+            ctx.exit(INTERRUPTED)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            raise click.UsageError(f"no probe named {args[0]!r}.{did_you_mean(args[0], known)} See: vizcnn --help")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=ProbeGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vizcnn")
+def main() -> None:
+    """Show what a convolutional network has learned.
+
+    \b
+    vizcnn occlusion photo.jpg
+    vizcnn occlusion photo.jpg -m resnet18 -t tabby -o cat.png
+    """
+
+
+def command(name: str) -> click.Command:
+    """The command of one probe."""
+    try:
+        with stdout_aside(shown=True):  # what a plugin prints when it is imported is no part of an answer
+            probe = registry.get(name)
+    except ProbeNotFound as error:
+        raise click.ClickException(str(error)) from error
+    declared = [_click_option(option) for option in options(probe)]
+    return click.Command(
+        name,
+        params=[*_arguments(probe), *declared, *_common(probe)],
+        help=_help(probe),
+        callback=_runner(name, probe),
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:
+    """What stands without a dash: the images; for a probe of the network alone the network, and what is asked of it."""
+    if probe.needs_images:
+        return [click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE...")]
+    network = click.Argument(["network"], required=False, metavar="[MODEL]")
+    return [network, *([click.Argument(["goals"], nargs=-1, metavar="[TARGET]...")] if probe.needs_target else [])]
+
+
+def _help(probe: type[Probe[Any]]) -> str:
+    return (probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n")
+
+
+def _click_option(option: Option) -> click.Option:
+    flag = f"--{option.name.replace('_', '-')}"
+    shown = {"help": option.describe(), "show_default": option.default is not None, "default": option.default}
+    kinds = [kind for kind in _alternatives(option.type) if kind is not type(None)]
+    if kinds == [bool]:
+        return click.Option([f"{flag}/--no-{flag[2:]}", option.name], **shown)
+    if len(kinds) == 1 and get_origin(kinds[0]) is Literal:
+        return click.Option([flag, option.name], type=click.Choice(get_args(kinds[0])), **shown)
+    plain = kinds[0] if len(kinds) == 1 and kinds[0] in (int, float, str) and not option.param.parse else str
+    return click.Option([flag, option.name], type=plain, **shown)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
+    target = click.Option(
+        ["-t", "--target", "targets"],
+        multiple=True,
+        help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X or energy(LAYER). "
+        "May be repeated; default: "
+        f"{'the predicted class' if probe.default_targets is Probe.default_targets else 'as above'}.",
+    )
+    dry = click.Option(["--dry-run"], is_flag=True, help="Compute nothing: say what it would cost, and in what time.")
+    index = click.Option(
+        ["--index"], type=click.Path(), help="Answer from the index of a scan, without the network: LAYER:CHANNEL..."
+    )
+    return [
+        *([index] if callable(getattr(probe, "answer", None)) else []),
+        *([dry] if probe.price is not Probe.price else []),
+        *([target] if probe.needs_target else []),
+        click.Option(["-m", "--model", "spec"], help=_MODEL_HELP),
+        click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
+        click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps."),
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            show_default=True,
+            help="Makes everything random repeatable.",
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout instead of sentences."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
+        click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+    ]
+
+
+_MODEL_HELP = (
+    "A bundled network (default: tiny), a torchvision name (resnet18, resnet18@TAG, resnet18@FILE.pth, "
+    "resnet18@random), or package.module:factory or ./file.py:factory that returns a vizcnn.Model."
+)
+_OUT_HELP = (
+    "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
+    "the numbers, .json the finding; "
+    "without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames)."
+)
+
+
+def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
+    def run(
+        spec: str | None,
+        out: Path | None,
+        device: str,
+        seed: int,
+        as_json: bool,
+        quiet: bool,
+        debug: bool,
+        **given: Any,
+    ) -> None:
+        from vizcnn.cli.session import Session
+
+        images, targets = given.pop("images", None), list(given.pop("targets", ()))
+        spec, goals = _model_and_goals(probe, spec, given.pop("network", None), given.pop("goals", ()))
+        targets = [*goals, *targets]
+        dry_run, index = given.pop("dry_run", False), given.pop("index", None)
+        try:
+            made = probe(**given)
+        except ParameterError as error:
+            raise click.UsageError(str(error)) from error
+        film = bool(getattr(made, "frames", 0))
+        session = Session(name, out, spec.rpartition("@")[2], as_json=as_json, quiet=quiet, debug=debug, film=film)
+        if index is not None:
+            session.run(partial(_opened, index), None, partial(_answered, made, [*(images or ()), *targets]))
+        load = partial(_load, spec, device, probe.needs_weights)
+        if probe.streams:
+            session.run(load, None, partial(_streamed, made, images, target=targets or None, seed=seed))
+        if dry_run:
+            session.estimate(load, images, partial(made.dry_run, target=targets or None, seed=seed))
+        session.run(load, images, partial(made, target=targets or None, seed=seed))
+
+    return run
+
+
+def _model_and_goals(
+    probe: type[Probe[Any]], option: str | None, argument: str | None, goals: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Which model, and what stands behind it. With -m, the first argument is a target already."""
+    if not (option and argument):
+        return option or argument or _DEFAULT, goals
+    if not probe.needs_target:
+        raise click.UsageError(f"two models were given: {argument} and -m {option}. Leave one out")
+    return option, (argument, *goals)
+
+
+def _streamed(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:
+    """One call for all images."""
+    return probe(model, images[0] if len(images) == 1 else list(images), **options)
+
+
+def _answered(probe: Any, wanted: list[str], index: Any, _file: None, **_options: Any) -> Any:
+    """From an index what stands where images do is a target."""
+    return probe.answer(index, wanted)
+
+
+def _opened(folder: str) -> Any:
+    from vizcnn.scanning import Index
+
+    return Index.open(folder)
+
+
+def _load(spec: str, device: str, weights: bool) -> Model:
+    from vizcnn.models.loading import load
+
+    return load(spec, device=device, weights=weights)

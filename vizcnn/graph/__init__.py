@@ -1,0 +1,1 @@
+"""Graph: what a network does, operation by operation."""

@@ -1,0 +1,1 @@
+"""Inputs: anything that a person calls an image or a data set."""

@@ -1,0 +1,364 @@
+"""Targets: what to explain, as one number per image computed from the network's output or a layer's."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from operator import index
+from typing import Any
+
+from torch import Tensor
+
+from vizcnn.errors import TargetError
+from vizcnn.models.head import Head, found_head, probabilities
+from vizcnn.models.model import Model, class_index
+
+OUTPUT = ""
+"""The key of the network's own output, as it gives it, among activations, whose other keys are layer names. A layer's
+activations have their usual form, see `vizcnn.models.layers.axes`."""
+
+Activations = Mapping[str, Any]
+
+_N = "[0-9]{1,18}"
+_LAYER_UNIT = re.compile(rf"(?P<layer>[^:]+):(?P<channel>{_N})(@(?P<y>{_N}),(?P<x>{_N}))?")
+_SPAN = re.compile(rf"(?P<layer>[^:]+):(?P<first>{_N})-(?P<last>{_N})")
+_NUMBER = re.compile(rf"#-?{_N}|-?(0|[1-9][0-9]{{0,17}})")  # `02` may be a name, but is no number of a class
+_ENERGY = re.compile(r"energy\((?P<layer>.+)\)")
+_PROBABILITY = re.compile(r"p\((?P<inner>.+)\)")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A class, or a channel of a layer, or one neuron of a channel.
+
+    layer: dotted name; OUTPUT for the network's output.
+    channel: index among the layer's channels, wherever these lie, or a class name until the model is known.
+    at: (y, x) of one neuron in a map; None takes the mean over all positions, or over all tokens.
+    probability: of the class, instead of the network's own number. head: what that number is; None finds it out from
+        the numbers.
+    label: the class's name. as_text: a number that came as text may be a class's name as well. ambiguous: it is.
+    """
+
+    layer: str
+    channel: int | str
+    at: tuple[int, int] | None = None
+    probability: bool = False
+    head: Head | None = None
+    label: str = ""
+    as_text: bool = field(default=False, compare=False)
+    ambiguous: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        place = f"@{self.at[0]},{self.at[1]}" if self.at else ""
+        name = self.label or (f"{self.layer}:{self.channel}" if self.layer else str(self.channel)) + place
+        return f"p({name})" if self.probability else name
+
+    @property
+    def spec(self) -> str:
+        """The text that makes this unit again: classes by number, with a `#` where that is a class's name too."""
+        number = f"#{self.channel}" if self.ambiguous else ""
+        return str(replace(self, label=number))
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    @property
+    def quantity(self) -> str:
+        if self.probability:
+            return "probability"
+        return f"activation of {self.layer}" if self.layer else "logit"
+
+    def resolved(self, model: Model) -> Unit:
+        if self.layer:
+            model.layer(self.layer)
+            return self
+        index = self.index_among(model.labels, model.name)
+        ambiguous = str(index) in (model.labels or ()) and model.class_name(index) != str(index)
+        return replace(self, channel=index, label=model.class_name(index), as_text=False, ambiguous=ambiguous)
+
+    def index_among(self, labels: Sequence[str] | None, model: str) -> int:
+        """The number of the class among these names. Raises TargetError, see `vizcnn.models.model.class_index`."""
+        is_name = self.as_text or isinstance(self.channel, str)
+        return class_index(str(self.channel), labels, model) if is_name else int(self.channel)
+
+    def reading(self, head: Head) -> Unit:
+        return replace(self, head=head) if self.probability else self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
+        if self.probability:
+            values = probabilities(values, self.head or found_head(values))
+        one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
+        if self.at is not None:
+            return one[:, self.at[0], self.at[1]]  # (N,)
+        return one.flatten(1).mean(1) if one.dim() > 1 else one  # (N,)
+
+    def _checked(self, values: Any) -> Tensor:
+        where = f"layer {self.layer!r}" if self.layer else "the network's output"
+        if not isinstance(values, Tensor) or values.dim() not in ((2, 3, 4) if self.layer else (2, 4)):
+            if self.layer:
+                raise TargetError(f"{where} is {form(values)}. Choose another layer, or energy({self.layer})")
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise TargetError(f"{where} is {got}, not (N, C) or (N, C, H, W). Give a function of it as the target")
+        if not 0 <= int(self.channel) < values.shape[1]:
+            raise TargetError(f"{where} has channels 0 to {values.shape[1] - 1}, got {self.channel}")
+        if self.at is None:
+            return values
+        if values.dim() != 4:
+            raise TargetError(f"{where} is {tuple(values.shape)} and has no positions, got @{self.at[0]},{self.at[1]}")
+        if self.at[0] >= values.shape[2] or self.at[1] >= values.shape[3]:
+            raise TargetError(
+                f"{where} is {values.shape[2]} x {values.shape[3]}, got position {self.at[0]},{self.at[1]}"
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The mean square of a whole layer's activations: what deep dream raises (Mordvintsev et al. 2015)."""
+
+    layer: str
+    quantity = "energy"
+
+    def __str__(self) -> str:
+        return f"energy({self.layer})"
+
+    @property
+    def spec(self) -> str:
+        return str(self)
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    def resolved(self, model: Model) -> Energy:
+        model.layer(self.layer)
+        return self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = activations[self.layer]
+        if not isinstance(values, Tensor) or values.dim() < 2:
+            raise TargetError(f"layer {self.layer!r} gives no tensor (N, ...), so it has no energy")
+        return values.square().flatten(1).mean(1)  # (N,)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A layer's activations, averaged over positions, along a direction: their scalar product with a vector.
+
+    vector: one weight per channel of the layer.
+    """
+
+    layer: str
+    vector: tuple[float, ...]
+
+    def __str__(self) -> str:
+        digest = hashlib.sha256(repr(self.vector).encode()).hexdigest()[:8]
+        return f"direction({self.layer}, {digest})"
+
+    @property
+    def spec(self) -> str:
+        return f"direction({self.layer}, {list(self.vector)})"
+
+    @property
+    def quantity(self) -> str:
+        return f"activation along a direction of {self.layer}"
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    def resolved(self, model: Model) -> Direction:
+        model.layer(self.layer)
+        return self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = activations[self.layer]
+        if not isinstance(values, Tensor) or values.dim() not in (2, 3, 4) or values.shape[1] != len(self.vector):
+            raise TargetError(
+                f"layer {self.layer!r} is {form(values)}, a direction of {len(self.vector)} numbers does not fit"
+            )
+        per_channel = values.flatten(2).mean(2) if values.dim() > 2 else values  # (N, C)
+        return per_channel @ values.new_tensor(self.vector)  # (N,)
+
+
+@dataclass(frozen=True)
+class OutputFunction:
+    """A person's own function from the network's raw output to (N,)."""
+
+    function: Callable[[Any], Tensor]
+    layers = frozenset({OUTPUT})
+    quantity = "score"
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__name__", "function")
+
+    @property
+    def spec(self) -> str:
+        return str(self)
+
+    def resolved(self, model: Model) -> OutputFunction:  # noqa: ARG002 - same shape as Unit's
+        return self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        value = self.function(activations[OUTPUT])
+        if not isinstance(value, Tensor) or value.dim() != 1:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise TargetError(f"target function {self} must return one number per image, a tensor (N,), got {got}")
+        return value
+
+
+Term = Unit | Energy | Direction | OutputFunction
+
+
+@dataclass(frozen=True)
+class Target:
+    """A weighted sum of units. Targets add, subtract and scale: `target("cat") - 0.5 * target("dog")`."""
+
+    terms: tuple[tuple[float, Term], ...]
+
+    def __str__(self) -> str:
+        return self._sum(str)
+
+    @property
+    def spec(self) -> str:
+        """The target as text in which classes are numbers."""
+        return self._sum(lambda unit: unit.spec)
+
+    def _sum(self, name: Callable[[Term], str]) -> str:
+        parts = [
+            (("- " if w < 0 else "+ ") + (f"{abs(w):g} * " if abs(w) != 1 else "") + name(u)) for w, u in self.terms
+        ]
+        return " ".join(parts).removeprefix("+ ")
+
+    def __add__(self, other: Target) -> Target:
+        return Target(self.terms + other.terms)
+
+    def __mul__(self, factor: float) -> Target:
+        return Target(tuple((weight * factor, unit) for weight, unit in self.terms))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Target:
+        return self * -1
+
+    def __sub__(self, other: Target) -> Target:
+        return self + -other
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The layers whose activations the target needs; OUTPUT stands for the network's output."""
+        return frozenset().union(*(unit.layers for _, unit in self.terms))
+
+    @property
+    def quantity(self) -> str:
+        """What the number is called on an axis; a sum of different quantities is a `score`."""
+        kinds = {unit.quantity for _, unit in self.terms}
+        return kinds.pop() if len(kinds) == 1 else "score"
+
+    def resolved(self, model: Model) -> Target:
+        """The same target with class names turned into indices and layer names checked.
+
+        Raises TargetError and LayerNotFound."""
+        return Target(tuple((weight, unit.resolved(model)) for weight, unit in self.terms))
+
+    def reading(self, head: Head) -> Target:
+        """The same target, told what the network's outputs are."""
+        told = ((weight, unit.reading(head) if isinstance(unit, Unit) else unit) for weight, unit in self.terms)
+        return Target(tuple(told))
+
+    def __call__(self, activations: Activations) -> Tensor:
+        """One number per image, (N,), from the activations of `layers`."""
+        total = sum(weight * unit(activations) for weight, unit in self.terms)
+        assert isinstance(total, Tensor)
+        return total
+
+
+def target(what: Any) -> Target:
+    """A target from a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the output.
+
+    `p(tabby)` asks for the probability; otherwise a class is the network's own number, mostly a logit.
+    `energy(layer)` is a whole layer's mean square. Where classes are named by numbers, `#10` is the class of that index
+    and `=10` the one of that name. Class names need no model here: they are looked up when the target meets one.
+    """
+    if isinstance(what, Target):
+        return what
+    if hasattr(what, "dtype") and not (isinstance(what, str) or callable(what)):
+        what = _number_in(what)
+    if hasattr(what, "__index__") and not isinstance(what, bool):
+        return Target(((1.0, _class(index(what))),))
+    if isinstance(what, bool) or not (isinstance(what, str) or callable(what)):
+        raise TargetError(f"a target is a class, 'layer:channel' or a function of the output, got {what!r}")
+    return Target(((1.0, _parsed(what.strip()) if isinstance(what, str) else OutputFunction(what)),))
+
+
+def _number_in(array: Any) -> Any:
+    """The whole number that an array or tensor consists of. Raises TargetError for any other."""
+    if "int" in str(array.dtype) and prod(array.shape) == 1:
+        return array.item()
+    raise TargetError(
+        f"a target is one class, and an array is one where it holds one whole number, got {type(array).__name__} "
+        f"{tuple(array.shape)} of {array.dtype}. For several targets give a list, such as ARRAY.tolist()"
+    )
+
+
+def direction(layer: str, vector: Iterable[float]) -> Target:
+    """A target: a layer's activations, averaged over positions, times a vector of one weight per channel."""
+    return Target(((1.0, Direction(layer, tuple(map(float, vector)))),))
+
+
+def targets(what: Any) -> tuple[Target, ...]:
+    """The targets that one description stands for: `layer2:0-15` are sixteen channels, all else is one target."""
+    span = _SPAN.fullmatch(what.strip()) if isinstance(what, str) else None
+    if span is None:
+        return (target(what),)
+    first, last = int(span["first"]), int(span["last"])
+    if last < first:
+        raise TargetError(f"a span of channels goes from the lower to the higher, got {what!r}")
+    return tuple(Target(((1.0, Unit(span["layer"], channel)),)) for channel in range(first, last + 1))
+
+
+def each_target(what: Any) -> tuple[Target, ...]:
+    """The targets that a description or a list of descriptions stands for. Raises TargetError for an empty list."""
+    several = what if isinstance(what, list | tuple) else [what]
+    if not several:
+        raise TargetError("the list of targets is empty. Leave it out to explain the predicted class")
+    return tuple(one for each in several for one in targets(each))
+
+
+def _class(number: int) -> Unit:
+    if number < 0:
+        raise TargetError(f"a class index is 0 or more, got {number}")
+    return Unit(OUTPUT, number)
+
+
+def _parsed(text: str) -> Unit | Energy:
+    if match := _ENERGY.fullmatch(text):
+        return Energy(match["layer"])
+    if match := _PROBABILITY.fullmatch(text):
+        inner = _parsed(match["inner"])
+        if isinstance(inner, Energy) or inner.layer:
+            raise TargetError(f"p(...) is for classes, got the layer unit {text!r}")
+        return replace(inner, probability=True)
+    if match := _LAYER_UNIT.fullmatch(text):
+        at = (int(match["y"]), int(match["x"])) if match["y"] else None
+        return Unit(match["layer"], int(match["channel"]), at)
+    if _NUMBER.fullmatch(text):
+        return replace(_class(int(text.removeprefix("#"))), as_text=text[0] != "#")
+    return Unit(OUTPUT, text)
+
+
+def form(values: Any) -> str:
+    """What a layer's activations are, for messages: their shape, and why they are no maps."""
+    if not isinstance(values, Tensor):
+        return type(values).__name__
+    if values.dim() > 4:  # see `vizcnn.models.layers.axes`
+        shape = (values.shape[0], *values.shape[4:])
+        like = "as in attention weights, or where parts of an image make up the batch"
+        return f"{shape}, in which no axes are known to be channels, rows and columns ({like})"
+    tokens = ", channels and tokens without rows and columns" if values.dim() == 3 else ""
+    return f"{tuple(values.shape)}{tokens}"

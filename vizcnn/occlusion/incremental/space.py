@@ -1,0 +1,226 @@
+"""Space: which axes of a value are the image's rows and columns, and how a step carries them on.
+
+A step is *sliding* (a convolution or pooling: outputs read a window of inputs), *local* (an output reads its inputs at
+its own place only), or neither; then it runs on whole maps, which is exact for any operation and saves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vizcnn.graph.tape import PerImage, Shape, Step, Tape
+from vizcnn.models.layers.dryrun import elementwise
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where a value (B, ...) has rows and columns: the axes, and how many rows and columns there are."""
+
+    axes: Pair
+    size: Pair
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """A window of the step's first input per output: its side, step, padding and dilation, down and across.
+
+    beyond: what the padding holds. Further inputs are read at the output's own place."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    beyond: float = 0.0
+
+
+@dataclass(frozen=True)
+class Local:
+    """Outputs read their inputs at the same place."""
+
+
+Manner = Sliding | Local | None
+"""How a step treats space; None when it mixes all places, or in a way that has no rule here."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """For each value its space, where it has one, and for each step how it treats space."""
+
+    spaces: dict[int, Space]
+    manners: tuple[Manner, ...]
+
+
+def layout(tape: Tape) -> Layout:
+    """Follow rows and columns from the image (B, C, H, W) through the tape."""
+    shape = tape.shapes[0]
+    assert shape is not None
+    spaces = {0: Space((2, 3), (shape[1], shape[2]))}
+    manners = [_follow(step, tape.shapes, spaces) for step in tape.steps]
+    return Layout(spaces, tuple(manners))
+
+
+def _follow(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> Manner:
+    """Note the spaces of a step's outputs and return its manner."""
+    output = shapes[step.outputs[0]]
+    if any(shapes[value] is None for value in step.inputs) or output is None:
+        return None
+    manner, axes = _manner_and_axes(step, shapes, spaces)
+    if axes is not None:
+        for value in step.outputs:
+            if shape := shapes[value]:
+                spaces[value] = Space(axes, (shape[axes[0] - 1], shape[axes[1] - 1]))
+    return manner
+
+
+def _manner_and_axes(
+    step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]
+) -> tuple[Manner, Pair | None]:
+    if not all(value in spaces for value in step.inputs):
+        return None, None
+    if rule := _SLIDING.get(step.name):
+        image_like = all(spaces[value].axes == (2, 3) for value in step.inputs)
+        return (rule(step), (2, 3)) if image_like else (None, None)
+    axes = _local_axes(step, shapes, spaces)
+    return (None, None) if axes is None else (Local(), axes)
+
+
+def _convolution(step: Step) -> Sliding | None:
+    args = step.args
+    if args["transposed"] or not isinstance(args["weight"], Tensor) or args["weight"].dim() != 4:
+        return None
+    kernel = args["weight"].shape[2], args["weight"].shape[3]
+    stride, padding, dilation = (_pair(args[name]) for name in ("stride", "padding", "dilation"))
+    return Sliding(kernel, stride, padding, dilation)
+
+
+def _max_pool(step: Step) -> Sliding | None:
+    kernel, args = _pair(step.args["kernel_size"]), step.args
+    stride = _pair(args["stride"] or args["kernel_size"])
+    return Sliding(kernel, stride, _pair(args["padding"]), _pair(args["dilation"]), -torch.inf)
+
+
+def _mean_pool(step: Step) -> Sliding | None:
+    args, (kernel, padding) = step.args, (_pair(step.args["kernel_size"]), _pair(step.args["padding"]))
+    if args["ceil_mode"] or (any(padding) and not (args["count_include_pad"] or args["divisor_override"])):
+        return None  # windows at the border have divisors of their own
+    return Sliding(kernel, _pair(args["stride"] or args["kernel_size"]), padding, (1, 1))
+
+
+_SLIDING: dict[str, Callable[[Step], Sliding | None]] = {
+    "convolution": _convolution,
+    "max_pool2d_with_indices": _max_pool,
+    "avg_pool2d": _mean_pool,
+}
+
+
+def _pair(values: int | Sequence[int]) -> Pair:
+    several = [values] if isinstance(values, int) else values
+    return several[0], several[-1]
+
+
+def _local_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> Pair | None:
+    """The axes of a local step's outputs; None when the step is not local."""
+    first = spaces[step.inputs[0]]
+    if any(spaces[value] != first for value in step.inputs):
+        return None
+    dims = {len(shapes[value] or ()) for value in step.inputs}
+    if rule := _LOCAL.get(step.name):
+        return rule(step, first, len(shapes[step.inputs[0]] or ()) + 1)
+    follows = elementwise(step.func) and len(dims) == 1 and _spreads(step, first, dims.pop() + 1)
+    return first.axes if follows else None
+
+
+def _spreads(step: Step, space: Space, dim: int) -> bool:
+    """Whether every constant is the same at all places."""
+    constants = [value for value in step.args.values() if isinstance(value, Tensor)]
+    return all(_length(value, axis - dim) == 1 for value in constants for axis in space.axes)
+
+
+def _length(tensor: Tensor, axis: int) -> int:
+    return tensor.shape[axis] if tensor.dim() >= -axis else 1
+
+
+def _along_axis(step: Step, space: Space, dim: int) -> Pair | None:
+    """Parts are joined or cut along an axis that is not of space."""
+    axis = step.args["dim"] % dim
+    constant = any(isinstance(part, Tensor) for part in step.args.get("tensors", ()))
+    return None if constant or axis in (0, *space.axes) else space.axes
+
+
+def _selected(step: Step, space: Space, dim: int) -> Pair | None:
+    axis = step.args["dim"] % dim
+    return None if axis in (0, *space.axes) else _moved(space, [d for d in range(dim) if d != axis])
+
+
+def _unsqueezed(step: Step, space: Space, dim: int) -> Pair | None:
+    axis = step.args["dim"] % (dim + 1)
+    return None if axis == 0 else (space.axes[0] + (space.axes[0] >= axis), space.axes[1] + (space.axes[1] >= axis))
+
+
+def _reduced(step: Step, space: Space, dim: int) -> Pair | None:
+    """A mean or maximum over channels."""
+    given = step.args.get("dim")
+    axes = {d % dim for d in ([given] if isinstance(given, int) else given or range(dim))}
+    if axes & {0, *space.axes}:
+        return None
+    return space.axes if step.args["keepdim"] else _moved(space, [d for d in range(dim) if d not in axes])
+
+
+def _permuted(step: Step, space: Space, dim: int) -> Pair | None:
+    order = [d % dim for d in step.args["dims"]]
+    return _moved(space, order) if order[0] == 0 else None
+
+
+def _transposed(step: Step, space: Space, dim: int) -> Pair | None:
+    a, b = step.args["dim0"] % dim, step.args["dim1"] % dim
+    order = list(range(dim))
+    order[a], order[b] = b, a
+    return _moved(space, order) if order[0] == 0 else None
+
+
+def _moved(space: Space, order: list[int]) -> Pair:
+    """Where the axes are when the old ones come in this order."""
+    return order.index(space.axes[0]), order.index(space.axes[1])
+
+
+def _viewed(step: Step, space: Space, dim: int) -> Pair | None:
+    """Channels are grouped or ungrouped; rows and columns stay last."""
+    size = step.args["size"]
+    batch_and_place = len(size) > 2 and isinstance(size[0], PerImage) and size[0].each == 1
+    if space.axes == (dim - 2, dim - 1) and batch_and_place and tuple(size[-2:]) == space.size:
+        return len(size) - 2, len(size) - 1
+    return None
+
+
+def _layer_norm(step: Step, space: Space, dim: int) -> Pair | None:
+    return space.axes if max(space.axes) < dim - len(step.args["normalized_shape"]) else None
+
+
+def _batch_norm(step: Step, space: Space, dim: int) -> Pair | None:
+    return None if step.args.get("training") or 1 in space.axes or dim < 3 else space.axes
+
+
+_LOCAL: dict[str, Callable[[Step, Space, int], Pair | None]] = {
+    **dict.fromkeys(("cat", "split", "split_with_sizes", "slice", "_softmax"), _along_axis),
+    **dict.fromkeys(("select", "unbind"), _selected),
+    **dict.fromkeys(("mean", "sum", "amax", "amin"), _reduced),
+    **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias"), _viewed),
+    **dict.fromkeys(("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
+    "native_layer_norm": _layer_norm,
+    "permute": _permuted,
+    "transpose": _transposed,
+    "unsqueeze": _unsqueezed,
+}
+"""By the operation's name; beside these, what works element by element is local."""
+
+
+def resized(step: Step, args: dict[str, Any], size: Pair) -> dict[str, Any]:
+    """The arguments of a local step for a crop: a view names its sizes."""
+    return {**args, "size": [*args["size"][:-2], *size]} if _LOCAL.get(step.name) is _viewed else args

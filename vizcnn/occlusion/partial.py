@@ -1,0 +1,119 @@
+"""The incremental engine at work: batches of windows, the head run for many together, memory kept in bounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vizcnn.models.failing import is_out_of_memory
+from vizcnn.occlusion.incremental import Engine, Plan, Prepared, Tape, batches, calibrated
+from vizcnn.occlusion.plain import Numbers, Scored, as_numbers
+from vizcnn.occlusion.windows import Ints, Windows, at_shares
+from vizcnn.probing.subject import Subject
+
+_HEAD = 256
+"""So many windows go through the head together, whose weights are large and whose work is small."""
+
+
+_SPREAD = [(down, across) for down in (0.3, 0.7) for across in (0.2, 0.5, 0.8)]
+"""Where the windows lie that a tolerance is learnt from."""
+
+
+class Partial:
+    """A sweep that recomputes only what windows touch. Its plans serve all images of a call.
+
+    dtype: see Engine. tolerance: the share of a layer's change that may be left out, learnt from the first image.
+    """
+
+    def __init__(
+        self, subject: Subject, tape: Tape, cover: Tensor, windows: Windows, batch: int, dtype: Any, tolerance: float
+    ) -> None:
+        self.subject, self.windows, self.batch = subject, windows, batch
+        reach = None
+        if tolerance:
+            exact = Engine(tape)
+            reach = calibrated(exact, subject.inputs[0], cover, windows[at_shares(windows, _SPREAD)], tolerance)
+        self.engine = Engine(tape, dtype=dtype, reach=reach)
+        self.touched = self.engine.touched(windows)
+        self.plans = self._planned(np.arange(len(windows)))
+        self.seconds_per_window: list[float] = []
+
+    def _planned(self, places: Ints) -> list[Plan]:
+        """Plans for some windows, in batches of the present size."""
+        parts = (batch[np.isin(batch, places)] for batch in batches(self.touched, self.batch))
+        return [self.engine.planned(self.touched, part) for part in parts if len(part)]
+
+    @torch.no_grad()
+    def scored(self, i: int, cover: Tensor) -> Scored:
+        """The targets' numbers of image i, in an order of its own. The batch shrinks when memory runs out.
+
+        Interrupted by Ctrl-C, it gives what is done first."""
+        plans, body = list(self.plans), _Body(self, i)
+        try:
+            prepared = self._prepared(i, cover, plans)
+            body.settle(prepared)
+            while plans:
+                try:
+                    body.add(plans[0], self._run(prepared, plans[0]))
+                    plans.pop(0)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error) or self.batch == 1:
+                        raise
+                    plans = self._smaller(plans)
+                    prepared = self._prepared(i, cover, plans)
+                yield from body.finished(at_least=_HEAD if plans and self.engine.head else 1)
+        except KeyboardInterrupt:
+            yield from body.finished(at_least=1)
+            raise
+
+    def _prepared(self, i: int, cover: Tensor, plans: list[Plan]) -> Prepared:
+        needed = set[int]().union(*(plan.selected for plan in plans))
+        return Prepared(self.engine, self.subject.inputs[i], cover, needed)
+
+    def _run(self, prepared: Prepared, plan: Plan) -> dict[int, Tensor]:
+        start = time.perf_counter()
+        values = prepared.run(plan)
+        if prepared.image.is_cuda:
+            torch.cuda.synchronize(prepared.image.device)
+        self.seconds_per_window.append((time.perf_counter() - start) / len(plan.chosen))
+        return values
+
+    def _smaller(self, plans: list[Plan]) -> list[Plan]:
+        """What is left to do, in batches of half the size; further images begin with these."""
+        self.batch //= 2
+        self.plans = self._planned(np.arange(len(self.windows)))
+        return self._planned(np.concatenate([plan.chosen for plan in plans]))
+
+
+class _Body:
+    """What has gone through the body and waits for the head."""
+
+    def __init__(self, sweep: Partial, i: int) -> None:
+        self.engine, self.targets = sweep.engine, sweep.subject.targets[i]
+        self.scores, self.shift = sweep.subject.scores[i], np.zeros(1)  # (T,)
+        self.waiting: list[tuple[Ints, dict[int, Tensor]]] = []
+
+    def add(self, plan: Plan, values: dict[int, Tensor]) -> None:
+        self.waiting.append((plan.chosen, values))
+
+    def settle(self, prepared: Prepared) -> None:
+        """In a reduced type, learn by how much it is off for the clean image: nearly as much under every window."""
+        if self.engine.dtype:
+            self.shift = self.scores - self._numbers(prepared.crossing)[0]
+
+    def _numbers(self, crossing: dict[int, Tensor]) -> Numbers:
+        activations = self.engine.finished(crossing)
+        return as_numbers(torch.stack([target(activations) for target in self.targets], 1))  # (B, T)
+
+    def finished(self, at_least: int) -> Iterator[tuple[Ints, Numbers]]:
+        if sum(len(places) for places, _ in self.waiting) < at_least:
+            return
+        places = np.concatenate([places for places, _ in self.waiting])
+        crossing = {v: torch.cat([values[v] for _, values in self.waiting]) for v in self.engine.crossing}
+        self.waiting = []
+        yield places, self._numbers(crossing) + self.shift

@@ -1,0 +1,132 @@
+"""The windows of an occlusion: where they lie, what covers them, and how their drops become a map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vizcnn.errors import ParameterError
+from vizcnn.inputs.images import colour
+
+FILLS = ("mean", "model", "blur")
+"""What may cover a window, beside any colour."""
+
+Ints = npt.NDArray[np.int64]
+Windows = Ints
+"""(n, 4): top, bottom, left, right in input px, top and left inclusive, bottom and right exclusive."""
+
+
+def sliding(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> Windows:
+    """Windows every `stride` px, row by row, the last of each row and column clipped to the image of height and width
+    `size`. Every pixel is covered. Raises ParameterError when that cannot be."""
+    checked_sides(window, stride)
+    for axis, side, length in zip(("high", "wide"), window, size, strict=True):
+        if side > length:
+            raise ParameterError(f"the window is {side} px {axis}, the input only {length}. Choose a smaller window")
+    tops, lefts = (
+        np.arange(0, -(-(length - side) // step) * step + 1, step)
+        for length, side, step in zip(size, window, stride, strict=True)
+    )
+    top, left = (grid.ravel() for grid in np.meshgrid(tops, lefts, indexing="ij"))
+    return np.stack([top, np.minimum(top + window[0], size[0]), left, np.minimum(left + window[1], size[1])], 1)
+
+
+def at_shares(windows: Windows, shares: Sequence[tuple[float, float]]) -> Ints:
+    """The places, among all windows of a grid, of those that lie so far down and across it: (0, 0) is the upper left
+    and (1, 1) the lower right. Each place comes once, in order."""
+    tops, lefts = np.unique(windows[:, 0]), np.unique(windows[:, 2])
+    cells = [(round(down * (len(tops) - 1)), round(across * (len(lefts) - 1))) for down, across in shares]
+    return np.unique([row * len(lefts) + column for row, column in cells])
+
+
+def checked_sides(window: tuple[int, int], stride: tuple[int, int]) -> None:
+    """Raise ParameterError where windows would leave pixels between them."""
+    for side, step in zip(window, stride, strict=True):
+        if step > side:
+            raise ParameterError(f"stride {step} is larger than the window's {side} px, so pixels would stay uncovered")
+
+
+def mean_over_windows(
+    windows: Windows, drops: npt.NDArray[np.float64], size: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """For each pixel the mean drop of the windows that cover it: (n, T) drops to maps (T, H, W).
+
+    NaN where no window lies. Sums over rectangles are made from their corners (a summed-area table), so the cost does
+    not depend on the window's size.
+    """
+    weighted = np.concatenate([drops, np.ones((len(drops), 1))], 1)  # (n, T + 1)
+    width = size[1] + 1
+    corners = np.zeros(((size[0] + 1) * width, weighted.shape[1]))
+    top, bottom, left, right = windows.T
+    for rows, columns, sign in ((top, left, 1), (bottom, left, -1), (top, right, -1), (bottom, right, 1)):
+        np.add.at(corners, rows * width + columns, sign * weighted)
+    sums = corners.reshape(-1, width, weighted.shape[1]).cumsum(0).cumsum(1)[:-1, :-1]  # (H, W, T + 1)
+    count = np.rint(sums[:, :, -1:])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(count > 0, sums[:, :, :-1] / count, np.nan)
+    return mean.transpose(2, 0, 1).astype(np.float32)  # (T, H, W)
+
+
+def checked_fill(option: str, fill: str) -> None:
+    """Raise ParameterError unless `covering` knows the fill."""
+    if fill in FILLS:
+        return
+    try:
+        colour(fill)
+    except ValueError as error:
+        raise ParameterError(
+            f"{option} must be {', '.join(FILLS)} or a colour such as 'grey' or '#7f7f7f', got {fill!r}"
+        ) from error
+
+
+def covering(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tuple[int, int]) -> Tensor:
+    """What shows where an image (C, H, W) is covered: another image (C, H, W).
+
+    fill: `mean` (the image's mean colour), `model` (the mean the model subtracts), `blur` (the image blurred by a
+    Gaussian whose sigma is half the window), or a colour as Pillow names it.
+    """
+    if fill == "blur":
+        return blurred(image, max(window) / 2)
+    if fill == "mean":
+        plain = image.mean((1, 2))
+    elif fill == "model":
+        plain = image.new_tensor(model_mean)
+    else:
+        plain = image.new_tensor(_colour(fill, image.shape[0]))
+    return plain[:, None, None].expand_as(image)
+
+
+def _colour(text: str, channels: int) -> tuple[float, ...]:
+    rgb = colour(text)
+    return rgb if channels == 3 else (float(np.dot(rgb, (0.299, 0.587, 0.114))),)
+
+
+def blurred(image: Tensor, sigma: float) -> Tensor:
+    """A Gaussian blur of (C, H, W); beyond the border the edge pixels go on."""
+    reach = int(np.ceil(3 * sigma))
+    offsets = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
+    rows = F.conv2d(F.pad(image[:, None], (0, 0, reach, reach), mode="replicate"), kernel)  # (C, 1, H, W)
+    return F.conv2d(F.pad(rows, (reach, reach, 0, 0), mode="replicate"), kernel.mT)[:, 0]  # (C, H, W)
+
+
+def occluded(image: Tensor, cover: Tensor, windows: Windows) -> Tensor:
+    """A copy of the image (C, H, W) for each of B windows, covered there: (B, C, H, W)."""
+    batch = image.repeat(len(windows), 1, 1, 1)
+    for one, (top, bottom, left, right) in zip(batch, windows.tolist(), strict=True):
+        one[:, top:bottom, left:right] = cover[:, top:bottom, left:right]
+    return batch
+
+
+def pair(text: str) -> int | tuple[int, int]:
+    """Read `32` or `32x16` (height x width) as a window or stride. Raises ValueError."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ValueError("a side in px such as 32, or HEIGHTxWIDTH such as 32x16")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))

@@ -1,0 +1,1 @@
+"""Probing: what a probe is, and what it is handed."""
