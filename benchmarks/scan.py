@@ -24,11 +24,11 @@ import torch
 from occlusion import Time, machine, scenes, timed
 from torch import Tensor
 
+from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.dryrun import twin
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
-from vizcnn.occlusion import default_batch
-from vizcnn.probing.subject import lent
+from vizcnn.models.scoring import default_batch
 from vizcnn.scanning.decode import Batch
 from vizcnn.scanning.survey import Finding, Terms, looking, surveyed
 
@@ -66,7 +66,7 @@ def measured(model: Model, terms: Terms, batches: Sequence[Batch], peer: bool) -
     finding = Finding(terms.tallies())
     unwatched, other = twin(model), twin(model)  # made first: hooks of the scan must not see their runs
     unwatched.network.eval()
-    with lent(model, "Benchmark"), looking(model, terms) as look, TemporaryDirectory() as folder:
+    with borrow(model, "Benchmark"), looking(model, terms) as look, TemporaryDirectory() as folder:
         runs: dict[str, Callable[[Batch], None]] = {
             "bare": partial(_bare, unwatched),
             "scan": lambda batch: look(batch, finding),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,36 +15,29 @@ from vizcnn.probing import registry
 PACKAGE = Path(vizcnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-LEVELS = [  # each module may import, at its top, only from lower levels
-    {"errors", "expanded"},
-    {"failing", "head", "probe", "process", "progress", "output", "quiet", "threads", "_torchvision"},
-    {"borrowing", "registry"},
-    {"pixels"},
-    {"images"},
-    {"folders"},
-    {"archives", "model"},
-    {"targets"},
-    {"zoo", "checkpoints", "dataset", "dryrun", "kernels", "windows"},
-    {"coordinates"},
-    {"axes"},
-    {"capture"},
-    {"clean", "incremental", "loading", "receptive", "results"},
-    {"subject"},
-    {"attribution", "embedding", "rules", "sweep"},
-    {"ascent", "scanning"},
-    {"probes"},
-    {"session"},
-    {"commands"},
-    {"cli", "testing", "bench"},
-]
-LIGHT = {"errors", "probe", "process", "registry", "cli", "commands", "__init__", "__main__"}
+ROOMS = [  # each may import only from those before it
+    "errors", "geometry", "process", "progress", "output", "inputs", "results", "zoo", "models", "graph", "receptive",
+    "occlusion", "ascent", "scanning", "probing", "probes", "cli", "testing",
+]  # fmt: skip
+LIGHT = {"errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
+LIGHT |= {"probing/probe", "probing/registry"}
 HEAVY = {"torch", "torchvision", "captum", "matplotlib", "numpy", "PIL", "safetensors"}
 
 
 def top_imports(path: Path) -> set[str]:
     """Modules imported when this one is; imports inside functions and for type checkers do not count."""
+    return _named_in(ast.parse(path.read_text()).body)
+
+
+def all_imports(path: Path) -> set[str]:
+    """Our modules that this one imports anywhere, also inside functions and for type checkers."""
+    named = _named_in(ast.walk(ast.parse(path.read_text())))
+    return {_module(name) for name in named if name.startswith("vizcnn.")} - {_name(path), "vizcnn"}
+
+
+def _named_in(nodes: Iterable[ast.AST]) -> set[str]:
     found: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -51,29 +45,47 @@ def top_imports(path: Path) -> set[str]:
     return found
 
 
-def level(room: str) -> int:
-    return next(i for i, rooms in enumerate(LEVELS) if room in rooms)
+def _name(path: Path) -> str:
+    return ".".join(("vizcnn", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+NAMES = {_name(path) for path in MODULES}
+
+
+def _module(name: str) -> str:
+    """The module that a dotted name of ours lies in."""
+    while name not in NAMES:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def room_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0]
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
+def test_rooms_import_one_way(path: Path) -> None:
     room = room_of(path)
-    ours = {name.split(".")[1] for name in top_imports(path) if name.startswith("vizcnn.")} - {"__version__", room}
     if room not in ("__init__", "__main__"):
-        above = {name for name in ours if name in set().union(*LEVELS) and level(name) >= level(room)}
-        assert not above, f"{room} imports {above}, which stand beside or above it"
+        others = {name.split(".")[1] for name in all_imports(path)} - {room}
+        above = {other for other in others if ROOMS.index(other) > ROOMS.index(room)}
+        assert not above, f"{_name(path)} imports from {above}, which stand above {room}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Also not inside a room, or by way of others."""
+    imports = {_name(path): all_imports(path) for path in MODULES if room_of(path) != "__init__"}
+    while free := [name for name, others in imports.items() if not others & imports.keys()]:
+        for name in free:
+            del imports[name]
+    assert not imports, f"in circles, or importing what is in one: {sorted(imports)}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_libraries_are_imported_only_where_used(path: Path) -> None:
     libraries = {name.split(".")[0] for name in top_imports(path)} & HEAVY
     assert not libraries & {"matplotlib", "torchvision", "captum"}
-    if room_of(path) in LIGHT:
+    if {room_of(path), str(path.relative_to(PACKAGE).with_suffix(""))} & LIGHT:
         assert not libraries
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vizcnn.results import Result
-
+from typing import Any
 
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -96,7 +92,7 @@ class VizcnnWarning(UserWarning):
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a probe; `result` holds what was computed until then, marked partial."""
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Any) -> None:
         super().__init__("interrupted")
         self.result = result
 

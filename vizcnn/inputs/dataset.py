@@ -314,6 +314,11 @@ def _mapping(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
         raise ParameterError(f"the labels {shown(labels)} cannot be read: {error}") from error
 
 
+def photo_of(inputs: Tensor) -> Photo:
+    """An input (C, H, W) in [0, 1] as a photograph."""
+    return Photo(np.ascontiguousarray(inputs.permute(1, 2, 0).float().cpu().numpy()), "tensor")
+
+
 def _digest(image: Any) -> str:
     if not isinstance(image, Tensor):
         return open_photo(image).sha256()

@@ -1,72 +1,66 @@
-"""Borrowing a network: it is handed back exactly as it was."""
+"""Borrowing a network: all that holds while somebody looks at it, and is undone afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vizcnn.models.threads import one_at_a_time
-from vizcnn.process import environment_kept
+from vizcnn.errors import DegenerateResult, VizcnnError
+from vizcnn.models.activation_checkpoints import no_checkpoints
+from vizcnn.models.layers.axes import remembering
+from vizcnn.models.model import Model
+from vizcnn.models.threads import random_state_kept
 
 
 @contextmanager
-def borrowed(network: nn.Module) -> Iterator[nn.Module]:
-    """The network in eval mode with frozen parameters; afterwards it is exactly as before, whatever happened.
+def borrow(model: Model, what: str) -> Iterator[None]:
+    """Borrow the model's network; afterwards it and the random state are as they were. `what` says in errors for what.
 
-    Other threads that borrow it, or a network that shares modules or weights with it, wait. Flags are set directly: a
-    network whose own `train()` does more than set a flag is not disturbed. Weights that were made in inference mode,
-    through which no gradient can go, are replaced by copies for as long.
-    """
-    with one_at_a_time(network), environment_kept():
-        modules = list(network.modules())
-        modes = [(module, module.training) for module in modules]
-        held = [(m, dict(m._parameters), dict(m._buffers)) for m in modules]
-        buffers = [(b, b.clone()) for _, _, named in held for b in named.values() if b is not None]
-        parameters = [(p, p.requires_grad, p.grad) for p in network.parameters()]
-        try:
-            for module in modules:
-                module.training = False
-            for parameter, _, _ in parameters:
-                if not parameter.is_inference():
-                    parameter.requires_grad_(False)
-            _replace_inference_tensors(modules)
-            yield network
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            for parameter, wanted_grad, grad in parameters:
-                if not parameter.is_inference():
-                    parameter.requires_grad_(wanted_grad)
-                    parameter.grad = grad
-            for module, own_parameters, own_buffers in held:
-                module._parameters.clear()  # a forward may have registered more
-                module._parameters.update(own_parameters)
-                module._buffers.clear()
-                module._buffers.update(own_buffers)
-            for buffer, values in buffers:
-                _put_back(buffer, values)
+    Other threads that ask the same network wait. Raises DegenerateResult where the images of a batch change each
+    other's answer."""
+    with (
+        explained(f"{what} on {model.name}"),
+        _outside_inference_mode(),
+        random_state_kept(),
+        model.borrowed(),
+        remembering(model),
+        no_checkpoints(),
+    ):
+        _refuse_batch_statistics(model.network)
+        yield
 
 
-def _put_back(buffer: Tensor, values: Tensor) -> None:
-    """Give a buffer the values, and the shape, that it had."""
-    if buffer.shape != values.shape:
-        buffer.data = values
-    elif buffer.layout != torch.strided or not torch.equal(buffer, values):
-        buffer.copy_(values)
+@contextmanager
+def _outside_inference_mode() -> Iterator[None]:
+    """Leave the caller's inference mode, if there is one: nothing made in it can have gradients."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
-def _replace_inference_tensors(modules: Sequence[nn.Module]) -> None:
-    """Give modules ordinary copies of the parameters and buffers that were made in inference mode."""
-    copies: dict[int, Tensor] = {}
-    for module in modules:
-        for named in (module._parameters, module._buffers):
-            for name, value in named.items():
-                if value is not None and value.is_inference():
-                    if id(value) not in copies:
-                        copy = value.detach().clone()
-                        is_weight = isinstance(value, nn.Parameter)
-                        copies[id(value)] = nn.Parameter(copy, requires_grad=False) if is_weight else copy
-                    named[name] = copies[id(value)]  # type: ignore[assignment]
+@contextmanager
+def explained(context: str) -> Iterator[None]:
+    try:
+        yield
+    except VizcnnError as error:
+        if context:
+            error.within(context)
+        raise
+    except Exception as error:
+        if context:
+            error.add_note(f"vizcnn: {context}")
+        raise
+
+
+def _refuse_batch_statistics(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise DegenerateResult(
+                f"layer {name!r} normalises with the statistics of each batch (track_running_stats=False), so images "
+                "probed together would change each other's answer. Use a network with running statistics"
+            )

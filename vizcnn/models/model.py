@@ -29,9 +29,9 @@ from vizcnn.errors import (
 )
 from vizcnn.geometry import Box
 from vizcnn.inputs.images import Photo, grey
-from vizcnn.models.borrowing import borrowed
 from vizcnn.models.failing import is_out_of_memory, network_error
 from vizcnn.models.head import Head, checked_head
+from vizcnn.models.restoring import borrowed
 
 _PIECE = 2**24  # bytes digested at a time
 _LARGEST_SCALED = 25_000_000  # px; only images hundreds of times longer than wide come near
@@ -254,7 +254,7 @@ class Model:
         """The network in eval mode with frozen parameters; afterwards it is exactly as before.
 
         Other threads that borrow it, or a network that shares modules or weights with it, wait. See
-        `vizcnn.models.borrowing`."""
+        `vizcnn.models.restoring`."""
         return borrowed(self.network)
 
 

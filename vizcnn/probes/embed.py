@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import Images
+from vizcnn.inputs.dataset import Images, photo_of
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
-from vizcnn.probing.subject import Subject, photo_of
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Scatter, Spread, Thumbnail, short, thumbnail
 from vizcnn.scanning import Features, features_in
 from vizcnn.scanning.embedding import (

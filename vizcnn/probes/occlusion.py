@@ -11,7 +11,8 @@ import torch
 from vizcnn import progress
 from vizcnn.errors import DegenerateResult, Interrupted, ParameterError
 from vizcnn.geometry import Box
-from vizcnn.occlusion import How, Sweep, default_batch, priced
+from vizcnn.models.scoring import default_batch
+from vizcnn.occlusion import How, Sweep, priced
 from vizcnn.occlusion.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, pair, sliding
 from vizcnn.probing.probe import Price, Probe, param
 from vizcnn.probing.subject import Subject

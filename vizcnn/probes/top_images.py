@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal
 
 from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
@@ -103,7 +103,8 @@ class TopImages(Probe[Exemplars]):
         wanted, rank = [_named(index, one) for one in each_target(target)], index.rank
         if self.rank not in ("max", rank):
             raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
-        return self._shown(index, wanted, rank, index.provenance(replace(self, rank=rank), wanted))
+        options = asdict(replace(self, rank=rank))
+        return self._shown(index, wanted, rank, index.provenance(self.name(), options, self.paper, wanted))
 
     def _pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:
         """What stands beside each target's photographs."""

@@ -10,24 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vizcnn.errors import (
-    DegenerateResult,
     ParameterError,
     ShapeError,
-    VizcnnError,
 )
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import Images, dataset
+from vizcnn.inputs.dataset import Images, dataset, photo_of
 from vizcnn.inputs.images import Photo, each_source, open_photo
-from vizcnn.models.activation_checkpoints import no_checkpoints
+from vizcnn.models.borrowing import borrow, explained
 from vizcnn.models.determinism import check_without_images, clean_runs, target_scores
 from vizcnn.models.head import QUANTITIES, Head, probabilities
-from vizcnn.models.layers.axes import remembering
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, each_target
-from vizcnn.models.threads import random_state_kept
 from vizcnn.results import Prediction, Provenance
 
 if TYPE_CHECKING:
@@ -146,58 +142,16 @@ def examined(
             f"{type(probe).__name__} needs a vizcnn.Model, got {type(model).__name__}. "
             "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
         )
-    with lent(model, type(probe).__name__):
+    with borrow(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         found = dataset(images, getattr(probe, "labels", None)) if probe.streams else None
         photos, seen, inputs = _inputs(probe, model, images if found is None else None)
-        with _explained(f"input {tuple(inputs.shape)}" if photos else ""):
+        with explained(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _given_targets(probe, model, wanted)
             if given and not photos:
                 given = check_without_images(model, given, probe.input_size(model))
             clean = vars(clean_runs(model, inputs, given))
             yield Subject(model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=found)
-
-
-@contextmanager
-def lent(model: Model, what: str) -> Iterator[None]:
-    """Borrow the model's network; afterwards it and the random state are as they were. `what` says in errors for what.
-
-    Other threads that ask the same network wait. Raises DegenerateResult where the images of a batch change each
-    other's answer."""
-    with (
-        _explained(f"{what} on {model.name}"),
-        _outside_inference_mode(),
-        random_state_kept(),
-        model.borrowed(),
-        remembering(model),
-        no_checkpoints(),
-    ):
-        _refuse_batch_statistics(model.network)
-        yield
-
-
-@contextmanager
-def _outside_inference_mode() -> Iterator[None]:
-    """Leave the caller's inference mode, if there is one: nothing made in it can have gradients."""
-    if not torch.is_inference_mode_enabled():
-        yield
-        return
-    with torch.inference_mode(False), torch.no_grad():
-        yield
-
-
-@contextmanager
-def _explained(context: str) -> Iterator[None]:
-    try:
-        yield
-    except VizcnnError as error:
-        if context:
-            error.within(context)
-        raise
-    except Exception as error:
-        if context:
-            error.add_note(f"vizcnn: {context}")
-        raise
 
 
 def _inputs(probe: Probe[Any], model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
@@ -234,20 +188,6 @@ def _prepared(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
             "Pass images before normalisation: the model normalises them itself"
         )
     return [(photo_of(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
-
-
-def photo_of(inputs: Tensor) -> Photo:
-    """An input (C, H, W) in [0, 1] as a photograph."""
-    return Photo(np.ascontiguousarray(inputs.permute(1, 2, 0).float().cpu().numpy()), "tensor")
-
-
-def _refuse_batch_statistics(network: nn.Module) -> None:
-    for name, module in network.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise DegenerateResult(
-                f"layer {name!r} normalises with the statistics of each batch (track_running_stats=False), so images "
-                "probed together would change each other's answer. Use a network with running statistics"
-            )
 
 
 def _given_targets(probe: Probe[Any], model: Model, wanted: Any) -> tuple[Target, ...] | None:

@@ -17,8 +17,8 @@ from vizcnn.inputs.dataset import Images
 from vizcnn.models.determinism import check_deterministic
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.model import Model
+from vizcnn.models.scoring import default_batch
 from vizcnn.models.targets import OUTPUT
-from vizcnn.occlusion import default_batch
 from vizcnn.progress import bar
 from vizcnn.scanning.decode import Batch, cut
 from vizcnn.scanning.readers import decoded

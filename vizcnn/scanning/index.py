@@ -13,7 +13,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
@@ -26,7 +26,6 @@ from vizcnn.inputs.dataset import Images, dataset
 from vizcnn.models.model import InputContract
 from vizcnn.models.targets import Target
 from vizcnn.output import atomic
-from vizcnn.probing.probe import Probe
 from vizcnn.receptive import ReceptiveField
 from vizcnn.results import Provenance
 from vizcnn.scanning.glance import Rank
@@ -138,16 +137,16 @@ class Index:
             )
         return found
 
-    def provenance(self, probe: Probe[Any], wanted: Sequence[Target]) -> Provenance:
-        """The record kept with what a probe answers from this index."""
+    def provenance(self, probe: str, options: Mapping[str, Any], paper: str, wanted: Sequence[Target]) -> Provenance:
+        """The record kept with what a probe of this name answers from this index."""
         from vizcnn import __version__
 
         about = {"dataset": self.facts["where"], "pictures": len(self.names), "index": self.facts["digest"][:16]}
         return Provenance(
             version=__version__,
             torch=self.facts["torch"],
-            probe=type(probe).name(),
-            options=asdict(probe),  # type: ignore[call-overload]
+            probe=probe,
+            options=options,
             details=about,
             **self.identity["model"],
             device=self.facts["device"],
@@ -155,7 +154,7 @@ class Index:
             targets=(tuple(map(str, wanted)),),
             target_specs=(tuple(one.spec for one in wanted),),
             seed=0,
-            paper=probe.paper,
+            paper=paper,
         )
 
     def tally(self, layer: str) -> Tally:

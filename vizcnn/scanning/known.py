@@ -10,11 +10,10 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import Images
+from vizcnn.inputs.dataset import Images, photo_of
 from vizcnn.inputs.images import Photo
 from vizcnn.models.model import InputContract, Model
 from vizcnn.models.targets import OUTPUT, Target, Unit
-from vizcnn.probing.subject import photo_of
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.scanning.survey import OUTPUT_NAME, Finding
 from vizcnn.scanning.tally import Tally

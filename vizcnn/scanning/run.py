@@ -16,9 +16,9 @@ import torch
 
 from vizcnn.errors import OutputError, ParameterError, VizcnnWarning
 from vizcnn.inputs.dataset import Images, dataset
+from vizcnn.models.borrowing import borrow
 from vizcnn.models.model import Model
-from vizcnn.occlusion import default_batch
-from vizcnn.probing.subject import lent
+from vizcnn.models.scoring import default_batch
 from vizcnn.progress import bar
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.scanning.cluster import spread
@@ -91,7 +91,7 @@ def scan(
     _refuse_sizes(
         top, {"batch": (batch, 1), "shard_size": (shard_size, 1), "loaders": (loaders, 0), "threads": (threads, 1)}
     )
-    with lent(model, "Scan"):
+    with borrow(model, "Scan"):
         terms = _terms(model, found, layers, top, rank, batch, threads or _threads_of(Path(folder)))
         index = started(Path(folder), model, found, terms, shard_size, progress=progress)
         todo = index.lacking(range(part.i - 1, len(index.shards), part.n))
@@ -276,7 +276,7 @@ class Job:
 
     def alone(self, shard: int) -> bytes:
         """The file of one shard, made in this process alone: what a worker of a cluster does."""
-        with _IN_TURN, lent(self.model, "Scan"):
+        with _IN_TURN, borrow(self.model, "Scan"):
             ((_, stored),) = self.done([shard], 0, progress=False)
         return stored
 
