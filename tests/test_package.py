@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +22,7 @@ ROOMS = [  # each may import only from those before it
     "occlusion", "ascent", "scanning", "probing", "probes", "cli", "testing",
 ]  # fmt: skip
 LIGHT = {"errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
-LIGHT |= {"probing/probe", "probing/registry"}
+LIGHT |= {"probing/parsing", "probing/probe", "probing/registry"}
 HEAVY = {"torch", "torchvision", "captum", "matplotlib", "numpy", "PIL", "safetensors"}
 
 
@@ -92,6 +94,19 @@ def test_heavy_libraries_are_imported_only_where_used(path: Path) -> None:
 def test_matplotlib_is_used_in_results_alone() -> None:
     users = [path for path in MODULES if re.search(r"^\s*(from|import) matplotlib", path.read_text(), re.M)]
     assert {room_of(path) for path in users} == {"results"}
+
+
+def test_results_need_no_torch() -> None:
+    """Whoever only opens, draws or writes results does not wait for it; nor for matplotlib until a picture is drawn."""
+    code = (
+        "import sys, numpy, vizcnn.results\n"
+        "assert not {'torch', 'matplotlib'} & set(sys.modules)\n"
+        "from vizcnn.results import Table, Provenance\n"
+        "origin = Provenance('0', '2', 'layers', {}, {}, 'net', '0' * 64, {}, 'cpu', (), (), (), 0, '')\n"
+        "Table(origin, ('layer', 'units'), (('conv', 3),), ('found',)).figure()\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_names_are_sorted_and_exist() -> None:

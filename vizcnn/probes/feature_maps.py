@@ -17,6 +17,7 @@ from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import form
+from vizcnn.probing.parsing import comma_separated
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, computed_fields
@@ -27,11 +28,6 @@ Wanted = Mapping[str, Sequence[int]]
 Fields = Mapping[str, ReceptiveField | None]
 
 _MOST_LAYERS = 5
-
-
-def names(text: str) -> tuple[str, ...]:
-    """The names in a text, separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 class FeatureMaps(Probe[ImageGrid]):
@@ -56,7 +52,7 @@ class FeatureMaps(Probe[ImageGrid]):
         None,
         "Which layers, separated by commas; LAYER:CHANNEL asks for that channel of it. By default, of each size of map "
         "the last layer that gives it, at most five.",
-        parse=names,
+        parse=comma_separated,
     )
     channels: int = param(12, "How many channels of a layer to show, the strongest.", min=1)
 

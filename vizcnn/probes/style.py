@@ -18,19 +18,13 @@ from vizcnn.inputs.images import Photo, open_photo
 from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.model import Model
+from vizcnn.probing.parsing import comma_separated
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.progress import bar
 from vizcnn.results import Pictures, Scenery
 
 _LAYERS = 5  # resolutions at which style is compared, as in the paper
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise ValueError("layer names with commas between")
-    return names
 
 
 class Style(Probe[Pictures]):
@@ -53,7 +47,7 @@ class Style(Probe[Pictures]):
     like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
     content_layer: str | None = param(None, "Where content is compared.")
     style_layers: tuple[str, ...] | None = param(
-        None, "Where style is compared: names with commas between.", parse=_names
+        None, "Where style is compared: names with commas between.", parse=comma_separated
     )
     content: float = param(1.0, "Weight of the content.", min=0)
     style: float = param(100.0, "Weight of the style.", min=0)

@@ -3,8 +3,9 @@
 from vizcnn.results.base import FORMATS, Provenance, Result, checked_format
 from vizcnn.results.drawing import short
 from vizcnn.results.exemplars import Excited, Exemplars, exemplar
-from vizcnn.results.grid import ImageGrid, Panel, Row, Scene
+from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.picture import Optimised, Pictures, Scenery
 from vizcnn.results.scatter import Scatter, Spread, Thumbnail, thumbnail
 from vizcnn.results.table import Table

@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from vizcnn.geometry import Box
 from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, short, shown
+from vizcnn.results.panels import Panel, Row, Scene
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from vizcnn.results.grid import Panel, Row, Scene
 
 _GAP, _NARROWEST = 0.1, 0.5  # inches: space between tiles; a title needs room over any tile
 _TITLE, _SCALE, _LABEL = 0.15, 0.12, 0.115  # inches per line of a panel's title, its scale, a tile's title
