@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from vizcnn.results import Result as Result
     from vizcnn.results import Scatter as Scatter
     from vizcnn.results import Table as Table
+    from vizcnn.results import load_result as load_result
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
 
@@ -80,6 +81,7 @@ _HOMES = {
     "VizcnnError": "vizcnn.errors",
     "direction": "vizcnn.models.targets",
     "load": "vizcnn.models.loading",
+    "load_result": "vizcnn.results",
     "open_photo": "vizcnn.inputs.images",
     "param": "vizcnn.probing.probe",
     "receptive_fields": "vizcnn.receptive",
@@ -117,6 +119,7 @@ __all__ = [
     "VizcnnError",
     "direction",
     "load",
+    "load_result",
     "open_photo",
     "param",
     "receptive_fields",

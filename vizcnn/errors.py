@@ -85,6 +85,10 @@ class OutputError(VizcnnError, OSError):
     """A result cannot be written where it was asked for."""
 
 
+class ResultError(VizcnnError, OSError):
+    """A file holds no saved result, or not a whole one, or one of a newer version."""
+
+
 class VizcnnWarning(UserWarning):
     """The answer is right but easily misread."""
 

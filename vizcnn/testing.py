@@ -6,6 +6,7 @@ def test_contract(tmp_path):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probing import registry
 from vizcnn.probing.probe import Probe
-from vizcnn.results import Result
+from vizcnn.results import Result, load_result
+from vizcnn.results.storing import RECORD
 
 State = dict[str, Any]
 
@@ -165,8 +167,14 @@ def _check_result(result: Result, folder: Path) -> None:
     assert result.provenance.weights_sha256, "the result does not say which weights it is about"
     for kind in (".png", ".npz", ".safetensors", ".json", ".html"):
         assert result.save(folder / f"result{kind}").stat().st_size > 0
+    for kind in (".npz", ".safetensors", ".json"):
+        opened = load_result(folder / f"result{kind}")
+        assert opened.provenance == result.provenance, f"the provenance differs when {kind} is opened again"
+        assert opened.describe() == result.describe(), f"the description differs when {kind} is opened again"
+        if kind != ".json":
+            _same_arrays(result.arrays(), opened.arrays(), f"the numbers differ when {kind} is opened again")
     with np.load(folder / "result.npz") as saved:
-        _same_arrays(result.arrays(), {k: saved[k] for k in saved if k != "manifest"}, "the saved numbers differ")
+        _same_arrays(result.arrays(), _numbers_in(saved), "the saved numbers differ")
 
 
 def _check_command_line(name: str, probe: type[Probe[Any]], folder: Path) -> None:
@@ -180,4 +188,9 @@ def _check_command_line(name: str, probe: type[Probe[Any]], folder: Path) -> Non
     assert answer.exit_code == 0, f"vizcnn {' '.join(arguments)} failed: {answer.output}"
     python = probe()(load("tiny"), *([image] if probe.needs_images else []), progress=False)
     with np.load(out) as saved:
-        _same_arrays(python.arrays(), {k: saved[k] for k in saved if k != "manifest"}, "command line and Python differ")
+        _same_arrays(python.arrays(), _numbers_in(saved), "command line and Python differ")
+
+
+def _numbers_in(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The result's arrays in an opened .npz, without what stands there to open it as a result."""
+    return {name: saved[name] for name in saved if name != "manifest" and name.partition(".")[0] != RECORD}

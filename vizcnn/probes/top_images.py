@@ -15,7 +15,7 @@ from vizcnn.probing.parsing import comma_separated
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Excited, Exemplars, Provenance, exemplar
-from vizcnn.results.exemplars import Pixels
+from vizcnn.results.photos import Pixels
 from vizcnn.scanning import (
     MOST,
     Fresh,

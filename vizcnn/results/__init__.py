@@ -5,8 +5,11 @@ from vizcnn.results.drawing import short
 from vizcnn.results.exemplars import Excited, Exemplars, exemplar
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.opening import load_result
 from vizcnn.results.panels import Panel, Row, Scene
+from vizcnn.results.photos import StoredPhoto
 from vizcnn.results.picture import Optimised, Pictures, Scenery
+from vizcnn.results.record import Record
 from vizcnn.results.scatter import Scatter, Spread, Thumbnail, thumbnail
 from vizcnn.results.table import Table
 
@@ -22,16 +25,19 @@ __all__ = [
     "Pictures",
     "Prediction",
     "Provenance",
+    "Record",
     "Result",
     "Row",
     "Scatter",
     "Scene",
     "Scenery",
     "Spread",
+    "StoredPhoto",
     "Table",
     "Thumbnail",
     "checked_format",
     "exemplar",
+    "load_result",
     "short",
     "thumbnail",
 ]

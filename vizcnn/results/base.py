@@ -7,10 +7,10 @@ import html
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vizcnn.errors import ParameterError, legible
 from vizcnn.output import atomic, refuse_unwritable
 from vizcnn.process import Turns, no_warnings
+from vizcnn.results.storing import FORMAT, RECORD, NotStorableError, Writer, digest_of
 from vizcnn.results.texts import make_legible
 
 if TYPE_CHECKING:
@@ -63,10 +64,17 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """Base of all results. Subclasses give `arrays()`, `summary()`, `describe()` and `figure()`.
+    """Base of all results: frozen dataclasses that give `arrays()`, `summary()`, `describe()` and `figure()`.
 
-    What `figure()` draws needs no care for what texts hold, nor for other threads: Result sees to that.
+    What `figure()` draws needs no care for what texts hold, nor for other threads: Result sees to that. `load_result`
+    opens a saved result whose fields are plain values, arrays, photographs, `parts`, and tuples, lists and mappings of
+    these; of others it opens a `Record`.
     """
+
+    parts: ClassVar[tuple[type, ...]] = ()
+    """The dataclasses that fields of this kind of result hold."""
+    whole_in_json: ClassVar[bool] = False
+    """Whether .json keeps the arrays too: for kinds with few numbers."""
 
     provenance: Provenance
 
@@ -101,7 +109,7 @@ class Result:
 
         .png .jpg .pdf .svg .html   the picture (the page also states the provenance)
         .gif                        how the picture was made, for results that keep frames
-        .npz .safetensors           the raw numbers with the manifest
+        .npz .safetensors           the raw numbers with the manifest; opens again with `vizcnn.load_result`
         .json                       the manifest
 
         Raises OutputError, and ParameterError for another ending.
@@ -120,15 +128,33 @@ class Result:
         elif kind == ".html":
             file.write_text(self._page(), encoding="utf-8")
         elif kind == ".json":
-            file.write_text(json.dumps(self.manifest(), indent=2) + "\n", encoding="utf-8")
-        elif kind == ".npz":
-            with file.open("wb") as stream:  # a name would be given the ending .npz once more where it has .NPZ
-                np.savez_compressed(stream, manifest=np.array(json.dumps(self.manifest())), **self.arrays())  # type: ignore[arg-type]
+            whole = self.manifest() | {RECORD: self._record(self.manifest(), {}, in_json=True)}
+            file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         else:
-            from safetensors.numpy import save_file
+            manifest, arrays = self.manifest(), self.arrays()
+            record = self._record(manifest, arrays, in_json=False)
+            _write_arrays(file, kind, arrays, {"manifest": json.dumps(manifest), RECORD: json.dumps(record)})
 
-            contiguous = {name: np.ascontiguousarray(a) for name, a in self.arrays().items()}
-            save_file(contiguous, file, {"manifest": json.dumps(self.manifest())})
+    def _record(
+        self, manifest: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]], *, in_json: bool
+    ) -> dict[str, Any]:
+        """What `load_result` makes the result from; arrays that it needs besides are added to `arrays`. The fields are
+        None where they cannot be kept: the file then holds what there is to read, and no more."""
+        writer = Writer({**arrays}, self.parts, inline=in_json)
+        whole = _is_made_of_its_fields(type(self)) and not (in_json and self.arrays() and not self.whole_in_json)
+        try:
+            kept = writer.fields(self, but="provenance") if whole else None
+        except NotStorableError:
+            kept, writer.extra = None, {}
+        arrays |= writer.extra
+        record = {
+            "format": FORMAT,
+            "kind": type(self).__name__,
+            "provenance": Writer({}, ()).fields(self.provenance),
+            "fields": kept,
+            "words": self.describe(),
+        }
+        return record | {"sha256": digest_of(manifest, record, arrays)}
 
     def _png(self) -> bytes:
         buffer = io.BytesIO()
@@ -153,6 +179,21 @@ class Result:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": legible(self.describe())}
+
+
+def _is_made_of_its_fields(kind: type[Result]) -> bool:
+    """Whether a result of this kind can be made from its fields: one that is no dataclass may hold anything."""
+    return "__dataclass_fields__" in vars(kind) and all(field.init for field in fields(kind))
+
+
+def _write_arrays(file: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]], texts: Mapping[str, str]) -> None:
+    if kind == ".npz":
+        with file.open("wb") as stream:  # a name would be given the ending .npz once more where it has .NPZ
+            np.savez_compressed(stream, **{name: np.array(text) for name, text in texts.items()}, **arrays)  # type: ignore[arg-type]
+    else:
+        from safetensors.numpy import save_file
+
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, file, {**texts})
 
 
 R = TypeVar("R", bound=Result)

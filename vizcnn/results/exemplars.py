@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from vizcnn.geometry import Box
 from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, short
+from vizcnn.results.photos import Pixels, cut, reduced
+from vizcnn.results.storing import AS_BYTES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-Pixels = npt.NDArray[np.float32]
-
-_SIDE = 256  # px, the longer side of a photograph or crop that a result keeps
 _CELL = 1.25  # inches, a photograph or crop
 _TITLE, _LABEL, _NAME = 0.3, 0.34, 17  # inches over a row and under a photograph; letters of a label
 _PAPER = 0.047  # inches per letter of the line below
-
-
-def reduced(pixels: Pixels, side: int = _SIDE) -> Pixels:
-    """Pixels (H, W, C) in [0, 1], made smaller where they are larger than a picture can show: `side` px."""
-    h, w, channels = pixels.shape
-    scale = side / max(h, w)
-    if scale >= 1:
-        return pixels
-    size = max(1, round(w * scale)), max(1, round(h * scale))
-    parts = [Image.fromarray(pixels[:, :, c]).resize(size, Image.Resampling.BOX) for c in range(channels)]
-    return np.stack([np.asarray(part, np.float32) for part in parts], 2).clip(0, 1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ class Exemplar:
     size: tuple[int, int]
     seen: Box
     box: Box | None
-    pixels: Pixels
+    pixels: Pixels = field(metadata=AS_BYTES)
     crop: Pixels
 
     @property
@@ -89,13 +75,6 @@ def exemplar(
 def _text(name: str) -> str:
     """A name that can be drawn: that of a file or folder need not be text."""
     return name.encode("utf-8", "replace").decode()
-
-
-def cut(photo: Photo, box: Box) -> Pixels:
-    """The pixels of a box, whole ones."""
-    top, left = math.floor(box.top + 1e-6), math.floor(box.left + 1e-6)
-    bottom, right = math.ceil(box.bottom - 1e-6), math.ceil(box.right - 1e-6)
-    return photo.pixels[max(0, top) : max(top + 1, bottom), max(0, left) : max(left + 1, right)]
 
 
 @dataclass(frozen=True)
@@ -139,6 +118,8 @@ class Excited:
 @dataclass(frozen=True)
 class Exemplars(Result):
     """For each channel the photographs that excite it most. ranked_by: what the values are."""
+
+    parts: ClassVar[tuple[type, ...]] = (Excited, Exemplar, Box)
 
     rows: tuple[Excited, ...]
     ranked_by: str

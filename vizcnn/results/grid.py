@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from vizcnn.geometry import Box
 from vizcnn.results.base import Result
-from vizcnn.results.panels import Panel, Row
+from vizcnn.results.heatmap import Mark
+from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.tiles import drawn
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ class ImageGrid(Result):
     rows: the panels; each keeps its raw numbers and states the scale that it is drawn with.
     findings: what was found, a sentence each.
     """
+
+    parts: ClassVar[tuple[type, ...]] = (Row, Panel, Scene, Mark, Box)
 
     rows: tuple[Row, ...]
     findings: tuple[str, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,8 @@ class Heatmap(Result):
     signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
     percentile: of the magnitudes above zero, where the colours end; values beyond are drawn in the last colour.
     """
+
+    parts: ClassVar[tuple[type, ...]] = (Box, Mark, Prediction)
 
     values: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import new_figure, no_ticks, short, shown
 from vizcnn.results.grid import ImageGrid
+from vizcnn.results.photos import as_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,6 +91,8 @@ class Pictures(Result):
     scenes: a picture per photograph. partial: after Ctrl-C; the pictures are as far as they got.
     """
 
+    parts: ClassVar[tuple[type, ...]] = (Scenery,)
+
     scenes: tuple[Scenery, ...]
     partial: bool = False
 
@@ -107,7 +110,7 @@ class Pictures(Result):
 
     def pil(self) -> Image.Image:
         """The pictures alone."""
-        return _pil(_beside([bytes_of(scene.image) for scene in self.scenes]))
+        return _pil(_beside([as_bytes(scene.image) for scene in self.scenes]))
 
     def figure(self) -> Figure:
         """A row per picture: what it was made from, and the picture."""
@@ -141,11 +144,6 @@ def _beside(pictures: list[Frames]) -> Frames:
     tallest = max(picture.shape[0] for picture in pictures)
     padded = [np.pad(p, ((0, tallest - p.shape[0]), (0, 0), (0, 0)), constant_values=255) for p in pictures]
     return np.concatenate(padded, 1)
-
-
-def bytes_of(image: npt.NDArray[np.float32]) -> Frames:
-    """Values in [0, 1] as bytes."""
-    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
 def animate(frames: list[Frames], file: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import new_figure, no_ticks, short
-from vizcnn.results.exemplars import cut, reduced
+from vizcnn.results.photos import cut, reduced
+from vizcnn.results.storing import AS_BYTES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,7 @@ class Thumbnail:
     """Point `index` as a picture: float32 (h, w, C) in [0, 1], what the network saw of the image."""
 
     index: int
-    pixels: npt.NDArray[np.float32]
+    pixels: npt.NDArray[np.float32] = field(metadata=AS_BYTES)
 
 
 def thumbnail(index: int, photo: Photo, seen: Box) -> Thumbnail:
@@ -97,6 +98,8 @@ class Scatter(Result):
     thumbnails: pictures of some of the points. found: numbers about the map, by name. findings: it in words.
     features: float32 (N, F), what the map was made of, where they were to be kept.
     """
+
+    parts: ClassVar[tuple[type, ...]] = (Thumbnail,)
 
     points: Floats
     axes: tuple[str, str]

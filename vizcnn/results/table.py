@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ class Table(Result):
     rows: one cell for each column.
     findings: sentences about the whole, such as totals.
     """
+
+    whole_in_json: ClassVar[bool] = True
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]

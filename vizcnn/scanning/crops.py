@@ -9,7 +9,7 @@ from PIL import Image
 
 from vizcnn.errors import ParameterError
 from vizcnn.models.targets import Unit
-from vizcnn.results.exemplars import Pixels, cut
+from vizcnn.results.photos import Pixels, cut
 from vizcnn.scanning.index import Index
 from vizcnn.scanning.known import Known, best
 
