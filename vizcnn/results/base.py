@@ -19,9 +19,10 @@ from vizcnn.errors import ParameterError, legible
 from vizcnn.output import atomic, refuse_unwritable
 from vizcnn.process import Turns, no_warnings
 from vizcnn.results.storing import FORMAT, RECORD, NotStorableError, Writer, digest_of
-from vizcnn.results.texts import make_legible
+from vizcnn.results.texts import make_legible, texts_in
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg")
@@ -66,9 +67,12 @@ def _short(value: Any) -> str:
 class Result:
     """Base of all results: frozen dataclasses that give `arrays()`, `summary()`, `describe()` and `figure()`.
 
-    What `figure()` draws needs no care for what texts hold, nor for other threads: Result sees to that. `load_result`
-    opens a saved result whose fields are plain values, arrays, photographs, `parts`, and tuples, lists and mappings of
-    these; of others it opens a `Record`.
+    A kind with one picture, or several of one sort, also has `plot(ax=None, ...)`, which draws one into axes of the
+    person's, or into new ones, and returns them. What `plot()` and `figure()` draw needs no care for what texts hold,
+    nor for other threads: Result sees to that.
+
+    `load_result` opens a saved result whose fields are plain values, arrays, photographs, `parts`, and tuples, lists
+    and mappings of these; of others it opens a `Record`.
     """
 
     parts: ClassVar[tuple[type, ...]] = ()
@@ -82,6 +86,8 @@ class Result:
         super().__init_subclass__()
         if "figure" in vars(cls):
             cls.figure = _legibly(cls.figure)  # type: ignore[method-assign, assignment]
+        if plot := vars(cls).get("plot"):
+            cls.plot = _plotted(plot)  # type: ignore[attr-defined]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The raw numbers, by name."""
@@ -210,6 +216,22 @@ def _legibly(draw: Callable[[R], Figure]) -> Callable[[R], Figure]:
             return drawn
 
     return figure
+
+
+def _plotted(draw: Callable[..., Axes]) -> Callable[..., Axes]:
+    """A `plot()` whose texts can be drawn, and one at a time; what else a person's figure says is left alone."""
+
+    @wraps(draw)
+    def plot(result: Result, ax: Axes | None = None, **which: Any) -> Axes:
+        with _DRAWING.taken():
+            known = {} if ax is None else {text: text.get_text() for text in texts_in(ax.figure)}
+            before = [] if ax is None else list(ax.figure.axes)
+            drawn = draw(result, ax, **which)
+            for each in [drawn, *(new for new in drawn.figure.axes if new not in before and new is not drawn)]:
+                make_legible(each, known)
+            return drawn
+
+    return plot
 
 
 def checked_format(path: Path) -> str:

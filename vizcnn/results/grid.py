@@ -12,9 +12,10 @@ from vizcnn.geometry import Box
 from vizcnn.results.base import Result
 from vizcnn.results.heatmap import Mark
 from vizcnn.results.panels import Panel, Row, Scene
-from vizcnn.results.tiles import drawn
+from vizcnn.results.tiles import draw_panel, drawn, new_axes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -45,6 +46,10 @@ class ImageGrid(Result):
 
     def describe(self) -> str:
         return "\n".join(self.findings)
+
+    def plot(self, ax: Axes | None = None, *, panel: int = 0) -> Axes:
+        """Draw one panel with its title, its scale and its colour bar, on `ax` or on a new figure. Returns the Axes."""
+        return draw_panel(new_axes(self.panels[panel]) if ax is None else ax, self.panels[panel])
 
     def figure(self) -> Figure:
         """Every panel with its title, its scale and, where tiles share one, a colour bar; photographs on the left."""

@@ -12,7 +12,6 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.images import Photo, grey
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, outline, short, shown
-from vizcnn.results.texts import settle_texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,8 +121,7 @@ class Heatmap(Result):
         """
         ax = new_figure(5.6, 4.8).add_subplot() if ax is None else ax
         self._draw(ax, image, target)
-        bar = self._bar(ax.figure, image, target, ax=ax, fraction=0.046, pad=0.03)
-        settle_texts([ax.title, ax.xaxis.label, bar.yaxis.label])
+        self._bar(ax.figure, image, target, ax=ax, fraction=0.046, pad=0.03)
         return ax
 
     def figure(self) -> Figure:
@@ -166,13 +164,12 @@ class Heatmap(Result):
         end = self.scale(i, t)
         return ("RdBu_r", Normalize(-end, end)) if self.signed else ("inferno", Normalize(0, end))
 
-    def _bar(self, figure: Figure | SubFigure, i: int, t: int, **place: Any) -> Axes:
+    def _bar(self, figure: Figure | SubFigure, i: int, t: int, **place: Any) -> None:
         from matplotlib.cm import ScalarMappable
 
         cmap, norm = self._colours(i, t)
         bar = figure.colorbar(ScalarMappable(norm, cmap), extend=self._extend(), **place)
         bar.set_label(self.meanings[t])
-        return bar.ax
 
     def _draw(self, ax: Axes, i: int, t: int) -> None:
         photo, box, values = self.photos[i], self.seen[i], self.values[i, t]

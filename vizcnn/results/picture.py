@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -112,14 +112,22 @@ class Pictures(Result):
         """The pictures alone."""
         return _pil(_beside([as_bytes(scene.image) for scene in self.scenes]))
 
+    def plot(self, ax: Axes | None = None, *, picture: int = 0) -> Axes:
+        """Draw one of the pictures, without what it was made from, on `ax` or on a new figure. Returns the Axes."""
+        scene = self.scenes[picture]
+        ax = new_figure(4, _height(replace(scene, sources=()))).add_subplot() if ax is None else ax
+        _draw(ax, "result", Photo(scene.image))
+        return ax
+
     def figure(self) -> Figure:
         """A row per picture: what it was made from, and the picture."""
-        rows = [[*scene.sources, ("result", Photo(scene.image))] for scene in self.scenes]
-        heights = [4 * max(photo.size[0] / photo.size[1] for _, photo in row) for row in rows]
-        figure = new_figure(4 * len(rows[0]), sum(min(height, 6) + 0.4 for height in heights) + 0.4)
-        for i, row in enumerate(rows):
-            for j, (title, photo) in enumerate(row):
-                _draw(figure.add_subplot(len(rows), len(row), i * len(row) + j + 1), title, photo)
+        columns = len(self.scenes[0].sources) + 1
+        figure = new_figure(4 * columns, sum(map(_height, self.scenes)) + 0.4)
+        axes = figure.subplots(len(self.scenes), columns, squeeze=False)
+        for i, scene in enumerate(self.scenes):
+            for ax, (title, photo) in zip(axes[i], scene.sources, strict=False):
+                _draw(ax, title, photo)
+            self.plot(axes[i, -1], picture=i)
         figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
 
@@ -168,6 +176,12 @@ def _sheet(tiles: Frames) -> Frames:
     padded = np.pad(big, ((0, missing), (_GAP, _GAP), (_GAP, _GAP), (0, 0)), constant_values=255)
     rows = [np.concatenate(list(padded[i : i + columns]), 1) for i in range(0, len(padded), columns)]
     return cast(Frames, np.concatenate(rows, 0))
+
+
+def _height(scene: Scenery) -> float:
+    """Of a picture and what it was made from, side by side, in inches."""
+    sizes = [scene.image.shape[:2], *(photo.size for _, photo in scene.sources)]
+    return float(min(4 * max(height / width for height, width in sizes), 6) + 0.4)
 
 
 def _draw(ax: Axes, title: str, photo: Photo) -> None:

@@ -147,32 +147,47 @@ class Scatter(Result):
     def describe(self) -> str:
         return "\n".join(self.findings)
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the points in their classes' colours, with a legend, on `ax` or on a new figure. Returns the Axes."""
+        ax = new_figure(_PANEL, _PANEL + 0.8).add_subplot() if ax is None else ax
+        self._draw_map(ax, Spread.over(self.points))
+        self._draw_legend(ax, _ROOM // 2, loc="upper center", bbox_to_anchor=(0.5, -0.06))
+        return ax
+
     def figure(self) -> Figure:
         """At the left every image as a point in the colour of its class; at the right, at the same scale, one image
         for each cell of a grid that holds any, framed in the colour of its class."""
-        legend = self._legend()
-        columns = _columns([name for name, _ in legend])
-        figure = new_figure(2 * _PANEL, _PANEL + 0.8 + _LINE * -(-len(legend) // columns))
+        lines = -(-len(self._legend()) // _columns(self._legend(), _ROOM))
+        figure = new_figure(2 * _PANEL, _PANEL + 0.8 + _LINE * lines)
         left, right = figure.subplots(1, 2)
         spread = Spread.over(self.points)
-        self._draw_points(left)
+        self._draw_map(left, spread)
         self._draw_thumbnails(right, spread)
-        for ax, title in ((left, self.title), (right, "the same map, one image for each cell of a grid")):
-            _frame(ax, spread)
-            ax.set_title(title, fontsize=9)
-        left.set_xlabel(self.axes[0], fontsize=8)
-        left.set_ylabel(self.axes[1], fontsize=8)
-        if legend:
-            from matplotlib.lines import Line2D
-
-            by_rows = [legend[i] for column in range(columns) for i in range(column, len(legend), columns)]
-            handles = [Line2D([], [], color=colour, marker="o", ls="") for _, colour in by_rows]
-            names = [""] * len(handles)  # first: matplotlib leaves out labels that begin with an underscore
-            drawn = figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
-            for text, (name, _) in zip(drawn.get_texts(), by_rows, strict=True):
-                text.set_text(name)
+        _frame(right, spread, "the same map, one image for each cell of a grid")
+        self._draw_legend(figure, _ROOM, loc="outside upper center")
         figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
+
+    def _draw_map(self, ax: Axes, spread: Spread) -> None:
+        self._draw_points(ax)
+        _frame(ax, spread, self.title)
+        ax.set_xlabel(self.axes[0], fontsize=8)
+        ax.set_ylabel(self.axes[1], fontsize=8)
+
+    def _draw_legend(self, place: Axes | Figure, room: int, **where: Any) -> None:
+        """In lines of `room` letters; none where no class is known."""
+        from matplotlib.lines import Line2D
+
+        legend = self._legend()
+        columns = _columns(legend, room)
+        by_rows = [legend[i] for column in range(columns) for i in range(column, len(legend), columns)]
+        if not by_rows:
+            return
+        handles = [Line2D([], [], color=colour, marker="o", ls="") for _, colour in by_rows]
+        names = [""] * len(handles)  # first: matplotlib leaves out labels that begin with an underscore
+        drawn = place.legend(handles, names, ncols=columns, fontsize=8, frameon=False, **where)
+        for text, (name, _) in zip(drawn.get_texts(), by_rows, strict=True):
+            text.set_text(name)
 
     def _legend(self) -> list[tuple[str, str]]:
         """Names and colours; nothing where no class is known."""
@@ -201,15 +216,16 @@ def _by_size(name: str) -> tuple[bool, int, str]:
     return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
 
 
-def _columns(names: Sequence[str]) -> int:
-    """Of a legend with these names."""
-    return max(1, min(len(names), _ROOM // (6 + max(map(len, names), default=0))))
+def _columns(legend: Sequence[tuple[str, str]], room: int) -> int:
+    """Of a legend with these names and colours, in lines of so many letters."""
+    return max(1, min(len(legend), room // (6 + max((len(name) for name, _ in legend), default=0))))
 
 
-def _frame(ax: Axes, spread: Spread) -> None:
+def _frame(ax: Axes, spread: Spread, title: str) -> None:
     margin = 0.03 * spread.side
     (left, low), high = spread.low - margin, spread.low + spread.side + margin
     ax.set(xlim=(left, high[0]), ylim=(low, high[1]), aspect="equal")
+    ax.set_title(title, fontsize=9)
     no_ticks(ax)
 
 

@@ -12,6 +12,7 @@ from vizcnn.results.base import Result
 from vizcnn.results.drawing import new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Cell = str | int | float | tuple[int | float, ...] | None
@@ -59,26 +60,32 @@ class Table(Result):
 
     def figure(self) -> Figure:
         """The table as text, every other row on grey."""
-        header, *rows = self.lines()
-        width = max(map(len, [header, *rows, *self.findings])) * _CHARACTER + 0.4
-        total = len(rows) + len(self.findings) + 4
-        figure = new_figure(width, min(total * _LINE, _TALLEST))
-        figure.set_layout_engine("none")
-        _write(figure, [header, *rows, "", *self.findings], total, len(rows))
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", y=0.5 / total)
-        return figure
+        ax = self.plot()
+        bottom = ax.get_ylim()[0]
+        ax.figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", y=0.5 / bottom)
+        return ax.figure  # type: ignore[return-value]
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Write the table, then the findings, on `ax` or on a new figure of their size. Returns the Axes.
+
+        Letters keep their size: axes that are too small for all lines show them closer together."""
+        lines = [*self.lines(), "", *self.findings]
+        width, total = max(map(len, lines)) * _CHARACTER + 0.4, len(lines) + 2
+        ax = _new_axes(width, total) if ax is None else ax
+        ax.set_axis_off()
+        ax.set(xlim=(0, width), ylim=(total, 0))
+        for y in range(2, len(self.rows) + 1, 2):
+            ax.axhspan(y, y + 1, color="0.94", lw=0)
+        for y, line in enumerate(lines):
+            weight = "bold" if y == 0 else "normal"
+            ax.text(0.2, y + 0.55, line, family="monospace", fontsize=8, va="center", weight=weight)
+        return ax
 
 
-def _write(figure: Figure, lines: list[str], total: int, rows: int) -> None:
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.set_axis_off()
-    ax.set_xlim(0, figure.get_figwidth())
-    ax.set_ylim(total, 0)
-    for y in range(2, rows + 1, 2):
-        ax.axhspan(y, y + 1, color="0.94", lw=0)
-    for y, line in enumerate(lines):
-        weight = "bold" if y == 0 else "normal"
-        ax.text(0.2, y + 0.55, line, family="monospace", fontsize=8, va="center", weight=weight)
+def _new_axes(width: float, lines: int) -> Axes:
+    figure = new_figure(width, min(lines * _LINE, _TALLEST))
+    figure.set_layout_engine("none")
+    return figure.add_axes((0, 0, 1, 1))
 
 
 def _text(cell: Cell) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from unicodedata import category
 
 from vizcnn.errors import VizcnnWarning, legible
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
     from matplotlib.text import Text
 
 _FAMILIES: dict[str, str | None] = {}  # characters that some font lacked: a family that has it; None where none does
@@ -25,13 +25,20 @@ _RIGHT_TO_LEFT = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]+"
 _NAME = re.compile(rf"\u200e?({_RIGHT_TO_LEFT}(?:[^\w\n]+{_RIGHT_TO_LEFT})*)\u200e?")  # \u200e: left-to-right mark
 
 
-def make_legible(figure: Figure) -> None:
-    """Settle every text of a figure but the numbers along its axes."""
+def make_legible(drawn: Artist, known: Mapping[Text, str] | None = None) -> None:
+    """Settle every text in a figure or in axes, but the numbers along axes and `known` texts that have not changed."""
     from matplotlib.axis import Axis
+
+    known = known or {}
+    numbers = {text for axis in drawn.findobj(Axis) for text in _numbers(axis)}
+    settle_texts([text for text in texts_in(drawn) if text not in numbers and known.get(text) != text.get_text()])
+
+
+def texts_in(drawn: Artist) -> list[Text]:
+    """All of them, the empty ones too."""
     from matplotlib.text import Text
 
-    numbers = {text for axis in figure.findobj(Axis) for text in _numbers(axis)}
-    settle_texts([text for text in figure.findobj(Text) if text not in numbers])
+    return drawn.findobj(Text)
 
 
 def settle_texts(texts: Sequence[Text]) -> None:

@@ -68,7 +68,7 @@ def drawn(rows: Sequence[Row], footer: str) -> Figure:
             _draw_scene(figure.add_subplot(cells[start:end, 0]), row.scene)
         for i, line in enumerate(_lines(row)):
             for j, panel in enumerate(line, start=beside):
-                _draw_panel(figure.add_subplot(cells[start + i, j]), panel, _colour(row, i))
+                draw_panel(figure.add_subplot(cells[start + i, j]), panel, _colour(row, i))
         start = end
     figure.supxlabel(footer, fontsize=6, color="0.4")
     return figure
@@ -121,7 +121,14 @@ def _outline(ax: Axes, box: Box, colour: str, *, dashed: bool) -> None:
     ax.add_patch(Rectangle(corner, *size, fill=False, lw=2, color=colour, ls=(0, (4, 4)) if dashed else "-"))
 
 
-def _draw_panel(ax: Axes, panel: Panel, colour: str | None) -> None:
+def new_axes(panel: Panel) -> Axes:
+    """Axes of the size of a panel, in a figure of their own."""
+    layout = Layout(panel)
+    return new_figure(layout.width + 0.3, layout.height + 0.3).add_subplot()
+
+
+def draw_panel(ax: Axes, panel: Panel, colour: str | None = None) -> Axes:
+    """Draw a panel, with a square of the colour of its box if it has one. Returns the Axes."""
     from matplotlib.patches import Rectangle
 
     layout = Layout(panel)
@@ -137,6 +144,7 @@ def _draw_panel(ax: Axes, panel: Panel, colour: str | None) -> None:
         _draw_bar(ax, panel, layout)
     ax.set(xlim=(0, layout.width), ylim=(layout.height, 0), aspect="equal", anchor="NW")
     ax.axis("off")
+    return ax
 
 
 def _levels(values: npt.NDArray[np.float32], limits: tuple[float, float]) -> npt.NDArray[np.float32]:
