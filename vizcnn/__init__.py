@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vizcnn.probing.probe import Probe as Probe
     from vizcnn.probing.probe import param as param
     from vizcnn.receptive import receptive_fields as receptive_fields
+    from vizcnn.results import Curve as Curve
     from vizcnn.results import Exemplars as Exemplars
     from vizcnn.results import Heatmap as Heatmap
     from vizcnn.results import ImageGrid as ImageGrid
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Cam": "vizcnn.probes.cam",
+    "Curve": "vizcnn.results",
     "Deconvnet": "vizcnn.probes.deconvnet",
     "Dream": "vizcnn.probes.dream",
     "Embed": "vizcnn.probes.embed",
@@ -91,6 +93,7 @@ _HOMES = {
 
 __all__ = [
     "Cam",
+    "Curve",
     "Deconvnet",
     "Dream",
     "Embed",

@@ -59,6 +59,7 @@ RESULTS = {
     "Table": vizcnn.Table(ORIGIN, ("layer", "units"), ((f"conv {NAME}", 1234), ("fc", 5)), ("found",)),
     "Scatter": scatter(["cat", "dog", "_dog", None]),
     "Pictures": pictures(),
+    "Curve": vizcnn.Curve(ORIGIN, np.arange(3.0), np.ones((2, 3)), ("a", NAME), "step", "score", title=NAME),
 }
 
 

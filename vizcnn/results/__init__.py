@@ -1,6 +1,7 @@
 """Results: numbers with their provenance that can draw, save and describe themselves. Only here is matplotlib used."""
 
 from vizcnn.results.base import FORMATS, Provenance, Result, checked_format
+from vizcnn.results.curve import Curve
 from vizcnn.results.drawing import short
 from vizcnn.results.exemplars import Excited, Exemplars, exemplar
 from vizcnn.results.grid import ImageGrid
@@ -15,6 +16,7 @@ from vizcnn.results.table import Table
 
 __all__ = [
     "FORMATS",
+    "Curve",
     "Excited",
     "Exemplars",
     "Heatmap",
