@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vizcnn.probing.parsing import comma_separated
-
 if TYPE_CHECKING:
     from vizcnn.scanning import Index
 
@@ -27,10 +25,7 @@ def _part(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tup
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> list[str] | None:
-    try:
-        return None if text is None else [*comma_separated(text)]
-    except ValueError as error:
-        raise click.BadParameter(f"must be {error}, got {text!r}") from error
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 _SHARED = [

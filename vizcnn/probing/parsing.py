@@ -1,12 +1,15 @@
-"""Texts of the command line as values, where several probes and commands read the same kind of text."""
+"""How options and arguments are read from text, where several places read the same."""
 
 from __future__ import annotations
 
 
-def comma_separated(text: str) -> tuple[str, ...]:
-    """The names in a text such as `conv1, layer2`; none in one without any. Raises ValueError where a name is missing
-    between two commas, or before the first or after the last."""
-    names = tuple(name.strip() for name in text.split(","))
-    if any(names) and not all(names):
+def names(text: str) -> tuple[str, ...]:
+    """The names in a text such as `conv1, layer2`, separated by commas; a comma at the end does no harm.
+
+    Raises ValueError, which says what the text should be."""
+    found = tuple(name.strip() for name in text.rstrip(", ").split(","))
+    if found == ("",):
+        return ()
+    if not all(found):
         raise ValueError("names with commas between")
-    return tuple(filter(None, names))
+    return found
