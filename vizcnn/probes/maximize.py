@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -17,15 +16,14 @@ from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Target
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Optimised, Panel, Row, short
+from vizcnn.results import Optimised
+from vizcnn.results.sheet import CROPS, Made, Making, RealImages, arrange
 from vizcnn.scanning import Index, channel_of, crops, refuse_other_network, unit_of
 
 _CLASSES = 10  # drawn where no target was given
 _SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # of the data each bundled network was trained on
 _AGREE = 0.05  # share by which values may differ between precisions
-_PANEL_WIDTH = 9.0  # inches
-_NAME = 22  # letters over a tile
-_CROPS, _CROP_SIDE = 5, 1.1  # crops beside a picture; inches
+_GIVEN_UP = "bfloat16 gave values more than 5% off, so float32 was used after all"
 
 
 class Maximize(Probe[Optimised]):
@@ -99,7 +97,7 @@ class Maximize(Probe[Optimised]):
 
     def compute(self, subject: Subject) -> Optimised:
         used = self.settled(subject.model)
-        goals = _by_kind(list(self._goals(subject.targets[0])))
+        goals = _by_panel(list(self._goals(subject.targets[0])))
         index = self._index(subject)
         peaks, precision = self._climbed(subject, goals, used)
         begun = [goals[i] for i in peaks.which]
@@ -112,13 +110,14 @@ class Maximize(Probe[Optimised]):
             precision=precision,
             **({"spectrum": used.canvas.like} if isinstance(used.canvas, Maco) else {}),
         )
-        result = Optimised(
+        result = arrange(
             provenance,
-            tuple(_rows(begun, peaks, used, index)),
-            tuple(_findings(begun, peaks, used, len(goals), given_up=precision != self.precision)),
-            peaks.values.numpy(),
-            _as_frames(peaks),
-            not peaks.finished,
+            list(_made(begun, peaks, index)),
+            _making(used),
+            peaks.frames.permute(0, 1, 3, 4, 2).numpy(),  # (F, K, H, W, C)
+            crops_from=None if index is None else RealImages(len(index.names), index.rank),
+            notes=(_GIVEN_UP,) if precision != self.precision else (),
+            interrupted_of=None if peaks.finished else len(goals),
         )
         if result.partial:
             raise Interrupted(result)
@@ -192,111 +191,44 @@ def _agrees(peaks: Peaks) -> bool:
     return bool(((peaks.computed - peaks.values).abs() <= _AGREE * peaks.values.abs()).all())
 
 
-def _as_frames(peaks: Peaks) -> Any:
-    return peaks.frames.permute(0, 1, 3, 4, 2).numpy()  # (F, N, H, W, C)
-
-
-def _by_kind(goals: Sequence[Goal]) -> list[Goal]:
-    """In the order of their panels."""
+def _by_panel(goals: Sequence[Goal]) -> list[Goal]:
+    """In the order of their panels: what is raised or lowered together stands together."""
     kinds = list(dict.fromkeys(map(_kind, goals)))
     return sorted(goals, key=lambda goal: kinds.index(_kind(goal)))
 
 
-def _rows(goals: Sequence[Goal], peaks: Peaks, used: Recipe, index: Index | None) -> Iterator[Row]:
-    """A panel for each layer, and for raising and lowering; with an index, one of crops beside it."""
-    kinds = list(dict.fromkeys(_kind(goal) for goal in goals))
-    for number, kind in enumerate(kinds):
-        members = [i for i, goal in enumerate(goals) if _kind(goal) == kind]
-        panel = _panel(kind, number, members, goals, peaks, used)
-        yield Row((panel,) if index is None else _beside(panel, [goals[i] for i in members], index))
+def _kind(goal: Goal) -> tuple[str, bool]:
+    return goal.target.quantity, goal.lowered
 
 
-def _beside(panel: Panel, goals: Sequence[Goal], index: Index) -> tuple[Panel, Panel]:
-    """The pictures below each other, and to the right of each the crops of real images."""
-    h, w = panel.values.shape[1:3]
-    tiles, titles = [], []
-    for goal in goals:
-        found = list(crops(index, unit_of(goal.target), _CROPS, (h, w)))
-        found += [("", np.ones((h, w, index.contract.channels), np.float32))] * (_CROPS - len(found))
-        titles += [f"{title}\n" for title, _ in found]
-        tiles += [tile if panel.is_rgb else tile.mean(2) for _, tile in found]
-    beside = replace(
-        panel,
-        key=f"{panel.key}.crops",
-        title=f"of {len(index.names):,} real images the best",
-        values=np.stack(tiles),  # (K * crops, h, w, 3) or (K * crops, h, w)
-        channels=tuple(channel for channel in panel.channels for _ in range(_CROPS)),
-        titles=tuple(titles),
-        limits=((0.0, 1.0),) * len(tiles),
-        meaning=f"what the strongest unit sees; above each the channel's {index.rank} over positions",
-        columns=_CROPS,
-        side=_CROP_SIDE,
-    )
-    return replace(panel, columns=1, side=_CROP_SIDE), beside
+def _made(goals: Sequence[Goal], peaks: Peaks, index: Index | None) -> Iterator[Made]:
+    """Each picture with what it was made for, and with crops from the index where there is one."""
+    pixels = peaks.pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
+    size = pixels.shape[1], pixels.shape[2]
+    for i, goal in enumerate(goals):
+        yield Made(
+            target=str(goal.target),
+            quantity=goal.target.quantity,
+            pixels=pixels[i],
+            reached=float(peaks.values[i]),
+            lowered=goal.lowered,
+            copy=goal.copy,
+            channel=_channel(goal.target),
+            responded=bool(peaks.moved[i]),
+            crops=() if index is None else tuple(crops(index, unit_of(goal.target), CROPS, size)),
+        )
 
 
-def _kind(goal: Goal) -> str:
-    return f"{goal.target.quantity}, {'lowered' if goal.lowered else 'raised'}"
-
-
-def _panel(kind: str, number: int, members: Sequence[int], goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Panel:
-    tiles = peaks.pictures[list(members)].permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
-    columns = _columns(len(tiles))
-    return Panel(
-        key="pictures" if number == 0 else f"pictures-{number}",
-        title=kind,
-        values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
-        channels=tuple(_channel(goals[i].target, i) for i in members),
-        titles=tuple(f"{_named(goals[i])}\n{peaks.values[i]:.3g}" for i in members),
-        limits=((0.0, 1.0),) * len(tiles),
-        meaning=f"{_settings(used)}; below each name the value reached",
-        colours="picture",
-        columns=columns,
-        side=min(2.0, _PANEL_WIDTH / columns),
-    )
-
-
-def _settings(used: Recipe) -> str:
-    """The recipe's name and steps, and the weights that are not its own."""
-    usual = RECIPES.get(used.name, used).penalty
-    own = {name: getattr(used.penalty, name) for name in ("l1", "l2", "tv")}
-    changed = [f", {name} {value:g}" for name, value in own.items() if value != getattr(usual, name)]
-    return f"{used.name}, {used.steps} steps{''.join(changed)}"
-
-
-def _columns(count: int) -> int:
-    """Tiles in a line: few gaps in the last line, and a sheet a little wider than high."""
-    if count <= 6:
-        return count
-    return min(range(4, 9), key=lambda columns: (-count % columns, abs(columns - 1.3 * math.sqrt(count))))
-
-
-def _channel(target: Target, otherwise: int) -> int:
+def _channel(target: Target) -> int | None:
     """The number of the unit that a target is, where it is one."""
     channel = getattr(target.terms[0][1], "channel", None)
-    return channel if len(target.terms) == 1 and isinstance(channel, int) else otherwise
+    return channel if len(target.terms) == 1 and isinstance(channel, int) else None
 
 
-def _named(goal: Goal) -> str:
-    return short(str(goal.target), _NAME) + (f" #{goal.copy + 1}" if goal.copy else "")
-
-
-def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int, *, given_up: bool) -> Iterator[str]:
-    said = ", ".join(
-        f"{_named(goal)} {'lowered to ' if goal.lowered else ''}{value:.3g}"
-        for goal, value in zip(goals, peaks.values.tolist(), strict=True)
-    )
-    yield f"{_settings(used)}: {said}"
-    if given_up:
-        yield "bfloat16 gave values more than 5% off, so float32 was used after all"
-    stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=True) if not moved]
-    if stuck:
-        yield (
-            f"{', '.join(stuck)} never responded to any change, so these pictures show nothing: dead units, or units "
-            "that the start cannot reach. Try another seed or size"
-        )
-    if not peaks.finished:
-        yield f"stopped early: {len(goals)} of {wanted} pictures, as far as they got"
+def _making(used: Recipe) -> Making:
+    usual = RECIPES.get(used.name, used).penalty
+    own = {name: getattr(used.penalty, name) for name in ("l1", "l2", "tv")}
+    return Making(used.name, used.steps, {n: weight for n, weight in own.items() if weight != getattr(usual, n)})
 
 
 _PAPERS = {
