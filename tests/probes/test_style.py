@@ -145,7 +145,12 @@ def test_every_photograph_is_painted_for_itself() -> None:
     both = painted(model(), [photo(), photo(32, 20)])
     assert [scene.image.shape for scene in both.scenes] == [(24, 32, 3), (32, 20, 3)]
     np.testing.assert_allclose(image(both), image(painted(model(), photo())), atol=1e-5)
-    assert [name for name, _ in both.scenes[0].sources] == ["content: image", "style: noise"]
+    assert [(part, source.name) for part, source in both.scenes[0].sources] == [
+        ("content", "image"),
+        ("style", "noise"),
+    ]
+    titles = [ax.get_title() for ax in both.figure().axes]
+    assert titles == ["content: image", "style: noise", "result"] * 2
 
 
 def test_nothing_is_random() -> None:

@@ -91,7 +91,7 @@ class Dream(Probe[Pictures]):
         ends = [float(values(subject.model, [goal], x)[0]) for x in (base, picture)]
         return Scenery(
             _as_array(picture)[0],
-            ((photo.name, photo),),
+            (("", photo),),
             {str(goal.target): (ends[0], ends[1])},
             (_as_array(torch.cat(films)) * 255).round().astype(np.uint8),
         ), finished

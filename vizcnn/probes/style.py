@@ -107,7 +107,7 @@ class Style(Probe[Pictures]):
         numbers = {name: (float(a), float(b)) for name, a, b in zip(names, first, last, strict=True)}
         if not picture.isfinite().all():
             raise NonFiniteResult("the picture holds NaN or infinity. Lower the rate, or use optimiser='adam'")
-        sources = ((f"content: {photo.name}", photo), (f"style: {manner.name}", manner))
+        sources = (("content", photo), ("style", manner))
         frames = (np.stack(films) if films else np.empty((0, *_array(picture).shape))) * 255
         return Scenery(_array(picture), sources, numbers, frames.round().astype(np.uint8)), finished
 

@@ -15,6 +15,7 @@ from vizcnn.probing.parsing import names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Excited, Exemplars, Provenance, exemplar
+from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
 from vizcnn.results.photos import Pixels
 from vizcnn.scanning import (
     MOST,
@@ -120,7 +121,7 @@ class TopImages(Probe[Exemplars]):
         if not any(row.exemplars for row in rows):
             raise DegenerateResult(f"no image excites any of {', '.join(map(str, wanted))}. Dead units?")
         layers = dict.fromkeys(layer_of(unit_of(one)) for one in wanted)
-        return Exemplars(provenance, rows, _MEANINGS[rank], tuple(_notes(known, layers, self.count)))
+        return Exemplars(provenance, rows, RANKED_BY[rank], tuple(_gaps(known, layers, self.count).describe()))
 
     def _row(self, known: Known, wanted: Target) -> Excited:
         unit = unit_of(wanted)
@@ -132,14 +133,13 @@ class TopImages(Probe[Exemplars]):
 
 
 def _filters(subject: Subject) -> dict[Target, Pixels]:
-    """The kernel of each target that is a channel of the convolution that reads the image; zero is mid-grey."""
+    """The kernel of each target that is a channel of the convolution that reads the image, as a picture."""
     model, units = subject.model, {target: unit_of(target) for target in subject.targets[0]}
     found: dict[Target, Pixels] = {}
     for layer in {unit.layer for unit in units.values() if unit.layer and reads_image(model, unit.layer)}:
-        kernels = used_kernels(model, layer).float().cpu()  # (K, C, h, w)
-        ends = kernels.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)  # (K, 1, 1, 1)
-        shown = (0.5 + kernels / (2 * ends)).permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
-        found |= {target: shown[int(unit.channel)] for target, unit in units.items() if unit.layer == layer}
+        kernels = used_kernels(model, layer).float().cpu().permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
+        members = {target: int(unit.channel) for target, unit in units.items() if unit.layer == layer}
+        found |= {target: draw_kernel(kernels[channel]) for target, channel in members.items()}
     return found
 
 
@@ -164,19 +164,13 @@ def _named(index: Index, wanted: Target) -> Target:
     return Target(((1.0, replace(unit, channel=number, label=label)),))
 
 
-_MEANINGS = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}
-
-
-def _notes(known: Known, layers: Iterable[str], count: int) -> Iterator[str]:
-    """What the pictures do not show."""
-    if known.unreadable:
-        number, reason = known.unreadable[0]
-        yield f"{len(known.unreadable)} of {len(known.images)} images could not be read, the first: {number}, {reason}"
-    for layer in layers:
-        tally = known.tally(layer)
-        if left_out := int(tally.counted[1]):
-            yield f"{left_out} images gave NaN or infinity in layer {layer!r} and were left out"
-        if len(tally.values) == tally.top < count:
-            yield f"the scan kept {tally.top} images for each channel of layer {layer!r}, not {count}"
-    if isinstance(known, Index) and (missing := known.pending()):
-        yield f"the scan is not complete: {len(missing)} of {len(known.shards)} shards are missing"
+def _gaps(known: Known, layers: Iterable[str], asked: int) -> Gaps:
+    tallies = {layer: known.tally(layer) for layer in layers}
+    return Gaps(
+        images=len(known.images),
+        unreadable=tuple(known.unreadable),
+        not_finite={layer: int(tally.counted[1]) for layer, tally in tallies.items()},
+        kept={layer: tally.top for layer, tally in tallies.items() if len(tally.values) == tally.top},
+        asked=asked,
+        shards=(len(known.pending()), len(known.shards)) if isinstance(known, Index) else (0, 0),
+    )

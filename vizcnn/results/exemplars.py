@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -113,6 +114,47 @@ class Excited:
     def summary(self) -> dict[str, Any]:
         exemplars = [one.summary() for one in self.exemplars]
         return {"target": self.target, "statistics": self.statistics, "exemplars": exemplars}
+
+
+RANKED_BY = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}
+"""What the values of exemplars are, for each way to rank images."""
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What photographs that were chosen from a data set do not show.
+
+    images: how many it has. unreadable: the numbers of those that could not be read, each with the reason.
+    not_finite: per layer, how many gave NaN or infinity. kept: per layer, how many a scan keeps for a channel, where it
+    may have seen more. asked: how many were to be shown. shards: of a scan, how many are missing, and of how many.
+    """
+
+    images: int
+    unreadable: tuple[tuple[int, str], ...]
+    not_finite: Mapping[str, int]
+    kept: Mapping[str, int]
+    asked: int
+    shards: tuple[int, int] = (0, 0)
+
+    def describe(self) -> Iterator[str]:
+        """A sentence for each gap."""
+        if self.unreadable:
+            number, reason = self.unreadable[0]
+            yield f"{len(self.unreadable)} of {self.images} images could not be read, the first: {number}, {reason}"
+        for layer, left_out in self.not_finite.items():
+            if left_out:
+                yield f"{left_out} images gave NaN or infinity in layer {layer!r} and were left out"
+            if self.kept.get(layer, self.asked) < self.asked:
+                yield f"the scan kept {self.kept[layer]} images for each channel of layer {layer!r}, not {self.asked}"
+        missing, of = self.shards
+        if missing:
+            yield f"the scan is not complete: {missing} of {of} shards are missing"
+
+
+def draw_kernel(kernel: Pixels) -> Pixels:
+    """A kernel (h, w, C) as a picture: zero is mid-grey, and its largest magnitude black or white."""
+    end = max(float(np.abs(kernel).max()), 1e-12)
+    return 0.5 + kernel / np.float32(2 * end)
 
 
 @dataclass(frozen=True)

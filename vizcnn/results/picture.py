@@ -64,7 +64,7 @@ class Scenery:
     """A picture made over from others.
 
     image: float32 (H, W, C) in [0, 1].
-    sources: the photographs that it was made from, each with what it is.
+    sources: the photographs that it was made from, each with the part it played, such as `style`; "" for one alone.
     values: the numbers that were optimised, by name, before and after.
     frames: uint8 (F, H, W, C), the picture in the making; F is 0 where none were kept.
     """
@@ -125,8 +125,8 @@ class Pictures(Result):
         figure = new_figure(4 * columns, sum(map(_height, self.scenes)) + 0.4)
         axes = figure.subplots(len(self.scenes), columns, squeeze=False)
         for i, scene in enumerate(self.scenes):
-            for ax, (title, photo) in zip(axes[i], scene.sources, strict=False):
-                _draw(ax, title, photo)
+            for ax, (part, photo) in zip(axes[i], scene.sources, strict=False):
+                _draw(ax, f"{part}: {photo.name}" if part else photo.name, photo)
             self.plot(axes[i, -1], picture=i)
         figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
