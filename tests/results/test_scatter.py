@@ -16,7 +16,7 @@ from support import ORIGIN as FILTERS
 
 from vizcnn.geometry import Box
 from vizcnn.inputs.images import Photo
-from vizcnn.results import Scatter, Spread, Thumbnail, thumbnail
+from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail
 from vizcnn.results.scatter import COLOURS
 
 ORIGIN = replace(FILTERS, probe="embed", details={"layer": "fc"})
@@ -26,7 +26,7 @@ def scatter(labels: Sequence[str | None], **changes: Any) -> Scatter:
     count = len(labels)
     points = np.random.default_rng(1).normal(size=(count, 2))
     pictures = tuple(
-        Thumbnail(int(i), np.full((8, 8 + int(i) % 5, 3), 0.5, np.float32)) for i in Spread.over(points).chosen
+        Thumbnail(int(i), np.full((8, 8 + int(i) % 5, 3), 0.5, np.float32)) for i in MapGrid.over(points).chosen
     )
     given: dict[str, Any] = {
         "points": points,
@@ -101,7 +101,7 @@ def test_colours_are_distinct() -> None:
 def test_pictures_do_not_cover_each_other_and_lie_near_their_points(stretch: float) -> None:
     made = scatter(["a", "b"] * 100)
     points = made.points * [stretch, 1]
-    spread = Spread.over(points)
+    spread = MapGrid.over(points)
     shown = tuple(Thumbnail(int(i), np.zeros((6, 4 + int(i) % 5, 3), np.float32)) for i in spread.chosen)
     right = scatter(made.labels, points=points, thumbnails=shown).figure().axes[1]
     boxes = np.array([image.get_extent() for image in right.images])  # (M, 4): left, right, low, high
@@ -115,7 +115,7 @@ def test_pictures_do_not_cover_each_other_and_lie_near_their_points(stretch: flo
 
 def test_each_cell_that_holds_points_shows_the_one_nearest_to_its_centre() -> None:
     points = np.array([[0.0, 0.0], [1.3, 1.2], [1.6, 1.4], [4.0, 4.0]])
-    spread = Spread.over(points, across=4)
+    spread = MapGrid.over(points, across=4)
     assert sorted(spread.chosen.tolist()) == [0, 2, 3]
     assert spread.cell == 1
 
@@ -123,13 +123,13 @@ def test_each_cell_that_holds_points_shows_the_one_nearest_to_its_centre() -> No
 @pytest.mark.parametrize("points", [[[3.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])
 def test_points_in_one_place_can_be_drawn(points: Any) -> None:
     made = scatter([None] * len(points), points=np.array(points), thumbnails=())
-    assert Spread.over(made.points).chosen.tolist() == [0]
+    assert MapGrid.over(made.points).chosen.tolist() == [0]
     assert len(made.figure().axes) == 2
 
 
 def test_a_thumbnail_is_small_and_shows_what_was_seen() -> None:
     pixels = np.zeros((300, 400, 3), np.float32)
     pixels[:, 100:] = 1
-    made = thumbnail(3, Photo(pixels), Box(0, 100, 300, 400))
+    made = make_thumbnail(3, Photo(pixels), Box(0, 100, 300, 400))
     assert made.pixels.shape == (96, 96, 3)
     assert made.pixels.min() == 1

@@ -19,7 +19,7 @@ from vizcnn.inputs.images import image_files
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Price
 from vizcnn.process import stdout_aside
-from vizcnn.results import Result, checked_format
+from vizcnn.results import Result, check_format
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
@@ -163,11 +163,11 @@ class Session:
         if twice := {str(place) for place in places if places.count(place) > 1}:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
         for place in places:
-            if checked_format(place) == ".gif" and not self.film:
+            if check_format(place) == ".gif" and not self.film:
                 raise ParameterError(
                     f"{place} would be an animation and needs frames. Add --frames 24, where {self.probe} has it"
                 )
-            if self.film and checked_format(place) not in _FILMS:
+            if self.film and check_format(place) not in _FILMS:
                 raise ParameterError(
                     f"{place} would lose the frames. Name a .gif, .npz or .safetensors, or leave --frames out"
                 )

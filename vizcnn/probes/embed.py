@@ -17,7 +17,7 @@ from vizcnn.inputs.dataset import Images, photo_of
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Scatter, Spread, Thumbnail, short, thumbnail
+from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail, shorten
 from vizcnn.scanning import Features, features_in
 from vizcnn.scanning.embedding import (
     NAMES,
@@ -86,11 +86,11 @@ class Embed(Probe[Scatter]):
             provenance=subject.provenance(self, paper=f"{self.paper}; {PAPERS[self.method]}", **details),
             points=points,
             axes=axes,
-            title=f"{NAMES[self.method]} of {short(found.layer)}" + (f"\n{_shares(known)}" if known else ""),
+            title=f"{NAMES[self.method]} of {shorten(found.layer)}" + (f"\n{_shares(known)}" if known else ""),
             numbers=found.numbers,
             names=tuple(images.names[number] for number in found.numbers),
             labels=found.labels,
-            thumbnails=tuple(_thumbnails(subject.model, images, found, Spread.over(points))),
+            thumbnails=tuple(_thumbnails(subject.model, images, found, MapGrid.over(points))),
             found={"neighbours": known and asdict(known), "layer": found.layer, "method": self.method},
             findings=(f"{_counted(found)}; {said}", *_notes(images, found, known, self.neighbours)),
             features=found.vectors if self.features else None,
@@ -153,9 +153,9 @@ def _cautions(found: Features, known: Neighbours, asked: int) -> Iterator[str]:
         yield f"{len(found.vectors) - known.images} images have no class and were not asked"
 
 
-def _thumbnails(model: Model, images: Images, found: Features, spread: Spread) -> Iterator[Thumbnail]:
+def _thumbnails(model: Model, images: Images, found: Features, spread: MapGrid) -> Iterator[Thumbnail]:
     for index in sorted(spread.chosen.tolist()):  # in the order of the data set, which suits archives
         image: Any = images.read(int(found.numbers[index]))[0]
         photo = photo_of(image) if isinstance(image, Tensor) else image
         seen = Box(0, 0, *photo.size) if isinstance(image, Tensor) else model.input.seen(photo.size)
-        yield thumbnail(index, photo, seen)
+        yield make_thumbnail(index, photo, seen)

@@ -14,7 +14,7 @@ from vizcnn.probes.maximize import Maximize
 from vizcnn.probing.parsing import names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Excited, Exemplars, Provenance, exemplar
+from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
 from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
 from vizcnn.results.photos import Pixels
 from vizcnn.scanning import (
@@ -126,7 +126,7 @@ class TopImages(Probe[Exemplars]):
     def _row(self, known: Known, wanted: Target) -> Excited:
         unit = unit_of(wanted)
         shown = tuple(
-            exemplar(one.number, one.name, one.label, one.value, one.at, one.photo, one.seen, one.box)
+            make_exemplar(one.number, one.name, one.label, one.value, one.at, one.photo, one.seen, one.box)
             for one in best(known, unit, self.count)
         )
         return Excited(str(wanted), shown, known.tally(layer_of(unit)).statistics(channel_of(known, unit)))

@@ -33,7 +33,10 @@ _DRAWING = Turns()  # matplotlib is not made for several threads at once
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from; enough to make it again. `targets` are for people, `target_specs` unambiguous."""
+    """Where a result comes from: enough to make it again.
+
+    targets: what was explained for each image, in words for people. target_specs: the same, unambiguous.
+    """
 
     version: str
     torch: str
@@ -51,13 +54,13 @@ class Provenance:
     paper: str
 
     def line(self) -> str:
-        """The one line under a picture. For want of room, measured numbers and flags are in the file only."""
+        """The line of small print under a picture. It leaves out measured numbers and flags, which files keep."""
         shown = {key: value for key, value in self.details.items() if not isinstance(value, float | bool)}
-        details = " ".join(f"{key}={_short(value)}" for key, value in shown.items())
+        details = " ".join(f"{key}={_format_detail(value)}" for key, value in shown.items())
         return f"vizcnn {self.version}  {self.probe}  {self.model} {self.weights_sha256[:8]}  {details}"
 
 
-def _short(value: Any) -> str:
+def _format_detail(value: Any) -> str:
     if not isinstance(value, tuple):
         return str(value)
     return ("," if any(isinstance(each, str) for each in value) else "x").join(map(str, value))
@@ -85,9 +88,9 @@ class Result:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "figure" in vars(cls):
-            cls.figure = _legibly(cls.figure)  # type: ignore[method-assign, assignment]
+            cls.figure = _make_figure_legible(cls.figure)  # type: ignore[method-assign, assignment]
         if plot := vars(cls).get("plot"):
-            cls.plot = _plotted(plot)  # type: ignore[attr-defined]
+            cls.plot = _make_plot_legible(plot)  # type: ignore[attr-defined]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The raw numbers, by name."""
@@ -121,7 +124,7 @@ class Result:
         Raises OutputError, and ParameterError for another ending.
         """
         path = Path(path)
-        kind = checked_format(path)
+        kind = check_format(path)
         with atomic(path) as fresh:
             self._write(fresh, kind)
         return path
@@ -144,8 +147,10 @@ class Result:
     def _record(
         self, manifest: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]], *, in_json: bool
     ) -> dict[str, Any]:
-        """What `load_result` makes the result from; arrays that it needs besides are added to `arrays`. The fields are
-        None where they cannot be kept: the file then holds what there is to read, and no more."""
+        """The JSON object from which `load_result` makes the result again.
+
+        Arrays of the result that are not among `arrays` yet are added to it. The fields are None where they cannot be
+        kept; `load_result` then gives a Record."""
         writer = Writer({**arrays}, self.parts, inline=in_json)
         whole = _is_made_of_its_fields(type(self)) and not (in_json and self.arrays() and not self.whole_in_json)
         try:
@@ -188,7 +193,7 @@ class Result:
 
 
 def _is_made_of_its_fields(kind: type[Result]) -> bool:
-    """Whether a result of this kind can be made from its fields: one that is no dataclass may hold anything."""
+    """Whether a result of this kind can be made from its fields: a class that is no dataclass may hold anything."""
     return "__dataclass_fields__" in vars(kind) and all(field.init for field in fields(kind))
 
 
@@ -205,8 +210,8 @@ def _write_arrays(file: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]],
 R = TypeVar("R", bound=Result)
 
 
-def _legibly(draw: Callable[[R], Figure]) -> Callable[[R], Figure]:
-    """A `figure()` whose texts can be drawn, and one at a time."""
+def _make_figure_legible(draw: Callable[[R], Figure]) -> Callable[[R], Figure]:
+    """Wrap a `figure()`: threads take turns, and all texts are made drawable."""
 
     @wraps(draw)
     def figure(result: R) -> Figure:
@@ -218,8 +223,8 @@ def _legibly(draw: Callable[[R], Figure]) -> Callable[[R], Figure]:
     return figure
 
 
-def _plotted(draw: Callable[..., Axes]) -> Callable[..., Axes]:
-    """A `plot()` whose texts can be drawn, and one at a time; what else a person's figure says is left alone."""
+def _make_plot_legible(draw: Callable[..., Axes]) -> Callable[..., Axes]:
+    """Wrap a `plot()`: threads take turns, and its own texts are made drawable, but none that the person wrote."""
 
     @wraps(draw)
     def plot(result: Result, ax: Axes | None = None, **which: Any) -> Axes:
@@ -234,8 +239,10 @@ def _plotted(draw: Callable[..., Axes]) -> Callable[..., Axes]:
     return plot
 
 
-def checked_format(path: Path) -> str:
-    """The ending of a file that results can be written to. Raises ParameterError and OutputError."""
+def check_format(path: Path) -> str:
+    """Return the ending of a file's name, in small letters, where a result can be written to that file.
+
+    Raises ParameterError for an ending that is not in FORMATS, OutputError for a place that cannot be written to."""
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise ParameterError(f"cannot save as {path.name!r}: the ending must be one of {', '.join(FORMATS)}")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import new_figure, short
+from vizcnn.results.drawing import new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,9 +63,10 @@ class Curve(Result):
 
     @property
     def areas(self) -> Floats:
-        """float64 (L,): between each line and zero, by the trapezoidal rule, sum of (x' - x) (y + y') / 2.
+        """The area between each line and zero, float64 (L,), in units of x times units of y.
 
-        Negative where the line is below zero; NaN for a line with a gap."""
+        By the trapezoidal rule: the sum of (x' - x) (y + y') / 2 over neighbouring points. What lies below zero counts
+        as negative; a line with a gap has no area (NaN)."""
         areas: Floats = (np.diff(self.x) * (self.lines[:, 1:] + self.lines[:, :-1]) / 2).sum(1)
         return areas
 
@@ -75,7 +76,7 @@ class Curve(Result):
 
     def summary(self) -> dict[str, Any]:
         lines = [
-            {"name": name, "area": _plain(area), "first": _plain(y[0]), "last": _plain(y[-1])}
+            {"name": name, "area": _to_json(area), "first": _to_json(y[0]), "last": _to_json(y[-1])}
             for name, y, area in zip(self.names, self.lines, self.areas, strict=True)
         ]
         return {
@@ -88,9 +89,10 @@ class Curve(Result):
         }
 
     def describe(self) -> str:
+        start, end = (_format(x, self.x_unit) for x in self.x[[0, -1]])
         said = [
-            f"{name}: {self.y_name} {_said(y[0], self.y_unit)} to {_said(y[-1], self.y_unit)} while {self.x_name} goes "
-            f"from {_said(self.x[0], self.x_unit)} to {_said(self.x[-1], self.x_unit)}; area {area:.3g}"
+            f"{name}: {self.y_name} {_format(y[0], self.y_unit)} to {_format(y[-1], self.y_unit)} while {self.x_name} "
+            f"goes from {start} to {end}; area {area:.3g}"
             for name, y, area in zip(self.names, self.lines, self.areas, strict=True)
         ]
         return "\n".join([*self.findings, *said, *["Interrupted: the curve is partial."] * self.partial])
@@ -116,12 +118,12 @@ class Curve(Result):
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_xlim(float(self.x[0]), float(self.x[-1]))
-        ax.set_xlabel(_labelled(self.x_name, self.x_unit))
-        ax.set_ylabel(_labelled(self.y_name, self.y_unit))
-        ax.set_title(short(self.title, 90), fontsize=10)
+        ax.set_xlabel(_label(self.x_name, self.x_unit))
+        ax.set_ylabel(_label(self.y_name, self.y_unit))
+        ax.set_title(shorten(self.title, 90), fontsize=10)
         legend = ax.legend(handles, [""] * len(handles), fontsize=8, frameon=False)
         for text, name, area in zip(legend.get_texts(), self.names, self.areas, strict=True):
-            text.set_text(f"{short(name)}   area {area:.3g}")  # late: matplotlib leaves out names that begin with _
+            text.set_text(f"{shorten(name)}   area {area:.3g}")  # late: matplotlib leaves out names that begin with _
         return ax
 
     def figure(self) -> Figure:
@@ -133,14 +135,14 @@ class Curve(Result):
         return figure
 
 
-def _plain(value: float) -> float | None:
-    """For JSON, which has no NaN."""
+def _to_json(value: float) -> float | None:
+    """The value, or None for NaN, which JSON does not have."""
     return float(value) if np.isfinite(value) else None
 
 
-def _said(value: float, unit: str) -> str:
+def _format(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
-def _labelled(name: str, unit: str) -> str:
+def _label(name: str, unit: str) -> str:
     return f"{name} [{unit}]" if unit else name

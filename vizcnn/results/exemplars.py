@@ -13,8 +13,8 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, short
-from vizcnn.results.photos import Pixels, cut, reduced
+from vizcnn.results.drawing import dim_unseen, draw_image, new_figure, shorten
+from vizcnn.results.photos import Pixels, cut_out, shrink
 from vizcnn.results.storing import AS_BYTES
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Exemplar:
         return {"image": self.name, "label": self.label, "value": self.value, "at": self.at, "box": box}
 
 
-def exemplar(
+def make_exemplar(
     number: int,
     name: str,
     label: str | None,
@@ -68,13 +68,15 @@ def exemplar(
     box: Box | None,
 ) -> Exemplar:
     """An exemplar of a photograph of any size."""
-    small = reduced(photo.pixels)
-    crop = reduced(cut(photo, box or seen))
-    return Exemplar(number, _text(name), label and _text(label), value, at, photo.size, seen, box, small, crop)
+    small = shrink(photo.pixels)
+    crop = shrink(cut_out(photo, box or seen))
+    return Exemplar(
+        number, _make_decodable(name), label and _make_decodable(label), value, at, photo.size, seen, box, small, crop
+    )
 
 
-def _text(name: str) -> str:
-    """A name that can be drawn: that of a file or folder need not be text."""
+def _make_decodable(name: str) -> str:
+    """The name as text: names of files and folders may hold bytes that are none."""
     return name.encode("utf-8", "replace").decode()
 
 
@@ -93,7 +95,7 @@ class Excited:
 
     @property
     def lines(self) -> int:
-        """Of pictures: photographs, and below them the boxes' contents, where there are boxes."""
+        """How many lines of pictures the row has: the photographs, and below them what is in their boxes, if any."""
         return min(1, len(self.exemplars) + len(self.beside)) + any(one.box for one in self.exemplars)
 
     def title(self) -> str:
@@ -103,7 +105,7 @@ class Excited:
         return f"{self.target}   ({said})"
 
     def describe(self) -> str:
-        """One sentence."""
+        """The three best photographs with their values, in a sentence."""
         if not self.exemplars:
             return f"{self.target}: no image excites it, its value is always {self.statistics['lowest']:.3g}"
         named = [
@@ -217,29 +219,28 @@ def _draw_row(part: SubFigure, row: Excited, columns: int, extra: int, ranked_by
     for ax in cells.flat:
         ax.axis("off")
     for k, (title, pixels) in enumerate(row.beside):
-        _show(cells[0, k], pixels)
-        cells[0, k].set_title(short(title, _NAME), fontsize=7)
+        _draw_picture(cells[0, k], pixels)
+        cells[0, k].set_title(shorten(title, _NAME), fontsize=7)
     for k, one in enumerate(row.exemplars, start=extra):
         _draw_photo(cells[0, k], one)
         if row.lines > 1:
-            _show(cells[1, k], one.crop)
+            _draw_picture(cells[1, k], one.crop)
 
 
 def _draw_photo(ax: Axes, one: Exemplar) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = one.size
-    _show(ax, one.pixels, (-0.5, width - 0.5, height - 0.5, -0.5))
+    _draw_picture(ax, one.pixels, (-0.5, width - 0.5, height - 0.5, -0.5))
     dim_unseen(ax, one.size, one.seen)
     if one.box:
         corner = one.box.left - 0.5, one.box.top - 0.5
         sides = one.box.right - one.box.left, one.box.bottom - one.box.top
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=2.4, color="black"))
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=1.2, color="#f0e442"))
-    ax.set_title(f"{short(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2)
+    ax.set_title(f"{shorten(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2)
 
 
-def _show(ax: Axes, pixels: Pixels, extent: tuple[float, float, float, float] | None = None) -> None:
+def _draw_picture(ax: Axes, pixels: Pixels, extent: tuple[float, float, float, float] | None = None) -> None:
     ax.axis("on")
-    ax.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1, extent=extent)
-    no_ticks(ax)
+    draw_image(ax, pixels, extent=extent)

@@ -12,7 +12,7 @@ from vizcnn.geometry import Box
 from vizcnn.results.base import Result
 from vizcnn.results.heatmap import Mark
 from vizcnn.results.panels import Panel, Row, Scene
-from vizcnn.results.tiles import draw_panel, drawn, new_axes
+from vizcnn.results.tiles import draw_panel, draw_rows, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,4 +53,4 @@ class ImageGrid(Result):
 
     def figure(self) -> Figure:
         """Every panel with its title, its scale and, where tiles share one, a colour bar; photographs on the left."""
-        return drawn(self.rows, self.provenance.line())
+        return draw_rows(self.rows, self.provenance.line())

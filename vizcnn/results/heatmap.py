@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.inputs.images import Photo, grey
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, outline, short, shown
+from vizcnn.results.drawing import dim_unseen, draw_image, draw_outline, new_figure, remove_ticks, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,9 @@ class Prediction:
     probability: float
 
     def said(self, whole: int = 1, digits: int = 2) -> str:
-        """The probability, of 1 or of 100; what would round to nothing or to the whole is said to be below or above."""
+        """The probability as text, as a share of 1 or of 100: `0.43`, or `43.1` for (100, 1).
+
+        What would round to 0 or to the whole is given as `<0.01` or `>0.99`: no network is that certain."""
         value, least = self.probability * whole, 10.0**-digits
         if value < least / 2:
             return f"<{least:.{digits}f}"
@@ -105,7 +107,7 @@ class Heatmap(Result):
         return "\n".join(lines + ["Interrupted: the map is partial."] * self.partial)
 
     def scale(self, image: int, target: int) -> float:
-        """The end of a map's colour scale: the largest percentile among the image's maps that mean the same."""
+        """The value at which a map's colours end. Maps of an image that mean the same share the largest of theirs."""
         alike = [t for t, meaning in enumerate(self.meanings) if meaning == self.meanings[target]]
         sizes = [np.abs(self.values[image, t]) for t in alike]
         return max(
@@ -151,12 +153,11 @@ class Heatmap(Result):
 
     def _draw_photo(self, ax: Axes, i: int) -> None:
         photo, box = self.photos[i], self.seen[i]
-        ax.imshow(shown(photo), cmap="gray", vmin=0, vmax=1)
+        draw_image(ax, photo.pixels)
         dim_unseen(ax, photo.size, box)
-        said = "\n".join(f"{p.said(100, 1):>5}%  {short(p.label)}" for p in self.predictions[i][:3])
-        ax.set_title(short(photo.name), fontsize=9)
+        said = "\n".join(f"{p.said(100, 1):>5}%  {shorten(p.label)}" for p in self.predictions[i][:3])
+        ax.set_title(shorten(photo.name), fontsize=9)
         ax.set_xlabel(said, fontsize=8, loc="left", family="monospace")
-        no_ticks(ax)
 
     def _colours(self, i: int, t: int) -> tuple[str, Normalize]:
         from matplotlib.colors import Normalize
@@ -180,7 +181,7 @@ class Heatmap(Result):
         ax.imshow(values, cmap=cmap, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
         dim_unseen(ax, photo.size, box)
         if mark := self.marks[i][t]:
-            outline(ax, mark.box)
+            draw_outline(ax, mark.box)
             ax.set_xlabel(mark.text, fontsize=8, loc="left")
-        ax.set_title(f"{short(self.provenance.targets[i][t])}  {self.scores[i, t]:.3g}", fontsize=9)
-        no_ticks(ax)
+        ax.set_title(f"{shorten(self.provenance.targets[i][t])}  {self.scores[i, t]:.3g}", fontsize=9)
+        remove_ticks(ax)

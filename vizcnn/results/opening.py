@@ -56,7 +56,7 @@ def load_result(path: str | Path) -> Result:
         raise ResultError(f"{shown(path)} is no regular file. Name a file that save() wrote")
     try:
         manifest, record, arrays = read(path)
-        return _made(shown(path), manifest, record, arrays)
+        return _build(shown(path), manifest, record, arrays)
     except ResultError:
         raise
     except OSError as error:
@@ -66,7 +66,7 @@ def load_result(path: str | Path) -> Result:
         raise ResultError(f"{shown(path)} is damaged, or no {path.suffix.lower()} file ({said})") from error
 
 
-def _made(name: str, manifest: dict[str, Any], record: dict[str, Any], arrays: Arrays) -> Result:
+def _build(name: str, manifest: dict[str, Any], record: dict[str, Any], arrays: Arrays) -> Result:
     written = operator.index(record["format"])
     if written > FORMAT:
         by = manifest.get("provenance", {}).get("version", "?")
@@ -77,7 +77,7 @@ def _made(name: str, manifest: dict[str, Any], record: dict[str, Any], arrays: A
         raise ResultError(f"{name} is damaged, or was changed after it was saved. Save the result again")
     plain = Reader({}, {})
     provenance = Provenance(**plain.fields(record["provenance"]))
-    kind = _kinds().get(record["kind"])
+    kind = _list_kinds().get(record["kind"])
     if kind is None or record["fields"] is None:
         found = {key: value for key, value in manifest.items() if key != "provenance"}
         numbers = {key: array for key, array in arrays.items() if not key.startswith(f"{RECORD}.")}
@@ -86,7 +86,7 @@ def _made(name: str, manifest: dict[str, Any], record: dict[str, Any], arrays: A
     return kind(provenance=provenance, **reader.fields(record["fields"]))
 
 
-def _kinds() -> dict[str, type[Result]]:
+def _list_kinds() -> dict[str, type[Result]]:
     """All kinds of results that are imported, by name; ours before others of the same name."""
     found, waiting = list[type[Result]](), [Result]
     while waiting:
@@ -99,11 +99,11 @@ def _kinds() -> dict[str, type[Result]]:
 
 def _read_json(path: Path) -> Contents:
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    record = _record_in(path, manifest)
+    record = _find_record(path, manifest)
     return {key: value for key, value in manifest.items() if key != RECORD}, record, {}
 
 
-def _record_in(path: Path, texts: Any) -> Any:
+def _find_record(path: Path, texts: Any) -> Any:
     if not isinstance(texts, dict) or RECORD not in texts:
         raise ResultError(f"{shown(path)} is no result that vizcnn has saved")
     return texts[RECORD]
@@ -112,13 +112,13 @@ def _record_in(path: Path, texts: Any) -> Any:
 def _read_npz(path: Path) -> Contents:
     with zipfile.ZipFile(path) as archive:
         arrays = {info.filename.removesuffix(".npy"): _read_member(archive, info) for info in archive.infolist()}
-    record = json.loads(str(_record_in(path, arrays)))
+    record = json.loads(str(_find_record(path, arrays)))
     manifest = json.loads(str(arrays["manifest"]))
     return manifest, record, {name: a for name, a in arrays.items() if name not in ("manifest", RECORD)}
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> npt.NDArray[Any]:
-    """An array of a .npz file. Its sizes are checked before memory is taken for it: a header may say anything."""
+    """Read one array of a .npz file. Sizes are checked before memory is taken, since a header may say anything."""
     packed = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if not packed or info.file_size > _DEFLATED * (info.compress_size + 1):
         raise ValueError(f"{info.filename} cannot be as large as it says")
@@ -138,7 +138,7 @@ def _read_safetensors(path: Path) -> Contents:
 
     with safe_open(path, "np") as file:
         texts = file.metadata() or {}
-        record = json.loads(_record_in(path, texts))
+        record = json.loads(_find_record(path, texts))
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     return json.loads(texts["manifest"]), record, arrays
 

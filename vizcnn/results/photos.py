@@ -20,23 +20,23 @@ SIDE = 256
 """px, the longer side of a photograph that a result or a saved file keeps."""
 
 
-def reduced(pixels: Pixels, side: int = SIDE) -> Pixels:
-    """Pixels (H, W, C) in [0, 1], made smaller where they are larger than a picture can show: `side` px."""
+def shrink(pixels: Pixels, side: int = SIDE) -> Pixels:
+    """Make pixels (H, W, C) in [0, 1] smaller, so that their longer side is `side` px; smaller ones stay."""
     h, w, _ = pixels.shape
     scale = side / max(h, w)
     if scale >= 1:
         return pixels
-    return resized(pixels, (max(1, round(h * scale)), max(1, round(w * scale))), Image.Resampling.BOX).clip(0, 1)
+    return resize(pixels, (max(1, round(h * scale)), max(1, round(w * scale))), Image.Resampling.BOX).clip(0, 1)
 
 
-def resized(pixels: Pixels, size: tuple[int, int], how: Image.Resampling) -> Pixels:
+def resize(pixels: Pixels, size: tuple[int, int], how: Image.Resampling) -> Pixels:
     """Pixels (H, W, C) in another height and width."""
     parts = [Image.fromarray(pixels[:, :, c]).resize(size[::-1], how) for c in range(pixels.shape[2])]
     return np.stack([np.asarray(part, np.float32) for part in parts], 2)  # (h, w, C)
 
 
-def cut(photo: Photo, box: Box) -> Pixels:
-    """The pixels of a box, whole ones."""
+def cut_out(photo: Photo, box: Box) -> Pixels:
+    """Cut a box out of a photograph, with all pixels that it touches."""
     top, left = math.floor(box.top + 1e-6), math.floor(box.left + 1e-6)
     bottom, right = math.ceil(box.bottom - 1e-6), math.ceil(box.right - 1e-6)
     return photo.pixels[max(0, top) : max(top + 1, bottom), max(0, left) : max(left + 1, right)]
@@ -55,7 +55,7 @@ def from_bytes(image: Bytes) -> Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredPhoto(Photo):
-    """What a file that was saved knows of a photograph too large to be kept whole.
+    """A photograph of an opened result of which the file did not keep all pixels.
 
     pixels: of the photograph's own height and width, so that boxes lie where they lay: the thumbnail enlarged, or
         mid-grey everywhere where none was kept.
@@ -68,14 +68,14 @@ class StoredPhoto(Photo):
 
     @property
     def stored(self) -> Literal["thumbnail", "digest"]:
-        """What the file had of the photograph. One that a file has whole is opened as a plain Photo."""
+        """What the file kept of the photograph. (One that it kept whole is opened as a plain Photo.)"""
         return "digest" if self.thumbnail is None else "thumbnail"
 
     @classmethod
     def of(cls, thumbnail: Bytes | None, size: tuple[int, int], name: str, digest: str, channels: int) -> StoredPhoto:
-        """From what was kept of a photograph of this height and width."""
+        """Make one from a thumbnail, or from none, in the height and width of the photograph itself."""
         if thumbnail is None:
             pixels = np.broadcast_to(np.float32(0.5), (*size, channels))  # takes no memory
         else:
-            pixels = resized(from_bytes(thumbnail), size, Image.Resampling.BILINEAR)
+            pixels = resize(from_bytes(thumbnail), size, Image.Resampling.BILINEAR)
         return cls(pixels=pixels, name=name, thumbnail=thumbnail, original_sha256=digest)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vizcnn.results.base import Provenance
-from vizcnn.results.drawing import short
+from vizcnn.results.drawing import shorten
 from vizcnn.results.panels import Panel, Row
 from vizcnn.results.photos import Pixels
 from vizcnn.results.picture import Frames, Optimised
@@ -49,7 +49,7 @@ class Made:
 
     @property
     def title(self) -> str:
-        return short(self.target, _NAME) + (f" #{self.copy + 1}" if self.copy else "")
+        return shorten(self.target, _NAME) + (f" #{self.copy + 1}" if self.copy else "")
 
 
 @dataclass(frozen=True)
@@ -90,24 +90,24 @@ def arrange(
     """
     return Optimised(
         provenance,
-        tuple(_rows(pictures, making, crops_from)),
-        tuple(_findings(pictures, making, notes, interrupted_of)),
+        tuple(_make_rows(pictures, making, crops_from)),
+        tuple(_list_findings(pictures, making, notes, interrupted_of)),
         np.array([picture.reached for picture in pictures], np.float64),
         frames,
         interrupted_of is not None,
     )
 
 
-def _rows(pictures: Sequence[Made], making: Making, crops_from: RealImages | None) -> Iterator[Row]:
+def _make_rows(pictures: Sequence[Made], making: Making, crops_from: RealImages | None) -> Iterator[Row]:
     for number, title in enumerate(dict.fromkeys(picture.panel for picture in pictures)):
         members = {i: picture for i, picture in enumerate(pictures) if picture.panel == title}
-        panel = _panel(title, "pictures" if number == 0 else f"pictures-{number}", members, making)
-        yield Row((panel,) if crops_from is None else _with_crops(panel, list(members.values()), crops_from))
+        panel = _make_panel(title, "pictures" if number == 0 else f"pictures-{number}", members, making)
+        yield Row((panel,) if crops_from is None else _add_crops(panel, list(members.values()), crops_from))
 
 
-def _panel(title: str, key: str, members: Mapping[int, Made], making: Making) -> Panel:
+def _make_panel(title: str, key: str, members: Mapping[int, Made], making: Making) -> Panel:
     tiles = np.stack([picture.pixels for picture in members.values()])  # (K, H, W, C)
-    columns = _columns(len(tiles))
+    columns = _choose_columns(len(tiles))
     return Panel(
         key=key,
         title=title,
@@ -122,15 +122,15 @@ def _panel(title: str, key: str, members: Mapping[int, Made], making: Making) ->
     )
 
 
-def _columns(count: int) -> int:
+def _choose_columns(count: int) -> int:
     """Tiles in a line: few gaps in the last line, and a sheet a little wider than high."""
     if count <= 6:
         return count
     return min(range(4, 9), key=lambda columns: (-count % columns, abs(columns - 1.3 * math.sqrt(count))))
 
 
-def _with_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -> tuple[Panel, Panel]:
-    """The pictures below each other, and to the right of each its crops, white where there are fewer."""
+def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -> tuple[Panel, Panel]:
+    """Two panels: the pictures below each other, and right of each its crops, with white for those that lack."""
     tiles, titles = list[Pixels](), list[str]()
     for picture in pictures:
         blank = ("", np.ones_like(picture.pixels))
@@ -152,7 +152,7 @@ def _with_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) 
     return replace(panel, columns=1, side=_CROP_SIDE), beside
 
 
-def _findings(
+def _list_findings(
     pictures: Sequence[Made], making: Making, notes: Sequence[str], interrupted_of: int | None
 ) -> Iterator[str]:
     said = [f"{picture.title} {'lowered to ' * picture.lowered}{picture.reached:.3g}" for picture in pictures]

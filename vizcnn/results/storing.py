@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from vizcnn.inputs.images import Photo
 from vizcnn.inputs.pixels import LARGEST
-from vizcnn.results.photos import SIDE, StoredPhoto, as_bytes, from_bytes, reduced
+from vizcnn.results.photos import SIDE, StoredPhoto, as_bytes, from_bytes, shrink
 
 FORMAT = 1
 """Of the notation and of what stands beside it. Older files stay readable: whoever changes it keeps their reader."""
@@ -47,7 +47,7 @@ class NotStorableError(TypeError):
 
 @dataclass
 class Writer:
-    """Writes values in the notation.
+    """Turns values into the notation.
 
     named: arrays that the file holds anyway, by name. parts: classes that a result may be made of. inline: whether
     arrays are written into the JSON. extra: the arrays that the file has to hold besides, filled while writing.
@@ -59,7 +59,7 @@ class Writer:
     extra: dict[str, Array] = field(default_factory=dict)
 
     def write(self, value: Any) -> Any:
-        """Raises NotStorableError."""
+        """Return a value in the notation. Raises NotStorableError."""
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, float) and not math.isfinite(value):
@@ -81,7 +81,7 @@ class Writer:
         raise NotStorableError(f"a {type(value).__name__}")
 
     def fields(self, value: Any, *, but: str = "") -> dict[str, Any]:
-        """Those of a dataclass, by name."""
+        """Return the fields of a dataclass by name, in the notation, without the one called `but`."""
         return {
             each.name: {"bytes": self._place(as_bytes(getattr(value, each.name)))}
             if each.metadata.get(RECORD) == "bytes"
@@ -101,7 +101,7 @@ class Writer:
         return [self._listed(each) for each in values] if isinstance(values, list) else self.write(values)
 
     def _place(self, array: Array) -> str:
-        """The name under which the file holds an array."""
+        """Return the name under which the file holds an array; one that it does not hold yet goes to `extra`."""
         if self.inline:
             raise NotStorableError("a picture")
         for name, other in (*self.named.items(), *self.extra.items()):
@@ -119,7 +119,7 @@ class Writer:
             digest = photo.sha256()
             if max(photo.size) <= SIDE:
                 return about | {"sha256": digest, "whole": self._whole(photo)}
-            small = as_bytes(reduced(photo.pixels)) if photo.size[0] * photo.size[1] <= LARGEST else None
+            small = as_bytes(shrink(photo.pixels)) if photo.size[0] * photo.size[1] <= LARGEST else None
         return about | {"sha256": digest, "thumbnail": None if small is None else self._place(small)}
 
     def _whole(self, photo: Photo) -> dict[str, str]:
@@ -130,7 +130,10 @@ class Writer:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads values in the notation; whatever does not fit it raises one of Python's usual errors."""
+    """Turns the notation into values. What does not fit the notation raises KeyError, TypeError or ValueError.
+
+    arrays: those of the file. parts: the classes that may be made, by name.
+    """
 
     arrays: Mapping[str, Array]
     parts: Mapping[str, type]
@@ -174,8 +177,7 @@ class Reader:
 
 
 def digest_of(manifest: Mapping[str, Any], record: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
-    """SHA-256 of all that a file says, whatever its format: so that damage is found, also where a format has no check
-    of its own."""
+    """SHA-256 of all that a file says. It finds damage in every format, also in one that has no checksums."""
     said = {"manifest": manifest, "record": {name: value for name, value in record.items() if name != "sha256"}}
     digest = sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
     for name, array in sorted(arrays.items()):

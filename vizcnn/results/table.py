@@ -40,7 +40,7 @@ class Table(Result):
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The columns of numbers by name: (rows,), or (rows, k) for cells of k numbers; float64, NaN for None."""
         columns = ([row[i] for row in self.rows] for i in range(len(self.columns)))
-        found = zip(self.columns, map(_numbers, columns), strict=True)
+        found = zip(self.columns, map(_to_array, columns), strict=True)
         return {name: numbers for name, numbers in found if numbers is not None}
 
     def summary(self) -> dict[str, Any]:
@@ -52,10 +52,10 @@ class Table(Result):
 
     def lines(self) -> list[str]:
         """The header and the rows as text, columns aligned: numbers to the right, texts to the left."""
-        texts = [list(self.columns), *([_text(cell) for cell in row] for row in self.rows)]
+        texts = [list(self.columns), *([_format_cell(cell) for cell in row] for row in self.rows)]
         columns = list(zip(*texts, strict=True))
         left = [all(isinstance(row[i], str) for row in self.rows) for i in range(len(columns))]
-        aligned = [_aligned(column, to_left) for column, to_left in zip(columns, left, strict=True)]
+        aligned = [_align(column, to_left) for column, to_left in zip(columns, left, strict=True)]
         return ["  ".join(cells).rstrip() for cells in zip(*aligned, strict=True)]
 
     def figure(self) -> Figure:
@@ -88,23 +88,23 @@ def _new_axes(width: float, lines: int) -> Axes:
     return figure.add_axes((0, 0, 1, 1))
 
 
-def _text(cell: Cell) -> str:
+def _format_cell(cell: Cell) -> str:
     """A cell in words: thousands apart, (down, across) as one number where both are equal."""
     if cell is None:
         return "-"
     if isinstance(cell, tuple):
-        return "x".join(map(_text, cell[:1] if len(set(cell)) == 1 else cell))
+        return "x".join(map(_format_cell, cell[:1] if len(set(cell)) == 1 else cell))
     if isinstance(cell, float):
         return f"{cell:.4g}" if abs(cell) < 1000 and cell % 1 else f"{cell:,.0f}"
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
-def _aligned(column: tuple[str, ...], to_left: bool) -> list[str]:
+def _align(column: tuple[str, ...], to_left: bool) -> list[str]:
     width = max(map(len, column))
     return [text.ljust(width) if to_left else text.rjust(width) for text in column]
 
 
-def _numbers(cells: list[Cell]) -> npt.NDArray[np.float64] | None:
+def _to_array(cells: list[Cell]) -> npt.NDArray[np.float64] | None:
     """A column as an array, or None for texts and for tuples of different lengths."""
     lengths = {len(cell) if isinstance(cell, tuple) else 0 for cell in cells if cell is not None}
     if len(lengths) != 1 or any(isinstance(cell, str) for cell in cells):

@@ -26,23 +26,23 @@ _NAME = re.compile(rf"\u200e?({_RIGHT_TO_LEFT}(?:[^\w\n]+{_RIGHT_TO_LEFT})*)\u20
 
 
 def make_legible(drawn: Artist, known: Mapping[Text, str] | None = None) -> None:
-    """Settle every text in a figure or in axes, but the numbers along axes and `known` texts that have not changed."""
+    """Make all texts in a figure or in axes drawable, but for numbers along axes and `known` texts still the same."""
     from matplotlib.axis import Axis
 
     known = known or {}
-    numbers = {text for axis in drawn.findobj(Axis) for text in _numbers(axis)}
+    numbers = {text for axis in drawn.findobj(Axis) for text in _find_tick_numbers(axis)}
     settle_texts([text for text in texts_in(drawn) if text not in numbers and known.get(text) != text.get_text()])
 
 
 def texts_in(drawn: Artist) -> list[Text]:
-    """All of them, the empty ones too."""
+    """Return all texts in a figure or in axes, the empty ones too."""
     from matplotlib.text import Text
 
     return drawn.findobj(Text)
 
 
 def settle_texts(texts: Sequence[Text]) -> None:
-    """See to it that texts can be drawn, and are drawn as they are.
+    """Make texts drawable, and have them drawn as they are.
 
     A `$` begins no formula. Characters without a sign are written as escapes. What a text's font lacks is taken from
     another installed one; characters that no installed font has are named in a warning, once. What stands behind a name
@@ -56,9 +56,11 @@ def settle_texts(texts: Sequence[Text]) -> None:
         _warn_of_letters()
 
 
-def _numbers(axis: Axis) -> set[Text]:
-    """The texts along an axis that matplotlib writes itself, some of them as formulas. Names along an axis, which it
-    would write anew whenever it draws, are fixed in legible form."""
+def _find_tick_numbers(axis: Axis) -> set[Text]:
+    """Return the numbers along an axis, which matplotlib writes itself, some of them as formulas.
+
+    Where there are names instead, matplotlib would write them anew at each drawing: they are fixed in legible form, and
+    none is returned."""
     from matplotlib.category import StrCategoryFormatter
     from matplotlib.text import Text
     from matplotlib.ticker import FixedFormatter
@@ -72,15 +74,15 @@ def _numbers(axis: Axis) -> set[Text]:
 
 
 def _choose_fonts(texts: Sequence[Text]) -> None:
-    lacking = {text: found for text in texts if (found := _lacking(text))}
-    _search({*"".join("".join(characters) for characters in lacking.values())} - _FAMILIES.keys())
+    lacking = {text: found for text in texts if (found := _find_lacking(text))}
+    _find_families({*"".join("".join(characters) for characters in lacking.values())} - _FAMILIES.keys())
     for text, characters in lacking.items():
         families = dict.fromkeys(family for each in sorted(characters) if (family := _FAMILIES[each]))
         text.set_fontfamily([*text.get_fontfamily(), *families])
     _warn_of_characters({each for characters in lacking.values() for each in characters if _FAMILIES[each] is None})
 
 
-def _lacking(text: Text) -> set[str]:
+def _find_lacking(text: Text) -> set[str]:
     """The characters of a text that none of its fonts has."""
     from matplotlib.font_manager import findfont, get_font
 
@@ -98,18 +100,18 @@ def _is_drawn(character: str) -> bool:
     return category(character) not in ("Cf", "Zs", "Zl", "Zp") and not 0xFE00 <= ord(character) <= 0xFE0F
 
 
-def _search(characters: set[str]) -> None:
+def _find_families(characters: set[str]) -> None:
     """Find an installed family of fonts for each character."""
     from matplotlib.ft2font import FT2Font
 
     missing = {*characters}
-    for family, path in _installed() if missing else ():
+    for family, path in _list_fonts() if missing else ():
         try:
             font = FT2Font(path)
         except (OSError, RuntimeError):  # a file that is gone or damaged
             continue
         found = {each for each in missing if font.get_char_index(ord(each))}
-        if found and (name := family or _added(path)):
+        if found and (name := family or _add_font(path)):
             _FAMILIES.update(dict.fromkeys(found, name))
             missing -= found
         if not missing:
@@ -117,7 +119,7 @@ def _search(characters: set[str]) -> None:
     _FAMILIES.update(dict.fromkeys(missing))
 
 
-def _installed() -> Iterator[tuple[str, str]]:
+def _list_fonts() -> Iterator[tuple[str, str]]:
     """Families of fonts with a file of each: first those that have helped before, then upright ones of usual weight,
     and at last files that matplotlib does not know yet, without their family."""
     from matplotlib.font_manager import findSystemFonts, fontManager
@@ -141,8 +143,8 @@ def _is_misleading(family: str) -> bool:
     return family.startswith("Last Resort") or (family.startswith("cm") and family.endswith("10"))
 
 
-def _added(path: str) -> str | None:
-    """The family of a font that matplotlib did not know, since it was installed later than matplotlib looked."""
+def _add_font(path: str) -> str | None:
+    """Tell matplotlib of a font that was installed after it had looked for fonts. Returns the font's family."""
     from matplotlib.font_manager import fontManager
 
     try:

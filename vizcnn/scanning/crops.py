@@ -9,7 +9,7 @@ from PIL import Image
 
 from vizcnn.errors import ParameterError
 from vizcnn.models.targets import Unit
-from vizcnn.results.photos import Pixels, cut
+from vizcnn.results.photos import Pixels, cut_out
 from vizcnn.scanning.index import Index
 from vizcnn.scanning.known import Known, best
 
@@ -19,7 +19,7 @@ def crops(known: Known, unit: Unit, count: int, size: tuple[int, int]) -> Iterat
 
     The part is scaled to fit `size` (height, width), and stands on white where it has another shape."""
     for one in best(known, unit, count):
-        yield f"{one.value:.3g}", fitted(cut(one.photo, one.box or one.seen), size)
+        yield f"{one.value:.3g}", fitted(cut_out(one.photo, one.box or one.seen), size)
 
 
 def fitted(pixels: Pixels, size: tuple[int, int]) -> Pixels:
