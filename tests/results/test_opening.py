@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from support import ORIGIN, small_cnn
 
 import vizcnn
-from vizcnn.errors import ParameterError, ResultError
+from vizcnn.errors import ImageError, ParameterError, ResultError
 from vizcnn.geometry import Box
 from vizcnn.inputs.images import Photo
 from vizcnn.results import Mark, Panel, Record, Row, Scene, StoredPhoto
@@ -160,6 +160,9 @@ def test_large_photographs_come_back_as_thumbnails_and_say_so(tmp_path: Path) ->
     assert_equal(replace(found, photos=()), replace(opened, photos=()))
     again = vizcnn.load_result(opened.save(tmp_path / "b.npz"))
     assert_equal(opened, again)
+    with pytest.raises(ImageError, match="of large a saved result kept a thumbnail only. Open the image file itself"):
+        vizcnn.Saliency()(model(), first)  # its answer would be about another image
+    vizcnn.Saliency()(model(), second)
     before, after = drawn(found, tmp_path), drawn(opened, tmp_path)
     assert before.shape == after.shape
     assert np.abs(before - after).mean() < 4

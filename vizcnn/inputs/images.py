@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,9 @@ class Photo:
     pixels: float32 (H, W, 3) RGB or (H, W, 1) grey, in [0, 1].
     """
 
+    is_whole: ClassVar[bool] = True
+    """False where the pixels are not the image's own: what a saved result kept of it is no input for a network."""
+
     pixels: npt.NDArray[np.float32]
     name: str = "image"
 
@@ -79,6 +82,10 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
     not among FORMATS, or of more than 89,478,485 px, or a pipe.
     """
     if isinstance(source, Photo):
+        if not source.is_whole:
+            raise ImageError(
+                f"of {shown(source.name)} a saved result kept a thumbnail only. Open the image file itself"
+            )
         return source
     if isinstance(source, str | Path):
         name = str(source).removeprefix("sample:")

@@ -137,8 +137,9 @@ class Result:
         elif kind == ".html":
             file.write_text(self._page(), encoding="utf-8")
         elif kind == ".json":
-            whole = self.manifest() | {RECORD: self._record(self.manifest(), {}, in_json=True)}
-            file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+            manifest = self.manifest()
+            record = self._record(manifest, {}, in_json=True)
+            file.write_text(json.dumps(manifest | {RECORD: record}, indent=2) + "\n", encoding="utf-8")
         else:
             manifest, arrays = self.manifest(), self.arrays()
             record = self._record(manifest, arrays, in_json=False)

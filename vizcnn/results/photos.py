@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,8 @@ class StoredPhoto(Photo):
     thumbnail: uint8 (h, w, C), at most 256 px; None where none was kept.
     original_sha256: the digest of the photograph itself, as in the result's provenance.
     """
+
+    is_whole: ClassVar[bool] = False
 
     thumbnail: Bytes | None
     original_sha256: str
