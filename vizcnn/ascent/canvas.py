@@ -8,15 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vizcnn.ascent.spectrum import spectrum
+from vizcnn.ascent.colours import coloured
+from vizcnn.ascent.spectrum import frequencies, spectrum
 from vizcnn.ascent.streams import Streams
 
 Shape = tuple[int, int, int]
 """Channels, height and width of a picture."""
-
-# How colours of natural photographs vary together: the matrix square root of their covariance, as published with Lucid
-# (Olah et al. 2017); its columns are about brightness, blue against red, green against purple.
-_COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 
 
 class Canvas(Protocol):
@@ -84,22 +81,6 @@ class Maco:
         waves = torch.polar(amplitudes.to(phases).expand_as(phases).contiguous(), phases)
         plain = torch.fft.irfft2(waves, s=shape[1:])  # (N, C, H, W)
         return torch.sigmoid(coloured(_standardised(plain) * contrast))
-
-
-def frequencies(height: int, width: int, like: Tensor) -> Tensor:
-    """Cycles per pixel of each coefficient of torch.fft.rfft2, at least those of one wave across: (H, W//2+1)."""
-    down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
-    return torch.hypot(down, across).clamp(min=1 / max(height, width)).to(like)
-
-
-def colour_matrix(channels: int) -> Tensor:
-    """From independent colours to RGB (3, 3), or nothing changed for grey (1, 1); the largest column has length 1."""
-    return _COLOURS / _COLOURS.norm(dim=0).max() if channels == 3 else torch.ones(1, 1)
-
-
-def coloured(plain: Tensor) -> Tensor:
-    """Pictures whose channels are independent (N, C, H, W) as red, green and blue that vary together."""
-    return torch.einsum("ij,njhw->nihw", colour_matrix(plain.shape[1]).to(plain), plain)
 
 
 def _hermitian(phases: Tensor, width: int) -> Tensor:

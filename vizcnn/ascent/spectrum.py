@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vizcnn.ascent.colours import colour_matrix
 from vizcnn.errors import ParameterError, did_you_mean
 from vizcnn.inputs.images import grey, image_files, open_photo
 
@@ -49,11 +50,15 @@ def _shipped(name: str) -> tuple[Tensor, float]:
 
 
 def _natural(shape: tuple[int, int, int]) -> Tensor:
-    from vizcnn.ascent.canvas import frequencies
-
     channels, height, width = shape
     falling = 1 / frequencies(height, width, torch.empty(0))
     return falling.expand(channels, -1, -1)  # (C, H, W//2+1)
+
+
+def frequencies(height: int, width: int, like: Tensor) -> Tensor:
+    """Cycles per pixel of each coefficient of torch.fft.rfft2, at least those of one wave across: (H, W//2+1)."""
+    down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+    return torch.hypot(down, across).clamp(min=1 / max(height, width)).to(like)
 
 
 def _of_folder(folder: str, shape: tuple[int, int, int]) -> tuple[Tensor, float]:
@@ -77,8 +82,6 @@ def _fitted(file: str, shape: tuple[int, int, int]) -> Tensor:
 
 def measured(images: Iterable[Tensor], shape: tuple[int, int, int]) -> tuple[Tensor, float]:
     """The mean amplitudes (C, H, W//2+1) of images (C, H, W) in [0, 1], and their contrast, in independent colours."""
-    from vizcnn.ascent.canvas import colour_matrix
-
     independent = torch.linalg.inv(colour_matrix(shape[0]))
     amplitudes, variance, count = torch.zeros(shape[0], shape[1], shape[2] // 2 + 1), 0.0, 0
     for image in images:
