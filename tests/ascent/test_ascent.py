@@ -21,21 +21,21 @@ import vizcnn
 from vizcnn.ascent import (
     RECIPES,
     Fourier,
-    Goal,
     Maco,
-    Peaks,
+    Objective,
+    Outcome,
     Penalty,
     Pixels,
     Recipe,
     Repair,
-    Warp,
-    climb,
-    gram,
-    values,
+    Transforms,
+    compute_gram,
+    optimize,
+    score_pictures,
 )
-from vizcnn.ascent.alike import likeness
-from vizcnn.ascent.spectrum import spectrum
-from vizcnn.ascent.streams import Streams
+from vizcnn.ascent.diversity import measure_similarity
+from vizcnn.ascent.rng import Rng
+from vizcnn.ascent.spectrum import load_spectrum
 from vizcnn.errors import NonFiniteResult, NotDifferentiable, ParameterError, TargetError
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.targets import OUTPUT, Target, target
@@ -57,7 +57,7 @@ def logits_of(pictures: Tensor) -> Array:
     return np.einsum("ij,njhw->nihw", np.linalg.inv(COLOURS), mixed) if mixed.shape[1] == 3 else mixed
 
 
-# --- canvases ---------------------------------------------------------------------------------------------------------
+# --- parametrizations -------------------------------------------------------------------------------------------------
 
 
 def waves(numbers: Array, height: int, width: int) -> Array:
@@ -77,10 +77,10 @@ def waves(numbers: Array, height: int, width: int) -> Array:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("decorrelated", [True, False])
-def test_a_fourier_canvas_is_a_sum_of_waves(shape: tuple[int, int, int], decorrelated: bool) -> None:
+def test_a_fourier_picture_is_a_sum_of_waves(shape: tuple[int, int, int], decorrelated: bool) -> None:
     channels, height, width = shape
     numbers = noise(2, channels, height, width // 2 + 1, 2)
-    found = Fourier(decorrelated=decorrelated).pictures(numbers, shape)  # (2, C, H, W)
+    found = Fourier(decorrelated=decorrelated).render(numbers, shape)  # (2, C, H, W)
     plain = np.array([[waves(one.numpy(), height, width) for one in each] for each in numbers])
     mixed = np.einsum("ij,njhw->nihw", COLOURS, plain) if decorrelated and channels == 3 else plain
     np.testing.assert_allclose(found.numpy(), 1 / (1 + np.exp(-mixed)), rtol=1e-5)
@@ -90,21 +90,21 @@ def test_a_fourier_canvas_is_a_sum_of_waves(shape: tuple[int, int, int], decorre
 def test_maco_changes_where_waves_lie_and_not_how_strong_they_are(shape: tuple[int, int, int]) -> None:
     channels, height, width = shape
     numbers = noise(2, channels, height, width // 2 + 1)
-    found = np.abs(np.fft.rfft2(logits_of(Maco().pictures(numbers, shape))))  # (2, C, H, W//2+1)
-    wanted = spectrum("natural", shape)[0].double().numpy()
+    found = np.abs(np.fft.rfft2(logits_of(Maco().render(numbers, shape))))  # (2, C, H, W//2+1)
+    wanted = load_spectrum("natural", shape)[0].double().numpy()
     share = (found / wanted).reshape(2, channels, -1)[..., 1:]  # but for the mean
     np.testing.assert_allclose(share, np.broadcast_to(share[:, :1, :1], share.shape), rtol=1e-4)
 
 
 def test_maco_pictures_differ_by_their_phases() -> None:
-    one, other = Maco().pictures(noise(2, 1, 8, 5), (1, 8, 8))
+    one, other = Maco().render(noise(2, 1, 8, 5), (1, 8, 8))
     assert (one - other).abs().max() > 0.1
 
 
 def test_maco_keeps_the_amplitudes_of_a_folder_of_images(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(30, 225, (8, 10), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    found = np.abs(np.fft.rfft2(logits_of(Maco(str(tmp_path)).pictures(noise(1, 1, 8, 6), (1, 8, 10)))))
+    found = np.abs(np.fft.rfft2(logits_of(Maco(str(tmp_path)).render(noise(1, 1, 8, 6), (1, 8, 10)))))
     real = pixels / 255
     wanted = np.abs(np.fft.rfft2(np.log(real / (1 - real))))
     share = (found[0, 0] / wanted).flatten()[1:]  # but for the mean
@@ -114,54 +114,54 @@ def test_maco_keeps_the_amplitudes_of_a_folder_of_images(tmp_path: Path) -> None
 def test_the_contrast_of_a_maco_picture_is_that_of_the_images(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(110, 150, (8, 10), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    found = logits_of(Maco(str(tmp_path)).pictures(noise(1, 1, 8, 6), (1, 8, 10)))
+    found = logits_of(Maco(str(tmp_path)).render(noise(1, 1, 8, 6), (1, 8, 10)))
     assert found.std() == pytest.approx(np.log(pixels / (255 - pixels)).std(), rel=0.02)
 
 
 def test_an_unknown_spectrum_names_the_known_ones() -> None:
     with pytest.raises(ParameterError, match=r"natural, mnist, tiny, got 'tinny'. Did you mean 'tiny'?"):
-        spectrum("tinny", (3, 8, 8))
+        load_spectrum("tinny", (3, 8, 8))
 
 
 @pytest.mark.parametrize("like", ["natural", "mnist", "tiny"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_spectrum_fits_every_shape(like: str, shape: tuple[int, int, int]) -> None:
-    amplitudes, contrast = spectrum(like, shape)
+    amplitudes, contrast = load_spectrum(like, shape)
     assert amplitudes.shape == (shape[0], shape[1], shape[2] // 2 + 1)
     assert amplitudes.sum() > 0
     assert contrast > 0
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
+# --- rng --------------------------------------------------------------------------------------------------------------
 
 
 def test_an_images_random_numbers_depend_on_seed_and_key_alone() -> None:
     torch.manual_seed(1)
-    both = Streams(3, ["a", "b"], DOUBLE)
+    both = Rng(3, ["a", "b"], DOUBLE)
     torch.manual_seed(2)
-    alone = Streams(3, ["b"], DOUBLE)
+    alone = Rng(3, ["b"], DOUBLE)
     for _ in range(2):
         assert torch.equal(both.normal(5)[1], alone.normal(5)[0])
-    first, other, seeded = (Streams(seed, [key], DOUBLE).normal(5) for seed, key in ((3, "a"), (3, "b"), (4, "a")))
+    first, other, seeded = (Rng(seed, [key], DOUBLE).normal(5) for seed, key in ((3, "a"), (3, "b"), (4, "a")))
     assert not torch.equal(first, other)
     assert not torch.equal(first, seeded)
 
 
 def test_uniform_numbers_lie_on_both_sides_of_zero() -> None:
-    numbers = Streams(0, ["a"], DOUBLE).uniform(1000)
+    numbers = Rng(0, ["a"], DOUBLE).uniform(1000)
     assert -1 <= numbers.min() < -0.9
     assert 0.9 < numbers.max() < 1
 
 
-# --- warps ------------------------------------------------------------------------------------------------------------
+# --- transforms -------------------------------------------------------------------------------------------------------
 
 DRAWS = 24
 
 
-def views(warp: Warp, pictures: Tensor, seed: int = 0) -> Tensor:
+def views(transforms: Transforms, pictures: Tensor, seed: int = 0) -> Tensor:
     """What the network sees of the picture (C, H, W), for many draws: (N, C, H, W)."""
-    streams = Streams(seed, [f"{i}" for i in range(DRAWS)], DOUBLE)
-    return warp(pictures.expand(DRAWS, -1, -1, -1), streams)
+    rng = Rng(seed, [f"{i}" for i in range(DRAWS)], DOUBLE)
+    return transforms(pictures.expand(DRAWS, -1, -1, -1), rng)
 
 
 def middle(height: int, width: int) -> tuple[slice, slice]:
@@ -174,11 +174,11 @@ def coordinates(height: int, width: int) -> Tensor:
     return torch.stack([across - (width - 1) / 2, down - (height - 1) / 2]).double()
 
 
-def movements(warp: Warp, height: int, width: int) -> tuple[Array, Array]:
+def movements(transforms: Transforms, height: int, width: int) -> tuple[Array, Array]:
     """The affine map from what is seen to the picture, in px about the centre: (N, 2, 2) and shifts (N, 2)."""
     here = coordinates(height, width)
     ys, xs = middle(height, width)
-    seen = views(warp, here)[:, :, ys, xs].flatten(2)  # (N, 2, P)
+    seen = views(transforms, here)[:, :, ys, xs].flatten(2)  # (N, 2, P)
     known = torch.cat([here[:, ys, xs].flatten(1), torch.ones(1, seen.shape[2])]).T.numpy()  # (P, 3)
     fits = [np.linalg.lstsq(known, each.T.numpy(), rcond=None)[0] for each in seen]
     for fit, each in zip(fits, seen, strict=True):
@@ -189,14 +189,14 @@ def movements(warp: Warp, height: int, width: int) -> tuple[Array, Array]:
 
 def test_without_movement_the_picture_is_seen_as_it_is() -> None:
     picture = noise(3, 6, 7)
-    assert torch.equal(views(Warp(), picture)[0], picture)
-    torch.testing.assert_close(views(Warp(jitter=1e-12), picture)[0], picture)
+    assert torch.equal(views(Transforms(), picture)[0], picture)
+    torch.testing.assert_close(views(Transforms(jitter=1e-12), picture)[0], picture)
 
 
 def test_what_is_seen_is_sampled_bilinearly_from_where_the_movement_says() -> None:
     height, width = 18, 24
     picture = torch.cat([coordinates(height, width), noise(1, height, width)])  # (3, H, W)
-    seen = views(Warp(jitter=0.1, scale=0.1, rotate=15), picture).numpy()
+    seen = views(Transforms(jitter=0.1, scale=0.1, rotate=15), picture).numpy()
     texture = picture[2].numpy()
     ys, xs = middle(height, width)
     for one in seen[:4]:
@@ -209,7 +209,7 @@ def test_what_is_seen_is_sampled_bilinearly_from_where_the_movement_says() -> No
 
 
 def test_jitter_moves_by_up_to_its_share_of_each_side() -> None:
-    maps, shifts = movements(Warp(jitter=0.1), 30, 60)
+    maps, shifts = movements(Transforms(jitter=0.1), 30, 60)
     np.testing.assert_allclose(maps, np.broadcast_to(np.eye(2), maps.shape), atol=1e-6)
     largest = np.abs(shifts).max(0)
     assert 0.8 * 6 < largest[0] <= 6
@@ -219,10 +219,10 @@ def test_jitter_moves_by_up_to_its_share_of_each_side() -> None:
 
 def test_a_jitter_of_whole_pixels_moves_the_picture_by_these() -> None:
     """The shift is read off a ramp; a texture under it must have moved by just as much."""
-    _, shifts = movements(Warp(jitter=0.1), 30, 60)
+    _, shifts = movements(Transforms(jitter=0.1), 30, 60)
     factor = 3 / shifts[0, 0]  # a jitter so large that the first draw moves by three px across
     picture = noise(1, 30, 60)
-    moved = views(Warp(jitter=0.1 * abs(factor)), picture)[0, 0]
+    moved = views(Transforms(jitter=0.1 * abs(factor)), picture)[0, 0]
     down = shifts[0, 1] * abs(factor)
     i, part = math.floor(down), down - math.floor(down)
     columns = slice(10 + int(math.copysign(3, shifts[0, 0])), 50 + int(math.copysign(3, shifts[0, 0])))
@@ -231,7 +231,7 @@ def test_a_jitter_of_whole_pixels_moves_the_picture_by_these() -> None:
 
 
 def test_rotation_keeps_right_angles_on_pictures_that_are_not_square() -> None:
-    maps, shifts = movements(Warp(rotate=20), 24, 48)
+    maps, shifts = movements(Transforms(rotate=20), 24, 48)
     np.testing.assert_allclose(maps.transpose(0, 2, 1) @ maps, np.broadcast_to(np.eye(2), maps.shape), atol=1e-6)
     np.testing.assert_allclose(shifts, 0, atol=1e-6)
     angles = np.degrees(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
@@ -240,7 +240,7 @@ def test_rotation_keeps_right_angles_on_pictures_that_are_not_square() -> None:
 
 
 def test_scale_enlarges_and_shrinks_by_up_to_its_share() -> None:
-    maps, _ = movements(Warp(scale=0.2), 24, 36)
+    maps, _ = movements(Transforms(scale=0.2), 24, 36)
     sizes = 1 / maps[:, 0, 0]
     np.testing.assert_allclose(maps, np.eye(2) / sizes[:, None, None], atol=1e-6)
     assert 0.8 <= sizes.min() < 0.85
@@ -248,7 +248,7 @@ def test_scale_enlarges_and_shrinks_by_up_to_its_share() -> None:
 
 
 def test_a_crop_lies_anywhere_inside_the_picture() -> None:
-    maps, shifts = movements(Warp(crop=0.5), 24, 36)
+    maps, shifts = movements(Transforms(crop=0.5), 24, 36)
     kept = maps[:, 0, 0]
     assert 0.5 <= kept.min() < 0.6
     assert kept.max() <= 1
@@ -258,8 +258,8 @@ def test_a_crop_lies_anywhere_inside_the_picture() -> None:
 
 
 def test_every_movement_scales_with_the_picture() -> None:
-    warp = Warp(jitter=0.05, scale=0.1, rotate=10, pad=0.05, crop=0.1)
-    small, large = movements(warp, 32, 48), movements(warp, 64, 96)
+    transforms = Transforms(jitter=0.05, scale=0.1, rotate=10, pad=0.05, crop=0.1)
+    small, large = movements(transforms, 32, 48), movements(transforms, 64, 96)
     np.testing.assert_allclose(small[0], large[0], atol=1e-6)
     np.testing.assert_allclose(2 * small[1], large[1], atol=1e-5)
     assert np.abs(small[0] - np.eye(2)).max() > 0.05
@@ -268,23 +268,23 @@ def test_every_movement_scales_with_the_picture() -> None:
 
 def test_pad_shows_grey_around_and_nothing_else_does() -> None:
     white = torch.ones(1, 32, 32, dtype=torch.float64)
-    seen = views(Warp(pad=0.25), white)[0, 0]  # the picture is 32 of 48 px, drawn at 32
+    seen = views(Transforms(pad=0.25), white)[0, 0]  # the picture is 32 of 48 px, drawn at 32
     expected = torch.full((32, 32), 0.5, dtype=torch.float64)
     expected[6:26, 6:26] = 1
     inner = torch.ones(32, 32, dtype=torch.bool)
     inner[4:7], inner[-7:-4], inner[:, 4:7], inner[:, -7:-4] = False, False, False, False
     torch.testing.assert_close(seen[inner], expected[inner])
-    everything_else = views(Warp(jitter=0.3, scale=0.3, rotate=40, crop=0.3), white)
+    everything_else = views(Transforms(jitter=0.3, scale=0.3, rotate=40, crop=0.3), white)
     torch.testing.assert_close(everything_else, torch.ones_like(everything_else))
 
 
 def test_noise_has_the_strength_that_it_says() -> None:
-    added = views(Warp(noise=0.05), torch.full((3, 16, 16), 0.5, dtype=torch.float64)) - 0.5
+    added = views(Transforms(noise=0.05), torch.full((3, 16, 16), 0.5, dtype=torch.float64)) - 0.5
     assert added.std().item() == pytest.approx(0.05, rel=0.05)
     assert abs(added.mean().item()) < 0.002
 
 
-# --- restraints -------------------------------------------------------------------------------------------------------
+# --- regularizers -----------------------------------------------------------------------------------------------------
 
 MEAN = torch.tensor([0.2, 0.5, 0.7], dtype=torch.float64).view(1, 3, 1, 1)
 
@@ -380,16 +380,16 @@ def grams(maps: Array) -> Array:
 
 def test_a_gram_matrix_holds_mean_products_of_channels() -> None:
     maps, flat = noise(2, 3, 4, 5), noise(2, 3)
-    np.testing.assert_allclose(gram(maps).numpy(), grams(maps.flatten(2).numpy()), rtol=1e-9)
-    np.testing.assert_allclose(gram(flat).numpy(), grams(flat[:, :, None].numpy()), rtol=1e-9)
+    np.testing.assert_allclose(compute_gram(maps).numpy(), grams(maps.flatten(2).numpy()), rtol=1e-9)
+    np.testing.assert_allclose(compute_gram(flat).numpy(), grams(flat[:, :, None].numpy()), rtol=1e-9)
 
 
 def test_likeness_is_the_mean_cosine_to_the_other_copies() -> None:
     maps = noise(4, 3, 4, 5)
-    goals = [Goal(target("a:0"), 0), Goal(target("a:1"), 0), Goal(target("a:0"), 1), Goal(target("a:0"), 2)]
+    objectives = [Objective(target(name), copy) for name, copy in (("a:0", 0), ("a:1", 0), ("a:0", 1), ("a:0", 2))]
     each = grams(maps.flatten(2).numpy()).reshape(4, -1)
     each /= np.linalg.norm(each, axis=1, keepdims=True)
-    found = likeness({"a": maps.split(1)}, [g.subject for g in goals]).tolist()
+    found = measure_similarity({"a": maps.split(1)}, [one.group for one in objectives]).tolist()
     copies = (0, 2, 3)
     for i in copies:
         assert found[i] == pytest.approx(np.mean([each[i] @ each[j] for j in copies if j != i]), rel=1e-5)
@@ -405,12 +405,12 @@ def model(network: nn.Module, size: int = 8, channels: Any = 3, **more: Any) -> 
     return vizcnn.Model(network, size=size, channels=channels, **more)
 
 
-def climbed(
-    of: vizcnn.Model, wanted: Sequence[str | int | Target | Goal], recipe: Recipe = PLAIN, **more: Any
-) -> Peaks:
-    goals = [one if isinstance(one, Goal) else Goal(target(one)) for one in wanted]
+def ascend(
+    of: vizcnn.Model, wanted: Sequence[str | int | Target | Objective], recipe: Recipe = PLAIN, **more: Any
+) -> Outcome:
+    objectives = [one if isinstance(one, Objective) else Objective(target(one)) for one in wanted]
     with of.borrowed():
-        return climb(of, goals, recipe, progress=False, **more)
+        return optimize(of, objectives, recipe, progress=False, **more)
 
 
 def linear_filter(*weights: float) -> nn.Module:
@@ -424,42 +424,42 @@ def linear_filter(*weights: float) -> nn.Module:
 
 @pytest.mark.parametrize("optimiser", ["ascent", "adam", "nadam"])
 def test_a_linear_filter_likes_each_colour_full_or_not_at_all(optimiser: Any) -> None:
-    found = climbed(model(linear_filter(1.0, -1.0, 0.5)), ["0:0"], replace(PLAIN, optimiser=optimiser))
+    found = ascend(model(linear_filter(1.0, -1.0, 0.5)), ["0:0"], replace(PLAIN, optimiser=optimiser))
     expected = torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     assert torch.equal(found.pictures, expected)
-    assert found.values.item() == pytest.approx(1.5, rel=1e-5)
+    assert found.scores.item() == pytest.approx(1.5, rel=1e-5)
     assert found.moved.tolist() == [True]
     assert found.finished
 
 
 def test_lowering_gives_the_opposite() -> None:
-    found = climbed(model(linear_filter(1.0, -1.0, 0.5)), [Goal(target("0:0"), lowered=True)])
+    found = ascend(model(linear_filter(1.0, -1.0, 0.5)), [Objective(target("0:0"), lowered=True)])
     assert torch.equal(found.pictures[0, :, 0, 0], torch.tensor([0.0, 1.0, 0.0]))
-    assert found.values.item() == pytest.approx(-1.0, rel=1e-5)
+    assert found.scores.item() == pytest.approx(-1.0, rel=1e-5)
 
 
 def test_a_class_of_a_linear_network_likes_its_positive_weights() -> None:
     fc = nn.Linear(48, 4)
     of, adam = model(nn.Sequential(nn.Flatten(), fc), 4), replace(PLAIN, optimiser="adam")
-    found = climbed(of, [0, 2, target(0) - 2 * target(2)], adam)
+    found = ascend(of, [0, 2, target(0) - 2 * target(2)], adam)
     weights = fc.weight.detach().view(4, 3, 4, 4)
     for picture, liked in zip(found.pictures, (weights[0], weights[2], weights[0] - 2 * weights[2]), strict=True):
         assert torch.equal(picture, (liked > 0).float())
 
 
-def test_sums_and_differences_of_layers_are_climbed_together() -> None:
+def test_sums_and_differences_of_layers_are_raised_together() -> None:
     network = nn.Sequential(linear_filter(1.0, -1.0, 0.5)[0], nn.Conv2d(1, 1, 1, bias=False))  # type: ignore[index]
     network[1].weight.data.fill_(3.0)  # type: ignore[operator]
-    found = climbed(model(network), [target("0:0") - target("1:0")])  # f - 3 f
+    found = ascend(model(network), [target("0:0") - target("1:0")])  # f - 3 f
     assert torch.equal(found.pictures[0, :, 0, 0], torch.tensor([0.0, 1.0, 0.0]))
 
 
-def test_a_direction_is_climbed_as_its_own_sum() -> None:
+def test_a_direction_is_raised_as_its_own_sum() -> None:
     of = model(small_cnn().double())
-    both = climbed(of, [vizcnn.direction("3", [1, 0, -2] + [0] * 5)], replace(PLAIN, canvas=Pixels(spread=0.0)))
-    parts = climbed(of, [target("3:0") - 2 * target("3:2")], replace(PLAIN, canvas=Pixels(spread=0.0)))
+    both = ascend(of, [vizcnn.direction("3", [1, 0, -2] + [0] * 5)], replace(PLAIN, parametrization=Pixels(spread=0.0)))
+    parts = ascend(of, [target("3:0") - 2 * target("3:2")], replace(PLAIN, parametrization=Pixels(spread=0.0)))
     torch.testing.assert_close(both.pictures, parts.pictures, atol=1e-5, rtol=0)
-    assert both.values.item() == pytest.approx(parts.values.item(), rel=1e-6)
+    assert both.scores.item() == pytest.approx(parts.scores.item(), rel=1e-6)
 
 
 def test_pixels_without_influence_fall_to_black_under_the_lectures_l1() -> None:
@@ -467,21 +467,21 @@ def test_pixels_without_influence_fall_to_black_under_the_lectures_l1() -> None:
     with torch.no_grad():
         network[0].weight[0, 1:] = 0  # type: ignore[index]
     lecture = replace(RECIPES["lecture"], penalty=Penalty(l1=1e-3, origin="black"), rate=0.1, steps=60)
-    found = climbed(model(network), ["0:0"], lecture).pictures[0]
+    found = ascend(model(network), ["0:0"], lecture).pictures[0]
     assert torch.equal(found[0], torch.ones(8, 8))
     assert found[1:].max() < 0.1
-    without = climbed(model(network), ["0:0"], replace(lecture, penalty=Penalty())).pictures[0]
+    without = ascend(model(network), ["0:0"], replace(lecture, penalty=Penalty())).pictures[0]
     assert without[1:].min() > 0.3
 
 
 def test_l1_holds_back_what_is_worth_less_than_it_costs() -> None:
     dear = replace(PLAIN, penalty=Penalty(l1=1.0, origin="black"))  # each pixel is worth 1/64
-    assert climbed(model(linear_filter(1.0, 1.0, 1.0)), ["0:0"], dear).pictures.max() < 0.11
+    assert ascend(model(linear_filter(1.0, 1.0, 1.0)), ["0:0"], dear).pictures.max() < 0.11
 
 
 def test_one_neuron_changes_its_receptive_field_and_nothing_else() -> None:
     of = model(small_cnn(), 16)
-    short, long = (climbed(of, ["3:2@1,6"], replace(PLAIN, steps=n)).pictures for n in (1, 8))
+    short, long = (ascend(of, ["3:2@1,6"], replace(PLAIN, steps=n)).pictures for n in (1, 8))
     changed = (short != long).any(1)[0]
     field = torch.zeros(16, 16, dtype=torch.bool)
     field[:7, 9:16] = (
@@ -504,23 +504,23 @@ def dead(bias: float, weight: float = 1.0) -> vizcnn.Model:
 def test_a_unit_that_starts_behind_a_shut_relu_opens_it(name: str) -> None:
     recipe = replace(RECIPES[name], steps=60)
     of = dead(-1.9)
-    assert climbed(of, ["1:0"], replace(recipe, steps=1)).values.item() == 0
-    found = climbed(of, ["1:0"], recipe)
-    assert found.values.item() > 0.02
+    assert ascend(of, ["1:0"], replace(recipe, steps=1)).scores.item() == 0
+    found = ascend(of, ["1:0"], recipe)
+    assert found.scores.item() > 0.02
     assert found.moved.tolist() == [True]
 
 
 def test_a_unit_that_nothing_reaches_is_known() -> None:
-    found = climbed(dead(-1.0, weight=0.0), ["1:0", "1:1"])
+    found = ascend(dead(-1.0, weight=0.0), ["1:0", "1:1"])
     assert found.moved.tolist() == [False, True]
-    assert found.values[0] == 0
-    assert found.values[1] > 2.9
+    assert found.scores[0] == 0
+    assert found.scores[1] > 2.9
 
 
 def test_a_unit_that_its_last_step_opens_has_responded() -> None:
     """The neighbourhood of what the network saw was flat in both steps, and yet the picture reaches something."""
-    found = climbed(dead(-1.9), ["1:0"], replace(PLAIN, canvas=Pixels(spread=0), steps=2))
-    assert found.values.item() == pytest.approx(0.2, abs=1e-4)
+    found = ascend(dead(-1.9), ["1:0"], replace(PLAIN, parametrization=Pixels(spread=0), steps=2))
+    assert found.scores.item() == pytest.approx(0.2, abs=1e-4)
     assert found.moved.tolist() == [True]
 
 
@@ -532,23 +532,23 @@ def test_diversity_neither_keeps_a_unit_shut_nor_hides_that_it_is_dead(bias: flo
         conv.weight[0] = weight
         conv.bias.copy_(torch.tensor([bias, 0.0, 0.0]))  # type: ignore[union-attr]
     of = model(nn.Sequential(conv, nn.ReLU()))
-    found = climbed(of, [Goal(target("1:0"), copy) for copy in range(2)], diversity=0.1)
+    found = ascend(of, [Objective(target("1:0"), copy) for copy in range(2)], diversity=0.1)
     assert found.moved.tolist() == [moved, moved]
-    assert ((found.values > 0.1) == moved).all()
+    assert ((found.scores > 0.1) == moved).all()
 
 
 def test_the_progress_bar_shows_the_first_targets_own_value(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("tqdm.std.tqdm.set_postfix_str", lambda _bar, text, **_: said.append(text))
-    climbed(dead(-9.0), ["1:1", "1:0"], replace(PLAIN, steps=24))  # the second stays shut and is redirected
+    ascend(dead(-9.0), ["1:1", "1:0"], replace(PLAIN, steps=24))  # the second stays shut and is redirected
     assert len(said) == 3
     assert all(text.startswith("1:1 ") and float(text.split()[1]) > 1 for text in said)
 
 
 @pytest.mark.parametrize("activation", [nn.SiLU(), nn.GELU(), nn.LeakyReLU(), nn.Hardswish(), nn.ReLU6(), nn.ELU()])
-def test_networks_with_other_activations_are_climbed(activation: nn.Module) -> None:
+def test_networks_with_other_activations_are_optimised(activation: nn.Module) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), activation, nn.Conv2d(4, 4, 3), copy.deepcopy(activation))
-    start, end = (climbed(model(network), ["3:1", "3:2"], replace(PLAIN, steps=n)).values for n in (1, 30))
+    start, end = (ascend(model(network), ["3:1", "3:2"], replace(PLAIN, steps=n)).scores for n in (1, 30))
     assert (end > start).all()
 
 
@@ -560,49 +560,52 @@ SPAN = [f"3:{i}" for i in range(8)]
 @pytest.mark.parametrize("name", RECIPES)
 def test_eight_channels_together_are_eight_single_runs(name: str) -> None:
     of, recipe = model(small_cnn().double(), 12), replace(RECIPES[name], steps=6)
-    together = climbed(of, SPAN, recipe)
+    together = ascend(of, SPAN, recipe)
     for i, one in enumerate(SPAN):
-        alone = climbed(of, [one], recipe)
+        alone = ascend(of, [one], recipe)
         torch.testing.assert_close(alone.pictures[0], together.pictures[i], atol=1e-4, rtol=0)
-        torch.testing.assert_close(alone.values[0], together.values[i], atol=1e-4, rtol=0)
+        torch.testing.assert_close(alone.scores[0], together.scores[i], atol=1e-4, rtol=0)
 
 
 def test_neither_order_nor_batches_nor_other_layers_change_a_picture() -> None:
     of, recipe = model(small_cnn().double(), 12), replace(RECIPES["lucid"], steps=6)
     wanted: list[str | int] = ["3:1", 2, "0:4", "3:5", 0, "energy(3)"]
-    first = climbed(of, wanted, recipe, frames=2)
-    backwards = climbed(of, wanted[::-1], recipe, batch=1, frames=2)
+    first = ascend(of, wanted, recipe, frames=2)
+    backwards = ascend(of, wanted[::-1], recipe, batch=1, frames=2)
     torch.testing.assert_close(first.pictures, backwards.pictures.flip(0), atol=1e-5, rtol=0)
-    torch.testing.assert_close(first.values, backwards.values.flip(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(first.scores, backwards.scores.flip(0), atol=1e-5, rtol=0)
     assert torch.equal(first.frames[-1], (first.pictures * 255).round().to(torch.uint8))
 
 
 def test_values_are_the_targets_numbers_for_the_pictures() -> None:
     of = model(small_cnn(), 12)
-    found = climbed(of, ["3:1", 2], replace(PLAIN, steps=5))
+    found = ascend(of, ["3:1", 2], replace(PLAIN, steps=5))
     with torch.no_grad(), reading(of, ["3", OUTPUT]) as read:
         seen = read(found.pictures)
-    assert found.values[0].item() == pytest.approx(seen["3"][0, 1].mean().item(), rel=1e-5)
-    assert found.values[1].item() == pytest.approx(seen[OUTPUT][1, 2].item(), rel=1e-5)
-    assert values(of, [Goal(target(2))], found.pictures[1:]).item() == pytest.approx(found.values[1].item())
+    assert found.scores[0].item() == pytest.approx(seen["3"][0, 1].mean().item(), rel=1e-5)
+    assert found.scores[1].item() == pytest.approx(seen[OUTPUT][1, 2].item(), rel=1e-5)
+    assert score_pictures(of, [Objective(target(2))], found.pictures[1:]).item() == pytest.approx(
+        found.scores[1].item()
+    )
 
 
 def test_copies_of_a_target_differ_and_diversity_makes_them_differ_more() -> None:
     of, recipe = model(small_cnn(), 12), replace(RECIPES["lucid"], steps=20)
-    goals = [Goal(target("3:1"), copy) for copy in range(3)]
-    plain, diverse = (climbed(of, goals, recipe, diversity=weight, batch=1) for weight in (0.0, 30.0))
+    objectives = [Objective(target("3:1"), copy) for copy in range(3)]
+    plain, diverse = (ascend(of, objectives, recipe, diversity=weight, batch=1) for weight in (0.0, 30.0))
     assert (plain.pictures[0] - plain.pictures[1]).abs().max() > 0.01
 
-    def alike(peaks: Peaks) -> float:
+    def similarity(outcome: Outcome) -> float:
         with torch.no_grad(), reading(of, ["3"]) as read:
-            return float(likeness({"3": read(peaks.pictures)["3"].split(1)}, [g.subject for g in goals]).mean())
+            outputs = {"3": read(outcome.pictures)["3"].split(1)}
+        return float(measure_similarity(outputs, [one.group for one in objectives]).mean())
 
-    assert alike(diverse) < alike(plain) - 0.001
+    assert similarity(diverse) < similarity(plain) - 0.001
 
 
 def test_functions_of_one_name_are_targets_of_their_own() -> None:
-    goals = [Goal(target(lambda out, i=i: out[:, i])) for i in range(2)]  # both are called <lambda>
-    plain, diverse = (climbed(model(small_cnn(), 12), goals, diversity=weight) for weight in (0.0, 30.0))
+    objectives = [Objective(target(lambda out, i=i: out[:, i])) for i in range(2)]  # both are called <lambda>
+    plain, diverse = (ascend(model(small_cnn(), 12), objectives, diversity=weight) for weight in (0.0, 30.0))
     assert (plain.pictures[0] - plain.pictures[1]).abs().max() > 0.01
     torch.testing.assert_close(diverse.pictures, plain.pictures)
 
@@ -610,18 +613,18 @@ def test_functions_of_one_name_are_targets_of_their_own() -> None:
 def test_frames_begin_at_the_start_and_end_at_the_picture() -> None:
     of = model(small_cnn(), 12)
     start = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    found = climbed(of, ["3:1"], replace(PLAIN, steps=8), frames=4, start=start)
+    found = ascend(of, ["3:1"], replace(PLAIN, steps=8), frames=4, start=start)
     assert found.frames.dtype == torch.uint8
     assert torch.equal(found.frames[0], (start * 255).round().to(torch.uint8))
     assert torch.equal(found.frames[-1], (found.pictures * 255).round().to(torch.uint8))
     steps = [(a.int() - b.int()).abs().sum().item() for a, b in zip(found.frames[:-1], found.frames[1:], strict=True)]
     assert min(steps) > 0
-    assert climbed(of, ["3:1"], replace(PLAIN, steps=2)).frames.shape == (0, 1, 3, 12, 12)
+    assert ascend(of, ["3:1"], replace(PLAIN, steps=2)).frames.shape == (0, 1, 3, 12, 12)
 
 
 def test_a_start_that_is_given_is_not_changed() -> None:
     start = torch.full((1, 3, 8, 8), 0.5)
-    climbed(model(small_cnn()), ["3:1"], replace(PLAIN, steps=2), start=start)
+    ascend(model(small_cnn()), ["3:1"], replace(PLAIN, steps=2), start=start)
     assert (start == 0.5).all()
 
 
@@ -642,7 +645,7 @@ def test_the_network_runs_no_further_than_the_target() -> None:
     runs = []
     for steps in (3, 20):
         before, behind = Counting(), Counting()
-        climbed(model(nn.Sequential(before, nn.Conv2d(3, 2, 3), behind)), ["1:0"], replace(PLAIN, steps=steps))
+        ascend(model(nn.Sequential(before, nn.Conv2d(3, 2, 3), behind)), ["1:0"], replace(PLAIN, steps=steps))
         runs.append((before.runs, behind.runs))
     assert runs[1][0] - runs[0][0] == 17
     assert runs[1][1] == runs[0][1]
@@ -668,7 +671,7 @@ def test_a_module_called_several_times_is_read_at_its_last_call() -> None:
         for _ in range(3):
             assert torch.equal(read(torch.ones(1, 1, 2, 2))["once"], torch.full((1, 1, 2, 2), 0.125))
     assert of.network.behind.runs == 1  # type: ignore[union-attr]
-    assert climbed(of, ["once:0"]).values.item() == pytest.approx(0.125)
+    assert ascend(of, ["once:0"]).scores.item() == pytest.approx(0.125)
 
 
 class Cautious(nn.Module):
@@ -689,12 +692,12 @@ class Cautious(nn.Module):
 
 def test_a_network_that_catches_exceptions_is_stopped_too() -> None:
     of = model(Cautious())
-    found = climbed(of, ["conv:0"], replace(PLAIN, steps=10))
+    found = ascend(of, ["conv:0"], replace(PLAIN, steps=10))
     assert found.finished
     assert of.network.behind.runs < 5  # type: ignore[union-attr,operator]
 
 
-# --- what cannot be climbed -------------------------------------------------------------------------------------------
+# --- what cannot be optimised -----------------------------------------------------------------------------------------
 
 
 class Detaching(nn.Module):
@@ -709,21 +712,21 @@ class Detaching(nn.Module):
 
 def test_a_network_without_gradients_is_refused() -> None:
     with pytest.raises(NotDifferentiable, match="detaches or rounds .* Choose an earlier layer"):
-        climbed(model(Detaching()), ["end:0"])
-    assert climbed(model(Detaching()), ["conv:0"]).moved.all()
+        ascend(model(Detaching()), ["end:0"])
+    assert ascend(model(Detaching()), ["conv:0"]).moved.all()
 
 
 def test_a_target_that_becomes_nan_is_named() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3))
     network[0].weight.data[0] = torch.nan  # type: ignore[operator]
     with pytest.raises(NonFiniteResult, match="a target became"):
-        climbed(model(network), ["0:0"])
+        ascend(model(network), ["0:0"])
 
 
 @pytest.mark.parametrize("wanted", ["3:8", "7:5", "3:0@9,0"])
 def test_channels_and_places_that_do_not_exist_are_refused(wanted: str) -> None:
     with pytest.raises(TargetError, match="channels 0 to|got position"):
-        climbed(model(small_cnn()), [wanted])
+        ascend(model(small_cnn()), [wanted])
 
 
 class Mixing(nn.Module):
@@ -733,7 +736,7 @@ class Mixing(nn.Module):
 
 def test_an_output_that_is_not_one_per_picture_is_refused() -> None:
     with pytest.raises(TargetError, match=r"is \(1, 3\) for 2 pictures; one entry for each is needed"):
-        climbed(model(Mixing()), [0, 1])
+        ascend(model(Mixing()), [0, 1])
 
 
 def test_recipes_that_contradict_themselves_are_refused() -> None:

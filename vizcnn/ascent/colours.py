@@ -10,11 +10,14 @@ from torch import Tensor
 _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 
 
-def colour_matrix(channels: int) -> Tensor:
-    """From independent colours to RGB (3, 3), or nothing changed for grey (1, 1); the largest column has length 1."""
+def build_colour_matrix(channels: int) -> Tensor:
+    """The matrix from independent colours to RGB, (3, 3), or the identity for grey, (1, 1).
+
+    Its largest column has length 1."""
     return _COLOURS / _COLOURS.norm(dim=0).max() if channels == 3 else torch.ones(1, 1)
 
 
-def coloured(plain: Tensor) -> Tensor:
-    """Pictures whose channels are independent (N, C, H, W) as red, green and blue that vary together."""
-    return torch.einsum("ij,njhw->nihw", colour_matrix(plain.shape[1]).to(plain), plain)
+def mix_colours(independent: Tensor) -> Tensor:
+    """Pictures in RGB, whose channels vary together as in photographs, from ones whose channels are independent:
+    (N, C, H, W) both."""
+    return torch.einsum("ij,njhw->nihw", build_colour_matrix(independent.shape[1]).to(independent), independent)

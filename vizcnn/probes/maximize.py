@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from vizcnn.ascent import RECIPES, Goal, Maco, Peaks, Recipe, climb, recipe
+from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, find_recipe, optimize
 from vizcnn.errors import Interrupted, ParameterError, TargetError
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
@@ -51,7 +51,7 @@ class Maximize(Probe[Optimised]):
     paper: ClassVar[str] = "Erhan et al. 2009"
     needs_images: ClassVar[bool] = False
 
-    preset: Recipe | str = param("robust", f"The recipe: {', '.join(RECIPES)}.", parse=recipe)
+    preset: Recipe | str = param("robust", f"The recipe: {', '.join(RECIPES)}.", parse=find_recipe)
     steps: int | None = param(None, "Steps of the ascent; by default the recipe's.", min=1)
     rate: float | None = param(None, "Length of a step; by default the recipe's.", min=1e-9)
     l1: float | None = param(
@@ -82,7 +82,7 @@ class Maximize(Probe[Optimised]):
     def check(self) -> None:
         if self.diversity and self.copies < 2:
             raise ParameterError("diversity makes copies of a target differ, so it needs copies of 2 or more")
-        if self.like is not None and not isinstance(self._recipe.canvas, Maco):
+        if self.like is not None and not isinstance(self._recipe.parametrization, Maco):
             raise ParameterError(f"like is for the recipe maco, got preset {self._recipe.name}")
 
     @property
@@ -101,8 +101,8 @@ class Maximize(Probe[Optimised]):
         used = self.settled(subject.model)
         goals = _by_kind(list(self._goals(subject.targets[0])))
         index = self._index(subject)
-        peaks, precision = self._climbed(subject, goals, used)
-        begun = [goals[i] for i in peaks.which]
+        peaks, precision = self._optimize(subject, goals, used)
+        begun = [goals[i] for i in peaks.indices]
         provenance = subject.provenance(
             self,
             paper=_PAPERS.get(used.name, self.paper),
@@ -110,13 +110,13 @@ class Maximize(Probe[Optimised]):
             steps=used.steps,
             size=tuple(peaks.pictures.shape[2:]),
             precision=precision,
-            **({"spectrum": used.canvas.like} if isinstance(used.canvas, Maco) else {}),
+            **({"spectrum": used.parametrization.like} if isinstance(used.parametrization, Maco) else {}),
         )
         result = Optimised(
             provenance,
             tuple(_rows(begun, peaks, used, index)),
             tuple(_findings(begun, peaks, used, len(goals), given_up=precision != self.precision)),
-            peaks.values.numpy(),
+            peaks.scores.numpy(),
             _as_frames(peaks),
             not peaks.finished,
         )
@@ -136,23 +136,23 @@ class Maximize(Probe[Optimised]):
     def settled(self, model: Model) -> Recipe:
         """The recipe with the options that were given in place of its own."""
         weights = {name: value for name in ("l1", "l2", "tv") if (value := getattr(self, name)) is not None}
-        canvas = self._recipe.canvas
-        if isinstance(canvas, Maco):
-            canvas = Maco(self.like or _SPECTRA.get(model.name.partition("@")[0], canvas.like))
+        parametrization = self._recipe.parametrization
+        if isinstance(parametrization, Maco):
+            parametrization = Maco(self.like or _SPECTRA.get(model.name.partition("@")[0], parametrization.like))
         return replace(
             self._recipe,
-            canvas=canvas,
+            parametrization=parametrization,
             penalty=replace(self._recipe.penalty, **weights),
             steps=self.steps or self._recipe.steps,
             rate=self.rate or self._recipe.rate,
         )
 
-    def _goals(self, targets: Sequence[Target]) -> Iterator[Goal]:
+    def _goals(self, targets: Sequence[Target]) -> Iterator[Objective]:
         for lowered in {"positive": [False], "negative": [True], "both": [False, True]}[self.sign]:
             for target in targets:
-                yield from (Goal(target, copy, lowered) for copy in range(self.copies))
+                yield from (Objective(target, copy, lowered) for copy in range(self.copies))
 
-    def _climbed(self, subject: Subject, goals: Sequence[Goal], used: Recipe) -> tuple[Peaks, str]:
+    def _optimize(self, subject: Subject, goals: Sequence[Objective], used: Recipe) -> tuple[Outcome, str]:
         """The pictures, and the precision they were made in."""
         peaks = self._ascent(subject, goals, used, self.precision)
         if self.precision == "float32" or not peaks.finished or _agrees(peaks):
@@ -160,9 +160,9 @@ class Maximize(Probe[Optimised]):
         return self._ascent(subject, goals, used, "float32"), "float32"
 
     def _ascent(
-        self, subject: Subject, goals: Sequence[Goal], used: Recipe, precision: Literal["float32", "bfloat16"]
-    ) -> Peaks:
-        return climb(
+        self, subject: Subject, goals: Sequence[Objective], used: Recipe, precision: Literal["float32", "bfloat16"]
+    ) -> Outcome:
+        return optimize(
             subject.model,
             goals,
             used,
@@ -187,22 +187,22 @@ def _outputs(model: Model) -> int:
     return output.shape[1]
 
 
-def _agrees(peaks: Peaks) -> bool:
+def _agrees(peaks: Outcome) -> bool:
     """Whether the precision of the ascent told nearly the same values as full precision does."""
-    return bool(((peaks.computed - peaks.values).abs() <= _AGREE * peaks.values.abs()).all())
+    return bool(((peaks.computed - peaks.scores).abs() <= _AGREE * peaks.scores.abs()).all())
 
 
-def _as_frames(peaks: Peaks) -> Any:
+def _as_frames(peaks: Outcome) -> Any:
     return peaks.frames.permute(0, 1, 3, 4, 2).numpy()  # (F, N, H, W, C)
 
 
-def _by_kind(goals: Sequence[Goal]) -> list[Goal]:
+def _by_kind(goals: Sequence[Objective]) -> list[Objective]:
     """In the order of their panels."""
     kinds = list(dict.fromkeys(map(_kind, goals)))
     return sorted(goals, key=lambda goal: kinds.index(_kind(goal)))
 
 
-def _rows(goals: Sequence[Goal], peaks: Peaks, used: Recipe, index: Index | None) -> Iterator[Row]:
+def _rows(goals: Sequence[Objective], peaks: Outcome, used: Recipe, index: Index | None) -> Iterator[Row]:
     """A panel for each layer, and for raising and lowering; with an index, one of crops beside it."""
     kinds = list(dict.fromkeys(_kind(goal) for goal in goals))
     for number, kind in enumerate(kinds):
@@ -211,7 +211,7 @@ def _rows(goals: Sequence[Goal], peaks: Peaks, used: Recipe, index: Index | None
         yield Row((panel,) if index is None else _beside(panel, [goals[i] for i in members], index))
 
 
-def _beside(panel: Panel, goals: Sequence[Goal], index: Index) -> tuple[Panel, Panel]:
+def _beside(panel: Panel, goals: Sequence[Objective], index: Index) -> tuple[Panel, Panel]:
     """The pictures below each other, and to the right of each the crops of real images."""
     h, w = panel.values.shape[1:3]
     tiles, titles = [], []
@@ -235,11 +235,13 @@ def _beside(panel: Panel, goals: Sequence[Goal], index: Index) -> tuple[Panel, P
     return replace(panel, columns=1, side=_CROP_SIDE), beside
 
 
-def _kind(goal: Goal) -> str:
+def _kind(goal: Objective) -> str:
     return f"{goal.target.quantity}, {'lowered' if goal.lowered else 'raised'}"
 
 
-def _panel(kind: str, number: int, members: Sequence[int], goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Panel:
+def _panel(
+    kind: str, number: int, members: Sequence[int], goals: Sequence[Objective], peaks: Outcome, used: Recipe
+) -> Panel:
     tiles = peaks.pictures[list(members)].permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
     columns = _columns(len(tiles))
     return Panel(
@@ -247,7 +249,7 @@ def _panel(kind: str, number: int, members: Sequence[int], goals: Sequence[Goal]
         title=kind,
         values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
         channels=tuple(_channel(goals[i].target, i) for i in members),
-        titles=tuple(f"{_named(goals[i])}\n{peaks.values[i]:.3g}" for i in members),
+        titles=tuple(f"{_named(goals[i])}\n{peaks.scores[i]:.3g}" for i in members),
         limits=((0.0, 1.0),) * len(tiles),
         meaning=f"{_settings(used)}; below each name the value reached",
         colours="picture",
@@ -277,14 +279,16 @@ def _channel(target: Target, otherwise: int) -> int:
     return channel if len(target.terms) == 1 and isinstance(channel, int) else otherwise
 
 
-def _named(goal: Goal) -> str:
+def _named(goal: Objective) -> str:
     return short(str(goal.target), _NAME) + (f" #{goal.copy + 1}" if goal.copy else "")
 
 
-def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int, *, given_up: bool) -> Iterator[str]:
+def _findings(
+    goals: Sequence[Objective], peaks: Outcome, used: Recipe, wanted: int, *, given_up: bool
+) -> Iterator[str]:
     said = ", ".join(
         f"{_named(goal)} {'lowered to ' if goal.lowered else ''}{value:.3g}"
-        for goal, value in zip(goals, peaks.values.tolist(), strict=True)
+        for goal, value in zip(goals, peaks.scores.tolist(), strict=True)
     )
     yield f"{_settings(used)}: {said}"
     if given_up:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.ascent import gram
-from vizcnn.ascent.restraint import total_variation
+from vizcnn.ascent import compute_gram
+from vizcnn.ascent.regularizers import measure_total_variation
 from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
 from vizcnn.inputs.images import Photo, open_photo
 from vizcnn.models.layers.axes import spatial_layers
@@ -122,7 +122,7 @@ class Style(Probe[Pictures]):
 
         def loss(picture: Tensor) -> tuple[Tensor, ...]:
             content, style = aims(picture)
-            smooth = total_variation(picture, 1.0)[0] / picture[0, 0].numel()
+            smooth = measure_total_variation(picture, 1.0)[0] / picture[0, 0].numel()
             return content, style, self.content * content + self.style * style + self.tv * smooth
 
         return loss
@@ -183,7 +183,7 @@ class Aims:
     @classmethod
     def of(cls, photo: Mapping[str, Tensor], manner: Mapping[str, Tensor], layer: str, style: Sequence[str]) -> Aims:
         """From the activations of both pictures. Raises DegenerateResult where there is nothing to compare with."""
-        aims = cls(layer, photo[layer].detach(), {name: gram(manner[name].detach()) for name in style})
+        aims = cls(layer, photo[layer].detach(), {name: compute_gram(manner[name].detach()) for name in style})
         for name, values in ((layer, aims.content), *aims.grams.items()):
             if not values.any():
                 raise DegenerateResult(
@@ -194,7 +194,7 @@ class Aims:
     def __call__(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Content's and style's squared distance from their aims, as shares of the aims' own squared size."""
         content = _share(maps[self.layer], self.content)
-        style = torch.stack([_share(gram(maps[name]), aim) for name, aim in self.grams.items()]).mean()
+        style = torch.stack([_share(compute_gram(maps[name]), aim) for name, aim in self.grams.items()]).mean()
         return content, style
 
 
