@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import TargetError
+from vizcnn.models.functions import LayerFunction, OutputFunction
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OutputFunction, Target
+from vizcnn.models.targets import Target
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Objective:
     @property
     def group(self) -> tuple[object, ...]:
         """Equal for all copies of one target, and for nothing else; two functions of one name are two targets."""
-        functions = [id(unit.function) for _, unit in self.target.terms if isinstance(unit, OutputFunction)]
+        own = (OutputFunction, LayerFunction)
+        functions = [id(unit.function) for _, unit in self.target.terms if isinstance(unit, own)]
         return (self.lowered, self.target.spec, *functions)
 
 
