@@ -34,6 +34,7 @@ from vizcnn.ascent import (
     score_pictures,
 )
 from vizcnn.ascent.diversity import measure_similarity
+from vizcnn.ascent.matching import ActivationDistance, GramDistance
 from vizcnn.ascent.rng import Rng
 from vizcnn.ascent.spectrum import load_spectrum
 from vizcnn.errors import NonFiniteResult, NotDifferentiable, ParameterError, TargetError
@@ -422,14 +423,65 @@ def linear_filter(*weights: float) -> nn.Module:
     return nn.Sequential(conv)
 
 
-@pytest.mark.parametrize("optimiser", ["ascent", "adam", "nadam"])
-def test_a_linear_filter_likes_each_colour_full_or_not_at_all(optimiser: Any) -> None:
-    found = ascend(model(linear_filter(1.0, -1.0, 0.5)), ["0:0"], replace(PLAIN, optimiser=optimiser))
+@pytest.mark.parametrize(("optimiser", "rate"), [("ascent", 0.1), ("adam", 0.1), ("nadam", 0.1), ("lbfgs", 8.0)])
+def test_a_linear_filter_likes_each_colour_full_or_not_at_all(optimiser: Any, rate: float) -> None:
+    found = ascend(model(linear_filter(1.0, -1.0, 0.5)), ["0:0"], replace(PLAIN, optimiser=optimiser, rate=rate))
     expected = torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     assert torch.equal(found.pictures, expected)
     assert found.scores.item() == pytest.approx(1.5, rel=1e-5)
     assert found.moved.tolist() == [True]
     assert found.finished
+
+
+def test_lbfgs_finds_the_lowest_point_of_a_bowl_that_is_far_longer_than_wide() -> None:
+    """Where |W x - W y|^2 is least is known; plain steps would need hundreds."""
+    wanted = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    scale = torch.logspace(-0.5, 0.5, 3).view(1, 3, 1, 1)
+    far = target(lambda seen: ((seen["0"] - wanted) * scale).square().sum((1, 2, 3)), layers="0")
+    recipe = replace(PLAIN, optimiser="lbfgs", rate=1.0, steps=40, keep="best")
+    found = ascend(model(nn.Sequential(nn.Identity())), [Objective(far, lowered=True)], recipe)
+    torch.testing.assert_close(found.pictures, wanted, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("lowered", [False, True])
+def test_the_best_state_is_kept_where_a_recipe_says_so(lowered: bool) -> None:
+    """Steps that are too long jump over a summit whose place is known; the penalty counts with the target."""
+    sign = 1 if lowered else -1
+    summit = target(lambda seen: sign * (seen["0"] - 0.6).square().sum((1, 2, 3)), layers="0")
+    penalty = Penalty(l2=0.5, origin="black")
+    of, start = model(nn.Sequential(nn.Identity())), torch.full((1, 3, 8, 8), 0.45)
+
+    def heights(keep: Any) -> Array:
+        recipe = replace(PLAIN, rate=0.2, penalty=penalty, keep=keep)
+        each = [
+            ascend(of, [Objective(summit, lowered=lowered)], replace(recipe, steps=n), start=start) for n in range(1, 9)
+        ]
+        penalties = [float(penalty(one.pictures, torch.zeros(1))) for one in each]
+        return np.array([float(one.scores) * -sign - down for one, down in zip(each, penalties, strict=True)])
+
+    last, best = heights("last"), heights("best")
+    assert (np.diff(last) < 0).any()  # some steps lead downwards
+    before = float(-(start - 0.6).square().sum() - penalty(start, torch.zeros(1)))
+    np.testing.assert_allclose(best, np.maximum.accumulate([before, *last])[1:], rtol=1e-5)
+
+
+def test_distances_of_a_batch_are_the_papers_formulae() -> None:
+    seen, wanted = noise(3, 4, 5, 6), noise(1, 4, 5, 6, seed=1)
+    found = ActivationDistance("a", wanted)({"a": seen})
+    grams = GramDistance({"a": compute_gram(wanted), "b": compute_gram(2 * wanted)})({"a": seen, "b": seen})
+
+    def share(values: Array, aim: Array) -> float:
+        return float(((values - aim) ** 2).sum() / (aim**2).sum())
+
+    def gram(maps: Array) -> Array:
+        flat = maps.reshape(4, 30)
+        return flat @ flat.T / 30
+
+    for i in range(3):
+        assert float(found[i]) == pytest.approx(share(seen[i].numpy(), wanted[0].numpy()), rel=1e-9)
+        one = gram(seen[i].numpy())
+        both = [share(one, scale * gram(wanted[0].numpy())) for scale in (1, 4)]
+        assert float(grams[i]) == pytest.approx(np.mean(both), rel=1e-9)
 
 
 def test_lowering_gives_the_opposite() -> None:
@@ -557,9 +609,10 @@ def test_networks_with_other_activations_are_optimised(activation: nn.Module) ->
 SPAN = [f"3:{i}" for i in range(8)]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, "lbfgs"])
 def test_eight_channels_together_are_eight_single_runs(name: str) -> None:
-    of, recipe = model(small_cnn().double(), 12), replace(RECIPES[name], steps=6)
+    second_order = replace(PLAIN, optimiser="lbfgs", rate=1.0, keep="best")
+    of, recipe = model(small_cnn().double(), 12), replace(RECIPES.get(name, second_order), steps=6)
     together = ascend(of, SPAN, recipe)
     for i, one in enumerate(SPAN):
         alone = ascend(of, [one], recipe)

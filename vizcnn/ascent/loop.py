@@ -196,6 +196,7 @@ class _Ascent:
         self.precision = precision
         self.failed_redirections = torch.zeros(len(objectives), dtype=torch.int64, device=model.device)
         self.shown_score = 0.0
+        self.best = _Best(self.first_pictures) if recipe.keep == "best" else None
 
     def run(self, frames: int, steps: Any) -> Outcome:
         """All steps of the recipe, or those before Ctrl-C."""
@@ -207,9 +208,11 @@ class _Ascent:
                     kept += [self.render()] if step in to_keep else []
                     self._step(read, step)
                     self._show(steps, step)
+                self._judge_last(read)
         except KeyboardInterrupt:
             finished = False
-        return self._collect([*kept, self.render()] if frames else [], finished)
+        result = self.best.pictures if self.best else self.render()
+        return self._collect(result, [*kept, result] if frames else [], finished)
 
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
@@ -226,18 +229,34 @@ class _Ascent:
         parameters = self.parameters.detach().requires_grad_()
         pictures = self.recipe.parametrization.render(parameters, self.shape)
         seen = pictures.detach().requires_grad_()  # (N, C, H, W)
-        upwards = self._target_gradient(read, seen)
-        whole = upwards - self._penalty_gradient(seen)
-        (gradient,) = torch.autograd.grad(pictures, parameters, whole)
+        upwards, heights = self._target_gradient(read, seen)
+        downwards, penalties = self._penalty_gradient(seen)
+        (gradient,) = torch.autograd.grad(pictures, parameters, upwards - downwards)
         with torch.no_grad():
+            if self.best:
+                self.best.see(pictures, heights - penalties)
             self.optimiser(gradient)
             if isinstance(self.recipe.parametrization, Pixels):
                 if not self.recipe.repair.is_none:
                     self.parameters.copy_(self.recipe.repair(self.parameters, self.mean, upwards, step))
                 self.parameters.clamp_(0, 1)
 
-    def _target_gradient(self, read: Reader, seen: Tensor) -> Tensor:
-        """Of each target, and of what makes copies differ, with respect to its picture, (N, C, H, W)."""
+    def _judge_last(self, read: Reader) -> None:
+        """Let the pictures that the last step made be the best ones, if they are."""
+        if self.best is None:
+            return
+        with torch.no_grad():
+            pictures = self.render()
+            scores = score_outputs(self.objectives, self._run(read, self.recipe.transforms(pictures, self.rng)))
+            self.best.see(pictures, scores * self._signs(scores) - self.recipe.penalty(pictures, self.mean))
+
+    def _signs(self, scores: Tensor) -> Tensor:
+        """-1 for what is lowered, 1 for what is raised, (N,)."""
+        return scores.new_tensor([-1.0 if objective.lowered else 1.0 for objective in self.objectives])
+
+    def _target_gradient(self, read: Reader, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each target, and of what makes copies differ, with respect to its picture, (N, C, H, W); and the scores
+        (N,), negative for what is lowered."""
         transformed = self.recipe.transforms(seen, self.rng)
         inputs = transformed.detach().requires_grad_()
         outputs = self._run(read, inputs)
@@ -251,7 +270,7 @@ class _Ascent:
             gradient = gradient - self.diversity * torch.autograd.grad(similarity.sum(), inputs)[0]
         upwards: Tensor
         (upwards,) = torch.autograd.grad(transformed, seen, gradient)
-        return upwards
+        return upwards, scores.detach() * self._signs(scores)
 
     def _redirect(self, read: Reader, inputs: Tensor, gradient: Tensor) -> Tensor:
         """The gradient, with another for pictures that nothing reaches: what would open the ReLUs before them."""
@@ -289,12 +308,13 @@ class _Ascent:
         lower = self.precision == "bfloat16"
         return torch.autocast(self.model.device.type, torch.bfloat16) if lower else nullcontext()
 
-    def _penalty_gradient(self, seen: Tensor) -> Tensor | float:
+    def _penalty_gradient(self, seen: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Of each picture's penalty with respect to its pixels, (N, C, H, W); and the penalties (N,)."""
         if self.recipe.penalty.is_none:
-            return 0.0
-        gradient: Tensor
-        (gradient,) = torch.autograd.grad(self.recipe.penalty(seen, self.mean).sum(), seen)
-        return gradient
+            return 0.0, 0.0
+        penalties = self.recipe.penalty(seen, self.mean)
+        (gradient,) = torch.autograd.grad(penalties.sum(), seen)
+        return gradient, penalties.detach()
 
     def _show(self, steps: Any, step: int) -> None:
         steps.update()
@@ -302,8 +322,7 @@ class _Ascent:
             steps.set_postfix_str(f"{self.objectives[0].target} {self.shown_score:.3g}", refresh=False)
 
     @torch.no_grad()
-    def _collect(self, kept: list[Tensor], finished: bool) -> Outcome:
-        pictures = self.render()
+    def _collect(self, pictures: Tensor, kept: list[Tensor], finished: bool) -> Outcome:
         with self._autocast():
             computed = score_pictures(self.model, self.objectives, pictures)
         same = self.precision == "float32"
@@ -319,6 +338,20 @@ class _Ascent:
             torch.stack(frames) if frames else torch.empty(0, *pictures.shape, dtype=torch.uint8),
             finished,
         )
+
+
+class _Best:
+    """Each picture's best state so far.
+
+    pictures: (N, C, H, W). heights: (N,), their targets less their penalties."""
+
+    def __init__(self, pictures: Tensor) -> None:
+        self.pictures = pictures.clone()
+        self.heights = pictures.new_full((len(pictures),), -torch.inf)
+
+    def see(self, pictures: Tensor, heights: Tensor) -> None:
+        better = heights > self.heights  # (N,)
+        self.pictures[better], self.heights[better] = pictures.detach()[better], heights[better].to(self.heights)
 
 
 def _to_bytes(pictures: Tensor) -> Tensor:

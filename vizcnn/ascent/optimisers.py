@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+_HISTORY = 20  # gradients from which L-BFGS estimates the curvature
+
 
 class _Adam:
     """Adam upwards, or NAdam; it works on each parameter apart, so pictures of a batch cannot disturb each other."""
@@ -38,10 +40,25 @@ class _Steps:
         self.parameters += self.rate * gradient / size.view(-1, *[1] * (gradient.dim() - 1))
 
 
+class _Lbfgs:
+    """L-BFGS upwards, with one step per gradient; each picture has a history of its own."""
+
+    def __init__(self, parameters: Tensor, rate: float) -> None:
+        self.each = list(parameters)  # views of the N pictures' own
+        self.own = [torch.optim.LBFGS([one], lr=rate, max_iter=1, history_size=_HISTORY) for one in self.each]
+
+    def __call__(self, gradient: Tensor) -> None:
+        for one, optimiser, upwards in zip(self.each, self.own, gradient, strict=True):
+            one.grad = -upwards.contiguous()
+            optimiser.step(lambda: 0.0)  # without a line search, what the function comes to plays no part
+            one.grad = None
+
+
 OPTIMISERS: dict[str, Callable[[Tensor, float], Callable[[Tensor], None]]] = {
     "adam": _Adam,
     "nadam": _NAdam,
     "ascent": _Steps,
+    "lbfgs": _Lbfgs,
 }
 """By name: from parameters (N, ...) and the length of a step to a function that takes their gradient and changes
 them."""

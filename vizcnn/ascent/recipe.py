@@ -17,9 +17,11 @@ class Recipe:
 
     parametrization: how pictures come from what is optimised. transforms: how they are moved before the network sees
         them. penalty: what is subtracted from the target. repair: what is done to pixels between steps.
-    optimiser: `adam`, `nadam`, or `ascent`: plain steps along the gradient, scaled to a root mean square of 1 for
-        each picture, of length `rate`.
+    optimiser: `adam`, `nadam`, `lbfgs`, or `ascent`: plain steps along the gradient, scaled to a root mean square of 1
+        for each picture, of length `rate`.
     steps: how many.
+    keep: which state is the result: the `last`, or the `best`, whose target less the penalty was highest. A step can
+        lead astray, most of all one of L-BFGS that is cut off at black or white.
     """
 
     name: str
@@ -27,9 +29,10 @@ class Recipe:
     transforms: Transforms = field(default_factory=Transforms)
     penalty: Penalty = field(default_factory=Penalty)
     repair: Repair = field(default_factory=Repair)
-    optimiser: Literal["adam", "nadam", "ascent"] = "adam"
+    optimiser: Literal["adam", "nadam", "ascent", "lbfgs"] = "adam"
     rate: float = 0.05
     steps: int = 256
+    keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         if not self.repair.is_none and not isinstance(self.parametrization, Pixels):
