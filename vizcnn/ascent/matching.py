@@ -27,6 +27,10 @@ class ActivationDistance:
         _refuse_zero(self.layer, self.wanted)
 
     @property
+    def __name__(self) -> str:  # what a target is called
+        return f"distance({self.layer})"
+
+    @property
     def layers(self) -> frozenset[str]:
         return frozenset({self.layer})
 
@@ -47,6 +51,10 @@ class GramDistance:
     def __post_init__(self) -> None:
         for layer, gram in self.wanted.items():
             _refuse_zero(layer, gram)
+
+    @property
+    def __name__(self) -> str:
+        return f"gram-distance({', '.join(self.wanted)})"
 
     @property
     def layers(self) -> frozenset[str]:
