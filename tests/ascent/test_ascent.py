@@ -38,6 +38,7 @@ from vizcnn.ascent.matching import ActivationDistance, GramDistance
 from vizcnn.ascent.rng import Rng
 from vizcnn.ascent.spectrum import load_spectrum
 from vizcnn.errors import NonFiniteResult, NotDifferentiable, ParameterError, TargetError
+from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.targets import OUTPUT, Target, target
 
@@ -410,7 +411,7 @@ def ascend(
     of: vizcnn.Model, wanted: Sequence[str | int | Target | Objective], recipe: Recipe = PLAIN, **more: Any
 ) -> Outcome:
     objectives = [one if isinstance(one, Objective) else Objective(target(one)) for one in wanted]
-    with of.borrowed():
+    with borrow(of, "Test"):
         return optimize(of, objectives, recipe, progress=False, **more)
 
 
