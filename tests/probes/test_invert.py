@@ -83,6 +83,15 @@ def test_the_relative_error_is_that_of_a_plain_computation(channels: int) -> Non
     assert found.provenance.details["layers"] == "0,3,7"
 
 
+def test_half_precision_comes_near_too() -> None:
+    """Sums of squares of activations would overflow it."""
+    loud = nn.Conv2d(3, 8, 3, padding=1)
+    with torch.no_grad():
+        loud.weight.mul_(300)
+    found = inverted(one_layer(loud.half()), photo(), layers="0", steps=30, **PURE)
+    assert found.reached[0] < 0.02
+
+
 def test_more_steps_come_nearer() -> None:
     few, many = (inverted(model(), photo(), steps=steps, layers="3", **PURE).reached[0] for steps in (2, 30))
     assert many < few / 4

@@ -151,4 +151,5 @@ def _choose_layers(model: Model) -> tuple[str, ...]:
 def _distances(model: Model, image: Tensor, layers: Sequence[str]) -> Iterator[ActivationDistance]:
     """How far each layer is from what it makes of an image (1, C, H, W)."""
     wanted = activations(model, image, layers)
-    yield from (ActivationDistance(layer, wanted[layer]) for layer in layers)
+    precise = torch.promote_types(model.dtype, torch.float32)  # squares overflow half precision
+    yield from (ActivationDistance(layer, wanted[layer].to(precise)) for layer in layers)
