@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.ascent import RECIPES, Goal, Recipe, climb
+from vizcnn.ascent import RECIPES, Objective, Recipe, optimize
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
@@ -121,12 +121,14 @@ HEAD = (
 def measured(bench: Bench, recipe: Recipe, seed: int = 0) -> tuple[Row, Tensor]:
     """A recipe's row, and its pictures of classes and channels."""
     size = (bench.images.shape[2], bench.images.shape[3])
-    goals = [Goal(target(number)) for number in bench.classes]
-    goals += [Goal(target(f"{bench.layer}:{number}")) for number in bench.channels]
-    peaks = climb(bench.model, goals, recipe, size=size, seed=seed, batch=32, progress=False)
+    objectives = [Objective(target(number)) for number in bench.classes]
+    objectives += [Objective(target(f"{bench.layer}:{number}")) for number in bench.channels]
+    outcome = optimize(bench.model, objectives, recipe, size=size, seed=seed, batch=32, progress=False)
     count = len(bench.classes)
-    ratios = [_ratio(bench, goal, float(value)) for goal, value in zip(goals, peaks.values, strict=True)]
-    features, logits = bench.judged(peaks.pictures)
+    ratios = [
+        _ratio(bench, objective, float(value)) for objective, value in zip(objectives, outcome.scores, strict=True)
+    ]
+    features, logits = bench.judged(outcome.pictures)
     mine = torch.tensor([mine for mine, _ in bench.shared])
     row = Row(
         recipe.name,
@@ -135,13 +137,13 @@ def measured(bench: Bench, recipe: Recipe, seed: int = 0) -> tuple[Row, Tensor]:
         sum(ratio > 1 for ratio in ratios[count:]) / len(ratios[count:]),
         float((mine[logits[:count].argmax(1)] == torch.tensor(bench.classes)).float().mean()),
         float(torch.cdist(features, bench.real).amin(1).median()) / bench.apart,
-        fine_energy(peaks.pictures) / fine_energy(bench.images),
+        fine_energy(outcome.pictures) / fine_energy(bench.images),
     )
-    return row, peaks.pictures
+    return row, outcome.pictures
 
 
-def _ratio(bench: Bench, goal: Goal, value: float) -> float:
-    ((_, unit),) = goal.target.terms
+def _ratio(bench: Bench, objective: Objective, value: float) -> float:
+    ((_, unit),) = objective.target.terms
     assert isinstance(unit, Unit)
     return value / float(bench.best[unit.layer][int(unit.channel)])
 

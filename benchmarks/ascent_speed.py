@@ -19,7 +19,7 @@ from statistics import median
 
 import torch
 
-from vizcnn.ascent import RECIPES, Goal, climb
+from vizcnn.ascent import RECIPES, Objective, optimize
 from vizcnn.ascent.loop import Precision
 from vizcnn.models._torchvision import models
 from vizcnn.models.loading import load
@@ -49,11 +49,11 @@ class Time:
 
 
 def ours(work: Work, precision: Precision = "float32") -> None:
-    goals = [Goal(target(f"{work.layer}:{channel}")) for channel in range(work.channels)]
+    objectives = [Objective(target(f"{work.layer}:{channel}")) for channel in range(work.channels)]
     recipe = replace(RECIPES["lucid"], steps=work.steps)
     with work.model.borrowed():
         size = (work.size, work.size)
-        climb(work.model, goals, recipe, size=size, precision=precision, batch=work.channels, progress=False)
+        optimize(work.model, objectives, recipe, size=size, precision=precision, batch=work.channels, progress=False)
 
 
 def peers(work: Work, seen: int | None) -> None:

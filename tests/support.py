@@ -46,6 +46,11 @@ def picture(size: Size, channels: int = 3, count: int = 1, seed: int = 0) -> Ten
     return (0.7 * shapes + 0.3 * torch.rand(count, channels, *size, generator=random)).clamp(0, 1)
 
 
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers of this shape, float64, always the same ones."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 @torch.no_grad()
 def enliven(network: nn.Module, images: Tensor, seed: int = 0) -> None:
     """Scale the random weights layer by layer so that signals neither vanish nor explode on the way to the output, and

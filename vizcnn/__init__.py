@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vizcnn.probes.embed import Embed as Embed
     from vizcnn.probes.feature_maps import FeatureMaps as FeatureMaps
     from vizcnn.probes.filters import Filters as Filters
+    from vizcnn.probes.invert import Invert as Invert
     from vizcnn.probes.layers import Layers as Layers
     from vizcnn.probes.maximize import Maximize as Maximize
     from vizcnn.probes.occlusion import Occlusion as Occlusion
@@ -66,6 +67,7 @@ _HOMES = {
     "Index": "vizcnn.scanning",
     "InputContract": "vizcnn.models.model",
     "Interrupted": "vizcnn.errors",
+    "Invert": "vizcnn.probes.invert",
     "Layers": "vizcnn.probes.layers",
     "Maximize": "vizcnn.probes.maximize",
     "Model": "vizcnn.models.model",
@@ -105,6 +107,7 @@ __all__ = [
     "Index",
     "InputContract",
     "Interrupted",
+    "Invert",
     "Layers",
     "Maximize",
     "Model",

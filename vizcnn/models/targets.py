@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from operator import index
@@ -13,14 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from vizcnn.errors import TargetError
+from vizcnn.models.functions import OUTPUT as OUTPUT
+from vizcnn.models.functions import Activations, LayerFunction, OutputFunction, find_layer_names
 from vizcnn.models.head import Head, found_head, probabilities
 from vizcnn.models.model import Model, class_index
-
-OUTPUT = ""
-"""The key of the network's own output, as it gives it, among activations, whose other keys are layer names. A layer's
-activations have their usual form, see `vizcnn.models.layers.axes`."""
-
-Activations = Mapping[str, Any]
 
 _N = "[0-9]{1,18}"
 _LAYER_UNIT = re.compile(rf"(?P<layer>[^:]+):(?P<channel>{_N})(@(?P<y>{_N}),(?P<x>{_N}))?")
@@ -186,33 +182,7 @@ class Direction:
         return per_channel @ values.new_tensor(self.vector)  # (N,)
 
 
-@dataclass(frozen=True)
-class OutputFunction:
-    """A person's own function from the network's raw output to (N,)."""
-
-    function: Callable[[Any], Tensor]
-    layers = frozenset({OUTPUT})
-    quantity = "score"
-
-    def __str__(self) -> str:
-        return getattr(self.function, "__name__", "function")
-
-    @property
-    def spec(self) -> str:
-        return str(self)
-
-    def resolved(self, model: Model) -> OutputFunction:  # noqa: ARG002 - same shape as Unit's
-        return self
-
-    def __call__(self, activations: Activations) -> Tensor:
-        value = self.function(activations[OUTPUT])
-        if not isinstance(value, Tensor) or value.dim() != 1:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise TargetError(f"target function {self} must return one number per image, a tensor (N,), got {got}")
-        return value
-
-
-Term = Unit | Energy | Direction | OutputFunction
+Term = Unit | Energy | Direction | OutputFunction | LayerFunction
 
 
 @dataclass(frozen=True)
@@ -278,13 +248,32 @@ class Target:
         return total
 
 
-def target(what: Any) -> Target:
-    """A target from a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the output.
+def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
+    """What to explain: one number per image, from a description or from your own function.
 
-    `p(tabby)` asks for the probability; otherwise a class is the network's own number, mostly a logit.
-    `energy(layer)` is a whole layer's mean square. Where classes are named by numbers, `#10` is the class of that index
-    and `=10` the one of that name. Class names need no model here: they are looked up when the target meets one.
+    what: a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the network's output.
+        `p(tabby)` asks for the probability; otherwise a class is the network's own number, mostly a logit.
+        `energy(layer)` is a whole layer's mean square. Where classes are named by numbers, `#10` is the class of that
+        index and `=10` the one of that name. Names are looked up when the target meets a model.
+    layers: names of layers; `what` is then a function of their activations, a mapping from these names to tensors
+        (N, C, H, W), (N, C, T) for tokens or (N, C), to a tensor (N,). An empty name is the network's output.
+        A callable object with an attribute `layers` that names them is such a function by itself.
+
+    Works wherever a target does; maps and pictures need a function that torch can differentiate, occlusion any.
+    Raises TargetError, and LayerNotFound when the target meets a model that has no such layer.
+
+        import vizcnn
+
+        def contrast(activations):  # how uneven layer2 is over positions
+            return activations["layer2"].flatten(2).std(2).mean(1)  # (N,)
+
+        model = vizcnn.load("tiny")
+        vizcnn.Saliency()(model, "sample:grace_hopper", target=vizcnn.target(contrast, layers=["layer2"]))
     """
+    if layers is not None:
+        if isinstance(what, str | Target) or not callable(what):
+            raise TargetError(f"with layers, a target is a function of their activations, got {what!r}")
+        return Target(((1.0, LayerFunction.of(what, layers)),))
     if isinstance(what, Target):
         return what
     if hasattr(what, "dtype") and not (isinstance(what, str) or callable(what)):
@@ -293,7 +282,10 @@ def target(what: Any) -> Target:
         return Target(((1.0, _class(index(what))),))
     if isinstance(what, bool) or not (isinstance(what, str) or callable(what)):
         raise TargetError(f"a target is a class, 'layer:channel' or a function of the output, got {what!r}")
-    return Target(((1.0, _parsed(what.strip()) if isinstance(what, str) else OutputFunction(what)),))
+    if isinstance(what, str):
+        return Target(((1.0, _parsed(what.strip())),))
+    own = find_layer_names(what)
+    return Target(((1.0, LayerFunction.of(what, own) if own else OutputFunction(what)),))
 
 
 def _number_in(array: Any) -> Any:

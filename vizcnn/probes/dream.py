@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.ascent import Goal, Peaks, Pixels, Recipe, Warp, climb, values
+from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, optimize, score_pictures
 from vizcnn.errors import Interrupted, TargetError
 from vizcnn.inputs.images import Photo
 from vizcnn.models.layers.axes import spatial_layers
@@ -64,7 +64,7 @@ class Dream(Probe[Pictures]):
                 raise TargetError(f"a dream raises one target, got {len(targets)}: {named}. Give one, or their sum")
         scenes, finished = [], True
         for i, photo in enumerate(subject.photos):
-            scene, finished = self._dreamt(subject, photo, Goal(subject.targets[i][0]))
+            scene, finished = self._make(subject, photo, Objective(subject.targets[i][0]))
             scenes.append(scene)
             if not finished:
                 break
@@ -74,35 +74,40 @@ class Dream(Probe[Pictures]):
             raise Interrupted(result)
         return result
 
-    def _dreamt(self, subject: Subject, photo: Photo, goal: Goal) -> tuple[Scenery, bool]:
+    def _make(self, subject: Subject, photo: Photo, objective: Objective) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""
-        base = self._start(subject.model, photo)  # (1, C, H, W)
+        base = self._open(subject.model, photo)  # (1, C, H, W)
         picture, films, finished = base, list[Tensor](), True
-        for octave, size in enumerate(sizes := self._sizes(base)):
-            small = _resized(base, size)
-            before = small if octave == 0 else small + _resized(picture - _resized(base, picture.shape[2:]), size)
-            peaks = self._octave(subject, goal, before.clamp(0, 1), f"octave {octave + 1} of {len(sizes)}")
-            picture, finished = peaks.pictures.to(base), peaks.finished
-            films.append(_resized(peaks.frames[:, 0].float() / 255, base.shape[2:]))
+        for octave, size in enumerate(sizes := self._list_sizes(base)):
+            small = _resize(base, size)
+            before = small if octave == 0 else small + _resize(picture - _resize(base, picture.shape[2:]), size)
+            outcome = self._run_octave(subject, objective, before.clamp(0, 1), f"octave {octave + 1} of {len(sizes)}")
+            picture, finished = outcome.pictures.to(base), outcome.finished
+            films.append(_resize(outcome.frames[:, 0].float() / 255, base.shape[2:]))
             if not finished:
-                picture = base + _resized(picture - small, base.shape[2:])
+                picture = base + _resize(picture - small, base.shape[2:])
                 break
         picture = picture.clamp(0, 1)
-        ends = [float(values(subject.model, [goal], x)[0]) for x in (base, picture)]
+        ends = [float(score_pictures(subject.model, [objective], x)[0]) for x in (base, picture)]
         return Scenery(
-            _as_array(picture)[0],
+            _to_array(picture)[0],
             (("", photo),),
-            {str(goal.target): (ends[0], ends[1])},
-            (_as_array(torch.cat(films)) * 255).round().astype(np.uint8),
+            {str(objective.target): (ends[0], ends[1])},
+            (_to_array(torch.cat(films)) * 255).round().astype(np.uint8),
         ), finished
 
-    def _octave(self, subject: Subject, goal: Goal, start: Tensor, label: str) -> Peaks:
+    def _run_octave(self, subject: Subject, objective: Objective, start: Tensor, label: str) -> Outcome:
         recipe = Recipe(
-            "dream", Pixels(), Warp(jitter=self._jitter(goal)), optimiser="ascent", rate=self.rate, steps=self.steps
+            "dream",
+            Pixels(),
+            Transforms(jitter=self._choose_jitter(objective)),
+            optimiser="ascent",
+            rate=self.rate,
+            steps=self.steps,
         )
-        return climb(
+        return optimize(
             subject.model,
-            [goal],
+            [objective],
             recipe,
             size=(start.shape[2], start.shape[3]),
             start=start.float(),
@@ -112,21 +117,21 @@ class Dream(Probe[Pictures]):
             progress=subject.progress,
         )
 
-    def _jitter(self, goal: Goal) -> float:
+    def _choose_jitter(self, objective: Objective) -> float:
         if self.jitter is not None:
             return self.jitter
-        return 0.0 if any(getattr(unit, "at", None) for _, unit in goal.target.terms) else 0.06
+        return 0.0 if any(getattr(unit, "at", None) for _, unit in objective.target.terms) else 0.06
 
-    def _start(self, model: Model, photo: Photo) -> Tensor:
+    def _open(self, model: Model, photo: Photo) -> Tensor:
         """The photograph (1, C, H, W) in the size of the dream."""
         pixels = model.input.channels_of(photo)
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device)
         longer = max(photo.size)
         factor = (self.size or min(longer, _LARGEST)) / longer
         height, width = (max(1, round(side * factor)) for side in photo.size)
-        return _resized(image, (height, width)).clamp(0, 1)
+        return _resize(image, (height, width)).clamp(0, 1)
 
-    def _sizes(self, base: Tensor) -> list[tuple[int, int]]:
+    def _list_sizes(self, base: Tensor) -> list[tuple[int, int]]:
         """Height and width of each octave, the picture's own last."""
         height, width = base.shape[2:]
         found = [(height, width)]
@@ -138,11 +143,11 @@ class Dream(Probe[Pictures]):
         return found
 
 
-def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
+def _resize(images: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(images.shape[2:]) == tuple(size) or not len(images):
         return images if len(images) else images.new_empty(0, images.shape[1], *size)
     return F.interpolate(images, tuple(size), mode="bilinear", antialias=True)
 
 
-def _as_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _to_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return images.permute(0, 2, 3, 1).float().cpu().numpy()  # (N, H, W, C)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from vizcnn.ascent import RECIPES, Goal, Maco, Peaks, Recipe, climb, recipe
+from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, find_recipe, optimize
 from vizcnn.errors import Interrupted, ParameterError, TargetError
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
@@ -49,7 +49,7 @@ class Maximize(Probe[Optimised]):
     paper: ClassVar[str] = "Erhan et al. 2009"
     needs_images: ClassVar[bool] = False
 
-    preset: Recipe | str = param("robust", f"The recipe: {', '.join(RECIPES)}.", parse=recipe)
+    preset: Recipe | str = param("robust", f"The recipe: {', '.join(RECIPES)}.", parse=find_recipe)
     steps: int | None = param(None, "Steps of the ascent; by default the recipe's.", min=1)
     rate: float | None = param(None, "Length of a step; by default the recipe's.", min=1e-9)
     l1: float | None = param(
@@ -80,7 +80,7 @@ class Maximize(Probe[Optimised]):
     def check(self) -> None:
         if self.diversity and self.copies < 2:
             raise ParameterError("diversity makes copies of a target differ, so it needs copies of 2 or more")
-        if self.like is not None and not isinstance(self._recipe.canvas, Maco):
+        if self.like is not None and not isinstance(self._recipe.parametrization, Maco):
             raise ParameterError(f"like is for the recipe maco, got preset {self._recipe.name}")
 
     @property
@@ -99,8 +99,8 @@ class Maximize(Probe[Optimised]):
         used = self.settled(subject.model)
         goals = _by_panel(list(self._goals(subject.targets[0])))
         index = self._index(subject)
-        peaks, precision = self._climbed(subject, goals, used)
-        begun = [goals[i] for i in peaks.which]
+        peaks, precision = self._optimize(subject, goals, used)
+        begun = [goals[i] for i in peaks.indices]
         provenance = subject.provenance(
             self,
             paper=_PAPERS.get(used.name, self.paper),
@@ -108,7 +108,7 @@ class Maximize(Probe[Optimised]):
             steps=used.steps,
             size=tuple(peaks.pictures.shape[2:]),
             precision=precision,
-            **({"spectrum": used.canvas.like} if isinstance(used.canvas, Maco) else {}),
+            **({"spectrum": used.parametrization.like} if isinstance(used.parametrization, Maco) else {}),
         )
         result = arrange(
             provenance,
@@ -135,23 +135,23 @@ class Maximize(Probe[Optimised]):
     def settled(self, model: Model) -> Recipe:
         """The recipe with the options that were given in place of its own."""
         weights = {name: value for name in ("l1", "l2", "tv") if (value := getattr(self, name)) is not None}
-        canvas = self._recipe.canvas
-        if isinstance(canvas, Maco):
-            canvas = Maco(self.like or _SPECTRA.get(model.name.partition("@")[0], canvas.like))
+        parametrization = self._recipe.parametrization
+        if isinstance(parametrization, Maco):
+            parametrization = Maco(self.like or _SPECTRA.get(model.name.partition("@")[0], parametrization.like))
         return replace(
             self._recipe,
-            canvas=canvas,
+            parametrization=parametrization,
             penalty=replace(self._recipe.penalty, **weights),
             steps=self.steps or self._recipe.steps,
             rate=self.rate or self._recipe.rate,
         )
 
-    def _goals(self, targets: Sequence[Target]) -> Iterator[Goal]:
+    def _goals(self, targets: Sequence[Target]) -> Iterator[Objective]:
         for lowered in {"positive": [False], "negative": [True], "both": [False, True]}[self.sign]:
             for target in targets:
-                yield from (Goal(target, copy, lowered) for copy in range(self.copies))
+                yield from (Objective(target, copy, lowered) for copy in range(self.copies))
 
-    def _climbed(self, subject: Subject, goals: Sequence[Goal], used: Recipe) -> tuple[Peaks, str]:
+    def _optimize(self, subject: Subject, goals: Sequence[Objective], used: Recipe) -> tuple[Outcome, str]:
         """The pictures, and the precision they were made in."""
         peaks = self._ascent(subject, goals, used, self.precision)
         if self.precision == "float32" or not peaks.finished or _agrees(peaks):
@@ -159,9 +159,9 @@ class Maximize(Probe[Optimised]):
         return self._ascent(subject, goals, used, "float32"), "float32"
 
     def _ascent(
-        self, subject: Subject, goals: Sequence[Goal], used: Recipe, precision: Literal["float32", "bfloat16"]
-    ) -> Peaks:
-        return climb(
+        self, subject: Subject, goals: Sequence[Objective], used: Recipe, precision: Literal["float32", "bfloat16"]
+    ) -> Outcome:
+        return optimize(
             subject.model,
             goals,
             used,
@@ -186,22 +186,22 @@ def _outputs(model: Model) -> int:
     return output.shape[1]
 
 
-def _agrees(peaks: Peaks) -> bool:
+def _agrees(peaks: Outcome) -> bool:
     """Whether the precision of the ascent told nearly the same values as full precision does."""
-    return bool(((peaks.computed - peaks.values).abs() <= _AGREE * peaks.values.abs()).all())
+    return bool(((peaks.computed - peaks.scores).abs() <= _AGREE * peaks.scores.abs()).all())
 
 
-def _by_panel(goals: Sequence[Goal]) -> list[Goal]:
+def _by_panel(goals: Sequence[Objective]) -> list[Objective]:
     """In the order of their panels: what is raised or lowered together stands together."""
     kinds = list(dict.fromkeys(map(_kind, goals)))
     return sorted(goals, key=lambda goal: kinds.index(_kind(goal)))
 
 
-def _kind(goal: Goal) -> tuple[str, bool]:
+def _kind(goal: Objective) -> tuple[str, bool]:
     return goal.target.quantity, goal.lowered
 
 
-def _made(goals: Sequence[Goal], peaks: Peaks, index: Index | None) -> Iterator[Made]:
+def _made(goals: Sequence[Objective], peaks: Outcome, index: Index | None) -> Iterator[Made]:
     """Each picture with what it was made for, and with crops from the index where there is one."""
     pixels = peaks.pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
     size = pixels.shape[1], pixels.shape[2]
@@ -210,7 +210,7 @@ def _made(goals: Sequence[Goal], peaks: Peaks, index: Index | None) -> Iterator[
             target=str(goal.target),
             quantity=goal.target.quantity,
             pixels=pixels[i],
-            reached=float(peaks.values[i]),
+            reached=float(peaks.scores[i]),
             lowered=goal.lowered,
             copy=goal.copy,
             channel=_channel(goal.target),

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.ascent import gram
-from vizcnn.ascent.restraint import total_variation
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
+from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, compute_gram, optimize
+from vizcnn.ascent.matching import ActivationDistance, GramDistance
+from vizcnn.errors import DegenerateResult, Interrupted
 from vizcnn.inputs.images import Photo, open_photo
 from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.model import Model
+from vizcnn.models.targets import target
 from vizcnn.probing.parsing import names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.progress import bar
 from vizcnn.results import Pictures, Scenery
 
 _LAYERS = 5  # resolutions at which style is compared, as in the paper
@@ -91,114 +88,55 @@ class Style(Probe[Pictures]):
         """The picture, and whether it was finished."""
         model = subject.model
         start, other = (_tensor(model, each, self.size) for each in (photo, manner))  # (1, C, H, W)
-        content, style = self._layers(model)
-        with (
-            reading(model, {content, *style}) as read,
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            bar(self.steps, "style", "step", shown=subject.progress) as steps,
-        ):
-            aims = Aims.of(_maps(read, start, model), _maps(read, other, model), content, style)
-            loss = self._loss(lambda x: aims(_maps(read, x, model)))
-            first = loss(start)
-            picture, films, finished = self._descent(loss, start, steps)
-            last = loss(picture)
-        names = ("content", "style", "total")
-        numbers = {name: (float(a), float(b)) for name, a, b in zip(names, first, last, strict=True)}
-        if not picture.isfinite().all():
-            raise NonFiniteResult("the picture holds NaN or infinity. Lower the rate, or use optimiser='adam'")
+        content, style = self._distances(model, start, other)
+        recipe = self._recipe(start)
+        outcome = optimize(
+            model,
+            [Objective(self.content * target(content) + self.style * target(style), lowered=True)],
+            recipe,
+            size=(start.shape[2], start.shape[3]),
+            start=start,
+            seed=subject.seed,
+            frames=self.frames,
+            label="style",
+            progress=subject.progress,
+        )
+        values = [self._values(model, content, style, recipe, each) for each in (start, outcome.pictures.to(start))]
+        numbers = {name: (values[0][name], values[1][name]) for name in values[0]}
         sources = (("content", photo), ("style", manner))
-        frames = (np.stack(films) if films else np.empty((0, *_array(picture).shape))) * 255
-        return Scenery(_array(picture), sources, numbers, frames.round().astype(np.uint8)), finished
+        image = outcome.pictures[0].permute(1, 2, 0).numpy()  # (H, W, C)
+        return Scenery(image, sources, numbers, outcome.frames[:, 0].permute(0, 2, 3, 1).numpy()), outcome.finished
 
-    def _loss(self, aims: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        """From a picture (1, C, H, W): content, style and the weighted total."""
+    def _distances(self, model: Model, photo: Tensor, manner: Tensor) -> tuple[ActivationDistance, GramDistance]:
+        """What is to become small: the distances from the photograph's content and from the other's style."""
+        content, style = self._layers(model)
+        with torch.no_grad(), reading(model, {content, *style}) as read:
+            wanted = read(photo.to(model.dtype))[content].float()
+            seen = read(manner.to(model.dtype))
+        grams = {name: compute_gram(seen[name].float()) for name in style}
+        return ActivationDistance(content, wanted), GramDistance(grams)
 
-        def loss(picture: Tensor) -> tuple[Tensor, ...]:
-            content, style = aims(picture)
-            smooth = total_variation(picture, 1.0)[0] / picture[0, 0].numel()
-            return content, style, self.content * content + self.style * style + self.tv * smooth
+    def _recipe(self, picture: Tensor) -> Recipe:
+        """Of pixels; the total variation is a mean over those of the picture."""
+        return Recipe(
+            "style",
+            Pixels(),
+            penalty=Penalty(tv=self.tv / picture[0, 0].numel(), power=1.0),
+            optimiser=self.optimiser,
+            rate=self.rate or {"lbfgs": 1.0, "adam": 0.02}[self.optimiser],
+            steps=self.steps,
+            keep="best",
+        )
 
-        return loss
-
-    def _descent(
-        self, loss: Callable[[Tensor], tuple[Tensor, ...]], start: Tensor, steps: Any
-    ) -> tuple[Tensor, list[np.ndarray[Any, np.dtype[np.float32]]], bool]:
-        """The picture, the states that were kept, and whether all steps were made."""
-        picture, films = start.clone().requires_grad_(), []
-        marks = {round(k * self.steps / (self.frames - 1)) for k in range(self.frames - 1)}
-        optimiser, best, finished = self._optimiser(picture), Best(start), True
-
-        def closure() -> float:
-            total = loss(picture)[2]
-            (picture.grad,) = torch.autograd.grad(total, picture)
-            value = float(total.detach())
-            best.see(picture, value)
-            return value
-
-        try:
-            for step in range(self.steps):
-                films += [_array(picture)] if step in marks else []
-                optimiser.step(closure)
-                steps.set_postfix_str(f"loss {best.value:.3g}", refresh=False)
-                steps.update()
-                with torch.no_grad():
-                    picture.clamp_(0, 1)
-            best.see(picture, float(loss(picture)[2].detach()))
-        except KeyboardInterrupt:
-            finished = False
-        return best.picture, [*films, _array(best.picture)] if self.frames else [], finished
-
-    def _optimiser(self, picture: Tensor) -> torch.optim.Optimizer:
-        if self.optimiser == "adam":
-            return torch.optim.Adam([picture], lr=self.rate or 0.02)
-        return torch.optim.LBFGS([picture], lr=self.rate or 1.0, max_iter=1, history_size=20)
-
-
-class Best:
-    """The best picture so far: a step can lead astray, most of all where it was cut off at black or white."""
-
-    def __init__(self, picture: Tensor) -> None:
-        self.picture, self.value = picture, float("inf")
-
-    def see(self, picture: Tensor, value: float) -> None:
-        if value < self.value:
-            self.picture, self.value = picture.detach().clone(), value
-
-
-@dataclass(frozen=True)
-class Aims:
-    """What a picture should come to: the content's activations (1, C, H, W) and the style's Gram matrices (1, C, C)."""
-
-    layer: str
-    content: Tensor
-    grams: Mapping[str, Tensor]
-
-    @classmethod
-    def of(cls, photo: Mapping[str, Tensor], manner: Mapping[str, Tensor], layer: str, style: Sequence[str]) -> Aims:
-        """From the activations of both pictures. Raises DegenerateResult where there is nothing to compare with."""
-        aims = cls(layer, photo[layer].detach(), {name: gram(manner[name].detach()) for name in style})
-        for name, values in ((layer, aims.content), *aims.grams.items()):
-            if not values.any():
-                raise DegenerateResult(
-                    f"layer {name!r} is zero everywhere, so it knows no content or style. Choose others"
-                )
-        return aims
-
-    def __call__(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Content's and style's squared distance from their aims, as shares of the aims' own squared size."""
-        content = _share(maps[self.layer], self.content)
-        style = torch.stack([_share(gram(maps[name]), aim) for name, aim in self.grams.items()]).mean()
-        return content, style
-
-
-def _share(values: Tensor, aim: Tensor) -> Tensor:
-    return (values - aim).square().sum() / aim.square().sum()
-
-
-def _maps(read: Callable[[Tensor], Mapping[str, Any]], image: Tensor, model: Model) -> dict[str, Tensor]:
-    found = read(image.to(model.dtype))
-    return {name: values.float() for name, values in found.items() if isinstance(values, Tensor) and name}
+    def _values(
+        self, model: Model, content: ActivationDistance, style: GramDistance, recipe: Recipe, picture: Tensor
+    ) -> dict[str, float]:
+        """The terms and their weighted total for a picture (1, C, H, W)."""
+        with torch.no_grad(), reading(model, content.layers | style.layers) as read:
+            activations = read(picture.to(model.dtype))
+            far, unlike = float(content(activations)), float(style(activations))
+            smooth = float(recipe.penalty(picture, picture))
+        return {"content": far, "style": unlike, "total": self.content * far + self.style * unlike + smooth}
 
 
 def _tensor(model: Model, photo: Photo, side: int) -> Tensor:
@@ -207,7 +145,3 @@ def _tensor(model: Model, photo: Photo, side: int) -> Tensor:
     factor = side / max(photo.size)
     size = [max(1, round(each * factor)) for each in photo.size]
     return F.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1).to(model.device)
-
-
-def _array(picture: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return picture.detach()[0].permute(1, 2, 0).float().cpu().numpy().copy()  # (H, W, C)

@@ -229,8 +229,8 @@ class Probe(Generic[R]):
             (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these. A probe that streams also takes
             an archive, a torch Dataset, or a folder with sub-folders, see `vizcnn.inputs.dataset`.
         target: what to explain: a class name or index, `layer:channel`, `layer:first-last` for several channels,
-            `layer:channel@y,x`, `energy(layer)`, a function of the output, or a list of these. Default: the class
-            predicted for each image, unless the probe says otherwise.
+            `layer:channel@y,x`, `energy(layer)`, a function of the output or of layers (`vizcnn.target`), or a list of
+            these. Default: the class predicted for each image, unless the probe says otherwise.
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
         """

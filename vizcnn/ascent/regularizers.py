@@ -1,6 +1,6 @@
-"""Restraints: what keeps a picture from becoming whatever raises its target most.
+"""Regularizers: what keeps a picture from becoming the noise that raises its target most.
 
-A `Penalty` is subtracted from the target; a `Repair` changes the pixels themselves every few steps.
+A `Penalty` is subtracted from the target; a `Repair` changes the pixels themselves between steps.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Penalty:
-    """Weights of what is subtracted from the target, each a sum over all pixels and colours.
+    """What is subtracted from the target, a sum over all pixels and colours:
 
-    l1, l2: of |x| and x^2 (Simonyan et al. 2014), where x is a pixel's distance from `origin`.
-    alpha: of |2x|^6, the bound on brightness of Mahendran & Vedaldi 2016.
-    tv: of total variation, (dx^2 + dy^2)^(power / 2) (the same).
-    power: of the total variation; 1 gives flat areas with sharp edges, 2 soft pictures.
+        l1 |x| + l2 x^2 + alpha |2x|^6 + tv (dx^2 + dy^2)^(power / 2)
+
+    where x is a pixel's distance from `origin`, and dx, dy are its differences from the pixels right of it and below.
+
+    l1, l2: as in Simonyan et al. 2014. alpha: the bound on brightness of Mahendran & Vedaldi 2015.
+    tv: total variation (the same). power: 1 gives flat areas with sharp edges, 2 soft pictures.
     origin: the value from which x counts: `black`, or `mean`, the colour that the network's input is centred on.
     """
 
@@ -36,7 +38,8 @@ class Penalty:
         return not (self.l1 or self.l2 or self.alpha or self.tv)
 
     def __call__(self, pictures: Tensor, mean: Tensor) -> Tensor:
-        """One number per picture (N, C, H, W), weights included: (N,). `mean`: (1, C, 1, 1)."""
+        """The penalty of each picture (N, C, H, W), weights included: (N,). mean: of the network's input,
+        (1, C, 1, 1)."""
         x = pictures if self.origin == "black" else pictures - mean
         total = pictures.new_zeros(len(pictures))
         if self.l1:
@@ -45,11 +48,12 @@ class Penalty:
             total = total + self.l2 * x.square().sum((1, 2, 3))
         if self.alpha:
             total = total + self.alpha * (2 * x).pow(6).sum((1, 2, 3))
-        return total + self.tv * total_variation(pictures, self.power) if self.tv else total
+        return total + self.tv * measure_total_variation(pictures, self.power) if self.tv else total
 
 
-def total_variation(pictures: Tensor, power: float) -> Tensor:
-    """The sum of (dx^2 + dy^2)^(power / 2) over all pixels with neighbours right and below, (N,) from (N, C, H, W)."""
+def measure_total_variation(pictures: Tensor, power: float) -> Tensor:
+    """The sum of (dx^2 + dy^2 + 1e-8)^(power / 2) over all pixels with neighbours right and below, (N,) from
+    (N, C, H, W). The 1e-8 gives flat areas a gradient where the power is 1."""
     down = pictures[..., 1:, :-1] - pictures[..., :-1, :-1]
     right = pictures[..., :-1, 1:] - pictures[..., :-1, :-1]
     return (down.square() + right.square() + 1e-8).pow(power / 2).sum((1, 2, 3))
@@ -57,7 +61,7 @@ def total_variation(pictures: Tensor, power: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Repair:
-    """What is done to the pixels between steps (Yosinski et al. 2015); x is a pixel's distance from the mean colour.
+    """What is done to the pixels after each step (Yosinski et al. 2015); x is a pixel's distance from the mean colour.
 
     decay: share by which x shrinks in each step.
     blur: standard deviation in px of a Gaussian blur, every `every` steps.
@@ -76,25 +80,27 @@ class Repair:
         return not (self.decay or self.blur or self.small_norm or self.small_contribution)
 
     def __call__(self, pixels: Tensor, mean: Tensor, gradient: Tensor, step: int) -> Tensor:
-        """The pixels (N, C, H, W) after the repair; `gradient` of the target, of the same shape."""
+        """The pixels (N, C, H, W) after the repair.
+
+        mean: of the network's input, (1, C, 1, 1). gradient: of the target, (N, C, H, W). step: counted from 1."""
         x = (pixels - mean) * (1 - self.decay)  # (N, C, H, W)
         if self.blur and step % self.every == 0:
-            x = blurred(x, self.blur)
+            x = gaussian_blur(x, self.blur)
         if self.small_norm:
-            x = without_smallest(x, x.norm(dim=1, keepdim=True), self.small_norm)
+            x = drop_smallest(x, x.norm(dim=1, keepdim=True), self.small_norm)
         if self.small_contribution:
-            x = without_smallest(x, (x * gradient).sum(1, keepdim=True).abs(), self.small_contribution)
+            x = drop_smallest(x, (x * gradient).sum(1, keepdim=True).abs(), self.small_contribution)
         return x + mean
 
 
-def without_smallest(x: Tensor, size: Tensor, percentage: float) -> Tensor:
-    """x (N, C, H, W) with zero where `size` (N, 1, H, W) is among each image's smallest."""
+def drop_smallest(x: Tensor, size: Tensor, percentage: float) -> Tensor:
+    """x (N, C, H, W) with zero at that percentage of each picture's pixels where `size` (N, 1, H, W) is smallest."""
     bound = size.flatten(1).quantile(percentage / 100, 1)  # (N,)
     return x * (size >= bound.view(-1, 1, 1, 1))
 
 
-def blurred(x: Tensor, width: float) -> Tensor:
-    """x (N, C, H, W) under a Gaussian of this standard deviation in px; the edge is repeated outwards."""
+def gaussian_blur(x: Tensor, width: float) -> Tensor:
+    """x (N, C, H, W) under a Gaussian whose standard deviation is `width` px; the edge is repeated outwards."""
     reach = max(1, round(3 * width))
     kernel = torch.exp(-torch.arange(-reach, reach + 1).to(x).square() / (2 * width**2))
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)

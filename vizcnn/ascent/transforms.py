@@ -1,4 +1,4 @@
-"""Warps: small random movements of a picture before the network sees it, so that no single pixel can matter."""
+"""Transforms: small random movements of a picture before the network sees it, so that no single pixel can matter."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.ascent.streams import Streams
+from vizcnn.ascent.rng import Rng
 
 
 @dataclass(frozen=True)
-class Warp:
-    """Random movements, all relative to the picture's size and drawn anew for each image in each step.
+class Transforms:
+    """Random movements, all relative to the picture's size and drawn anew for each picture in each step.
 
     jitter: largest shift, as a share of the picture's side.
     scale: largest change of size, as a share (0.1: between 0.9 and 1.1 times).
@@ -22,7 +22,8 @@ class Warp:
     crop: largest share of the side that is left out; what is seen lies anywhere in the picture.
     noise: standard deviation of noise on each pixel, in [0, 1] units.
 
-    Without `pad`, what lies beyond the edge is the picture's mirror image. All movements are one bilinear sampling.
+    Without `pad`, what lies beyond the edge is the picture's mirror image. All movements together are one affine map
+    and one bilinear sampling, so that a picture is blurred only once.
     """
 
     jitter: float = 0.0
@@ -32,19 +33,15 @@ class Warp:
     crop: float = 0.0
     noise: float = 0.0
 
-    @property
-    def moves(self) -> bool:
-        return any((self.jitter, self.scale, self.rotate, self.pad, self.crop))
-
-    def __call__(self, pictures: Tensor, streams: Streams) -> Tensor:
+    def __call__(self, pictures: Tensor, rng: Rng) -> Tensor:
         """Pictures (N, C, H, W) as the network sees them in this step."""
-        if self.moves:
-            pictures = self._sampled(pictures, self._places(streams, pictures.shape))
-        return pictures + self.noise * streams.normal(*pictures.shape[1:]) if self.noise else pictures
+        if any((self.jitter, self.scale, self.rotate, self.pad, self.crop)):
+            pictures = self._sample(pictures, self._draw_maps(rng, pictures.shape))
+        return pictures + self.noise * rng.normal(*pictures.shape[1:]) if self.noise else pictures
 
-    def _places(self, streams: Streams, shape: torch.Size) -> Tensor:
+    def _draw_maps(self, rng: Rng, shape: torch.Size) -> Tensor:
         """The affine maps from what is seen to the picture, (N, 2, 3), in units of half a side."""
-        turn, size, cut, down, right, free_down, free_right = streams.uniform(7).unbind(1)
+        turn, size, cut, down, right, free_down, free_right = rng.uniform(7).unbind(1)
         angle = torch.deg2rad(turn * self.rotate)
         kept = 1 - self.crop * (cut + 1) / 2  # (N,) share of the side that is seen
         zoom = kept * (1 + 2 * self.pad) / (1 + self.scale * size)
@@ -55,8 +52,8 @@ class Warp:
         rows = [torch.stack([cos, -sin * tall, across], 1), torch.stack([sin / tall, cos, along], 1)]
         return torch.stack(rows, 1)  # (N, 2, 3)
 
-    def _sampled(self, pictures: Tensor, places: Tensor) -> Tensor:
-        grid = F.affine_grid(places, list(pictures.shape), align_corners=False)  # (N, H, W, 2)
+    def _sample(self, pictures: Tensor, maps: Tensor) -> Tensor:
+        grid = F.affine_grid(maps, list(pictures.shape), align_corners=False)  # (N, H, W, 2)
         if not self.pad:
             return F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
         return F.grid_sample(pictures - 0.5, grid, padding_mode="zeros", align_corners=False) + 0.5

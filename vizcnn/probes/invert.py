@@ -1,0 +1,155 @@
+"""Invert: the picture that a layer cannot tell from a photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, optimize
+from vizcnn.ascent.matching import ActivationDistance
+from vizcnn.errors import Interrupted
+from vizcnn.models.layers.axes import layers_of
+from vizcnn.models.layers.capture import activations
+from vizcnn.models.model import Model
+from vizcnn.models.targets import target
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
+from vizcnn.results import Optimised, Panel, Row, Scene, shorten
+
+_MOST = 5  # resolutions
+_COLUMNS, _SIDE = 3, 1.8  # tiles in a line; inches
+_NAME = 24  # letters over a tile
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError("layer names with commas between")
+    return names
+
+
+class Invert(Probe[Optimised]):
+    """What does a layer still know of this photograph?
+
+    Each picture x begins as noise and is changed until a layer's activations a(x) are those of the photograph, b:
+
+        |a(x) - b|^2 / |b|^2  +  alpha * mean |2 (x - m)|^6  +  tv * mean (dx^2 + dy^2)
+
+    is made small, with m the colour that the network's input is centred on and means over pixels and colours. To the
+    layer, the picture is the photograph. What looks different to us is what the layer has let go: first exact colours
+    and edges, then places. The number below a picture is the relative error reached, |a(x) - b| / |b|: where it stays
+    large, the picture says little about the layer.
+
+        import vizcnn
+
+        model = vizcnn.load("tiny")
+        vizcnn.Invert(layers="layer1, layer3")(model, "sample:grace_hopper").save("inverted.png")
+
+    By default the last layer of each of the last five resolutions, and the network's last.
+
+    Source: Mahendran & Vedaldi 2015, arXiv:1412.0035; the optimiser here is L-BFGS. Raises LayerNotFound,
+    DegenerateResult (a layer that is zero everywhere), NotDifferentiable, NonFiniteResult.
+    """
+
+    paper: ClassVar[str] = "Mahendran & Vedaldi 2015, arXiv:1412.0035"
+    needs_target: ClassVar[bool] = False
+
+    layers: tuple[str, ...] | None = param(
+        None,
+        "The layers: names with commas between; by default the last of each resolution and of all.",
+        parse=_parse_names,
+    )
+    alpha: float = param(1e-3, "Weight of |2 (x - m)|^6, which keeps colours from glaring.", min=0)
+    tv: float = param(0.5, "Weight of the total variation, which keeps the picture smooth.", min=0)
+    steps: int = param(200, "Steps of the optimiser for each picture.", min=1)
+    batch: int = param(16, "Pictures of one layer optimised together; changes memory and time only.", min=1)
+    frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
+
+    def compute(self, subject: Subject) -> Optimised:
+        layers = self.layers or _choose_layers(subject.model)
+        pixels = subject.inputs[0].numel()
+        objectives = [
+            Objective(pixels * target(distance), lowered=True)
+            for image in subject.inputs
+            for distance in _distances(subject.model, image[None], layers)
+        ]
+        outcome = optimize(
+            subject.model,
+            objectives,
+            Recipe(
+                "invert",
+                Pixels(),
+                penalty=Penalty(alpha=self.alpha, tv=self.tv),  # sums over pixels, as is the objective
+                optimiser="lbfgs",
+                rate=1.0,
+                steps=self.steps,
+                keep="best",
+            ),
+            size=(subject.inputs.shape[2], subject.inputs.shape[3]),
+            seed=subject.seed,
+            batch=self.batch,
+            frames=self.frames,
+            label="invert",
+            progress=subject.progress,
+        )
+        made = [divmod(index, len(layers)) for index in outcome.indices]  # photograph and layer of each picture
+        subject = subject.first(1 + made[-1][0])  # after Ctrl-C, those that were begun
+        errors = (outcome.scores / pixels).sqrt().numpy()  # (K,)
+        rows, findings = [], []
+        for i, photo in enumerate(subject.photos):
+            mine = [k for k, (which, _) in enumerate(made) if which == i]
+            names = [layers[made[k][1]] for k in mine]
+            panel = self._panel(i, names, outcome.pictures[mine], errors[mine])
+            rows.append(Row((panel,), Scene(photo, subject.seen[i], (None,))))
+            said = ", ".join(f"{name} {error:.2g}" for name, error in zip(names, errors[mine], strict=True))
+            findings.append(
+                f"{photo.name}: relative errors reached: {said}" + " (stopped early)" * (not outcome.finished)
+            )
+        result = Optimised(
+            subject.provenance(self, layers=",".join(layers)),
+            tuple(rows),
+            tuple(findings),
+            errors,
+            outcome.frames.permute(0, 1, 3, 4, 2).numpy(),  # (F, K, H, W, C)
+            not outcome.finished,
+        )
+        if result.partial:
+            raise Interrupted(result)
+        return result
+
+    def _panel(self, i: int, names: Sequence[str], pictures: Tensor, errors: npt.NDArray[np.float64]) -> Panel:
+        """The pictures (K, C, H, W) that layers cannot tell from photograph i."""
+        tiles = pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
+        return Panel(
+            key="pictures" if i == 0 else f"pictures-{i}",
+            title="what each layer cannot tell from the photograph",
+            values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
+            channels=tuple(range(len(names))),
+            titles=tuple(f"{shorten(name, _NAME)}\nerror {e:.2g}" for name, e in zip(names, errors, strict=True)),
+            limits=((0.0, 1.0),) * len(names),
+            meaning=f"{self.steps} steps; below each layer the relative error of its activations",
+            colours="picture",
+            columns=_COLUMNS,
+            side=_SIDE,
+        )
+
+
+def _choose_layers(model: Model) -> tuple[str, ...]:
+    """The last layer of each of the last resolutions, and the network's last, in the order of their runs."""
+    found = layers_of(model, model.grey())
+    last = {layer.size: name for name, layer in found.items() if layer.axes.places == 2}
+    chosen = {*[name for size, name in last.items() if size[0] * size[1] > 1][-_MOST:], list(found)[-1]}
+    return tuple(name for name in found if name in chosen)
+
+
+@torch.no_grad()
+def _distances(model: Model, image: Tensor, layers: Sequence[str]) -> Iterator[ActivationDistance]:
+    """How far each layer is from what it makes of an image (1, C, H, W)."""
+    wanted = activations(model, image, layers)
+    precise = torch.promote_types(model.dtype, torch.float32)  # squares overflow half precision
+    yield from (ActivationDistance(layer, wanted[layer].to(precise)) for layer in layers)
