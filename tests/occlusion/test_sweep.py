@@ -110,12 +110,3 @@ def test_the_default_engine_takes_full_runs_where_they_are_faster(subject: tuple
     assert forced.provenance.details["engine"] == "incremental"
     np.testing.assert_allclose(chosen.values, expected.values, atol=1e-6)
     np.testing.assert_allclose(forced.values, expected.values, atol=1e-6)
-
-
-def test_a_window_that_changes_nothing_costs_nothing_in_bf16_either(subject: tuple[vizcnn.Model, Tensor]) -> None:
-    model, image = subject
-    image[..., :12] = 128 / 255  # what covers it
-    found = occlusion(fill="#808080", engine="incremental", precision="bf16", max_error=1.0)(model, image, 1)
-    assert found.provenance.details["went_back"] is False
-    drops = np.abs(found.values[0, 0])
-    assert drops[:, :12].max() < 1e-5 < drops.max()

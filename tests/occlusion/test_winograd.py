@@ -56,11 +56,3 @@ def test_it_is_used_for_many_channels_and_nothing_but_3x3(
     expected = F.conv2d(images, weight, **args)
     found = func(input=images, **args)
     torch.testing.assert_close(found, expected, atol=2e-5 * float(expected.abs().max()), rtol=0)
-
-
-@torch.no_grad()
-def test_in_a_reduced_type_too_much_would_cancel() -> None:
-    weight = torch.randn(192, 192, 3, 3)
-    for dtype, kind in ((torch.float32, "_Filtered"), (torch.bfloat16, "_Convolution")):
-        func = packed(_PLAIN | {"weight": weight}, weight.to(dtype), None, (192, 7, 9), None)
-        assert type(func).__name__ == kind

@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vizcnn.models.failing import is_out_of_memory
-from vizcnn.occlusion.incremental import Engine, Plan, Prepared, Tape, batches, calibrated
+from vizcnn.occlusion.incremental import Engine, Plan, Prepared, Tape, batches
 from vizcnn.occlusion.plain import Numbers, Scored, as_numbers
-from vizcnn.occlusion.windows import Ints, Windows, at_shares
+from vizcnn.occlusion.windows import Ints, Windows
 from vizcnn.probing.subject import Subject
 
 _HEAD = 256
 """So many windows go through the head together, whose weights are large and whose work is small."""
 
 
-_SPREAD = [(down, across) for down in (0.3, 0.7) for across in (0.2, 0.5, 0.8)]
-"""Where the windows lie that a tolerance is learnt from."""
-
-
 class Partial:
-    """A sweep that recomputes only what windows touch. Its plans serve all images of a call.
+    """A sweep that recomputes only what windows touch. Its plans serve all images of a call."""
 
-    dtype: see Engine. tolerance: the share of a layer's change that may be left out, learnt from the first image.
-    """
-
-    def __init__(
-        self, subject: Subject, tape: Tape, cover: Tensor, windows: Windows, batch: int, dtype: Any, tolerance: float
-    ) -> None:
+    def __init__(self, subject: Subject, tape: Tape, windows: Windows, batch: int) -> None:
         self.subject, self.windows, self.batch = subject, windows, batch
-        reach = None
-        if tolerance:
-            exact = Engine(tape)
-            reach = calibrated(exact, subject.inputs[0], cover, windows[at_shares(windows, _SPREAD)], tolerance)
-        self.engine = Engine(tape, dtype=dtype, reach=reach)
+        self.engine = Engine(tape)
         self.touched = self.engine.touched(windows)
         self.plans = self._planned(np.arange(len(windows)))
         self.seconds_per_window: list[float] = []
@@ -56,7 +42,6 @@ class Partial:
         plans, body = list(self.plans), _Body(self, i)
         try:
             prepared = self._prepared(i, cover, plans)
-            body.settle(prepared)
             while plans:
                 try:
                     body.add(plans[0], self._run(prepared, plans[0]))
@@ -95,20 +80,10 @@ class _Body:
 
     def __init__(self, sweep: Partial, i: int) -> None:
         self.engine, self.targets = sweep.engine, sweep.subject.targets[i]
-        self.scores, self.shift = sweep.subject.scores[i], np.zeros(1)  # (T,)
         self.waiting: list[tuple[Ints, dict[int, Tensor]]] = []
 
     def add(self, plan: Plan, values: dict[int, Tensor]) -> None:
         self.waiting.append((plan.chosen, values))
-
-    def settle(self, prepared: Prepared) -> None:
-        """In a reduced type, learn by how much it is off for the clean image: nearly as much under every window."""
-        if self.engine.dtype:
-            self.shift = self.scores - self._numbers(prepared.crossing)[0]
-
-    def _numbers(self, crossing: dict[int, Tensor]) -> Numbers:
-        activations = self.engine.finished(crossing)
-        return as_numbers(torch.stack([target(activations) for target in self.targets], 1))  # (B, T)
 
     def finished(self, at_least: int) -> Iterator[tuple[Ints, Numbers]]:
         if sum(len(places) for places, _ in self.waiting) < at_least:
@@ -116,4 +91,5 @@ class _Body:
         places = np.concatenate([places for places, _ in self.waiting])
         crossing = {v: torch.cat([values[v] for _, values in self.waiting]) for v in self.engine.crossing}
         self.waiting = []
-        yield places, self._numbers(crossing) + self.shift
+        activations = self.engine.finished(crossing)
+        yield places, as_numbers(torch.stack([target(activations) for target in self.targets], 1))  # (B, T)

@@ -36,7 +36,7 @@ def _followed(sweep: Sweep) -> Engine | None:
 
 
 def _memory(sweep: Sweep, engine: Engine) -> int:
-    width = 2 if engine.dtype else sweep.subject.inputs.element_size()
+    width = sweep.subject.inputs.element_size()
     if sweep.partial:
         return memory(engine, sweep.partial.plans, width)
     batch = min(sweep.how.batch, len(sweep.windows))

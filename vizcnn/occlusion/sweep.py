@@ -29,7 +29,6 @@ LANDMARKS = ((1.0, 1.0), (0.0, 0.5), (0.5, 0.5))
 _EXACT = 1e-4  # largest difference that may be rounding, as a share of the largest drop
 _ROUNDING = 256  # and beside that so many units in the last place of the scores
 _SHORT = 0.01  # s: what takes less is mostly overhead, and timed again in a full batch
-_MORE_CHECKS = 4
 
 
 class Doubt(Exception):  # noqa: N818 - the sweep goes on in another way
@@ -42,13 +41,6 @@ class How:
 
     batch: int
     engine: Literal["auto", "plain", "incremental"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    tolerance: float = 0.0
-    max_error: float = 0.05
-
-    @property
-    def approximate(self) -> bool:
-        return self.precision == "bf16" or self.tolerance > 0
 
 
 @dataclass
@@ -69,10 +61,9 @@ class Sweep:
     def __init__(self, subject: Subject, covers: list[Tensor], windows: Windows, how: How) -> None:
         self.subject, self.covers, self.windows, self.how = subject, covers, windows, how
         self.checks, self.shares = Checks(), dict[str, float]()
-        self.approximate = how.approximate
         self.partial: Partial | None = None
         self.tape: Tape | None = None
-        self._settled = how.engine == "incremental" or how.approximate
+        self._settled = how.engine == "incremental"
         if how.engine != "plain":
             self._start()
 
@@ -85,9 +76,7 @@ class Sweep:
 
     def _plan(self) -> None:
         assert self.tape is not None
-        dtype = torch.bfloat16 if self.approximate and self.how.precision == "bf16" else None
-        tolerance = self.how.tolerance if self.approximate else 0.0
-        self.partial = Partial(self.subject, self.tape, self.covers[0], self.windows, self.how.batch, dtype, tolerance)
+        self.partial = Partial(self.subject, self.tape, self.windows, self.how.batch)
         self.shares = {
             "flops_ideal": ideal_share(self.partial.engine, self.partial.touched),
             "flops_executed": executed_share(self.partial.engine, self.partial.plans),
@@ -96,7 +85,7 @@ class Sweep:
             self.partial = None
 
     def _give_up(self, error: Exception) -> None:
-        """Nothing is followed any more; what the reason is, is said once."""
+        """Fall back to full runs and warn once, with the reason."""
         if is_out_of_memory(error):
             raise error
         reason = str(error) if isinstance(error, Untraceable | Doubt) else f"{type(error).__name__}: {error}"
@@ -108,44 +97,27 @@ class Sweep:
             stacklevel=2,
         )
         self.partial = None
-        self.approximate = False
 
     @property
     def details(self) -> dict[str, Any]:
         """What provenance says of the engine."""
         if self.partial is None:
             return {"engine": "plain", **self.shares}
-        return {"engine": "incremental", **self._mode(), **self.shares, **asdict(self.checks)}
-
-    def _mode(self) -> dict[str, Any]:
-        """Of an approximation: what it was, whether it gave way to exactness, and its largest error in the checks."""
-        if not self.how.approximate:
-            return {}
-        mode = {"precision": self.how.precision, "tolerance": self.how.tolerance, "went_back": not self.approximate}
-        return {**mode, "largest_error": f"{self.checks.error:.1%}"}
+        return {"engine": "incremental", **self.shares, **asdict(self.checks)}
 
     def image(self, i: int) -> Scored:
         """The targets' numbers of image i under all windows. Where a window comes again, the later number counts."""
-        while self.partial is not None:
+        if self.partial is not None:
             try:
                 yield from self._checked(i, self.partial)
             except Exception as error:
-                self._step_back(error)
+                self._give_up(error)
             else:
                 return
         yield from self._plain(i, np.arange(len(self.windows)))
 
     def _plain(self, i: int, places: Ints) -> Scored:
         return plain(self.subject, i, self.covers[i], self.windows, places, self.how.batch)
-
-    def _step_back(self, error: Exception) -> None:
-        """From an approximation to the exact engine, from there to full runs."""
-        if not (self.approximate and isinstance(error, Doubt)):
-            return self._give_up(error)
-        warnings.warn(f"Occlusion goes back to exact numbers: {error}", VizcnnWarning, stacklevel=2)
-        self.approximate = False
-        self._settled = self.how.engine == "incremental"
-        return self._plan()
 
     def _checked(self, i: int, partial: Partial) -> Scored:
         """The incremental engine's numbers, compared with full runs of a few windows."""
@@ -163,8 +135,8 @@ class Sweep:
                 yield from self._plain(i, np.arange(len(self.windows)))
                 return
         drops = self.subject.scores[i] - numbers  # (n, T)
-        telling = [place for place in _telling(drops, _MORE_CHECKS if self.approximate else 0) if place not in full]
-        self._compare(i, numbers, full | self.full(i, np.array(telling, np.int64)))
+        telling = set(np.abs(drops).argmax(0).tolist()) - full.keys()  # the window of each target's largest drop
+        self._compare(i, numbers, full | self.full(i, np.array(sorted(telling), np.int64)))
 
     def full(self, i: int, places: Ints) -> dict[int, Numbers]:
         """The numbers of full runs, by the window's place."""
@@ -188,9 +160,7 @@ class Sweep:
         largest = np.abs(self.subject.scores[i] - numbers).max(0)  # (T,)
         difference = np.abs(numbers[places] - exact)  # (c, T)
         error = float((difference / np.maximum(largest, np.finfo(float).tiny)).max())
-        if self.approximate and error > self.how.max_error:
-            raise Doubt(f"the error is {error:.2g} of the largest drop, more than max_error {self.how.max_error:g}")
-        if not self.approximate and (difference > _EXACT * largest + self._rounding(i, exact)).any():
+        if (difference > _EXACT * largest + self._rounding(i, exact)).any():
             raise Doubt(f"its numbers are off by {error:.2g} of the largest drop")
         ranks = min(spearman(numbers[places, t], exact[:, t]) for t in range(exact.shape[1]))
         before = self.checks
@@ -208,10 +178,3 @@ def recorded(subject: Subject) -> Tape:
     """The network's tape as far as the targets need it. Raises Untraceable."""
     layers = frozenset[str]().union(*(target.layers for row in subject.targets for target in row))
     return record(subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3])), layers)
-
-
-def _telling(drops: Numbers, more: int) -> list[int]:
-    """The window of each target's largest drop, and so many more from all ranks of the first target's."""
-    ranks = np.argsort(drops[:, 0])
-    spread = ranks[np.linspace(0, len(ranks) - 1, more).round().astype(int)] if more else ()
-    return list(dict.fromkeys([*np.abs(drops).argmax(0).tolist(), *map(int, spread)]))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult, Interrupted, ParameterError
+from vizcnn.errors import DegenerateResult, Interrupted
 from vizcnn.geometry import Box
 from vizcnn.models.scoring import default_batch
 from vizcnn.occlusion import How, Sweep, priced
@@ -58,27 +58,8 @@ class Occlusion(Probe[Heatmap]):
         "plain runs the network in full for each window; incremental recomputes only what a window can touch, with the "
         "same result; auto takes whichever pays, checks it and falls back on any doubt.",
     )
-    precision: Literal["fp32", "bf16"] = param(
-        "fp32", "bf16 is faster and approximate: its error is measured on some windows and reported."
-    )
-    tolerance: float = param(
-        0.0,
-        "Above 0 changes that fade are not followed to the end: the share of a layer's change that may be left out. "
-        "Faster and approximate; the error is measured and reported.",
-        min=0,
-        max=0.5,
-    )
-    max_error: float = param(
-        0.05,
-        "Of an approximation: the largest error, as a share of the largest drop, before going back to exact.",
-        min=0,
-    )
 
     def check(self) -> None:
-        if self.engine == "plain" and (self.precision != "fp32" or self.tolerance):
-            raise ParameterError(
-                "Occlusion: precision and tolerance belong to the incremental engine, got engine plain. Leave one out"
-            )
         checked_fill("Occlusion: fill", self.fill)
         if self.window and self.stride:
             checked_sides(_both(self.window), _both(self.stride))
@@ -105,7 +86,7 @@ class Occlusion(Probe[Heatmap]):
         size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
         window, stride = self._sizes(size)
         covers = [covering(self.fill, image, subject.model.input.mean, window) for image in subject.inputs]
-        how = How(self.batch or default_batch(size), self.engine, self.precision, self.tolerance, self.max_error)
+        how = How(self.batch or default_batch(size), self.engine)
         return window, stride, Sweep(subject, covers, sliding(size, window, stride), how)
 
     def _sizes(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

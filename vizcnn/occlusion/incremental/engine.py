@@ -9,8 +9,7 @@ Explanations" (Krypton), SIGMOD.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +17,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from vizcnn.graph.tape import Ref, Shape, Step, Tape, last_uses, refs_in
-from vizcnn.models.layers.dryrun import with_tensors
 from vizcnn.occlusion.incremental.crops import LOWEST, PADDINGS, ZEROS, as_rows, crop_of, from_rows, inside, row_numbers
 from vizcnn.occlusion.incremental.plan import Plan, planned
-from vizcnn.occlusion.incremental.regions import Reach, Region, regions
+from vizcnn.occlusion.incremental.regions import Region, regions
 from vizcnn.occlusion.incremental.space import Local, Manner, Sliding, Space, layout, resized
 from vizcnn.occlusion.kernels.fused import fused
-from vizcnn.occlusion.kernels.packed import Packed
 from vizcnn.occlusion.windows import Windows
 
 Values = dict[int, Tensor]
@@ -33,30 +30,23 @@ _MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "baddbmm")
 
 
 class Engine:
-    """A network's tape, made ready to run under windows. It shares the network's weights and keeps nothing of an image.
+    """A network's tape, made ready to run under windows.
 
-    dtype: what convolutions and all behind them compute in, up to the head; None for the network's own.
-    reach: see `regions`; None is exact.
-    """
+    It shares the network's weights and keeps nothing of an image."""
 
-    def __init__(
-        self, tape: Tape, *, dtype: torch.dtype | None = None, reach: Mapping[int, Reach] | None = None
-    ) -> None:
-        tape = fused(tape, dtype)
+    def __init__(self, tape: Tape) -> None:
+        tape = fused(tape)
         self.layout = layout(tape)
-        self.shapes, self.wanted, self.reach = tape.shapes, tape.wanted, reach
+        self.shapes, self.wanted = tape.shapes, tape.wanted
         cut = _end_of_body(tape, self.layout.spaces)
         self.body, self.head = tape.steps[:cut], tape.steps[cut:]
         self.crossing = _crossing(tape, cut)
-        self.dtype, self.reduced = dtype, _behind_convolutions(self.body) if dtype else frozenset[int]()
-        if dtype:
-            self.body = tuple(_reduced(step, dtype) if step.outputs[0] in self.reduced else step for step in self.body)
         self.course = _with_freed(self.body, self.crossing)
         self.joins = {place for place, step in enumerate(self.body) if _joins_channels(step, self)}
 
     def touched(self, windows: Windows) -> dict[int, Region]:
         """What the windows touch of every value."""
-        return regions(self.body, self.layout, windows, self.reach)
+        return regions(self.body, self.layout, windows)
 
     def planned(self, touched: Mapping[int, Region], chosen: Any) -> Plan:
         return planned(self.body, self.layout, touched, chosen, self.crossing)
@@ -68,17 +58,6 @@ class Engine:
             values |= _outputs(step, step.filled(values.__getitem__, images))
             _free(values, freed)
         return {layer: tree_map_only(Ref, lambda ref: values[ref.value], tree) for layer, tree in self.wanted.items()}
-
-
-def each_value(engine: Engine, images: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Run the body on whole images (B, C, H, W): every value as it is made, on loan until the next is asked for."""
-    values = {0: images}
-    yield 0, images
-    for step, freed in _with_freed(engine.body, ()):
-        args = step.filled(values.__getitem__, len(images))
-        values |= _outputs(step, _converted(engine, step, args))
-        yield from ((value, values[value]) for value in step.outputs)
-        _free(values, freed)
 
 
 class Prepared:
@@ -93,12 +72,20 @@ class Prepared:
 
     def _run_clean(self, image: Tensor, needed: set[int]) -> None:
         """Keep the rows of the clean image, and of padding, for the values that plans select from, and what crosses."""
-        clean = image[None].contiguous(memory_format=torch.channels_last)
-        for number, value in each_value(self.engine, clean):
+        values = {0: image[None].contiguous(memory_format=torch.channels_last)}
+        self._keep(values, needed)
+        for step, freed in _with_freed(self.engine.body, ()):
+            made = _outputs(step, step.filled(values.__getitem__, 1))
+            self._keep(made, needed)
+            values |= made
+            _free(values, freed)
+
+    def _keep(self, values: Values, needed: set[int]) -> None:
+        for number, value in values.items():
             if number in needed:
                 self.clean[number] = self._padded(value, number)
             if number in self.engine.crossing:
-                self.crossing[number] = self._of_network(number, value).clone()
+                self.crossing[number] = value.clone()
 
     def _padded(self, value: Tensor, number: int) -> Tensor:
         rows = as_rows(value, self.engine.layout.spaces[number])
@@ -115,7 +102,7 @@ class Prepared:
             _free(values, freed)
             _free(rows, freed)
         read = self._reader(plan, len(engine.body), None, values, rows)
-        return {value: self._of_network(value, read(value)) for value in engine.crossing}
+        return {value: read(value) for value in engine.crossing}
 
     def _ran(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Values:
         """One step's outputs. What it selected is gone when it returns."""
@@ -124,11 +111,7 @@ class Prepared:
         args = step.filled(self._reader(plan, place, step, values, rows), len(plan.chosen))
         out = plan.regions.get(step.outputs[0])
         args = _fitted(step, self.engine.layout.manners[place], args, plan.paddings.get(place), out)
-        return _outputs(step, _converted(self.engine, step, args))
-
-    def _of_network(self, value: int, tensor: Tensor) -> Tensor:
-        """What was computed in a reduced type, in the network's own again."""
-        return tensor.to(self.image.dtype) if value in self.engine.reduced else tensor
+        return _outputs(step, args)
 
     def _reader(
         self, plan: Plan, place: int, step: Step | None, values: Values, rows: Values
@@ -192,14 +175,7 @@ def _joins_channels(step: Step, engine: Engine) -> bool:
         return False
     spaces, shapes = engine.layout.spaces, [engine.shapes[value] or () for value in step.inputs]
     images = all(value in spaces and spaces[value].axes == (2, 3) for value in step.inputs)
-    one_type = len({value in engine.reduced for value in step.inputs}) == 1
-    return images and one_type and all(len(shape) == 3 for shape in shapes)
-
-
-def _converted(engine: Engine, step: Step, args: dict[str, Any]) -> dict[str, Any]:
-    """A step that computes in a reduced type gets its images in it; normalisation keeps its constants."""
-    reduced = step.outputs[0] in engine.reduced and not _normalises(step)
-    return _in_type(args, engine.dtype) if reduced else args
+    return images and all(len(shape) == 3 for shape in shapes)
 
 
 def _end_of_body(tape: Tape, spaces: Mapping[int, Space]) -> int:
@@ -218,27 +194,6 @@ def _crossing(tape: Tape, cut: int) -> tuple[int, ...]:
     made = {0, *(value for step in tape.steps[:cut] for value in step.outputs)}
     used = {*refs_in(tape.wanted), *(value for step in tape.steps[cut:] for value in step.inputs)}
     return tuple(sorted(made & used))
-
-
-def _behind_convolutions(steps: Sequence[Step]) -> frozenset[int]:
-    found: set[int] = set()
-    for step in steps:
-        if step.name == "convolution" or found.intersection(step.inputs):
-            found.update(step.outputs)
-    return frozenset(found)
-
-
-def _normalises(step: Step) -> bool:
-    return "norm" in step.name
-
-
-def _reduced(step: Step, dtype: torch.dtype) -> Step:
-    packed = isinstance(step.func, Packed)  # in that type already
-    return step if packed or _normalises(step) else replace(step, args=_in_type(step.args, dtype))
-
-
-def _in_type(tree: Any, dtype: torch.dtype | None) -> Any:
-    return with_tensors(tree, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def _with_freed(steps: Sequence[Step], kept: Iterable[int]) -> list[tuple[Step, list[int]]]:
