@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from vizcnn.models.failing import is_out_of_memory
+from vizcnn.models.scoring import Scores
+from vizcnn.models.targets import Target
 from vizcnn.occlusion.incremental import Engine, Plan, Prepared, Tape, batches
-from vizcnn.occlusion.plain import Numbers, Scored, as_numbers
+from vizcnn.occlusion.plain import Case, Scored
 from vizcnn.occlusion.windows import Ints, Windows
-from vizcnn.probing.subject import Subject
 
 _HEAD = 256
 """So many windows go through the head together, whose weights are large and whose work is small."""
@@ -22,8 +23,8 @@ _HEAD = 256
 class Partial:
     """A sweep that recomputes only what windows touch. Its plans serve all images of a call."""
 
-    def __init__(self, subject: Subject, tape: Tape, windows: Windows, batch: int) -> None:
-        self.subject, self.windows, self.batch = subject, windows, batch
+    def __init__(self, tape: Tape, windows: Windows, batch: int) -> None:
+        self.windows, self.batch = windows, batch
         self.engine = Engine(tape)
         self.touched = self.engine.touched(windows)
         self.plans = self._planned(np.arange(len(windows)))
@@ -35,13 +36,13 @@ class Partial:
         return [self.engine.planned(self.touched, part) for part in parts if len(part)]
 
     @torch.no_grad()
-    def scored(self, i: int, cover: Tensor) -> Scored:
-        """The targets' numbers of image i, in an order of its own. The batch shrinks when memory runs out.
+    def scored(self, case: Case) -> Scored:
+        """The targets' scores under all windows, in an order of its own. The batch shrinks when memory runs out.
 
         Interrupted by Ctrl-C, it gives what is done first."""
-        plans, body = list(self.plans), _Body(self, i)
+        plans, body = list(self.plans), _Body(self.engine, case.targets)
         try:
-            prepared = self._prepared(i, cover, plans)
+            prepared = self._prepared(case, plans)
             while plans:
                 try:
                     body.add(plans[0], self._run(prepared, plans[0]))
@@ -50,15 +51,15 @@ class Partial:
                     if not is_out_of_memory(error) or self.batch == 1:
                         raise
                     plans = self._smaller(plans)
-                    prepared = self._prepared(i, cover, plans)
+                    prepared = self._prepared(case, plans)
                 yield from body.finished(at_least=_HEAD if plans and self.engine.head else 1)
         except KeyboardInterrupt:
             yield from body.finished(at_least=1)
             raise
 
-    def _prepared(self, i: int, cover: Tensor, plans: list[Plan]) -> Prepared:
+    def _prepared(self, case: Case, plans: list[Plan]) -> Prepared:
         needed = set[int]().union(*(plan.selected for plan in plans))
-        return Prepared(self.engine, self.subject.inputs[i], cover, needed)
+        return Prepared(self.engine, case.image, case.cover, needed)
 
     def _run(self, prepared: Prepared, plan: Plan) -> dict[int, Tensor]:
         start = time.perf_counter()
@@ -78,18 +79,19 @@ class Partial:
 class _Body:
     """What has gone through the body and waits for the head."""
 
-    def __init__(self, sweep: Partial, i: int) -> None:
-        self.engine, self.targets = sweep.engine, sweep.subject.targets[i]
+    def __init__(self, engine: Engine, targets: tuple[Target, ...]) -> None:
+        self.engine, self.targets = engine, targets
         self.waiting: list[tuple[Ints, dict[int, Tensor]]] = []
 
     def add(self, plan: Plan, values: dict[int, Tensor]) -> None:
         self.waiting.append((plan.chosen, values))
 
-    def finished(self, at_least: int) -> Iterator[tuple[Ints, Numbers]]:
+    def finished(self, at_least: int) -> Iterator[tuple[Ints, Scores]]:
         if sum(len(places) for places, _ in self.waiting) < at_least:
             return
         places = np.concatenate([places for places, _ in self.waiting])
         crossing = {v: torch.cat([values[v] for _, values in self.waiting]) for v in self.engine.crossing}
         self.waiting = []
         activations = self.engine.finished(crossing)
-        yield places, as_numbers(torch.stack([target(activations) for target in self.targets], 1))  # (B, T)
+        scores = torch.stack([target(activations) for target in self.targets], 1)  # (B, T)
+        yield places, np.asarray(scores.double().cpu().numpy())

@@ -6,45 +6,42 @@ import time
 
 import numpy as np
 
+from vizcnn.models.cost import Cost
 from vizcnn.occlusion.incremental import Engine, Plan, Untraceable, memory, per_image
-from vizcnn.occlusion.sweep import LANDMARKS, Sweep, recorded
+from vizcnn.occlusion.sweep import LANDMARKS, Sweep
 from vizcnn.occlusion.windows import at_shares
-from vizcnn.probing.probe import Price
 
 
-def priced(sweep: Sweep) -> Price:
+def estimate_cost(sweep: Sweep) -> Cost:
     """The windows, the arithmetic, the memory of the largest batch, and the time by that of a few full runs."""
-    windows, images = len(sweep.windows), len(sweep.covers)
+    runs = len(sweep.windows) * len(sweep.cases)
     share = sweep.shares["flops_executed"] if sweep.partial else 1.0
     engine = "incremental engine" if sweep.partial else "plain engine"
     part = f" and {share:.0%} of the work of full runs" if sweep.partial else ""
     known = sweep.partial.engine if sweep.partial else _followed(sweep)
-    return Price(
-        work=f"{windows * images} windows{part}, {engine}",
-        flops=per_image(known) * windows * images * share if known else None,
+    return Cost(
+        work=f"{runs} windows{part}, {engine}",
+        flops=per_image(known) * runs * share if known else None,
         memory=_memory(sweep, known) if known else None,
-        seconds=_seconds_per_run(sweep) * windows * images * share,
+        seconds=_seconds_per_run(sweep) * runs * share,
     )
 
 
 def _followed(sweep: Sweep) -> Engine | None:
     """The network's steps, to count its work; None where it cannot be followed."""
     try:
-        return Engine(sweep.tape or recorded(sweep.subject))
+        return Engine(sweep.tape or sweep.record())
     except Untraceable:
         return None
 
 
 def _memory(sweep: Sweep, engine: Engine) -> int:
-    width = sweep.subject.inputs.element_size()
-    if sweep.partial:
-        return memory(engine, sweep.partial.plans, width)
-    batch = min(sweep.how.batch, len(sweep.windows))
-    return memory(engine, [Plan(np.arange(batch), {}, {}, {})], width)
+    full = Plan(np.arange(min(sweep.batch, len(sweep.windows))), {}, {}, {})
+    return memory(engine, sweep.partial.plans if sweep.partial else [full], sweep.cases[0].image.element_size())
 
 
 def _seconds_per_run(sweep: Sweep) -> float:
     places = at_shares(sweep.windows, LANDMARKS)
     start = time.perf_counter()
-    sweep.full(0, places)
+    sweep.plain.by_place(sweep.cases[0], places)
     return (time.perf_counter() - start) / len(places)

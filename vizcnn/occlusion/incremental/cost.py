@@ -1,4 +1,4 @@
-"""Price: the arithmetic and the memory of a sweep, known before it starts."""
+"""Cost: the arithmetic and the memory of a sweep, known before it starts."""
 
 from __future__ import annotations
 
