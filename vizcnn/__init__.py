@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vizcnn.probes.layers import Layers as Layers
     from vizcnn.probes.maximize import Maximize as Maximize
     from vizcnn.probes.occlusion import Occlusion as Occlusion
+    from vizcnn.probes.rise import Rise as Rise
     from vizcnn.probes.saliency import Saliency as Saliency
     from vizcnn.probes.style import Style as Style
     from vizcnn.probes.top_images import TopImages as TopImages
@@ -71,6 +72,7 @@ _HOMES = {
     "Probe": "vizcnn.probing.probe",
     "Recipe": "vizcnn.ascent",
     "Result": "vizcnn.results",
+    "Rise": "vizcnn.probes.rise",
     "Saliency": "vizcnn.probes.saliency",
     "Scatter": "vizcnn.results",
     "Style": "vizcnn.probes.style",
@@ -108,6 +110,7 @@ __all__ = [
     "Probe",
     "Recipe",
     "Result",
+    "Rise",
     "Saliency",
     "Scatter",
     "Style",

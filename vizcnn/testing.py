@@ -6,6 +6,7 @@ def test_contract(tmp_path):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,33 +88,33 @@ def state_of(model: Model) -> State:
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def check_probe(name: str, folder: Path) -> None:
+def check_probe(name: str, folder: Path, **options: Any) -> None:
     """Check that the registered probe of this name keeps the contract; AssertionError says what it broke.
 
     No trace on the network after a normal run, a bad target and a network that raises in the probe's last use of it,
     and the network can still be trained; inputs unchanged; same seed, same numbers; results save and describe
     themselves; the command line gives the same arrays.
-    folder: an empty folder to write into.
+    folder: an empty folder to write into. options: of the probe, such as fewer steps where these take long.
     """
-    probe = registry.get(name)
+    probe = registry.get(name)(**options)
     assert registry.summary(name).strip(), f"{name} has no summary: write a docstring"
     _check_no_trace(probe)
     _check_repeatable(probe)
     _check_result(_run(probe, delicate_model()), folder)
-    _check_command_line(name, probe, folder)
+    _check_command_line(name, probe, folder, options)
 
 
-def _run(probe: type[Probe[Result]], model: Model, images: Tensor | None = None, **arguments: Any) -> Result:
+def _run(probe: Probe[Result], model: Model, images: Tensor | None = None, **arguments: Any) -> Result:
     if probe.needs_images:
         arguments["images"] = _images() if images is None else images
-    return probe()(model, progress=False, **arguments)
+    return probe(model, progress=False, **arguments)
 
 
 def _images() -> Tensor:
     return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-def _check_no_trace(probe: type[Probe[Any]]) -> None:
+def _check_no_trace(probe: Probe[Any]) -> None:
     model, images = delicate_model(), _images()
     kept = images.clone()
     error = _leaves_no_trace("a normal run", model, probe, images)
@@ -134,9 +135,7 @@ def _check_no_trace(probe: type[Probe[Any]]) -> None:
         assert bad, "a target that does not exist was accepted"
 
 
-def _leaves_no_trace(
-    what: str, model: Model, probe: type[Probe[Any]], images: Tensor, **arguments: Any
-) -> Exception | None:
+def _leaves_no_trace(what: str, model: Model, probe: Probe[Any], images: Tensor, **arguments: Any) -> Exception | None:
     """Run the probe on the model; returns the error that it ended in."""
     before, caught = state_of(model), None
     try:
@@ -149,7 +148,7 @@ def _leaves_no_trace(
     return caught
 
 
-def _check_repeatable(probe: type[Probe[Any]]) -> None:
+def _check_repeatable(probe: Probe[Any]) -> None:
     first, second = (_run(probe, delicate_model(), seed=3).arrays() for _ in range(2))
     _same_arrays(first, second, "the same seed gave other numbers")
 
@@ -169,15 +168,16 @@ def _check_result(result: Result, folder: Path) -> None:
         _same_arrays(result.arrays(), {k: saved[k] for k in saved if k != "manifest"}, "the saved numbers differ")
 
 
-def _check_command_line(name: str, probe: type[Probe[Any]], folder: Path) -> None:
+def _check_command_line(name: str, probe: Probe[Any], folder: Path, options: Mapping[str, Any]) -> None:
     from click.testing import CliRunner
 
     from vizcnn.cli.main import main
 
     out, image = folder / "cli.npz", "sample:grace_hopper"
-    arguments = [name, *([image] if probe.needs_images else []), "-m", "tiny", "-q", "-o", str(out)]
+    said = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    arguments = [name, *([image] if probe.needs_images else []), *said, "-m", "tiny", "-q", "-o", str(out)]
     answer = CliRunner().invoke(main, arguments)
     assert answer.exit_code == 0, f"vizcnn {' '.join(arguments)} failed: {answer.output}"
-    python = probe()(load("tiny"), *([image] if probe.needs_images else []), progress=False)
+    python = probe(load("tiny"), *([image] if probe.needs_images else []), progress=False)
     with np.load(out) as saved:
         _same_arrays(python.arrays(), {k: saved[k] for k in saved if k != "manifest"}, "command line and Python differ")

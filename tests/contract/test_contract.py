@@ -22,9 +22,13 @@ from vizcnn.probing.subject import Subject
 PLUGIN = Path(__file__).parent / "plugin"
 
 
+OPTIONS: dict[str, dict[str, Any]] = {"rise": {"masks": 60}}
+"""For probes whose defaults take long."""
+
+
 @pytest.mark.parametrize("name", registry.names())
 def test_contract(name: str, tmp_path: Path) -> None:
-    testing.check_probe(name, tmp_path)
+    testing.check_probe(name, tmp_path, **OPTIONS.get(name, {}))
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,15 @@ def score_batches(
             bar.update(len(chosen))
 
 
+def differ(scores: Scores, clean: Scores, largest: float, dtype: torch.dtype) -> npt.NDArray[np.bool_]:
+    """Whether altered images' scores (n, T) differ from those of the image itself (T,) by more than rounding, (T,).
+
+    A map of rounding errors looks like any other. Rounding is judged by the scores and by `largest`, the magnitude of
+    the network's largest output for the image itself; dtype: that images are held in."""
+    size = np.maximum(np.abs(scores).max(0), largest)
+    return np.asarray(np.abs(clean - scores).max(0) > 16 * torch.finfo(dtype).eps * size)
+
+
 @torch.no_grad()
 def _scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Scores:
     """For altered images (B, C, H, W): (B, T)."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from vizcnn import progress
 from vizcnn.errors import DegenerateResult
-from vizcnn.models.scoring import Scores, score_batches
+from vizcnn.models.scoring import Scores, differ, score_batches
 from vizcnn.occlusion.plain import Case
 from vizcnn.occlusion.sweep import Sweep
 
@@ -45,7 +44,7 @@ def _refuse_unmovable(sweep: Sweep, case: Case, scores: Scores) -> None:
     """Refuse a target that nothing can move before all windows are run, given its scores (n, T) under the first ones.
 
     Where those do nothing, the whole image is covered, turned into its negative, mirrored and replaced by noise."""
-    if _moved(case, scores).all():
+    if differ(scores, case.scores, case.largest, case.image.dtype).all():
         return
     noise = torch.rand(case.image.shape, generator=torch.Generator().manual_seed(0)).to(case.image)
     others = torch.stack([case.cover, 1 - case.image, case.image.flip(-1), noise])  # (4, C, H, W)
@@ -53,7 +52,7 @@ def _refuse_unmovable(sweep: Sweep, case: Case, scores: Scores) -> None:
         sweep.model, others.__getitem__, np.arange(4), case.targets, batch=1, layout=sweep.layout, shown=False
     )
     every = np.concatenate([scores, *(more for _, more in batches)])  # (n + 4, T)
-    for t in np.nonzero(~_moved(case, every))[0]:
+    for t in np.nonzero(~differ(every, case.scores, case.largest, case.image.dtype))[0]:
         raise DegenerateResult(
             f"no window changes the target {case.targets[t]} of {case.name} by more than rounding "
             f"(it stays {case.scores[t]:g} under the first {len(scores)}), nor does covering the whole image, "
@@ -62,14 +61,8 @@ def _refuse_unmovable(sweep: Sweep, case: Case, scores: Scores) -> None:
 
 
 def _refuse_unmoved(case: Case, scores: Scores) -> None:
-    for t in np.nonzero(~_moved(case, scores))[0]:
+    for t in np.nonzero(~differ(scores, case.scores, case.largest, case.image.dtype))[0]:
         raise DegenerateResult(
             f"no window changes the target {case.targets[t]} of {case.name} by more than "
             f"rounding (it stays {case.scores[t]:g}): a dead unit, or one that does not see the input"
         )
-
-
-def _moved(case: Case, scores: Scores) -> npt.NDArray[np.bool_]:
-    """Whether each target's scores (n, T) differ from that of the clean image by more than rounding, (T,)."""
-    size = np.maximum(np.abs(scores).max(0), case.largest)
-    return np.asarray(np.abs(case.scores - scores).max(0) > 16 * case.eps * size)

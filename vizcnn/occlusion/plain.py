@@ -34,11 +34,6 @@ class Case:
     scores: Scores
     largest: float
 
-    @property
-    def eps(self) -> float:
-        """The rounding of the type that the image is held in."""
-        return torch.finfo(self.image.dtype).eps
-
 
 class Plain:
     """Full runs under windows. layout: how images lie in memory, see `score_batches`."""

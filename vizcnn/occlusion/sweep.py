@@ -163,7 +163,7 @@ class Sweep:
         largest = np.abs(case.scores - scores).max(0)  # (T,)
         difference = np.abs(scores[places] - exact)  # (c, T)
         error = float((difference / np.maximum(largest, np.finfo(float).tiny)).max())
-        rounding = _ROUNDING * case.eps * max(float(np.abs(exact).max()), case.largest)
+        rounding = _ROUNDING * torch.finfo(case.image.dtype).eps * max(float(np.abs(exact).max()), case.largest)
         if (difference > _EXACT * largest + rounding).any():
             raise Doubt(f"its numbers are off by {error:.2g} of the largest drop")
         ranks = min(spearman(scores[places, t], exact[:, t]) for t in range(exact.shape[1]))

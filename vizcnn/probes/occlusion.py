@@ -88,7 +88,7 @@ class Occlusion(Probe[Heatmap]):
                 cover=covering(self.fill, image, model.input.mean, window),
                 targets=targets,
                 scores=scores,
-                largest=0.0 if subject.output is None else float(subject.output[i].abs().max()),
+                largest=subject.largest(i),
             )
             for i, (photo, image, targets, scores) in enumerate(
                 zip(subject.photos, subject.inputs, subject.targets, subject.scores, strict=True)

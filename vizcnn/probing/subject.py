@@ -64,6 +64,10 @@ class Subject:
         kept = {name: getattr(self, name)[:count] for name in ("inputs", "photos", "seen", "targets", "scores")}
         return replace(self, **kept, output=None if self.output is None else self.output[:count])
 
+    def largest(self, i: int) -> float:
+        """The network's largest output for image i, in magnitude; 0 where the output is not one tensor."""
+        return 0.0 if self.output is None else float(self.output[i].abs().max())
+
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
         """The most probable classes of each image; empty where nothing is known of probabilities or names."""
         if self.model.labels is None or self.output is None or self.output.dim() != 2 or self.head == "scores":
