@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.errors import ParameterError
+from vizcnn.inputs.blur import gaussian_blur
 from vizcnn.inputs.images import colour
 
 FILLS = ("mean", "model", "blur")
@@ -91,7 +90,8 @@ def covering(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tu
     Gaussian whose sigma is half the window), or a colour as Pillow names it.
     """
     if fill == "blur":
-        return blurred(image, max(window) / 2)
+        sigma = max(window) / 2
+        return gaussian_blur(image[None], sigma, int(np.ceil(3 * sigma)))[0]
     if fill == "mean":
         plain = image.mean((1, 2))
     elif fill == "model":
@@ -104,16 +104,6 @@ def covering(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tu
 def _colour(text: str, channels: int) -> tuple[float, ...]:
     rgb = colour(text)
     return rgb if channels == 3 else (float(np.dot(rgb, (0.299, 0.587, 0.114))),)
-
-
-def blurred(image: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of (C, H, W); beyond the border the edge pixels go on."""
-    reach = int(np.ceil(3 * sigma))
-    offsets = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
-    rows = F.conv2d(F.pad(image[:, None], (0, 0, reach, reach), mode="replicate"), kernel)  # (C, 1, H, W)
-    return F.conv2d(F.pad(rows, (reach, reach, 0, 0), mode="replicate"), kernel.mT)[:, 0]  # (C, H, W)
 
 
 def occluded(image: Tensor, cover: Tensor, windows: Windows) -> Tensor:

@@ -238,5 +238,4 @@ def strongest_region(values: Tensor, share: float = 0.2) -> Box | None:
         if torch.equal(grown, region):
             break
         region = grown
-    rows, columns = region[0].any(1).nonzero(), region[0].any(0).nonzero()
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return Box.around(region[0])
