@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from vizcnn.graph.geometry import Neighbourhood
 from vizcnn.graph.tape import Ref, Shape, Step, Tape, last_uses, refs_in
 from vizcnn.occlusion.incremental.crops import LOWEST, PADDINGS, ZEROS, as_rows, crop_of, from_rows, inside, row_numbers
 from vizcnn.occlusion.incremental.plan import Plan, planned
 from vizcnn.occlusion.incremental.regions import Region, regions
-from vizcnn.occlusion.incremental.space import Local, Manner, Sliding, Space, layout, resized
+from vizcnn.occlusion.incremental.space import Local, Manner, Space, layout, resized
 from vizcnn.occlusion.kernels.fused import fused
 from vizcnn.occlusion.windows import Windows
 
@@ -128,7 +129,7 @@ class Prepared:
 
     def _selected(self, plan: Plan, place: int, value: int, values: Values, rows: Values, manner: Manner) -> Tensor:
         space, read = self.engine.layout.spaces[value], plan.reads[place, value]
-        padding = LOWEST if isinstance(manner, Sliding) and manner.beyond < 0 else ZEROS
+        padding = LOWEST if isinstance(manner, Neighbourhood) and manner.beyond < 0 else ZEROS
         numbers = row_numbers(space, crop_of(plan.regions[value]), read, padding).to(self.device)
         chosen = self._rows(plan, value, values, rows).index_select(0, numbers)
         return from_rows(chosen, space, read.size, self._rest(value))
@@ -210,7 +211,7 @@ def _fitted(
     step: Step, manner: Manner, args: dict[str, Any], padding: tuple[int, int] | None, out: Region | None
 ) -> dict[str, Any]:
     """The arguments for what was read: the padding that is left to do, the sizes of crops in a view."""
-    if isinstance(manner, Sliding) and padding is not None:
+    if isinstance(manner, Neighbourhood) and padding is not None:
         return {**args, "padding": list(padding)}
     if isinstance(manner, Local) and out is not None:
         return resized(step, args, out.size)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vizcnn.graph.geometry import Neighbourhood, Pair
 from vizcnn.graph.tape import Step
 from vizcnn.occlusion.incremental.crops import Crop, crop_of, read_by, whole
 from vizcnn.occlusion.incremental.regions import Region
-from vizcnn.occlusion.incremental.space import Layout, Pair, Sliding
+from vizcnn.occlusion.incremental.space import Layout
 from vizcnn.occlusion.windows import Ints
 
 Touched = Mapping[int, Region]
@@ -43,7 +44,7 @@ def planned(steps: Sequence[Step], layout: Layout, touched: Touched, chosen: Int
     for place, (step, manner) in enumerate(zip(steps, layout.manners, strict=False)):
         out = plan.regions.get(step.outputs[0])
         for value in {*step.inputs} & plan.regions.keys():
-            slides = isinstance(manner, Sliding) and value == step.inputs[0]
+            slides = isinstance(manner, Neighbourhood) and value == step.inputs[0]
             read, padding = read_by(manner if slides else None, out, layout.spaces[value], len(chosen))
             _note(plan, place, value, read)
             if slides:

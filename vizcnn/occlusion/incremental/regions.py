@@ -8,8 +8,9 @@ from functools import cached_property, reduce
 
 import numpy as np
 
+from vizcnn.graph.geometry import Neighbourhood, Pair
 from vizcnn.graph.tape import Step
-from vizcnn.occlusion.incremental.space import Layout, Local, Pair, Sliding, Space
+from vizcnn.occlusion.incremental.space import Layout, Local, Space
 from vizcnn.occlusion.windows import Ints, Windows
 
 Interval = tuple[Ints, Ints]
@@ -68,16 +69,16 @@ def regions(steps: Sequence[Step], layout: Layout, windows: Windows) -> dict[int
     return found
 
 
-def _touched(inputs: Sequence[Region], manner: Sliding | Local, space: Space) -> Region:
+def _touched(inputs: Sequence[Region], manner: Neighbourhood | Local, space: Space) -> Region:
     intervals = [(region.rows, region.columns) for region in inputs]
-    if isinstance(manner, Sliding):
+    if isinstance(manner, Neighbourhood):
         intervals[0] = _slid_both(intervals[0], manner, space)
     rows, columns = (_hull(along) for along in zip(*intervals, strict=True))
     return Region(rows, columns, space)
 
 
-def _slid_both(intervals: tuple[Interval, Interval], window: Sliding, space: Space) -> tuple[Interval, Interval]:
-    rows, columns = (_slid(each, window, axis, space.size[axis]) for axis, each in enumerate(intervals))
+def _slid_both(intervals: tuple[Interval, Interval], reads: Neighbourhood, space: Space) -> tuple[Interval, Interval]:
+    rows, columns = (_slid(each, reads, axis, space.size[axis]) for axis, each in enumerate(intervals))
     return rows, columns
 
 
@@ -85,10 +86,10 @@ def _hull(intervals: Sequence[Interval]) -> Interval:
     return reduce(np.minimum, [low for low, _ in intervals]), reduce(np.maximum, [high for _, high in intervals])
 
 
-def _slid(interval: Interval, window: Sliding, axis: int, length: int) -> Interval:
-    """The outputs whose window meets the interval; at least one, so that crops are never empty."""
-    stride, padding = window.stride[axis], window.padding[axis]
-    across = (window.kernel[axis] - 1) * window.dilation[axis]
+def _slid(interval: Interval, reads: Neighbourhood, axis: int, length: int) -> Interval:
+    """The outputs that read something of the interval; at least one, so that crops are never empty."""
+    stride, padding = reads.stride[axis], reads.padding[axis]
+    across = (reads.kernel[axis] - 1) * reads.dilation[axis]
     low = np.clip(-((across - interval[0] - padding) // stride), 0, length - 1)
     high = np.clip((interval[1] - 1 + padding) // stride + 1, 1, length)
     return low, np.maximum(high, low + 1)
