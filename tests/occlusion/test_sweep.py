@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vizcnn
 from vizcnn.occlusion import spearman
-from vizcnn.occlusion.windows import at_shares, sliding
+from vizcnn.occlusion.windows import at_shares, place_windows
 
 
 def test_rank_correlation_of_known_numbers() -> None:
@@ -25,7 +25,7 @@ def test_rank_correlation_of_known_numbers() -> None:
 
 
 def test_windows_at_shares_of_the_grid() -> None:
-    windows = sliding((30, 50), (10, 10), (10, 10))  # 3 x 5
+    windows = place_windows((30, 50), (10, 10), (10, 10))  # 3 x 5
     assert at_shares(windows, [(1, 1), (0, 0.5), (0.5, 0.5), (0, 0), (0, 0)]).tolist() == [0, 2, 7, 14]
     assert at_shares(windows[:1], [(0.3, 0.7), (1, 1)]).tolist() == [0]
 

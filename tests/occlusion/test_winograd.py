@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vizcnn.occlusion.kernels.packed import available, packed
+from vizcnn.occlusion.kernels.packed import available, pack
 from vizcnn.occlusion.kernels.winograd import Winograd
 
 pytestmark = pytest.mark.skipif(not available(), reason="this torch has no oneDNN")
@@ -50,7 +50,7 @@ def test_it_is_used_for_many_channels_and_nothing_but_3x3(
 ) -> None:
     args = _PLAIN | changed
     weight = torch.randn(channels, channels // args["groups"], side, side)
-    func = packed(args | {"weight": weight}, weight, None, (channels, height, 9), None)
+    func = pack(args | {"weight": weight}, weight, None, (channels, height, 9), None)
     assert type(func).__name__ == kind
     images = torch.randn(2, channels, height, 9)
     expected = F.conv2d(images, weight, **args)

@@ -23,7 +23,7 @@ def collect(sweep: Sweep, *, shown: bool) -> tuple[list[Scores], bool]:
     try:
         with progress.bar(len(sweep.cases) * windows, "occlusion", "window", shown=shown) as bar:
             for i, case in enumerate(sweep.cases):
-                for places, scores in sweep.scored(case):
+                for places, scores in sweep.score(case):
                     first = len(collected) == i
                     if first:
                         collected.append(np.full((windows, scores.shape[1]), np.nan))

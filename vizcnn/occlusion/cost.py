@@ -15,10 +15,10 @@ from vizcnn.occlusion.windows import at_shares
 def estimate_cost(sweep: Sweep) -> Cost:
     """The windows, the arithmetic, the memory of the largest batch, and the time by that of a few full runs."""
     runs = len(sweep.windows) * len(sweep.cases)
-    share = sweep.shares["flops_executed"] if sweep.partial else 1.0
-    engine = "incremental engine" if sweep.partial else "plain engine"
-    part = f" and {share:.0%} of the work of full runs" if sweep.partial else ""
-    known = sweep.partial.engine if sweep.partial else _followed(sweep)
+    share = sweep.shares["flops_executed"] if sweep.incremental else 1.0
+    engine = "incremental engine" if sweep.incremental else "plain engine"
+    part = f" and {share:.0%} of the work of full runs" if sweep.incremental else ""
+    known = sweep.incremental.engine if sweep.incremental else _followed(sweep)
     return Cost(
         work=f"{runs} windows{part}, {engine}",
         flops=per_image(known) * runs * share if known else None,
@@ -37,7 +37,7 @@ def _followed(sweep: Sweep) -> Engine | None:
 
 def _memory(sweep: Sweep, engine: Engine) -> int:
     full = Plan(np.arange(min(sweep.batch, len(sweep.windows))), {}, {}, {})
-    return memory(engine, sweep.partial.plans if sweep.partial else [full], sweep.cases[0].image.element_size())
+    return memory(engine, sweep.incremental.plans if sweep.incremental else [full], sweep.cases[0].image.element_size())
 
 
 def _seconds_per_run(sweep: Sweep) -> float:

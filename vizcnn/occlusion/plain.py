@@ -11,7 +11,7 @@ from torch import Tensor
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Scores, score_batches
 from vizcnn.models.targets import Target
-from vizcnn.occlusion.windows import Ints, Windows, occluded
+from vizcnn.occlusion.windows import Ints, Windows, occlude
 
 Scored = Iterator[tuple[Ints, Scores]]
 """Batch after batch: the places of some windows among all, and the targets' scores (B, T) under these."""
@@ -41,11 +41,11 @@ class Plain:
     def __init__(self, model: Model, windows: Windows, batch: int, layout: torch.memory_format) -> None:
         self.model, self.windows, self.batch, self.layout = model, windows, batch, layout
 
-    def scored(self, case: Case, places: Ints) -> Scored:
+    def score(self, case: Case, places: Ints) -> Scored:
         """The targets' scores under some of the windows. Raises NonFiniteResult."""
 
         def covered(chosen: Ints) -> Tensor:
-            return occluded(case.image, case.cover, self.windows[chosen])
+            return occlude(case.image, case.cover, self.windows[chosen])
 
         return score_batches(
             self.model, covered, places, case.targets, batch=self.batch, layout=self.layout, shown=False
@@ -53,4 +53,4 @@ class Plain:
 
     def by_place(self, case: Case, places: Ints) -> dict[int, Scores]:
         """The same as (T,) for each window's place."""
-        return {int(p): row for chosen, rows in self.scored(case, places) for p, row in zip(chosen, rows, strict=True)}
+        return {int(p): row for chosen, rows in self.score(case, places) for p, row in zip(chosen, rows, strict=True)}

@@ -16,9 +16,9 @@ from vizcnn.models.failing import is_out_of_memory
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Scores
 from vizcnn.occlusion.incremental import Tape, Untraceable, executed_share, ideal_share, record
-from vizcnn.occlusion.partial import Partial
 from vizcnn.occlusion.plain import Case, Plain, Scored
 from vizcnn.occlusion.ranks import spearman
+from vizcnn.occlusion.recompute import Incremental
 from vizcnn.occlusion.windows import Windows, at_shares
 
 PAYS = 0.9
@@ -67,7 +67,7 @@ class Sweep:
         self.model, self.cases, self.windows = model, cases, windows
         self.batch, self.engine, self.layout = batch, engine, layout
         self.plain = Plain(model, windows, batch, layout)
-        self.partial: Partial | None = None
+        self.incremental: Incremental | None = None
         self.tape: Tape | None = None
         self.checks, self.shares = Checks(), dict[str, float]()
         self._settled = engine == "incremental"
@@ -77,16 +77,16 @@ class Sweep:
     def _start(self) -> None:
         try:
             self.tape = self.record()
-            partial = Partial(self.tape, self.windows, self.batch)
+            incremental = Incremental(self.tape, self.windows, self.batch)
             self.shares = {
-                "flops_ideal": ideal_share(partial.engine, partial.touched),
-                "flops_executed": executed_share(partial.engine, partial.plans),
+                "flops_ideal": ideal_share(incremental.engine, incremental.touched),
+                "flops_executed": executed_share(incremental.engine, incremental.plans),
             }
         except Exception as error:
             self._give_up(error)
         else:
             if self._settled or self.shares["flops_executed"] <= PAYS:
-                self.partial = partial
+                self.incremental = incremental
 
     def record(self) -> Tape:
         """The network's tape as far as the targets need it. Raises Untraceable."""
@@ -106,48 +106,48 @@ class Sweep:
             VizcnnWarning,
             stacklevel=2,
         )
-        self.partial = None
+        self.incremental = None
 
     @property
     def details(self) -> dict[str, Any]:
         """What provenance says of the engine."""
-        if self.partial is None:
+        if self.incremental is None:
             return {"engine": "plain", **self.shares}
         return {"engine": "incremental", **self.shares, **asdict(self.checks)}
 
-    def scored(self, case: Case) -> Scored:
+    def score(self, case: Case) -> Scored:
         """The targets' scores under all windows. Where a window comes again, the later score counts."""
-        if self.partial is not None:
+        if self.incremental is not None:
             try:
-                yield from self._checked(case, self.partial)
+                yield from self._checked(case, self.incremental)
             except Exception as error:
                 self._give_up(error)
             else:
                 return
-        yield from self.plain.scored(case, np.arange(len(self.windows)))
+        yield from self.plain.score(case, np.arange(len(self.windows)))
 
-    def _checked(self, case: Case, partial: Partial) -> Scored:
+    def _checked(self, case: Case, incremental: Incremental) -> Scored:
         """The incremental engine's scores, compared with full runs of a few windows."""
         scores = np.full((len(self.windows), len(case.targets)), np.nan)
         start = time.perf_counter()
         full = self.plain.by_place(case, at_shares(self.windows, LANDMARKS))
         seconds = time.perf_counter() - start
-        for places, some in partial.scored(case):
+        for places, some in incremental.score(case):
             if not np.isfinite(some).all():
                 raise Doubt("it gave NaN or infinity")
             scores[places] = some
             yield places, some
-            if not self._settled and self._is_slower(case, partial, seconds, len(full)):
-                self.partial = None
-                yield from self.plain.scored(case, np.arange(len(self.windows)))
+            if not self._settled and self._is_slower(case, incremental, seconds, len(full)):
+                self.incremental = None
+                yield from self.plain.score(case, np.arange(len(self.windows)))
                 return
         drops = case.scores - scores  # (n, T)
         telling = set(np.abs(drops).argmax(0).tolist()) - full.keys()  # the window of each target's largest drop
         self._compare(case, scores, full | self.plain.by_place(case, np.array(sorted(telling), np.int64)))
 
-    def _is_slower(self, case: Case, partial: Partial, seconds: float, runs: int) -> bool:
+    def _is_slower(self, case: Case, incremental: Incremental, seconds: float, runs: int) -> bool:
         """Whether the plain engine, that took `seconds` for some runs, does with less. Settled at the second batch."""
-        if len(partial.seconds_per_window) < 2:
+        if len(incremental.seconds_per_window) < 2:
             return False
         self._settled = True
         if seconds < _SHORT or case.image.is_cuda:  # launching is most of the time of few images there
@@ -155,7 +155,7 @@ class Sweep:
             start = time.perf_counter()
             self.plain.by_place(case, places)
             seconds, runs = time.perf_counter() - start, len(places)
-        return min(partial.seconds_per_window) > seconds / runs
+        return min(incremental.seconds_per_window) > seconds / runs
 
     def _compare(self, case: Case, scores: Scores, full: dict[int, Scores]) -> None:
         """Raise Doubt where full runs say otherwise than the engine; else add to what is known of its errors."""

@@ -11,7 +11,15 @@ from vizcnn.geometry import Box
 from vizcnn.models.cost import Cost
 from vizcnn.models.scoring import Scores, default_batch
 from vizcnn.occlusion import Case, Sweep, collect, estimate_cost
-from vizcnn.occlusion.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, pair, sliding
+from vizcnn.occlusion.windows import (
+    Windows,
+    average_over_windows,
+    check_fill,
+    check_sides,
+    make_cover,
+    pair,
+    place_windows,
+)
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark, Provenance
@@ -58,9 +66,9 @@ class Occlusion(Probe[Heatmap]):
     )
 
     def check(self) -> None:
-        checked_fill("Occlusion: fill", self.fill)
+        check_fill("Occlusion: fill", self.fill)
         if self.window and self.stride:
-            checked_sides(_both(self.window), _both(self.stride))
+            check_sides(_both(self.window), _both(self.stride))
 
     def compute(self, subject: Subject) -> Heatmap:
         window, stride, sweep = self._sweep(subject)
@@ -85,7 +93,7 @@ class Occlusion(Probe[Heatmap]):
             Case(
                 name=photo.name,
                 image=image,
-                cover=covering(self.fill, image, model.input.mean, window),
+                cover=make_cover(self.fill, image, model.input.mean, window),
                 targets=targets,
                 scores=scores,
                 largest=subject.largest(i),
@@ -94,7 +102,7 @@ class Occlusion(Probe[Heatmap]):
                 zip(subject.photos, subject.inputs, subject.targets, subject.scores, strict=True)
             )
         ]
-        windows, batch = sliding(size, window, stride), self.batch or default_batch(size)
+        windows, batch = place_windows(size, window, stride), self.batch or default_batch(size)
         return window, stride, Sweep(model, cases, windows, batch=batch, engine=self.engine, layout=subject.layout)
 
     def _sizes(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -112,7 +120,7 @@ def _heatmap(subject: Subject, windows: Windows, found: list[Scores], provenance
     for i, scores in enumerate(found):
         came = ~np.isnan(scores[:, 0])
         drops = subject.scores[i] - scores[came]  # (n, T)
-        maps.append(mean_over_windows(windows[came], drops, (subject.inputs.shape[2], subject.inputs.shape[3])))
+        maps.append(average_over_windows(windows[came], drops, (subject.inputs.shape[2], subject.inputs.shape[3])))
         worst = []  # for each target the window whose covering costs most, in px of the photograph, and its cost
         for t, place in enumerate(drops.argmax(0)):
             top, bottom, left, right = windows[came][place].tolist()

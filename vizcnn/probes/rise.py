@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vizcnn.errors import DegenerateResult
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
-from vizcnn.occlusion.windows import checked_fill, covering
+from vizcnn.occlusion.windows import check_fill, make_cover
 from vizcnn.probing.attribution import Map, densest, heatmap
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -64,7 +64,7 @@ class Rise(Probe[Heatmap]):
     batch: int | None = param(None, "Images per forward pass; by default chosen by their size.", min=1)
 
     def check(self) -> None:
-        checked_fill("Rise: fill", self.fill)
+        check_fill("Rise: fill", self.fill)
 
     def compute(self, subject: Subject) -> Heatmap:
         size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
@@ -95,7 +95,7 @@ class Rise(Probe[Heatmap]):
     def _scores(self, subject: Subject, i: int, masks: Masks) -> Iterator[tuple[Indices, Scores]]:
         """The scores of image i behind the masks."""
         image = subject.inputs[i]
-        ground = covering(self.fill, image, subject.model.input.mean, masks.cell)
+        ground = make_cover(self.fill, image, subject.model.input.mean, masks.cell)
 
         def shown(chosen: Indices) -> Tensor:
             return ground + (image - ground) * masks.made(chosen)[:, None].to(image)  # (B, C, H, W)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vizcnn.graph.geometry import Neighbourhood, Pair
 from vizcnn.occlusion.incremental.regions import Region
-from vizcnn.occlusion.incremental.space import Manner, Space
+from vizcnn.occlusion.incremental.space import Kind, Space
 from vizcnn.occlusion.windows import Ints
 
 Flags = npt.NDArray[np.bool_]
@@ -51,15 +51,15 @@ def whole(space: Space, windows: int) -> Crop:
     return Crop(nowhere, nowhere, space.size)
 
 
-def read_by(manner: Manner, out: Region | None, source: Space, windows: int) -> tuple[Crop, Pair]:
+def read_by(kind: Kind, out: Region | None, source: Space, windows: int) -> tuple[Crop, Pair]:
     """What a step reads of an input that is known in part, and the padding that is left for the operation to do.
 
     Along an axis that is computed completely a sliding step reads all and pads by itself."""
     if out is None:
-        return whole(source, windows), manner.padding if isinstance(manner, Neighbourhood) else (0, 0)
-    if not isinstance(manner, Neighbourhood):
+        return whole(source, windows), kind.padding if isinstance(kind, Neighbourhood) else (0, 0)
+    if not isinstance(kind, Neighbourhood):
         return crop_of(out), (0, 0)
-    down, across = (_read_along(manner, out, source, axis) for axis in (0, 1))
+    down, across = (_read_along(kind, out, source, axis) for axis in (0, 1))
     return Crop(down[0], across[0], (down[1], across[1])), (down[2], across[2])
 
 

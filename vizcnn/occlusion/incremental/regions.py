@@ -10,7 +10,7 @@ import numpy as np
 
 from vizcnn.graph.geometry import Neighbourhood, Pair
 from vizcnn.graph.tape import Step
-from vizcnn.occlusion.incremental.space import Layout, Local, Space
+from vizcnn.occlusion.incremental.space import Local, MapGeometry, Space
 from vizcnn.occlusion.windows import Ints, Windows
 
 Interval = tuple[Ints, Ints]
@@ -57,22 +57,22 @@ class Region:
         return self.size[0] * self.size[1] >= WHOLE * height * width
 
 
-def regions(steps: Sequence[Step], layout: Layout, windows: Windows) -> dict[int, Region]:
+def find_regions(steps: Sequence[Step], geometry: MapGeometry, windows: Windows) -> dict[int, Region]:
     """For each value that keeps the image's rows and columns: the region that each window can change."""
     top, bottom, left, right = windows.T
-    found = {0: Region((top, bottom), (left, right), layout.spaces[0])}
-    for step, manner in zip(steps, layout.manners, strict=False):
-        if manner is None or not all(value in found for value in step.inputs):
+    found = {0: Region((top, bottom), (left, right), geometry.spaces[0])}
+    for step, kind in zip(steps, geometry.kinds, strict=False):
+        if kind is None or not all(value in found for value in step.inputs):
             continue
-        touched = _touched([found[value] for value in step.inputs], manner, layout.spaces[step.outputs[0]])
-        found.update((value, touched) for value in step.outputs if value in layout.spaces)
+        touched = _touched([found[value] for value in step.inputs], kind, geometry.spaces[step.outputs[0]])
+        found.update((value, touched) for value in step.outputs if value in geometry.spaces)
     return found
 
 
-def _touched(inputs: Sequence[Region], manner: Neighbourhood | Local, space: Space) -> Region:
+def _touched(inputs: Sequence[Region], kind: Neighbourhood | Local, space: Space) -> Region:
     intervals = [(region.rows, region.columns) for region in inputs]
-    if isinstance(manner, Neighbourhood):
-        intervals[0] = _slid_both(intervals[0], manner, space)
+    if isinstance(kind, Neighbourhood):
+        intervals[0] = _slid_both(intervals[0], kind, space)
     rows, columns = (_hull(along) for along in zip(*intervals, strict=True))
     return Region(rows, columns, space)
 

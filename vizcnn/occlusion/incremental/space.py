@@ -39,43 +39,41 @@ class Local:
     """Outputs read their inputs at the same place."""
 
 
-Manner = Neighbourhood | Local | None
+Kind = Neighbourhood | Local | None
 """How a step treats space; None when it mixes all places, or in a way that has no rule here."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class MapGeometry:
     """For each value its space, where it has one, and for each step how it treats space."""
 
     spaces: dict[int, Space]
-    manners: tuple[Manner, ...]
+    kinds: tuple[Kind, ...]
 
 
-def layout(tape: Tape) -> Layout:
+def follow_maps(tape: Tape) -> MapGeometry:
     """Follow rows and columns from the image (B, C, H, W) through the tape."""
     shape = tape.shapes[0]
     assert shape is not None
     spaces = {0: Space((2, 3), (shape[1], shape[2]))}
-    manners = [_follow(step, tape.shapes, spaces) for step in tape.steps]
-    return Layout(spaces, tuple(manners))
+    kinds = [_follow(step, tape.shapes, spaces) for step in tape.steps]
+    return MapGeometry(spaces, tuple(kinds))
 
 
-def _follow(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> Manner:
-    """Note the spaces of a step's outputs and return its manner."""
+def _follow(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> Kind:
+    """Note the spaces of a step's outputs and return its kind."""
     output = shapes[step.outputs[0]]
     if any(shapes[value] is None for value in step.inputs) or output is None:
         return None
-    manner, axes = _manner_and_axes(step, shapes, spaces)
+    kind, axes = _kind_and_axes(step, shapes, spaces)
     if axes is not None:
         for value in step.outputs:
             if shape := shapes[value]:
                 spaces[value] = Space(axes, (shape[axes[0] - 1], shape[axes[1] - 1]))
-    return manner
+    return kind
 
 
-def _manner_and_axes(
-    step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]
-) -> tuple[Manner, Pair | None]:
+def _kind_and_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> tuple[Kind, Pair | None]:
     if not all(value in spaces for value in step.inputs):
         return None, None
     if slides(step.name):

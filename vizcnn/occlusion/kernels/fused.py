@@ -14,11 +14,11 @@ from torch import Tensor
 
 from vizcnn.graph.tape import Ref, Step, Tape
 from vizcnn.occlusion.kernels.chains import Chain, chains
-from vizcnn.occlusion.kernels.packed import Dense, available, packed
+from vizcnn.occlusion.kernels.packed import Dense, available, pack
 
 
 @torch.no_grad()
-def fused(tape: Tape) -> Tape:
+def fuse(tape: Tape) -> Tape:
     """The tape with its convolutions packed; as it is where oneDNN has no part."""
     if not available():
         return tape
@@ -55,7 +55,7 @@ def _steps(chain: Chain, tape: Tape) -> dict[int, Step | None]:
         steps = {norm.outputs[0]: None, relu.outputs[0]: Step(clamp, bound, relu.outputs)}
     if chain.norm:
         weight, bias = _folded(weight, bias, chain.norm.args)
-    func = packed(args, weight, bias, shape, chain.activation)
+    func = pack(args, weight, bias, shape, chain.activation)
     return {**steps, chain.value: Step(func, args | chain.added, (chain.value,))}
 
 

@@ -50,7 +50,7 @@ class Packed(ABC):
         return out.relu_() if self.then == "relu" else out.clamp_(*self.limits)
 
 
-def packed(args: dict[str, Any], weight: Tensor, bias: Tensor | None, shape: Shape, activation: Step | None) -> Packed:
+def pack(args: dict[str, Any], weight: Tensor, bias: Tensor | None, shape: Shape, activation: Step | None) -> Packed:
     """A convolution in the fastest way. args: its own; weight, bias: used instead of those; shape: its input's."""
     if is_product(args):
         return _Product(weight, bias, shape, activation)

@@ -20,29 +20,29 @@ _HEAD = 256
 """So many windows go through the head together, whose weights are large and whose work is small."""
 
 
-class Partial:
+class Incremental:
     """A sweep that recomputes only what windows touch. Its plans serve all images of a call."""
 
     def __init__(self, tape: Tape, windows: Windows, batch: int) -> None:
         self.windows, self.batch = windows, batch
         self.engine = Engine(tape)
-        self.touched = self.engine.touched(windows)
-        self.plans = self._planned(np.arange(len(windows)))
+        self.touched = self.engine.find_regions(windows)
+        self.plans = self._plans(np.arange(len(windows)))
         self.seconds_per_window: list[float] = []
 
-    def _planned(self, places: Ints) -> list[Plan]:
+    def _plans(self, places: Ints) -> list[Plan]:
         """Plans for some windows, in batches of the present size."""
         parts = (batch[np.isin(batch, places)] for batch in batches(self.touched, self.batch))
-        return [self.engine.planned(self.touched, part) for part in parts if len(part)]
+        return [self.engine.plan(self.touched, part) for part in parts if len(part)]
 
     @torch.no_grad()
-    def scored(self, case: Case) -> Scored:
+    def score(self, case: Case) -> Scored:
         """The targets' scores under all windows, in an order of its own. The batch shrinks when memory runs out.
 
         Interrupted by Ctrl-C, it gives what is done first."""
         plans, body = list(self.plans), _Body(self.engine, case.targets)
         try:
-            prepared = self._prepared(case, plans)
+            prepared = self._prepare(case, plans)
             while plans:
                 try:
                     body.add(plans[0], self._run(prepared, plans[0]))
@@ -50,14 +50,14 @@ class Partial:
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error) or self.batch == 1:
                         raise
-                    plans = self._smaller(plans)
-                    prepared = self._prepared(case, plans)
-                yield from body.finished(at_least=_HEAD if plans and self.engine.head else 1)
+                    plans = self._halve(plans)
+                    prepared = self._prepare(case, plans)
+                yield from body.flush(at_least=_HEAD if plans and self.engine.head else 1)
         except KeyboardInterrupt:
-            yield from body.finished(at_least=1)
+            yield from body.flush(at_least=1)
             raise
 
-    def _prepared(self, case: Case, plans: list[Plan]) -> Prepared:
+    def _prepare(self, case: Case, plans: list[Plan]) -> Prepared:
         needed = set[int]().union(*(plan.selected for plan in plans))
         return Prepared(self.engine, case.image, case.cover, needed)
 
@@ -69,11 +69,11 @@ class Partial:
         self.seconds_per_window.append((time.perf_counter() - start) / len(plan.chosen))
         return values
 
-    def _smaller(self, plans: list[Plan]) -> list[Plan]:
+    def _halve(self, plans: list[Plan]) -> list[Plan]:
         """What is left to do, in batches of half the size; further images begin with these."""
         self.batch //= 2
-        self.plans = self._planned(np.arange(len(self.windows)))
-        return self._planned(np.concatenate([plan.chosen for plan in plans]))
+        self.plans = self._plans(np.arange(len(self.windows)))
+        return self._plans(np.concatenate([plan.chosen for plan in plans]))
 
 
 class _Body:
@@ -86,12 +86,12 @@ class _Body:
     def add(self, plan: Plan, values: dict[int, Tensor]) -> None:
         self.waiting.append((plan.chosen, values))
 
-    def finished(self, at_least: int) -> Iterator[tuple[Ints, Scores]]:
+    def flush(self, at_least: int) -> Iterator[tuple[Ints, Scores]]:
         if sum(len(places) for places, _ in self.waiting) < at_least:
             return
         places = np.concatenate([places for places, _ in self.waiting])
         crossing = {v: torch.cat([values[v] for _, values in self.waiting]) for v in self.engine.crossing}
         self.waiting = []
-        activations = self.engine.finished(crossing)
+        activations = self.engine.run_head(crossing)
         scores = torch.stack([target(activations) for target in self.targets], 1)  # (B, T)
         yield places, np.asarray(scores.double().cpu().numpy())
