@@ -6,7 +6,6 @@ def test_contract(tmp_path):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +93,14 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     No trace on the network after a normal run, a bad target and a network that raises in the probe's last use of it,
     and the network can still be trained; inputs unchanged; same seed, same numbers; results save and describe
     themselves; the command line gives the same arrays.
-    folder: an empty folder to write into. options: of the probe, such as fewer steps where these take long.
+    folder: an empty folder to write into. options: of the probe, such as fewer steps for a quicker check.
     """
-    probe = registry.get(name)(**options)
     assert registry.summary(name).strip(), f"{name} has no summary: write a docstring"
+    probe = registry.get(name)(**options)
     _check_no_trace(probe)
     _check_repeatable(probe)
     _check_result(_run(probe, delicate_model()), folder)
-    _check_command_line(name, probe, folder, options)
+    _check_command_line(name, probe, options, folder)
 
 
 def _run(probe: Probe[Result], model: Model, images: Tensor | None = None, **arguments: Any) -> Result:
@@ -168,14 +167,14 @@ def _check_result(result: Result, folder: Path) -> None:
         _same_arrays(result.arrays(), {k: saved[k] for k in saved if k != "manifest"}, "the saved numbers differ")
 
 
-def _check_command_line(name: str, probe: Probe[Any], folder: Path, options: Mapping[str, Any]) -> None:
+def _check_command_line(name: str, probe: Probe[Any], options: dict[str, Any], folder: Path) -> None:
     from click.testing import CliRunner
 
     from vizcnn.cli.main import main
 
     out, image = folder / "cli.npz", "sample:grace_hopper"
-    said = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-    arguments = [name, *([image] if probe.needs_images else []), *said, "-m", "tiny", "-q", "-o", str(out)]
+    arguments = [name, *([image] if probe.needs_images else []), "-m", "tiny", "-q", "-o", str(out)]
+    arguments += [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     answer = CliRunner().invoke(main, arguments)
     assert answer.exit_code == 0, f"vizcnn {' '.join(arguments)} failed: {answer.output}"
     python = probe(load("tiny"), *([image] if probe.needs_images else []), progress=False)
