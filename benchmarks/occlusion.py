@@ -272,21 +272,21 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def machine(threads: int | None, precision: str) -> str:
+def machine(threads: int | None) -> str:
     """The facts without which no time means anything."""
     from captum import __version__ as captums
 
     cores, capability = os.cpu_count(), torch.backends.cpu.get_cpu_capability()
     return (
         f"{cores} cores ({capability}), {threads or torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"captum {captums} in fp32, ours in {precision}, load before the run {os.getloadavg()[0]:.1f}"
+        f"captum {captums}, load before the run {os.getloadavg()[0]:.1f}"
     )
 
 
 def _settings(options: argparse.Namespace) -> list[Setting]:
     shared = {name: getattr(options, name) for name in ("size", "window", "stride", "rounds", "threads")}
-    probe = {name: getattr(options, name) for name in ("engine", "precision", "tolerance", "max_error")}
-    return [Setting(network=n, batches=tuple(options.batches), probe=probe, **shared) for n in options.networks]
+    probe, batches = {"engine": options.engine}, tuple(options.batches)
+    return [Setting(network=name, batches=batches, probe=probe, **shared) for name in options.networks]
 
 
 def _options() -> argparse.Namespace:
@@ -298,17 +298,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="what captum may choose from")
     parser.add_argument("--engine", default="auto", choices=("auto", "plain", "incremental"))
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--tolerance", type=float, default=0.0)
-    parser.add_argument("--max-error", type=float, default=0.05, help="of an approximation; inf never goes back")
     parser.add_argument("--threads", type=int)
     return parser.parse_args()
 
 
 def main() -> None:
     options = _options()
-    print(f"{machine(options.threads, options.precision)}; {options.size} px, window {options.window}, stride "
-          f"{options.stride}, tolerance {options.tolerance:g}, {options.rounds} rounds\n\n{HEAD}")  # fmt: skip
+    print(f"{machine(options.threads)}; {options.size} px, window {options.window}, stride {options.stride}, "
+          f"{options.rounds} rounds\n\n{HEAD}")  # fmt: skip
     speeds = {}
     for setting in _settings(options):
         found = alone(compared, setting)

@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="run zennit-crp too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{machine(options.threads, 'fp32')}; {options.rounds} batches\n\n{HEAD}")
+    print(f"{machine(options.threads)}; {options.rounds} batches\n\n{HEAD}")
     for spec in options.networks:
         print(row(spec, options.rounds, options.batch, options.peer), flush=True)
 

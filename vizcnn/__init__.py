@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vizcnn.probes.layers import Layers as Layers
     from vizcnn.probes.maximize import Maximize as Maximize
     from vizcnn.probes.occlusion import Occlusion as Occlusion
+    from vizcnn.probes.rise import Rise as Rise
     from vizcnn.probes.saliency import Saliency as Saliency
     from vizcnn.probes.style import Style as Style
     from vizcnn.probes.top_images import TopImages as TopImages
@@ -76,6 +77,7 @@ _HOMES = {
     "Probe": "vizcnn.probing.probe",
     "Recipe": "vizcnn.ascent",
     "Result": "vizcnn.results",
+    "Rise": "vizcnn.probes.rise",
     "Saliency": "vizcnn.probes.saliency",
     "Scatter": "vizcnn.results",
     "Style": "vizcnn.probes.style",
@@ -116,6 +118,7 @@ __all__ = [
     "Probe",
     "Recipe",
     "Result",
+    "Rise",
     "Saliency",
     "Scatter",
     "Style",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,13 @@ class Box:
     left: float
     bottom: float
     right: float
+
+    @staticmethod
+    def around(mask: Any) -> Box | None:
+        """The smallest box that holds whatever is true, or not zero, in a mask (H, W), an array or a tensor; None where
+        nothing is."""
+        rows, columns = ([at for at, hit in enumerate(mask.any(axis).tolist()) if hit] for axis in (1, 0))
+        return Box(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if rows else None
 
     def mapped(self, size: tuple[int, int], onto: Box) -> Box:
         """This box of an image of height and width `size`, when that image covers the box `onto` of another."""

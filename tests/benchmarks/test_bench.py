@@ -4,7 +4,6 @@ import pickle
 import sys
 from pathlib import Path
 
-import approximate
 import localisation
 import numpy as np
 import occlusion
@@ -81,30 +80,6 @@ def test_maps_of_rounding_errors_are_not_compared(brightness: vizcnn.Model) -> N
     both = occlusion.question(brightness, torch.ones(1, 3, 8, 8), 2, 2)
     with pytest.raises(ValueError, match="moves the answer by only 0 of it"):
         occlusion.refuse_rounding(both, np.zeros((8, 8), np.float32))
-
-
-def test_cells_are_the_parts_of_a_map_that_the_same_windows_cover(tiny: vizcnn.Model) -> None:
-    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    field = vizcnn.Occlusion(window=24, stride=16)(tiny, image, "lemon").values[0, 0]
-    cells = approximate.cells(field, 24, 16)
-    assert len(cells) == 7**2  # from 0, 16, 24, 32, 40, 48 and 56 px
-    assert len(np.unique(cells.round(5))) == len(np.unique(field.round(5)))
-
-
-@pytest.mark.filterwarnings("ignore:Occlusion goes back to exact numbers")  # which the table counts
-def test_the_benchmark_of_approximations_runs(
-    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--photos", "1", "--size", "64", "--window", "16", "--networks", "squeezenet1_0", "tiny_darknet"]
-    monkeypatch.setattr(sys, "argv", ["approximate", str(data), *options])
-    approximate.main()
-    found = rows(capsys.readouterr().out)
-    assert [row[:2] for row in found] == [[n, m] for n in ("squeezenet1_0", "tiny_darknet") for m in approximate.MODES]
-    for row in found:
-        assert len(row) == approximate.HEAD.splitlines()[0].count("|") - 1
-        if row[1] == "exact":
-            assert float(row[3].split("worst ")[1]) < 1e-4
-            assert row[-1] == "0 of 1"
 
 
 def test_the_scan_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # small, and without choices that depend
     "dream": {"octaves": 1, "steps": 2, "size": 24},
     "maximize": {"steps": 3, "copies": 2},
     "occlusion": {"window": 6, "stride": 5, "engine": "incremental"},
+    "rise": {"masks": 20},
     "saliency": {"method": "smoothgrad", "samples": 4},
     "style": {"steps": 2, "size": 24},
 }

@@ -26,7 +26,7 @@ from vizcnn.occlusion.incremental import (
     record,
 )
 from vizcnn.occlusion.kernels.packed import Packed
-from vizcnn.occlusion.windows import sliding
+from vizcnn.occlusion.windows import place_windows
 
 
 class Applied(nn.Module):
@@ -100,12 +100,12 @@ class Alive(TorchDispatchMode):
 
 
 @torch.no_grad()
-def test_a_batch_holds_no_more_than_the_price_says() -> None:
+def test_a_batch_holds_no_more_than_the_estimate_says() -> None:
     layers = (each for _ in range(4) for each in (nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()))
     network = nn.Sequential(nn.Conv2d(3, 32, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     engine = Engine(record(vizcnn.Model(network, size=64), (64, 64), [OUTPUT]))
-    touched, image = engine.touched(sliding((64, 64), (8, 8), (8, 8))), torch.rand(3, 64, 64)
-    plan = engine.planned(touched, np.arange(len(touched[0].top)))
+    touched, image = engine.find_regions(place_windows((64, 64), (8, 8), (8, 8))), torch.rand(3, 64, 64)
+    plan = engine.plan(touched, np.arange(len(touched[0].top)))
     with Alive() as alive:
         Prepared(engine, image, torch.zeros_like(image), plan.selected).run(plan)
     assert alive.most < 1.1 * memory(engine, [plan], 4)
@@ -114,19 +114,17 @@ def test_a_batch_holds_no_more_than_the_price_says() -> None:
 def test_the_ideal_share_of_the_work_is_what_one_window_touches() -> None:
     engine = chain()
     window = np.array([[8, 12, 8, 12]])  # 4 x 4 px, far from the border: 6 x 6 places, then 8 x 8
-    touched = engine.touched(window)
+    touched = engine.find_regions(window)
     first, second, head = 8 * 27, 8 * 36, 8 * 16 * 16 * 5
     work = first * 6 * 6 + second * 8 * 8 + head
     assert ideal_share(engine, touched) == pytest.approx(work / (first * 18 * 18 + second * 16 * 16 + head))
-    assert executed_share(engine, [engine.planned(touched, np.array([0]))]) == pytest.approx(
-        ideal_share(engine, touched)
-    )
+    assert executed_share(engine, [engine.plan(touched, np.array([0]))]) == pytest.approx(ideal_share(engine, touched))
 
 
 def test_a_batch_of_unlike_windows_costs_more_than_the_ideal() -> None:
-    engine, windows = chain(), sliding((20, 20), (4, 4), (4, 4))
-    touched = engine.touched(windows)
-    together = executed_share(engine, [engine.planned(touched, np.arange(len(windows)))])
+    engine, windows = chain(), place_windows((20, 20), (4, 4), (4, 4))
+    touched = engine.find_regions(windows)
+    together = executed_share(engine, [engine.plan(touched, np.arange(len(windows)))])
     assert ideal_share(engine, touched) < together < 1
 
 
@@ -220,28 +218,22 @@ class Deep(nn.Module):
         return out
 
 
-@pytest.mark.parametrize(("dtype", "near"), [(None, 2e-6), (torch.bfloat16, 0.03)])
 @pytest.mark.parametrize(("kind", "count"), [(Joined, 4), (Residual, 5), (Before, 3), (Wide, 3), (Deep, 4)])
 @pytest.mark.parametrize("packs", [True, False])
 @torch.no_grad()
 def test_fused_steps_do_what_the_network_does(
-    kind: type[nn.Module],
-    count: int,
-    dtype: torch.dtype | None,
-    near: float,
-    packs: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: type[nn.Module], count: int, packs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: packs)
     torch.manual_seed(0)
     network, image = kind().eval(), torch.rand(3, 20, 20)
     model = vizcnn.Model(network, size=20)
-    engine = Engine(record(model, (20, 20), [OUTPUT]), dtype=dtype)
+    engine = Engine(record(model, (20, 20), [OUTPUT]))
     fused = [step for step in engine.body if isinstance(step.func, Packed)]
     assert len(fused) == (count if packs else 0)
     prepared = Prepared(engine, image, torch.zeros_like(image), ())
-    found = engine.finished(prepared.crossing)[OUTPUT]
-    torch.testing.assert_close(found, model(image[None]), atol=near, rtol=near)
+    found = engine.run_head(prepared.crossing)[OUTPUT]
+    torch.testing.assert_close(found, model(image[None]), atol=2e-6, rtol=2e-6)
 
 
 @pytest.mark.parametrize("kind", [Joined, Residual, Before, Wide, Deep])

@@ -312,15 +312,12 @@ def test_what_a_network_does_beside_computing_is_no_obstacle(network: Callable[[
     check_same(vizcnn.Model(network(), size=SIZE), picture(SIZE), [0, "conv1:3", "conv2:1@2,2"], **OPTIONS)
 
 
-@pytest.mark.parametrize("options", [{}, {"precision": "bf16"}, {"tolerance": 0.02}])
 @pytest.mark.parametrize("engine", ["auto", "incremental"])
-def test_the_network_is_left_as_it_was(engine: Literal["auto", "incremental"], options: dict[str, Any]) -> None:
+def test_the_network_is_left_as_it_was(engine: Literal["auto", "incremental"]) -> None:
     model, images = testing.delicate_model(), picture((16, 16), count=2)
     kept, weights = images.clone(), {name: value.clone() for name, value in model.network.state_dict().items()}
     before = testing.state_of(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VizcnnWarning)
-        vizcnn.Occlusion(window=4, stride=4, engine=engine, max_error=1, **options)(model, images, ["a", "conv:2"])
+    vizcnn.Occlusion(window=4, stride=4, engine=engine)(model, images, ["a", "conv:2"])
     assert testing.state_of(model) == before
     assert torch.equal(images, kept)
     for name, value in model.network.state_dict().items():

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vizcnn.errors import ParameterError
-from vizcnn.occlusion.windows import blurred, covering, mean_over_windows, occluded, pair, sliding
+from vizcnn.inputs.blur import gaussian_blur
+from vizcnn.occlusion.windows import average_over_windows, make_cover, occlude, pair, place_windows
 
 
 @st.composite
@@ -23,7 +24,7 @@ def test_windows_cover_every_pixel_and_stay_inside(
 ) -> None:
     size, window, stride = layout
     covered = np.zeros(size, int)
-    for top, bottom, left, right in sliding(size, window, stride):
+    for top, bottom, left, right in place_windows(size, window, stride):
         assert 0 <= top < bottom <= size[0]
         assert 0 <= left < right <= size[1]
         assert bottom - top <= window[0]
@@ -36,47 +37,39 @@ def test_the_map_is_the_mean_of_the_covering_windows(
     layout: tuple[tuple[int, int], tuple[int, int], tuple[int, int]], seed: int
 ) -> None:
     size, window, stride = layout
-    windows = sliding(size, window, stride)
+    windows = place_windows(size, window, stride)
     drops = np.random.default_rng(seed).normal(size=(len(windows), 2))
     expected = np.empty((2, *size))
     for y, x in np.ndindex(size):
         over = [(t <= y < b) and (left <= x < r) for t, b, left, r in windows]
         expected[:, y, x] = drops[over].mean(0)
-    np.testing.assert_allclose(mean_over_windows(windows, drops, size), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(average_over_windows(windows, drops, size), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_pixels_under_no_window_are_unknown() -> None:
-    found = mean_over_windows(np.array([[0, 1, 0, 1]]), np.array([[2.0]]), (2, 2))
+    found = average_over_windows(np.array([[0, 1, 0, 1]]), np.array([[2.0]]), (2, 2))
     np.testing.assert_array_equal(found, [[[2, np.nan], [np.nan, np.nan]]])
 
 
 def test_windows_that_cannot_be() -> None:
     with pytest.raises(ParameterError, match="the window is 9 px wide, the input only 8"):
-        sliding((10, 8), (9, 9), (1, 1))
+        place_windows((10, 8), (9, 9), (1, 1))
     with pytest.raises(ParameterError, match="stride 4 is larger than the window's 3 px"):
-        sliding((10, 10), (3, 3), (4, 4))
+        place_windows((10, 10), (3, 3), (4, 4))
 
 
 def test_covers() -> None:
     image = torch.rand(3, 6, 6)
-    torch.testing.assert_close(covering("mean", image, (0, 0, 0), (2, 2))[:, 3, 3], image.mean((1, 2)))
-    assert covering("model", image, (0.1, 0.2, 0.3), (2, 2))[:, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
-    assert covering("#ff0000", image, (0, 0, 0), (2, 2))[:, 5, 5].tolist() == [1, 0, 0]
-    assert covering("white", image[:1], (0,), (2, 2)).flatten().tolist() == pytest.approx([1] * 36)
-
-
-def test_blur_keeps_flat_regions_and_total_brightness() -> None:
-    torch.testing.assert_close(blurred(torch.full((1, 9, 9), 0.3), 2.0), torch.full((1, 9, 9), 0.3))
-    dot = torch.zeros(1, 41, 41)
-    dot[0, 20, 20] = 1
-    found = blurred(dot, 2.0)[0]
-    assert found.sum().item() == pytest.approx(1)
-    assert found[20, 22].item() / found[20, 20].item() == pytest.approx(np.exp(-0.5), rel=1e-4)
+    torch.testing.assert_close(make_cover("mean", image, (0, 0, 0), (2, 2))[:, 3, 3], image.mean((1, 2)))
+    assert make_cover("model", image, (0.1, 0.2, 0.3), (2, 2))[:, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert make_cover("#ff0000", image, (0, 0, 0), (2, 2))[:, 5, 5].tolist() == [1, 0, 0]
+    torch.testing.assert_close(make_cover("blur", image, (0, 0, 0), (2, 5)), gaussian_blur(image[None], 2.5, 8)[0])
+    assert make_cover("white", image[:1], (0,), (2, 2)).flatten().tolist() == pytest.approx([1] * 36)
 
 
 def test_only_the_window_is_covered() -> None:
     image = torch.rand(3, 5, 6)
-    batch = occluded(image, torch.full_like(image, 7.0), np.array([[0, 2, 1, 3], [4, 5, 0, 6]]))
+    batch = occlude(image, torch.full_like(image, 7.0), np.array([[0, 2, 1, 3], [4, 5, 0, 6]]))
     assert (batch[0, :, :2, 1:3] == 7).all()
     assert (batch[1, :, 4] == 7).all()
     batch[0, :, :2, 1:3] = image[:, :2, 1:3]

@@ -16,8 +16,8 @@ import click
 
 from vizcnn.errors import Interrupted, OutputError, ParameterError, VizcnnError, VizcnnWarning, legible, one_line
 from vizcnn.inputs.images import image_files
+from vizcnn.models.cost import Cost
 from vizcnn.models.model import Model
-from vizcnn.probing.probe import Price
 from vizcnn.process import stdout_aside
 from vizcnn.results import Result, check_format
 
@@ -53,7 +53,7 @@ class Session:
             self._leave()
 
     def estimate(
-        self, load: Callable[[], Model], images: Sequence[str], estimate: Callable[..., Price | None]
+        self, load: Callable[[], Model], images: Sequence[str], estimate: Callable[..., Cost | None]
     ) -> NoReturn:
         """Say what each image would cost, and leave."""
         with self._answering():

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from vizcnn.graph.geometry import operation_name
 from vizcnn.models.layers.axes import Axes, layer_axes, usual
 from vizcnn.models.layers.dryrun import OnMeta, by_name, tensors_in, twin, watched, with_tensors
 from vizcnn.models.model import Model
@@ -54,7 +55,7 @@ class Step:
     @cached_property
     def name(self) -> str:
         """As in ATen's schema, without the underscore of an operation in place."""
-        return str(self.func._schema.name).removeprefix("aten::").rstrip("_")
+        return operation_name(self.func)
 
     @cached_property
     def inputs(self) -> list[int]:

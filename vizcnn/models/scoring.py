@@ -1,6 +1,24 @@
-"""Scoring: run a network on many images."""
+"""Scoring: run a network on many altered images. Whatever changes an image and asks what that does to a score goes
+through here: occlusion, Score-CAM, RISE, and your own probe."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vizcnn import progress
+from vizcnn.errors import NonFiniteResult
+from vizcnn.models.determinism import clean_runs, target_scores
+from vizcnn.models.failing import is_out_of_memory
+from vizcnn.models.model import Model
+from vizcnn.models.targets import Target
+
+Indices = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
 
 _IMAGES = 12  # more gain up to a tenth of the time, and cost twice the memory in deep networks
 _PIXELS = _IMAGES * 224 * 224
@@ -9,3 +27,85 @@ _PIXELS = _IMAGES * 224 * 224
 def default_batch(size: tuple[int, int]) -> int:
     """Images per run that suit inputs of this height and width."""
     return max(_IMAGES, _PIXELS // (size[0] * size[1]))
+
+
+def score_batches(
+    model: Model,
+    alter: Callable[[Indices], Tensor],
+    indices: Indices,
+    targets: Sequence[Target],
+    *,
+    batch: int | None = None,
+    layout: torch.memory_format | None = None,
+    label: str = "altered images",
+    shown: bool = True,
+) -> Iterator[tuple[Indices, Scores]]:
+    """The targets' scores for many altered images, batch after batch: the indices (B,) and float64 scores (B, T).
+
+    alter: makes the altered images (B, C, H, W), in [0, 1] and on the model's device, for B of the indices. Only one
+        batch of them exists at a time.
+    targets: resolved (`target.resolved(model)`).
+    batch: images per run; by default chosen by their size. When memory runs out, runs go on with half as many.
+    layout: how images lie in memory. A probe passes its subject's, which was found out when the network was checked;
+        without it the check is made here, on the first image alone and beside another.
+    label, shown: of the progress bar that appears for what takes longer than two seconds.
+
+    Each batch is handed out as soon as it is done, so whoever collects them still has those after Ctrl-C. The network
+    should be borrowed meanwhile (`with model.borrowed():`). Raises NonFiniteResult for a score that is NaN or infinite,
+    DegenerateResult (from the check) for a network that is random or lets the images of a batch influence each other.
+
+    How bright may a photograph be before the network takes it for something else?
+
+        >>> import numpy as np, torch, vizcnn
+        >>> from vizcnn.models.scoring import score_batches
+        >>> model = vizcnn.load("tiny")
+        >>> image, _ = model.prepared(vizcnn.open_photo("sample:grace_hopper"))
+        >>> brightness = np.linspace(0.5, 1, 6)
+        >>> def dimmed(indices):
+        ...     return torch.stack([image * float(brightness[i]) for i in indices])
+        >>> target = vizcnn.target("military uniform").resolved(model)
+        >>> with model.borrowed():
+        ...     batches = list(score_batches(model, dimmed, np.arange(6), [target]))
+        >>> np.concatenate([scores for _, scores in batches]).shape
+        (6, 1)
+    """
+    if not len(indices):
+        return
+    if batch is None or layout is None:
+        first = alter(indices[:1])  # (1, C, H, W)
+        batch = batch or default_batch((first.shape[2], first.shape[3]))
+        if layout is None:
+            clean = clean_runs(model, first, tuple(targets))
+            targets, layout = clean.targets[0], clean.layout
+    start = 0
+    with progress.bar(len(indices), label, "image", shown=shown) as bar:
+        while start < len(indices):
+            chosen = indices[start : start + batch]
+            try:
+                scores = _scores(model, alter(chosen).contiguous(memory_format=layout), targets)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(chosen) == 1:
+                    raise
+                batch = len(chosen) // 2
+                continue
+            yield chosen, scores
+            start += len(chosen)
+            bar.update(len(chosen))
+
+
+def differ(scores: Scores, clean: Scores, largest: float, dtype: torch.dtype) -> npt.NDArray[np.bool_]:
+    """Whether altered images' scores (n, T) differ from those of the image itself (T,) by more than rounding, (T,).
+
+    A map of rounding errors looks like any other. Rounding is judged by the scores and by `largest`, the magnitude of
+    the network's largest output for the image itself; dtype: that images are held in."""
+    size = np.maximum(np.abs(scores).max(0), largest)
+    return np.asarray(np.abs(clean - scores).max(0) > 16 * torch.finfo(dtype).eps * size)
+
+
+@torch.no_grad()
+def _scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Scores:
+    """For altered images (B, C, H, W): (B, T)."""
+    scores = target_scores(model, images, targets)  # (B, T)
+    if not scores.isfinite().all():
+        raise NonFiniteResult("the score of an altered image is NaN or infinite. Try another fill, or other changes")
+    return np.asarray(scores.double().cpu().numpy())

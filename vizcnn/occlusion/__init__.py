@@ -1,8 +1,9 @@
-"""Sweeps: the numbers of an image's targets under every window."""
+"""Sweeps: the scores of an image's targets under every window."""
 
-from vizcnn.occlusion.plain import Scored
-from vizcnn.occlusion.price import priced
+from vizcnn.occlusion.collect import collect
+from vizcnn.occlusion.cost import estimate_cost
+from vizcnn.occlusion.plain import Case, Scored
 from vizcnn.occlusion.ranks import spearman
-from vizcnn.occlusion.sweep import How, Sweep
+from vizcnn.occlusion.sweep import Sweep
 
-__all__ = ["How", "Scored", "Sweep", "priced", "spearman"]
+__all__ = ["Case", "Scored", "Sweep", "collect", "estimate_cost", "spearman"]

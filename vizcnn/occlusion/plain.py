@@ -3,47 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.errors import NonFiniteResult
-from vizcnn.models.failing import is_out_of_memory
-from vizcnn.occlusion.windows import Ints, Windows, occluded
-from vizcnn.probing.subject import Subject
+from vizcnn.models.model import Model
+from vizcnn.models.scoring import Scores, score_batches
+from vizcnn.models.targets import Target
+from vizcnn.occlusion.windows import Ints, Windows, occlude
 
-Numbers = npt.NDArray[np.float64]
-Scored = Iterator[tuple[Ints, Numbers]]
-"""Batch after batch: the places of some windows among all, and the targets' numbers (B, T) under these."""
-
-
-def plain(subject: Subject, i: int, cover: Tensor, windows: Windows, places: Ints, batch: int) -> Scored:
-    """Run the network on image i, covered at some of the windows. The batch shrinks when memory runs out.
-
-    Raises NonFiniteResult."""
-    start = 0
-    while start < len(places):
-        chosen = places[start : start + batch]
-        try:
-            numbers = _numbers(subject, i, cover, windows[chosen])
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(chosen) == 1:
-                raise
-            batch = len(chosen) // 2
-            continue
-        yield chosen, numbers
-        start += len(chosen)
+Scored = Iterator[tuple[Ints, Scores]]
+"""Batch after batch: the places of some windows among all, and the targets' scores (B, T) under these."""
 
 
-@torch.no_grad()
-def _numbers(subject: Subject, i: int, cover: Tensor, windows: Windows) -> Numbers:
-    numbers = subject.model_scores(occluded(subject.inputs[i], cover, windows), i)  # (B, T)
-    if not numbers.isfinite().all():
-        raise NonFiniteResult("the score of a covered image is NaN or infinite. Try another fill")
-    return as_numbers(numbers)
+@dataclass(frozen=True)
+class Case:
+    """One image, what covers it, and what is asked of it.
+
+    name: of the image, for errors.
+    image, cover: (C, H, W) in [0, 1]; a window shows the cover instead of the image.
+    targets: T of them, resolved. scores: float64 (T,), theirs for the image as it is.
+    largest: the network's largest output for it, in magnitude, by which rounding is judged; 0 where it is not known.
+    """
+
+    name: str
+    image: Tensor
+    cover: Tensor
+    targets: tuple[Target, ...]
+    scores: Scores
+    largest: float
 
 
-def as_numbers(numbers: Tensor) -> Numbers:
-    return np.asarray(numbers.double().cpu().numpy())
+class Plain:
+    """Full runs under windows. layout: how images lie in memory, see `score_batches`."""
+
+    def __init__(self, model: Model, windows: Windows, batch: int, layout: torch.memory_format) -> None:
+        self.model, self.windows, self.batch, self.layout = model, windows, batch, layout
+
+    def score(self, case: Case, places: Ints) -> Scored:
+        """The targets' scores under some of the windows. Raises NonFiniteResult."""
+
+        def covered(chosen: Ints) -> Tensor:
+            return occlude(case.image, case.cover, self.windows[chosen])
+
+        return score_batches(
+            self.model, covered, places, case.targets, batch=self.batch, layout=self.layout, shown=False
+        )
+
+    def by_place(self, case: Case, places: Ints) -> dict[int, Scores]:
+        """The same as (T,) for each window's place."""
+        return {int(p): row for chosen, rows in self.score(case, places) for p, row in zip(chosen, rows, strict=True)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from vizcnn.occlusion.plain import Numbers
+from vizcnn.models.scoring import Scores
 
 
-def spearman(a: Numbers, b: Numbers) -> float:
+def spearman(a: Scores, b: Scores) -> float:
     """Spearman's rank correlation of two rows (n,); equal numbers share their mean rank.
 
     Where all numbers of a row are equal there is no order: 1 if that is so in both, 0 if in one."""
@@ -17,8 +17,8 @@ def spearman(a: Numbers, b: Numbers) -> float:
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 
-def _ranks(values: Numbers) -> Numbers:
+def _ranks(values: Scores) -> Scores:
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     after = np.cumsum(count)  # the numbers up to each distinct one
-    ranks: Numbers = (after - (count - 1) / 2)[place]
+    ranks: Scores = (after - (count - 1) / 2)[place]
     return ranks

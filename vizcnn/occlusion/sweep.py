@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vizcnn.errors import ParameterError, VizcnnWarning
 from vizcnn.models.failing import is_out_of_memory
+from vizcnn.models.model import Model
+from vizcnn.models.scoring import Scores
 from vizcnn.occlusion.incremental import Tape, Untraceable, executed_share, ideal_share, record
-from vizcnn.occlusion.partial import Partial
-from vizcnn.occlusion.plain import Numbers, Scored, plain
+from vizcnn.occlusion.plain import Case, Plain, Scored
 from vizcnn.occlusion.ranks import spearman
-from vizcnn.occlusion.windows import Ints, Windows, at_shares
-from vizcnn.probing.subject import Subject
+from vizcnn.occlusion.recompute import Incremental
+from vizcnn.occlusion.windows import Windows, at_shares
 
 PAYS = 0.9
 """Above this share of the FLOPs of full runs the plain engine is as fast."""
@@ -29,26 +30,10 @@ LANDMARKS = ((1.0, 1.0), (0.0, 0.5), (0.5, 0.5))
 _EXACT = 1e-4  # largest difference that may be rounding, as a share of the largest drop
 _ROUNDING = 256  # and beside that so many units in the last place of the scores
 _SHORT = 0.01  # s: what takes less is mostly overhead, and timed again in a full batch
-_MORE_CHECKS = 4
 
 
 class Doubt(Exception):  # noqa: N818 - the sweep goes on in another way
     """The incremental engine's numbers cannot be trusted. The text says why."""
-
-
-@dataclass(frozen=True)
-class How:
-    """How to sweep: see the options of Occlusion."""
-
-    batch: int
-    engine: Literal["auto", "plain", "incremental"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    tolerance: float = 0.0
-    max_error: float = 0.05
-
-    @property
-    def approximate(self) -> bool:
-        return self.precision == "bf16" or self.tolerance > 0
 
 
 @dataclass
@@ -64,154 +49,125 @@ class Checks:
 
 
 class Sweep:
-    """One call's sweep over windows (n, 4) of a subject's images, each with its cover (C, H, W)."""
+    """One call's sweep over windows (n, 4) of several images of one size.
 
-    def __init__(self, subject: Subject, covers: list[Tensor], windows: Windows, how: How) -> None:
-        self.subject, self.covers, self.windows, self.how = subject, covers, windows, how
-        self.checks, self.shares = Checks(), dict[str, float]()
-        self.approximate = how.approximate
-        self.partial: Partial | None = None
+    batch: images per run. engine: see the option of Occlusion. layout: how images lie in memory, see `score_batches`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        cases: Sequence[Case],
+        windows: Windows,
+        *,
+        batch: int,
+        engine: Literal["auto", "plain", "incremental"] = "auto",
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        self.model, self.cases, self.windows = model, cases, windows
+        self.batch, self.engine, self.layout = batch, engine, layout
+        self.plain = Plain(model, windows, batch, layout)
+        self.incremental: Incremental | None = None
         self.tape: Tape | None = None
-        self._settled = how.engine == "incremental" or how.approximate
-        if how.engine != "plain":
+        self.checks, self.shares = Checks(), dict[str, float]()
+        self._settled = engine == "incremental"
+        if engine != "plain":
             self._start()
 
     def _start(self) -> None:
         try:
-            self.tape = recorded(self.subject)
-            self._plan()
+            self.tape = self.record()
+            incremental = Incremental(self.tape, self.windows, self.batch)
+            self.shares = {
+                "flops_ideal": ideal_share(incremental.engine, incremental.touched),
+                "flops_executed": executed_share(incremental.engine, incremental.plans),
+            }
         except Exception as error:
             self._give_up(error)
+        else:
+            if self._settled or self.shares["flops_executed"] <= PAYS:
+                self.incremental = incremental
 
-    def _plan(self) -> None:
-        assert self.tape is not None
-        dtype = torch.bfloat16 if self.approximate and self.how.precision == "bf16" else None
-        tolerance = self.how.tolerance if self.approximate else 0.0
-        self.partial = Partial(self.subject, self.tape, self.covers[0], self.windows, self.how.batch, dtype, tolerance)
-        self.shares = {
-            "flops_ideal": ideal_share(self.partial.engine, self.partial.touched),
-            "flops_executed": executed_share(self.partial.engine, self.partial.plans),
-        }
-        if self.shares["flops_executed"] > PAYS and not self._settled:
-            self.partial = None
+    def record(self) -> Tape:
+        """The network's tape as far as the targets need it. Raises Untraceable."""
+        layers = frozenset[str]().union(*(target.layers for case in self.cases for target in case.targets))
+        height, width = self.cases[0].image.shape[1:]
+        return record(self.model, (height, width), layers)
 
     def _give_up(self, error: Exception) -> None:
-        """Nothing is followed any more; what the reason is, is said once."""
+        """Fall back to full runs and warn once, with the reason."""
         if is_out_of_memory(error):
             raise error
         reason = str(error) if isinstance(error, Untraceable | Doubt) else f"{type(error).__name__}: {error}"
-        if self.how.engine == "incremental":
+        if self.engine == "incremental":
             raise ParameterError(f"the incremental engine cannot be used here: {reason}. Use engine auto") from error
         warnings.warn(
             f"Occlusion runs the network in full for each window, which is slower: {reason}",
             VizcnnWarning,
             stacklevel=2,
         )
-        self.partial = None
-        self.approximate = False
+        self.incremental = None
 
     @property
     def details(self) -> dict[str, Any]:
         """What provenance says of the engine."""
-        if self.partial is None:
+        if self.incremental is None:
             return {"engine": "plain", **self.shares}
-        return {"engine": "incremental", **self._mode(), **self.shares, **asdict(self.checks)}
+        return {"engine": "incremental", **self.shares, **asdict(self.checks)}
 
-    def _mode(self) -> dict[str, Any]:
-        """Of an approximation: what it was, whether it gave way to exactness, and its largest error in the checks."""
-        if not self.how.approximate:
-            return {}
-        mode = {"precision": self.how.precision, "tolerance": self.how.tolerance, "went_back": not self.approximate}
-        return {**mode, "largest_error": f"{self.checks.error:.1%}"}
-
-    def image(self, i: int) -> Scored:
-        """The targets' numbers of image i under all windows. Where a window comes again, the later number counts."""
-        while self.partial is not None:
+    def score(self, case: Case) -> Scored:
+        """The targets' scores under all windows. Where a window comes again, the later score counts."""
+        if self.incremental is not None:
             try:
-                yield from self._checked(i, self.partial)
+                yield from self._checked(case, self.incremental)
             except Exception as error:
-                self._step_back(error)
+                self._give_up(error)
             else:
                 return
-        yield from self._plain(i, np.arange(len(self.windows)))
+        yield from self.plain.score(case, np.arange(len(self.windows)))
 
-    def _plain(self, i: int, places: Ints) -> Scored:
-        return plain(self.subject, i, self.covers[i], self.windows, places, self.how.batch)
-
-    def _step_back(self, error: Exception) -> None:
-        """From an approximation to the exact engine, from there to full runs."""
-        if not (self.approximate and isinstance(error, Doubt)):
-            return self._give_up(error)
-        warnings.warn(f"Occlusion goes back to exact numbers: {error}", VizcnnWarning, stacklevel=2)
-        self.approximate = False
-        self._settled = self.how.engine == "incremental"
-        return self._plan()
-
-    def _checked(self, i: int, partial: Partial) -> Scored:
-        """The incremental engine's numbers, compared with full runs of a few windows."""
-        numbers = np.full((len(self.windows), len(self.subject.targets[i])), np.nan)
+    def _checked(self, case: Case, incremental: Incremental) -> Scored:
+        """The incremental engine's scores, compared with full runs of a few windows."""
+        scores = np.full((len(self.windows), len(case.targets)), np.nan)
         start = time.perf_counter()
-        full = self.full(i, at_shares(self.windows, LANDMARKS))
+        full = self.plain.by_place(case, at_shares(self.windows, LANDMARKS))
         seconds = time.perf_counter() - start
-        for places, found in partial.scored(i, self.covers[i]):
-            if not np.isfinite(found).all():
+        for places, some in incremental.score(case):
+            if not np.isfinite(some).all():
                 raise Doubt("it gave NaN or infinity")
-            numbers[places] = found
-            yield places, found
-            if not self._settled and self._is_slower(i, partial, seconds, len(full)):
-                self.partial = None
-                yield from self._plain(i, np.arange(len(self.windows)))
+            scores[places] = some
+            yield places, some
+            if not self._settled and self._is_slower(case, incremental, seconds, len(full)):
+                self.incremental = None
+                yield from self.plain.score(case, np.arange(len(self.windows)))
                 return
-        drops = self.subject.scores[i] - numbers  # (n, T)
-        telling = [place for place in _telling(drops, _MORE_CHECKS if self.approximate else 0) if place not in full]
-        self._compare(i, numbers, full | self.full(i, np.array(telling, np.int64)))
+        drops = case.scores - scores  # (n, T)
+        telling = set(np.abs(drops).argmax(0).tolist()) - full.keys()  # the window of each target's largest drop
+        self._compare(case, scores, full | self.plain.by_place(case, np.array(sorted(telling), np.int64)))
 
-    def full(self, i: int, places: Ints) -> dict[int, Numbers]:
-        """The numbers of full runs, by the window's place."""
-        return {int(p): row for chosen, rows in self._plain(i, places) for p, row in zip(chosen, rows, strict=True)}
-
-    def _is_slower(self, i: int, partial: Partial, seconds: float, runs: int) -> bool:
+    def _is_slower(self, case: Case, incremental: Incremental, seconds: float, runs: int) -> bool:
         """Whether the plain engine, that took `seconds` for some runs, does with less. Settled at the second batch."""
-        if len(partial.seconds_per_window) < 2:
+        if len(incremental.seconds_per_window) < 2:
             return False
         self._settled = True
-        if seconds < _SHORT or self.subject.inputs.is_cuda:  # launching is most of the time of few images there
-            places = np.arange(min(self.how.batch, len(self.windows)))
+        if seconds < _SHORT or case.image.is_cuda:  # launching is most of the time of few images there
+            places = np.arange(min(self.batch, len(self.windows)))
             start = time.perf_counter()
-            self.full(i, places)
+            self.plain.by_place(case, places)
             seconds, runs = time.perf_counter() - start, len(places)
-        return min(partial.seconds_per_window) > seconds / runs
+        return min(incremental.seconds_per_window) > seconds / runs
 
-    def _compare(self, i: int, numbers: Numbers, full: dict[int, Numbers]) -> None:
+    def _compare(self, case: Case, scores: Scores, full: dict[int, Scores]) -> None:
         """Raise Doubt where full runs say otherwise than the engine; else add to what is known of its errors."""
         places, exact = list(full), np.stack([*full.values()])  # (c, T)
-        largest = np.abs(self.subject.scores[i] - numbers).max(0)  # (T,)
-        difference = np.abs(numbers[places] - exact)  # (c, T)
+        largest = np.abs(case.scores - scores).max(0)  # (T,)
+        difference = np.abs(scores[places] - exact)  # (c, T)
         error = float((difference / np.maximum(largest, np.finfo(float).tiny)).max())
-        if self.approximate and error > self.how.max_error:
-            raise Doubt(f"the error is {error:.2g} of the largest drop, more than max_error {self.how.max_error:g}")
-        if not self.approximate and (difference > _EXACT * largest + self._rounding(i, exact)).any():
+        rounding = _ROUNDING * torch.finfo(case.image.dtype).eps * max(float(np.abs(exact).max()), case.largest)
+        if (difference > _EXACT * largest + rounding).any():
             raise Doubt(f"its numbers are off by {error:.2g} of the largest drop")
-        ranks = min(spearman(numbers[places, t], exact[:, t]) for t in range(exact.shape[1]))
+        ranks = min(spearman(scores[places, t], exact[:, t]) for t in range(exact.shape[1]))
         before = self.checks
         self.checks = Checks(
             before.checked + len(places), max(before.error, error), min(before.rank_correlation, ranks)
         )
-
-    def _rounding(self, i: int, exact: Numbers) -> float:
-        output = self.subject.output
-        size = max(float(np.abs(exact).max()), 0.0 if output is None else float(output[i].abs().max()))
-        return _ROUNDING * torch.finfo(self.subject.inputs.dtype).eps * size
-
-
-def recorded(subject: Subject) -> Tape:
-    """The network's tape as far as the targets need it. Raises Untraceable."""
-    layers = frozenset[str]().union(*(target.layers for row in subject.targets for target in row))
-    return record(subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3])), layers)
-
-
-def _telling(drops: Numbers, more: int) -> list[int]:
-    """The window of each target's largest drop, and so many more from all ranks of the first target's."""
-    ranks = np.argsort(drops[:, 0])
-    spread = ranks[np.linspace(0, len(ranks) - 1, more).round().astype(int)] if more else ()
-    return list(dict.fromkeys([*np.abs(drops).argmax(0).tolist(), *map(int, spread)]))

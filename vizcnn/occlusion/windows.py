@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.errors import ParameterError
+from vizcnn.inputs.blur import gaussian_blur
 from vizcnn.inputs.images import colour
 
 FILLS = ("mean", "model", "blur")
@@ -21,10 +20,10 @@ Windows = Ints
 """(n, 4): top, bottom, left, right in input px, top and left inclusive, bottom and right exclusive."""
 
 
-def sliding(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> Windows:
+def place_windows(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> Windows:
     """Windows every `stride` px, row by row, the last of each row and column clipped to the image of height and width
     `size`. Every pixel is covered. Raises ParameterError when that cannot be."""
-    checked_sides(window, stride)
+    check_sides(window, stride)
     for axis, side, length in zip(("high", "wide"), window, size, strict=True):
         if side > length:
             raise ParameterError(f"the window is {side} px {axis}, the input only {length}. Choose a smaller window")
@@ -44,14 +43,14 @@ def at_shares(windows: Windows, shares: Sequence[tuple[float, float]]) -> Ints:
     return np.unique([row * len(lefts) + column for row, column in cells])
 
 
-def checked_sides(window: tuple[int, int], stride: tuple[int, int]) -> None:
+def check_sides(window: tuple[int, int], stride: tuple[int, int]) -> None:
     """Raise ParameterError where windows would leave pixels between them."""
     for side, step in zip(window, stride, strict=True):
         if step > side:
             raise ParameterError(f"stride {step} is larger than the window's {side} px, so pixels would stay uncovered")
 
 
-def mean_over_windows(
+def average_over_windows(
     windows: Windows, drops: npt.NDArray[np.float64], size: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
     """For each pixel the mean drop of the windows that cover it: (n, T) drops to maps (T, H, W).
@@ -72,8 +71,8 @@ def mean_over_windows(
     return mean.transpose(2, 0, 1).astype(np.float32)  # (T, H, W)
 
 
-def checked_fill(option: str, fill: str) -> None:
-    """Raise ParameterError unless `covering` knows the fill."""
+def check_fill(option: str, fill: str) -> None:
+    """Raise ParameterError unless `make_cover` knows the fill."""
     if fill in FILLS:
         return
     try:
@@ -84,14 +83,15 @@ def checked_fill(option: str, fill: str) -> None:
         ) from error
 
 
-def covering(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tuple[int, int]) -> Tensor:
+def make_cover(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tuple[int, int]) -> Tensor:
     """What shows where an image (C, H, W) is covered: another image (C, H, W).
 
     fill: `mean` (the image's mean colour), `model` (the mean the model subtracts), `blur` (the image blurred by a
     Gaussian whose sigma is half the window), or a colour as Pillow names it.
     """
     if fill == "blur":
-        return blurred(image, max(window) / 2)
+        sigma = max(window) / 2
+        return gaussian_blur(image[None], sigma, int(np.ceil(3 * sigma)))[0]
     if fill == "mean":
         plain = image.mean((1, 2))
     elif fill == "model":
@@ -106,17 +106,7 @@ def _colour(text: str, channels: int) -> tuple[float, ...]:
     return rgb if channels == 3 else (float(np.dot(rgb, (0.299, 0.587, 0.114))),)
 
 
-def blurred(image: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of (C, H, W); beyond the border the edge pixels go on."""
-    reach = int(np.ceil(3 * sigma))
-    offsets = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
-    rows = F.conv2d(F.pad(image[:, None], (0, 0, reach, reach), mode="replicate"), kernel)  # (C, 1, H, W)
-    return F.conv2d(F.pad(rows, (reach, reach, 0, 0), mode="replicate"), kernel.mT)[:, 0]  # (C, H, W)
-
-
-def occluded(image: Tensor, cover: Tensor, windows: Windows) -> Tensor:
+def occlude(image: Tensor, cover: Tensor, windows: Windows) -> Tensor:
     """A copy of the image (C, H, W) for each of B windows, covered there: (B, C, H, W)."""
     batch = image.repeat(len(windows), 1, 1, 1)
     for one, (top, bottom, left, right) in zip(batch, windows.tolist(), strict=True):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +18,7 @@ from vizcnn.models.determinism import target_scores
 from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import activations, hooked, tapped
 from vizcnn.models.model import Model
+from vizcnn.models.scoring import Indices, score_batches
 from vizcnn.models.targets import Target, form
 from vizcnn.probing.attribution import Map, each_map, heatmap, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
@@ -207,14 +209,19 @@ def _silenced(model: Model, layer: str) -> Iterator[None]:
 @torch.no_grad()
 def _score_cam(subject: Subject, image: Tensor, target: Target, layer: str, batch: int) -> Tensor:
     values = _spatial(layer, activations(subject.model, image, [layer])[layer])[0].to(_PRECISE)  # (C, h, w)
-    masks = F.interpolate(values[None], image.shape[2:], mode="bilinear", align_corners=False)[0]  # (C, H, W)
-    low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
-    masks = (masks - low) / (high - low).clamp(min=1e-12)  # (C, H, W)
     ground = image.new_tensor(subject.model.input.mean).view(1, -1, 1, 1)
-    shown = (ground + (image - ground) * mask[:, None].to(image.dtype) for mask in masks.split(batch))  # (B, C, H, W)
-    numbers = torch.cat([target_scores(subject.model, images, [target])[:, 0] for images in shown])  # (C,)
-    weights = numbers.to(_PRECISE).softmax(0)[:, None, None]  # (C, 1, 1)
-    weighted: Tensor = (weights * values).sum(0)  # (h, w)
+
+    def shown(channels: Indices) -> Tensor:
+        chosen = values[torch.from_numpy(channels).to(values.device)]
+        masks = F.interpolate(chosen[:, None], image.shape[2:], mode="bilinear", align_corners=False)  # (B, 1, H, W)
+        low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+        masks = (masks - low) / (high - low).clamp(min=1e-12)
+        return ground + (image - ground) * masks.to(image.dtype)  # (B, C, H, W)
+
+    model, layout, channels = subject.model, subject.layout, np.arange(len(values))
+    batches = score_batches(model, shown, channels, [target], batch=batch, layout=layout, shown=False)
+    scores = torch.from_numpy(np.concatenate([scores for _, scores in batches])[:, 0]).to(values)  # (C,)
+    weighted: Tensor = (scores.softmax(0)[:, None, None] * values).sum(0)  # (h, w)
     return weighted.relu()
 
 
@@ -231,5 +238,4 @@ def strongest_region(values: Tensor, share: float = 0.2) -> Box | None:
         if torch.equal(grown, region):
             break
         region = grown
-    rows, columns = region[0].any(1).nonzero(), region[0].any(0).nonzero()
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    return Box.around(region[0])

@@ -94,11 +94,9 @@ def _at_its_strongest(subject: Subject, image: Tensor, target: Target) -> Target
 def _cut(subject: Subject, i: int, unit: Target, activation: float, back: Tensor) -> _Projection:
     if not back.isfinite().all():
         raise NonFiniteResult(f"the projection of {unit} holds NaN or infinity")
-    touched = back.abs().amax(0) > 0  # (H, W)
-    if not touched.any():
+    box = Box.around(back.abs().amax(0))
+    if box is None:
         raise DegenerateResult(f"nothing of unit {unit} reaches the pixels: all signals on the way are negative")
-    rows, columns = touched.any(1).nonzero().flatten(), touched.any(0).nonzero().flatten()
-    box = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
     pattern = back * back.new_tensor(subject.model.input.std)[:, None, None]  # d / d pixel to units of the input
     part = pattern[:, int(box.top) : int(box.bottom), int(box.left) : int(box.right)].permute(1, 2, 0)  # (h, w, C)
     return _Projection(unit, activation, part.float().cpu().numpy(), subject.in_photo(i, box))

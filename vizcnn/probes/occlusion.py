@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from vizcnn import progress
-from vizcnn.errors import DegenerateResult, Interrupted, ParameterError
+from vizcnn.errors import Interrupted
 from vizcnn.geometry import Box
-from vizcnn.models.scoring import default_batch
-from vizcnn.occlusion import How, Sweep, priced
-from vizcnn.occlusion.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, pair, sliding
-from vizcnn.probing.probe import Price, Probe, param
+from vizcnn.models.cost import Cost
+from vizcnn.models.scoring import Scores, default_batch
+from vizcnn.occlusion import Case, Sweep, collect, estimate_cost
+from vizcnn.occlusion.windows import (
+    Windows,
+    average_over_windows,
+    check_fill,
+    check_sides,
+    make_cover,
+    pair,
+    place_windows,
+)
+from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark, Provenance
 
@@ -58,55 +64,46 @@ class Occlusion(Probe[Heatmap]):
         "plain runs the network in full for each window; incremental recomputes only what a window can touch, with the "
         "same result; auto takes whichever pays, checks it and falls back on any doubt.",
     )
-    precision: Literal["fp32", "bf16"] = param(
-        "fp32", "bf16 is faster and approximate: its error is measured on some windows and reported."
-    )
-    tolerance: float = param(
-        0.0,
-        "Above 0 changes that fade are not followed to the end: the share of a layer's change that may be left out. "
-        "Faster and approximate; the error is measured and reported.",
-        min=0,
-        max=0.5,
-    )
-    max_error: float = param(
-        0.05,
-        "Of an approximation: the largest error, as a share of the largest drop, before going back to exact.",
-        min=0,
-    )
 
     def check(self) -> None:
-        if self.engine == "plain" and (self.precision != "fp32" or self.tolerance):
-            raise ParameterError(
-                "Occlusion: precision and tolerance belong to the incremental engine, got engine plain. Leave one out"
-            )
-        checked_fill("Occlusion: fill", self.fill)
+        check_fill("Occlusion: fill", self.fill)
         if self.window and self.stride:
-            checked_sides(_both(self.window), _both(self.stride))
+            check_sides(_both(self.window), _both(self.stride))
 
     def compute(self, subject: Subject) -> Heatmap:
         window, stride, sweep = self._sweep(subject)
-        windows = sweep.windows
-        found, partial = _swept(subject, sweep)
-        subject = subject.first(len(found))
+        scores, partial = collect(sweep, shown=subject.progress)
+        subject = subject.first(len(scores))
         provenance = subject.provenance(
-            self, window=window, stride=stride, windows=len(windows), fill=self.fill, **sweep.details
+            self, window=window, stride=stride, windows=len(sweep.windows), fill=self.fill, **sweep.details
         )
-        result = _heatmap(subject, windows, found, provenance, partial)
+        result = _heatmap(subject, sweep.windows, scores, provenance, partial)
         if partial:
             raise Interrupted(result)
-        _refuse_unmoved(subject, result, found)
         return result
 
-    def price(self, subject: Subject) -> Price:
-        return priced(self._sweep(subject)[2])
+    def price(self, subject: Subject) -> Cost:
+        return estimate_cost(self._sweep(subject)[2])
 
     def _sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
         """The window's sides, the stride, and the sweep, ready to run."""
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        model, size = subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
         window, stride = self._sizes(size)
-        covers = [covering(self.fill, image, subject.model.input.mean, window) for image in subject.inputs]
-        how = How(self.batch or default_batch(size), self.engine, self.precision, self.tolerance, self.max_error)
-        return window, stride, Sweep(subject, covers, sliding(size, window, stride), how)
+        cases = [
+            Case(
+                name=photo.name,
+                image=image,
+                cover=make_cover(self.fill, image, model.input.mean, window),
+                targets=targets,
+                scores=scores,
+                largest=subject.largest(i),
+            )
+            for i, (photo, image, targets, scores) in enumerate(
+                zip(subject.photos, subject.inputs, subject.targets, subject.scores, strict=True)
+            )
+        ]
+        windows, batch = place_windows(size, window, stride), self.batch or default_batch(size)
+        return window, stride, Sweep(model, cases, windows, batch=batch, engine=self.engine, layout=subject.layout)
 
     def _sizes(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         window = _both(self.window or max(1, round(min(size) / 5)))
@@ -118,44 +115,31 @@ def _both(side: int | tuple[int, int]) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else side
 
 
-def _swept(subject: Subject, sweep: Sweep) -> tuple[list[npt.NDArray[np.float64]], bool]:
-    """The targets' numbers under every window, (n, T) per image, and whether Ctrl-C ended the sweep.
-
-    Interrupted, the last image reached has NaN for the windows that did not come."""
-    found: list[npt.NDArray[np.float64]] = []
-    windows = len(sweep.windows)
-    try:
-        with progress.bar(len(sweep.covers) * windows, "occlusion", "window", shown=subject.progress) as bar:
-            for i in range(len(sweep.covers)):
-                for places, numbers in sweep.image(i):
-                    first = len(found) == i
-                    if first:
-                        found.append(np.full((windows, numbers.shape[1]), np.nan))
-                    bar.update(int(np.isnan(found[i][places, 0]).sum()))
-                    found[i][places] = numbers
-                    if first:
-                        _refuse_unmovable(subject, i, numbers, sweep.covers[i])
-    except KeyboardInterrupt:
-        if not found:
-            raise
-        return found, True
-    return found, False
-
-
-def _heatmap(
-    subject: Subject, windows: Windows, found: list[npt.NDArray[np.float64]], provenance: Provenance, partial: bool
-) -> Heatmap:
-    size = (subject.inputs.shape[2], subject.inputs.shape[3])
+def _heatmap(subject: Subject, windows: Windows, found: list[Scores], provenance: Provenance, partial: bool) -> Heatmap:
     maps, marks, findings = [], [], []
-    for i, numbers in enumerate(found):
-        came = ~np.isnan(numbers[:, 0])
-        drops = subject.scores[i] - numbers[came]  # (n, T)
-        maps.append(mean_over_windows(windows[came], drops, size))
-        worst = [_worst(subject, i, windows[came], drops[:, t]) for t in range(drops.shape[1])]
+    for i, scores in enumerate(found):
+        came = ~np.isnan(scores[:, 0])
+        drops = subject.scores[i] - scores[came]  # (n, T)
+        maps.append(average_over_windows(windows[came], drops, (subject.inputs.shape[2], subject.inputs.shape[3])))
+        worst = []  # for each target the window whose covering costs most, in px of the photograph, and its cost
+        for t, place in enumerate(drops.argmax(0)):
+            top, bottom, left, right = windows[came][place].tolist()
+            worst.append((subject.in_photo(i, Box(top, left, bottom, right)), float(drops[place, t])))
         marks.append(
             tuple(Mark(box, f"this window alone: {drop:.3g} lost") if drop > 0 else None for box, drop in worst)
         )
-        findings.append(tuple(_finding(subject, i, t, *one) for t, one in enumerate(worst)))
+        findings.append(
+            tuple(
+                _finding(
+                    start=subject.said(i),
+                    what=f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}",
+                    score=float(subject.scores[i, t]),
+                    place=subject.place(i, box),
+                    drop=drop,
+                )
+                for t, (box, drop) in enumerate(worst)
+            )
+        )
     return Heatmap(
         provenance=provenance,
         values=np.stack(maps),  # (N, T, H, W)
@@ -170,54 +154,8 @@ def _heatmap(
     )
 
 
-def _refuse_unmovable(subject: Subject, i: int, numbers: npt.NDArray[np.float64], cover: torch.Tensor) -> None:
-    """Refuse a target that nothing can move before all windows are run, given its numbers (n, T) under the first ones.
-
-    Where those do nothing, the whole image is covered, turned into its negative, mirrored and replaced by noise."""
-    if _moved(subject, i, numbers).all():
-        return
-    image = subject.inputs[i]
-    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    others = (cover, 1 - image, image.flip(-1), noise)
-    with torch.no_grad():
-        found = torch.cat([subject.model_scores(other[None], i) for other in others]).double().cpu().numpy()  # (4, T)
-    for t in np.nonzero(~_moved(subject, i, np.concatenate([numbers, found])))[0]:
-        raise DegenerateResult(
-            f"no window changes the target {subject.targets[i][t]} of {subject.photos[i].name} by more than rounding "
-            f"(it stays {subject.scores[i, t]:g} under the first {len(numbers)}), nor does covering the whole image, "
-            "its negative, its mirror image or noise: a dead unit, or one that does not see the input"
-        )
-
-
-def _refuse_unmoved(subject: Subject, result: Heatmap, found: list[npt.NDArray[np.float64]]) -> None:
-    """A map of rounding errors looks like any other: refuse one in which no window did more than that."""
-    for i, numbers in enumerate(found):
-        for t in np.nonzero(~_moved(subject, i, numbers))[0]:
-            raise DegenerateResult(
-                f"no window changes the target {subject.targets[i][t]} of {result.photos[i].name} by more than "
-                f"rounding (it stays {subject.scores[i, t]:g}): a dead unit, or one that does not see the input"
-            )
-
-
-def _moved(subject: Subject, i: int, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Whether each target's numbers (n, T) differ from the clean score by more than rounding, (T,)."""
-    rounding = 16 * torch.finfo(subject.inputs.dtype).eps
-    size = 0.0 if subject.output is None else float(subject.output[i].abs().max())
-    moved = np.abs(subject.scores[i] - numbers).max(0) > rounding * np.maximum(np.abs(numbers).max(0), size)
-    return np.asarray(moved)
-
-
-def _worst(subject: Subject, i: int, windows: Windows, drops: npt.NDArray[np.float64]) -> tuple[Box, float]:
-    """The window whose covering costs most, in px of the photograph, and its cost."""
-    most = int(drops.argmax())
-    top, bottom, left, right = windows[most].tolist()
-    return subject.in_photo(i, Box(top, left, bottom, right)), float(drops[most])
-
-
-def _finding(subject: Subject, i: int, t: int, box: Box, drop: float) -> str:
+def _finding(*, start: str, what: str, score: float, place: str, drop: float) -> str:
     """One sentence: what was predicted, where covering hurts most and by how much."""
-    start, score = subject.said(i), float(subject.scores[i, t])
-    what = f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}"
     if drop <= 0:
         return f"{start}covering no part lowers {what} ({score:.3g})"
-    return f"{start}covering the {subject.place(i, box)} costs most: {what} falls by {drop:.3g}, from {score:.3g}"
+    return f"{start}covering the {place} costs most: {what} falls by {drop:.3g}, from {score:.3g}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from vizcnn.models.backward import ReluRule, guided, rectified
 from vizcnn.models.targets import Target
 from vizcnn.models.threads import seeded
-from vizcnn.occlusion.windows import checked_fill, covering
+from vizcnn.occlusion.windows import check_fill, make_cover
 from vizcnn.probing.attribution import Map, densest, each_map, heatmap, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -63,7 +63,7 @@ class Saliency(Probe[Heatmap]):
     )
 
     def check(self) -> None:
-        checked_fill("Saliency: baseline", self.baseline)
+        check_fill("Saliency: baseline", self.baseline)
 
     def compute(self, subject: Subject) -> Heatmap:
         warn_of_softmax(subject)
@@ -117,7 +117,7 @@ class Saliency(Probe[Heatmap]):
                 )
 
         def integrated(image: Tensor, target: Target) -> Tensor:
-            start = covering(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]
+            start = make_cover(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]
             return IntegratedGradients(forward(target)).attribute(  # type: ignore[no-any-return]
                 image.requires_grad_(), baselines=start, n_steps=self.steps, internal_batch_size=16
             )

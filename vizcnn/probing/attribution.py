@@ -142,9 +142,9 @@ def densest(values: Tensor, side: float = 0.2) -> Box:
     a smaller box holds all that is not zero, that box."""
     height, width = values.shape
     edge = max(1, round(side * min(height, width)))
-    rows, columns = values.any(1).nonzero().flatten().tolist(), values.any(0).nonzero().flatten().tolist()
-    if rows and rows[-1] - rows[0] < edge and columns[-1] - columns[0] < edge:
-        return Box(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+    box = Box.around(values)
+    if box and box.bottom - box.top <= edge and box.right - box.left <= edge:
+        return box
     table = torch.nn.functional.pad(values.abs().double().cumsum(0).cumsum(1), (1, 0, 1, 0))  # (H + 1, W + 1)
     sums = table[edge:, edge:] - table[:-edge, edge:] - table[edge:, :-edge] + table[:-edge, :-edge]
     top, left = divmod(int(sums.argmax()), sums.shape[1])

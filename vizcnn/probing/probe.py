@@ -26,6 +26,7 @@ from typing import (
 from vizcnn.errors import ParameterError
 
 if TYPE_CHECKING:
+    from vizcnn.models.cost import Cost
     from vizcnn.models.model import Model
     from vizcnn.probing.subject import Subject
     from vizcnn.results import Result
@@ -122,26 +123,6 @@ def _parameters() -> frozenset[str]:
     return frozenset(name for call in calls for name in signature(call).parameters) - {"self"}
 
 
-@dataclass(frozen=True)
-class Price:
-    """What a call will cost, known before it starts.
-
-    work: what is to be done, in words. flops: floating-point operations. memory: bytes beside the weights, at most.
-    seconds: estimated from a short trial. None is unknown.
-    """
-
-    work: str
-    flops: float | None
-    memory: int | None
-    seconds: float
-
-    def describe(self) -> str:
-        """One sentence."""
-        flops = "FLOPs unknown" if self.flops is None else f"{self.flops / 1e9:.3g} GFLOP"
-        memory = "memory unknown" if self.memory is None else f"{max(1, round(self.memory / 1e6))} MB of memory"
-        return f"{self.work}; {flops}, {memory}, about {self.seconds:.2g} s"
-
-
 R = TypeVar("R", bound="Result", covariant=True)
 
 
@@ -209,11 +190,11 @@ class Probe(Generic[R]):
         """Answer the probe's question about a prepared subject. The network is in eval mode, its parameters frozen."""
         raise NotImplementedError
 
-    def price(self, subject: Subject) -> Price | None:  # noqa: ARG002 - for probes that override it
+    def price(self, subject: Subject) -> Cost | None:  # noqa: ARG002 - for probes that override it
         """What `compute` would cost; None for probes that are done at once."""
         return None
 
-    def dry_run(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Price | None:
+    def dry_run(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Cost | None:
         """What a call with the same arguments would cost, estimated in a moment."""
         from vizcnn.probing.subject import examined
 

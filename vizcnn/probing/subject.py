@@ -20,7 +20,7 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.dataset import Images, dataset, photo_of
 from vizcnn.inputs.images import Photo, each_source, open_photo
 from vizcnn.models.borrowing import borrow, explained
-from vizcnn.models.determinism import check_without_images, clean_runs, target_scores
+from vizcnn.models.determinism import check_without_images, clean_runs
 from vizcnn.models.head import QUANTITIES, Head, probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, each_target
@@ -41,7 +41,7 @@ class Subject:
     head: what that output is, see `vizcnn.models.head`.
     targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
     scores: float64 (N, T), the targets' numbers for the inputs.
-    layout: how images lie in memory in runs of `model_scores`.
+    layout: how images lie in memory in runs of many, see `vizcnn.models.scoring`.
     dataset: for a probe of whole data sets its images, which are then no inputs: N is 0.
     """
 
@@ -64,9 +64,9 @@ class Subject:
         kept = {name: getattr(self, name)[:count] for name in ("inputs", "photos", "seen", "targets", "scores")}
         return replace(self, **kept, output=None if self.output is None else self.output[:count])
 
-    def model_scores(self, images: Tensor, i: int) -> Tensor:
-        """The numbers of image i's targets for other images (B, C, H, W): (B, T)."""
-        return target_scores(self.model, images.contiguous(memory_format=self.layout), self.targets[i])
+    def largest(self, i: int) -> float:
+        """The network's largest output for image i, in magnitude; 0 where the output is not one tensor."""
+        return 0.0 if self.output is None else float(self.output[i].abs().max())
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
         """The most probable classes of each image; empty where nothing is known of probabilities or names."""

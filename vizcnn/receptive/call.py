@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vizcnn.graph.geometry import operation_name
 from vizcnn.receptive.bounds import Bounds
 
 
@@ -24,15 +25,13 @@ class Call:
     shape: tuple[int, ...]
     look: Callable[[Tensor], Bounds]
 
+    @property
+    def name(self) -> str:
+        return operation_name(self.func)
+
     def of(self, argument: str) -> Bounds:
         """The bounds of a tensor argument."""
         return self.look(self.args[argument])
-
-    def pair(self, argument: str, otherwise: str = "") -> tuple[int, int]:
-        """A number for each of two axes; where the list is empty, another argument's."""
-        values = self.args[otherwise] if self.args[argument] == [] else self.args[argument]
-        several = [values] if isinstance(values, int) else values
-        return several[0], several[-1]
 
 
 Rule = Callable[[Call], Bounds | list[Bounds]]

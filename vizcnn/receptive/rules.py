@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from vizcnn.graph.geometry import BATCH_NORMS, VIEWS, normalized_axes, operation_name, reduced_axes
 from vizcnn.models.layers.dryrun import elementwise, tensors_in
 from vizcnn.models.layers.expanded import Shape, compact, reshaped
 from vizcnn.receptive.bounds import Bounds, hull, least, of_nothing
@@ -21,7 +22,7 @@ from vizcnn.receptive.sliding import adaptive, convolution, padded, pooled, resa
 
 def rule_for(func: Any) -> Rule:
     """The rule of an ATen operation. Raises Unknown."""
-    name = func._schema.name.removeprefix("aten::").rstrip("_")
+    name = operation_name(func)
     rule = RULES.get(name) or (pointwise if elementwise(func) else None)
     if rule is None or (func._schema.is_mutable and rule not in (pointwise, restrided, copied, cleared)):
         raise Unknown(name)
@@ -101,19 +102,14 @@ def nearest(call: Call) -> Bounds:
 
 def reduced(call: Call) -> Bounds:
     """A mean, sum, maximum or norm along axes."""
-    dims = _dims(call)
+    dims = reduced_axes(call.args, call.args["self"].dim())
     return call.of("self").changed(lambda edge: least(edge, dims).reshape(call.shape))
 
 
 def mixed(call: Call) -> Bounds:
     """Every output depends on all inputs along an axis, as in a softmax."""
-    dims = _dims(call)
+    dims = reduced_axes(call.args, call.args["self"].dim())
     return call.of("self").changed(lambda edge: least(edge, dims).expand(call.shape))
-
-
-def _dims(call: Call) -> list[int]:
-    dims = call.args.get("dim")
-    return [dims] if isinstance(dims, int) else list(dims or range(call.args["self"].dim()))
 
 
 def unpooled(call: Call) -> Bounds:
@@ -123,7 +119,7 @@ def unpooled(call: Call) -> Bounds:
 
 
 def layer_norm(call: Call) -> Bounds:
-    dims = range(-len(call.args["normalized_shape"]), 0)
+    dims = normalized_axes(call.args, len(call.shape))
     return call.of("input").changed(lambda edge: least(edge, dims).expand(call.shape))
 
 
@@ -157,14 +153,14 @@ RULES: dict[str, Rule] = {
     **_named(moved, "expand flip permute reflection_pad2d repeat replication_pad2d roll select split"),
     **_named(moved, "split_with_sizes squeeze stack t transpose unbind unsqueeze"),
     **_named(moved, "channel_shuffle native_channel_shuffle pixel_shuffle pixel_unshuffle rot90"),
-    **_named(viewed, "_reshape_alias _unsafe_view view"),
+    **dict.fromkeys(VIEWS, viewed),
     **_named(nearest, "_upsample_nearest_exact2d upsample_nearest2d"),
     **_named(resampled, "_upsample_bicubic2d_aa _upsample_bilinear2d_aa upsample_bicubic2d upsample_bilinear2d"),
     **_named(pooled, "avg_pool2d max_pool2d_with_indices"),
     **_named(adaptive, "_adaptive_avg_pool2d adaptive_max_pool2d"),
     **_named(reduced, "amax amin linalg_vector_norm logsumexp max mean min norm prod std sum var"),
     **_named(mixed, "_fft_c2c _fft_c2r _fft_r2c _log_softmax _safe_softmax _softmax cumsum"),
-    **_named(batch_norm, "_native_batch_norm_legit_no_training cudnn_batch_norm native_batch_norm"),
+    **dict.fromkeys(BATCH_NORMS, batch_norm),
     **_named(attention, "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention"),
     **_named(attention, "_scaled_dot_product_cudnn_attention _scaled_dot_product_efficient_attention"),
     **_named(cleared, "empty_like fill full_like new_empty new_empty_strided new_full new_ones new_zeros ones_like"),

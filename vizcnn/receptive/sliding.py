@@ -3,54 +3,39 @@
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from vizcnn.graph.geometry import Neighbourhood, neighbourhood_of
 from vizcnn.models.layers.expanded import Shape, compact
 from vizcnn.receptive.bounds import Bounds, least
 from vizcnn.receptive.call import Call, Unknown
 
-Pair = tuple[int, int]
 AXES = (-2, -1)
 
 
-class Window(NamedTuple):
-    """A window's geometry, (down, across)."""
+def slid(reads: Neighbourhood, bounds: Bounds, shape: Shape) -> Bounds:
+    """The bounds of outputs of this shape that read their neighbourhoods along the last two axes.
 
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-
-    def slid(self, bounds: Bounds, shape: Shape) -> Bounds:
-        """The bounds of outputs of this shape when the window slides over the last two axes."""
-        for a, axis in enumerate(AXES):
-            starts = torch.arange(shape[axis])[:, None] * self.stride[a] - self.padding[a]  # (outputs, 1)
-            bounds = bounds.read(axis, (starts + self._offsets(a)).float())
-        return bounds.scaled(*self.stride)
-
-    def spread(self, bounds: Bounds, shape: Shape) -> Bounds:
-        """The same for a transposed convolution: neighbours among the inputs write `stride` apart."""
-        for a, axis in enumerate(AXES):
-            ends = torch.arange(shape[axis])[:, None] + self.padding[a]  # (outputs, 1)
-            bounds = bounds.read(axis, (ends - self._offsets(a)) / self.stride[a])
-        return bounds.scaled(1 / self.stride[0], 1 / self.stride[1])
-
-    def _offsets(self, a: int) -> Tensor:
-        return torch.arange(self.kernel[a]) * self.dilation[a]
+    Of a transposed convolution the other way round: neighbours among the inputs write `stride` apart."""
+    for a, axis in enumerate(AXES):
+        places, offsets = torch.arange(shape[axis])[:, None], torch.arange(reads.kernel[a]) * reads.dilation[a]
+        if reads.transposed:
+            taps = (places + reads.padding[a] - offsets) / reads.stride[a]
+        else:
+            taps = (places * reads.stride[a] - reads.padding[a] + offsets).float()
+        bounds = bounds.read(axis, taps)  # (outputs, reads)
+    down, across = reads.stride
+    return bounds.scaled(1 / down, 1 / across) if reads.transposed else bounds.scaled(down, across)
 
 
 def convolution(call: Call) -> Bounds:
-    weight, groups = call.args["weight"], call.args["groups"]
-    if weight.dim() != 4:
-        raise Unknown(f"convolution in {weight.dim() - 2} dimensions")
-    kernel = (weight.shape[2], weight.shape[3])
-    window = Window(kernel, call.pair("stride"), call.pair("padding"), call.pair("dilation"))
+    reads, groups = neighbourhood_of(call.name, call.args), call.args["groups"]
+    if reads is None:
+        raise Unknown(f"convolution in {call.args['weight'].dim() - 2} dimensions")
     gathered = call.of("input").changed(lambda edge: _per_group(edge, groups))
-    found = (window.spread if call.args["transposed"] else window.slid)(gathered, call.shape)
-    return found.changed(lambda edge: _from_groups(edge, call.shape))
+    return slid(reads, gathered, call.shape).changed(lambda edge: _from_groups(edge, call.shape))
 
 
 def _per_group(edge: Tensor, groups: int) -> Tensor:
@@ -70,9 +55,9 @@ def _from_groups(edge: Tensor, shape: Shape) -> Tensor:
 
 
 def pooled(call: Call) -> Bounds:
-    dilation = call.pair("dilation") if "dilation" in call.args else (1, 1)
-    window = Window(call.pair("kernel_size"), call.pair("stride", "kernel_size"), call.pair("padding"), dilation)
-    return window.slid(call.of("self"), call.shape)
+    reads = neighbourhood_of(call.name, call.args)
+    assert reads is not None  # every pooling has one
+    return slid(reads, call.of("self"), call.shape)
 
 
 def padded(call: Call) -> Bounds:
@@ -81,7 +66,7 @@ def padded(call: Call) -> Bounds:
     if len(pads) > 4:
         return call.of("self").changed(lambda edge: torch.constant_pad_nd(edge, pads, inf))
     top = pads[2] if len(pads) == 4 else 0
-    return Window((1, 1), (1, 1), (top, pads[0]), (1, 1)).slid(call.of("self"), call.shape)
+    return slid(Neighbourhood((1, 1), padding=(top, pads[0])), call.of("self"), call.shape)
 
 
 def adaptive(call: Call) -> Bounds:

@@ -1,10 +1,9 @@
 """Incremental inference: recompute only what a covering window can touch. Exact, for networks that can be followed."""
 
 from vizcnn.graph.tape import Tape, Untraceable, record
-from vizcnn.occlusion.incremental.calibrate import calibrated
+from vizcnn.occlusion.incremental.cost import executed_share, ideal_share, memory, per_image
 from vizcnn.occlusion.incremental.engine import Engine, Prepared
 from vizcnn.occlusion.incremental.plan import Plan, batches
-from vizcnn.occlusion.incremental.price import executed_share, ideal_share, memory, per_image
 
 __all__ = [
     "Engine",
@@ -13,7 +12,6 @@ __all__ = [
     "Tape",
     "Untraceable",
     "batches",
-    "calibrated",
     "executed_share",
     "ideal_share",
     "memory",

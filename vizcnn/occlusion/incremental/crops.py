@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vizcnn.graph.geometry import Neighbourhood, Pair
 from vizcnn.occlusion.incremental.regions import Region
-from vizcnn.occlusion.incremental.space import Manner, Pair, Sliding, Space
+from vizcnn.occlusion.incremental.space import Kind, Space
 from vizcnn.occlusion.windows import Ints
 
 Flags = npt.NDArray[np.bool_]
@@ -50,25 +51,25 @@ def whole(space: Space, windows: int) -> Crop:
     return Crop(nowhere, nowhere, space.size)
 
 
-def read_by(manner: Manner, out: Region | None, source: Space, windows: int) -> tuple[Crop, Pair]:
+def read_by(kind: Kind, out: Region | None, source: Space, windows: int) -> tuple[Crop, Pair]:
     """What a step reads of an input that is known in part, and the padding that is left for the operation to do.
 
     Along an axis that is computed completely a sliding step reads all and pads by itself."""
     if out is None:
-        return whole(source, windows), manner.padding if isinstance(manner, Sliding) else (0, 0)
-    if not isinstance(manner, Sliding):
+        return whole(source, windows), kind.padding if isinstance(kind, Neighbourhood) else (0, 0)
+    if not isinstance(kind, Neighbourhood):
         return crop_of(out), (0, 0)
-    down, across = (_read_along(manner, out, source, axis) for axis in (0, 1))
+    down, across = (_read_along(kind, out, source, axis) for axis in (0, 1))
     return Crop(down[0], across[0], (down[1], across[1])), (down[2], across[2])
 
 
-def _read_along(window: Sliding, out: Region, source: Space, axis: int) -> tuple[Ints, int, int]:
+def _read_along(reads: Neighbourhood, out: Region, source: Space, axis: int) -> tuple[Ints, int, int]:
     """Along one axis: where reading starts, how many places are read, and the padding left to do."""
     start, length = ((out.top, out.left)[axis], out.size[axis])
     if length == out.space.size[axis]:
-        return np.zeros_like(start), source.size[axis], window.padding[axis]
-    reads = (length - 1) * window.stride[axis] + (window.kernel[axis] - 1) * window.dilation[axis] + 1
-    return start * window.stride[axis] - window.padding[axis], reads, 0
+        return np.zeros_like(start), source.size[axis], reads.padding[axis]
+    count = (length - 1) * reads.stride[axis] + (reads.kernel[axis] - 1) * reads.dilation[axis] + 1
+    return start * reads.stride[axis] - reads.padding[axis], count, 0
 
 
 def row_numbers(space: Space, have: Crop | None, wanted: Crop, padding: int) -> Tensor:

@@ -9,22 +9,20 @@ Explanations" (Krypton), SIGMOD.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from vizcnn.graph.geometry import Neighbourhood
 from vizcnn.graph.tape import Ref, Shape, Step, Tape, last_uses, refs_in
-from vizcnn.models.layers.dryrun import with_tensors
 from vizcnn.occlusion.incremental.crops import LOWEST, PADDINGS, ZEROS, as_rows, crop_of, from_rows, inside, row_numbers
-from vizcnn.occlusion.incremental.plan import Plan, planned
-from vizcnn.occlusion.incremental.regions import Reach, Region, regions
-from vizcnn.occlusion.incremental.space import Local, Manner, Sliding, Space, layout, resized
-from vizcnn.occlusion.kernels.fused import fused
-from vizcnn.occlusion.kernels.packed import Packed
+from vizcnn.occlusion.incremental.plan import Plan, make_plan
+from vizcnn.occlusion.incremental.regions import Region, find_regions
+from vizcnn.occlusion.incremental.space import Kind, Local, Space, follow_maps, resized
+from vizcnn.occlusion.kernels.fused import fuse
 from vizcnn.occlusion.windows import Windows
 
 Values = dict[int, Tensor]
@@ -33,35 +31,28 @@ _MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "baddbmm")
 
 
 class Engine:
-    """A network's tape, made ready to run under windows. It shares the network's weights and keeps nothing of an image.
+    """A network's tape, made ready to run under windows.
 
-    dtype: what convolutions and all behind them compute in, up to the head; None for the network's own.
-    reach: see `regions`; None is exact.
-    """
+    It shares the network's weights and keeps nothing of an image."""
 
-    def __init__(
-        self, tape: Tape, *, dtype: torch.dtype | None = None, reach: Mapping[int, Reach] | None = None
-    ) -> None:
-        tape = fused(tape, dtype)
-        self.layout = layout(tape)
-        self.shapes, self.wanted, self.reach = tape.shapes, tape.wanted, reach
-        cut = _end_of_body(tape, self.layout.spaces)
+    def __init__(self, tape: Tape) -> None:
+        tape = fuse(tape)
+        self.geometry = follow_maps(tape)
+        self.shapes, self.wanted = tape.shapes, tape.wanted
+        cut = _end_of_body(tape, self.geometry.spaces)
         self.body, self.head = tape.steps[:cut], tape.steps[cut:]
         self.crossing = _crossing(tape, cut)
-        self.dtype, self.reduced = dtype, _behind_convolutions(self.body) if dtype else frozenset[int]()
-        if dtype:
-            self.body = tuple(_reduced(step, dtype) if step.outputs[0] in self.reduced else step for step in self.body)
         self.course = _with_freed(self.body, self.crossing)
         self.joins = {place for place, step in enumerate(self.body) if _joins_channels(step, self)}
 
-    def touched(self, windows: Windows) -> dict[int, Region]:
+    def find_regions(self, windows: Windows) -> dict[int, Region]:
         """What the windows touch of every value."""
-        return regions(self.body, self.layout, windows, self.reach)
+        return find_regions(self.body, self.geometry, windows)
 
-    def planned(self, touched: Mapping[int, Region], chosen: Any) -> Plan:
-        return planned(self.body, self.layout, touched, chosen, self.crossing)
+    def plan(self, touched: Mapping[int, Region], chosen: Any) -> Plan:
+        return make_plan(self.body, self.geometry, touched, chosen, self.crossing)
 
-    def finished(self, crossing: Values) -> dict[str, Any]:
+    def run_head(self, crossing: Values) -> dict[str, Any]:
         """Run the head: the wanted activations from what the body left, for any number of windows together."""
         values, images = dict(crossing), len(next(iter(crossing.values())))
         for step, freed in _with_freed(self.head, refs_in(self.wanted)):
@@ -70,38 +61,35 @@ class Engine:
         return {layer: tree_map_only(Ref, lambda ref: values[ref.value], tree) for layer, tree in self.wanted.items()}
 
 
-def each_value(engine: Engine, images: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Run the body on whole images (B, C, H, W): every value as it is made, on loan until the next is asked for."""
-    values = {0: images}
-    yield 0, images
-    for step, freed in _with_freed(engine.body, ()):
-        args = step.filled(values.__getitem__, len(images))
-        values |= _outputs(step, _converted(engine, step, args))
-        yield from ((value, values[value]) for value in step.outputs)
-        _free(values, freed)
-
-
 class Prepared:
     """One image after its clean run: the rows that plans select from."""
 
     def __init__(self, engine: Engine, image: Tensor, cover: Tensor, needed: Iterable[int]) -> None:
         """image, cover: (C, H, W); a window shows the cover instead of the image."""
         self.engine, self.device = engine, image.device
-        self.image, self.cover = (as_rows(each[None], engine.layout.spaces[0]) for each in (image, cover))
+        self.image, self.cover = (as_rows(each[None], engine.geometry.spaces[0]) for each in (image, cover))
         self.clean, self.crossing = dict[int, Tensor](), dict[int, Tensor]()
         self._run_clean(image, {*needed})
 
     def _run_clean(self, image: Tensor, needed: set[int]) -> None:
         """Keep the rows of the clean image, and of padding, for the values that plans select from, and what crosses."""
-        clean = image[None].contiguous(memory_format=torch.channels_last)
-        for number, value in each_value(self.engine, clean):
+        values = {0: image[None].contiguous(memory_format=torch.channels_last)}
+        self._keep(values, needed)
+        for step, freed in _with_freed(self.engine.body, ()):
+            made = _outputs(step, step.filled(values.__getitem__, 1))
+            self._keep(made, needed)
+            values |= made
+            _free(values, freed)
+
+    def _keep(self, values: Values, needed: set[int]) -> None:
+        for number, value in values.items():
             if number in needed:
                 self.clean[number] = self._padded(value, number)
             if number in self.engine.crossing:
-                self.crossing[number] = self._of_network(number, value).clone()
+                self.crossing[number] = value.clone()
 
     def _padded(self, value: Tensor, number: int) -> Tensor:
-        rows = as_rows(value, self.engine.layout.spaces[number])
+        rows = as_rows(value, self.engine.geometry.spaces[number])
         paddings = rows.new_empty(PADDINGS, rows.shape[1])
         paddings[ZEROS], paddings[LOWEST] = 0, -torch.inf if rows.is_floating_point() else 0
         return torch.cat([rows, paddings])
@@ -109,43 +97,39 @@ class Prepared:
     def run(self, plan: Plan) -> Values:
         """The values that cross from the body to the head, whole, for the windows of a plan."""
         engine, rows = self.engine, dict[int, Tensor]()
-        values = {0: self._covered(plan.regions[0])}
+        values = {0: self._cover(plan.regions[0])}
         for place, (step, freed) in enumerate(engine.course):
-            values |= self._ran(plan, place, step, values, rows)
+            values |= self._run_step(plan, place, step, values, rows)
             _free(values, freed)
             _free(rows, freed)
         read = self._reader(plan, len(engine.body), None, values, rows)
-        return {value: self._of_network(value, read(value)) for value in engine.crossing}
+        return {value: read(value) for value in engine.crossing}
 
-    def _ran(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Values:
+    def _run_step(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Values:
         """One step's outputs. What it selected is gone when it returns."""
         if place in self.engine.joins and any((place, value) in plan.reads for value in step.inputs):
-            return {step.outputs[0]: self._joined(plan, place, step, values, rows)}
+            return {step.outputs[0]: self._join(plan, place, step, values, rows)}
         args = step.filled(self._reader(plan, place, step, values, rows), len(plan.chosen))
         out = plan.regions.get(step.outputs[0])
-        args = _fitted(step, self.engine.layout.manners[place], args, plan.paddings.get(place), out)
-        return _outputs(step, _converted(self.engine, step, args))
-
-    def _of_network(self, value: int, tensor: Tensor) -> Tensor:
-        """What was computed in a reduced type, in the network's own again."""
-        return tensor.to(self.image.dtype) if value in self.engine.reduced else tensor
+        args = _fit(step, self.engine.geometry.kinds[place], args, plan.paddings.get(place), out)
+        return _outputs(step, args)
 
     def _reader(
         self, plan: Plan, place: int, step: Step | None, values: Values, rows: Values
     ) -> Callable[[int], Tensor]:
         """What a step gets for an input: the value itself, or the selection of its rows that the plan says."""
-        manner = self.engine.layout.manners[place] if step else None
+        kind = self.engine.geometry.kinds[place] if step else None
 
         def read(value: int) -> Tensor:
             if (place, value) in plan.reads:
-                return self._selected(plan, place, value, values, rows, manner)
+                return self._select(plan, place, value, values, rows, kind)
             return values[value]
 
         return read
 
-    def _selected(self, plan: Plan, place: int, value: int, values: Values, rows: Values, manner: Manner) -> Tensor:
-        space, read = self.engine.layout.spaces[value], plan.reads[place, value]
-        padding = LOWEST if isinstance(manner, Sliding) and manner.beyond < 0 else ZEROS
+    def _select(self, plan: Plan, place: int, value: int, values: Values, rows: Values, kind: Kind) -> Tensor:
+        space, read = self.engine.geometry.spaces[value], plan.reads[place, value]
+        padding = LOWEST if isinstance(kind, Neighbourhood) and kind.beyond < 0 else ZEROS
         numbers = row_numbers(space, crop_of(plan.regions[value]), read, padding).to(self.device)
         chosen = self._rows(plan, value, values, rows).index_select(0, numbers)
         return from_rows(chosen, space, read.size, self._rest(value))
@@ -153,18 +137,18 @@ class Prepared:
     def _rows(self, plan: Plan, value: int, values: Values, rows: Values) -> Tensor:
         """The rows of a value: clean places, paddings, and the batch's crops."""
         if value not in rows:
-            clean, space = self.clean[value], self.engine.layout.spaces[value]
+            clean, space = self.clean[value], self.engine.geometry.spaces[value]
             rows[value] = torch.cat([clean, as_rows(values[value], space)])
             crops = rows[value][len(clean) :]
             values[value] = from_rows(crops, space, plan.regions[value].size, self._rest(value))  # not twice in memory
         return rows[value]
 
     def _rest(self, value: int) -> tuple[int, ...]:
-        return _other_axes(self.engine.shapes[value], self.engine.layout.spaces[value])
+        return _other_axes(self.engine.shapes[value], self.engine.geometry.spaces[value])
 
-    def _joined(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Tensor:
+    def _join(self, plan: Plan, place: int, step: Step, values: Values, rows: Values) -> Tensor:
         """Maps joined along their channels: each is selected straight into its channels of the outcome."""
-        space, region = self.engine.layout.spaces[step.outputs[0]], plan.regions.get(step.outputs[0])
+        space, region = self.engine.geometry.spaces[step.outputs[0]], plan.regions.get(step.outputs[0])
         size, channels = region.size if region else space.size, [self._rest(value)[0] for value in step.inputs]
         first = values[step.inputs[0]]
         out = first.new_empty(len(plan.chosen) * size[0] * size[1], sum(channels))
@@ -177,7 +161,7 @@ class Prepared:
                 part.copy_(as_rows(values[value], space))
         return from_rows(out, space, size, (out.shape[1],))
 
-    def _covered(self, region: Region) -> Tensor:
+    def _cover(self, region: Region) -> Tensor:
         """The part of the image that holds each window, covered there: (B, C, h, w), channels last."""
         crop, space = crop_of(region), region.space
         numbers = row_numbers(space, None, crop, ZEROS).to(self.device)
@@ -190,16 +174,9 @@ def _joins_channels(step: Step, engine: Engine) -> bool:
     """Whether a step joins maps (B, C, H, W) of one type along their channels, and nothing else."""
     if step.name != "cat" or step.args["dim"] not in (1, -3) or len(step.args["tensors"]) != len(step.inputs):
         return False
-    spaces, shapes = engine.layout.spaces, [engine.shapes[value] or () for value in step.inputs]
+    spaces, shapes = engine.geometry.spaces, [engine.shapes[value] or () for value in step.inputs]
     images = all(value in spaces and spaces[value].axes == (2, 3) for value in step.inputs)
-    one_type = len({value in engine.reduced for value in step.inputs}) == 1
-    return images and one_type and all(len(shape) == 3 for shape in shapes)
-
-
-def _converted(engine: Engine, step: Step, args: dict[str, Any]) -> dict[str, Any]:
-    """A step that computes in a reduced type gets its images in it; normalisation keeps its constants."""
-    reduced = step.outputs[0] in engine.reduced and not _normalises(step)
-    return _in_type(args, engine.dtype) if reduced else args
+    return images and all(len(shape) == 3 for shape in shapes)
 
 
 def _end_of_body(tape: Tape, spaces: Mapping[int, Space]) -> int:
@@ -220,27 +197,6 @@ def _crossing(tape: Tape, cut: int) -> tuple[int, ...]:
     return tuple(sorted(made & used))
 
 
-def _behind_convolutions(steps: Sequence[Step]) -> frozenset[int]:
-    found: set[int] = set()
-    for step in steps:
-        if step.name == "convolution" or found.intersection(step.inputs):
-            found.update(step.outputs)
-    return frozenset(found)
-
-
-def _normalises(step: Step) -> bool:
-    return "norm" in step.name
-
-
-def _reduced(step: Step, dtype: torch.dtype) -> Step:
-    packed = isinstance(step.func, Packed)  # in that type already
-    return step if packed or _normalises(step) else replace(step, args=_in_type(step.args, dtype))
-
-
-def _in_type(tree: Any, dtype: torch.dtype | None) -> Any:
-    return with_tensors(tree, lambda t: t.to(dtype) if t.is_floating_point() else t)
-
-
 def _with_freed(steps: Sequence[Step], kept: Iterable[int]) -> list[tuple[Step, list[int]]]:
     freed = last_uses(steps, kept)
     return [(step, freed.get(place, [])) for place, step in enumerate(steps)]
@@ -251,13 +207,13 @@ def _free(values: Values, freed: Iterable[int]) -> None:
         values.pop(value, None)
 
 
-def _fitted(
-    step: Step, manner: Manner, args: dict[str, Any], padding: tuple[int, int] | None, out: Region | None
+def _fit(
+    step: Step, kind: Kind, args: dict[str, Any], padding: tuple[int, int] | None, out: Region | None
 ) -> dict[str, Any]:
     """The arguments for what was read: the padding that is left to do, the sizes of crops in a view."""
-    if isinstance(manner, Sliding) and padding is not None:
+    if isinstance(kind, Neighbourhood) and padding is not None:
         return {**args, "padding": list(padding)}
-    if isinstance(manner, Local) and out is not None:
+    if isinstance(kind, Local) and out is not None:
         return resized(step, args, out.size)
     return args
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vizcnn.graph.geometry import Neighbourhood, Pair
 from vizcnn.graph.tape import Step
 from vizcnn.occlusion.incremental.crops import Crop, crop_of, read_by, whole
 from vizcnn.occlusion.incremental.regions import Region
-from vizcnn.occlusion.incremental.space import Layout, Pair, Sliding
+from vizcnn.occlusion.incremental.space import MapGeometry
 from vizcnn.occlusion.windows import Ints
 
 Touched = Mapping[int, Region]
@@ -37,19 +38,21 @@ class Plan:
         return {value for _, value in self.reads}
 
 
-def planned(steps: Sequence[Step], layout: Layout, touched: Touched, chosen: Ints, wanted: Sequence[int]) -> Plan:
+def make_plan(
+    steps: Sequence[Step], geometry: MapGeometry, touched: Touched, chosen: Ints, wanted: Sequence[int]
+) -> Plan:
     """The plan for some windows. `wanted` are the values that are needed whole in the end."""
     plan = Plan(chosen, _parts(steps, touched, chosen), {}, {})
-    for place, (step, manner) in enumerate(zip(steps, layout.manners, strict=False)):
+    for place, (step, kind) in enumerate(zip(steps, geometry.kinds, strict=False)):
         out = plan.regions.get(step.outputs[0])
         for value in {*step.inputs} & plan.regions.keys():
-            slides = isinstance(manner, Sliding) and value == step.inputs[0]
-            read, padding = read_by(manner if slides else None, out, layout.spaces[value], len(chosen))
+            slides = isinstance(kind, Neighbourhood) and value == step.inputs[0]
+            read, padding = read_by(kind if slides else None, out, geometry.spaces[value], len(chosen))
             _note(plan, place, value, read)
             if slides:
                 plan.paddings[place] = padding
     for value in {*wanted} & plan.regions.keys():
-        _note(plan, len(steps), value, whole(layout.spaces[value], len(chosen)))
+        _note(plan, len(steps), value, whole(geometry.spaces[value], len(chosen)))
     return plan
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
 import numpy as np
 
+from vizcnn.graph.geometry import Neighbourhood, Pair
 from vizcnn.graph.tape import Step
-from vizcnn.occlusion.incremental.space import Layout, Local, Pair, Sliding, Space
+from vizcnn.occlusion.incremental.space import Local, MapGeometry, Space
 from vizcnn.occlusion.windows import Ints, Windows
 
 Interval = tuple[Ints, Ints]
-Reach = tuple[Pair, Pair]
 
 WHOLE = 0.85
 """A crop of more than this share of a map saves nothing: the whole map is computed instead."""
@@ -57,39 +57,28 @@ class Region:
         return self.size[0] * self.size[1] >= WHOLE * height * width
 
 
-def regions(
-    steps: Sequence[Step],
-    layout: Layout,
-    windows: Windows,
-    reach: Mapping[int, Reach] | None = None,
-) -> dict[int, Region]:
-    """What windows touch of every value that a chain of steps which keep to places connects with the image.
-
-    reach: for some values, how many places (before, after) the middle of a window's projection changes are followed,
-        down and across; what lies beyond keeps its clean value, which is an approximation.
-    """
+def find_regions(steps: Sequence[Step], geometry: MapGeometry, windows: Windows) -> dict[int, Region]:
+    """For each value that keeps the image's rows and columns: the region that each window can change."""
     top, bottom, left, right = windows.T
-    found = {0: Region((top, bottom), (left, right), layout.spaces[0])}
-    for step, manner in zip(steps, layout.manners, strict=False):
-        if manner is None or not all(value in found for value in step.inputs):
+    found = {0: Region((top, bottom), (left, right), geometry.spaces[0])}
+    for step, kind in zip(steps, geometry.kinds, strict=False):
+        if kind is None or not all(value in found for value in step.inputs):
             continue
-        touched = _touched([found[value] for value in step.inputs], manner, layout.spaces[step.outputs[0]])
-        if reach and step.outputs[0] in reach:
-            touched = _trimmed(touched, found[0], reach[step.outputs[0]])
-        found.update((value, touched) for value in step.outputs if value in layout.spaces)
+        touched = _touched([found[value] for value in step.inputs], kind, geometry.spaces[step.outputs[0]])
+        found.update((value, touched) for value in step.outputs if value in geometry.spaces)
     return found
 
 
-def _touched(inputs: Sequence[Region], manner: Sliding | Local, space: Space) -> Region:
+def _touched(inputs: Sequence[Region], kind: Neighbourhood | Local, space: Space) -> Region:
     intervals = [(region.rows, region.columns) for region in inputs]
-    if isinstance(manner, Sliding):
-        intervals[0] = _slid_both(intervals[0], manner, space)
+    if isinstance(kind, Neighbourhood):
+        intervals[0] = _slid_both(intervals[0], kind, space)
     rows, columns = (_hull(along) for along in zip(*intervals, strict=True))
     return Region(rows, columns, space)
 
 
-def _slid_both(intervals: tuple[Interval, Interval], window: Sliding, space: Space) -> tuple[Interval, Interval]:
-    rows, columns = (_slid(each, window, axis, space.size[axis]) for axis, each in enumerate(intervals))
+def _slid_both(intervals: tuple[Interval, Interval], reads: Neighbourhood, space: Space) -> tuple[Interval, Interval]:
+    rows, columns = (_slid(each, reads, axis, space.size[axis]) for axis, each in enumerate(intervals))
     return rows, columns
 
 
@@ -97,26 +86,10 @@ def _hull(intervals: Sequence[Interval]) -> Interval:
     return reduce(np.minimum, [low for low, _ in intervals]), reduce(np.maximum, [high for _, high in intervals])
 
 
-def _slid(interval: Interval, window: Sliding, axis: int, length: int) -> Interval:
-    """The outputs whose window meets the interval; at least one, so that crops are never empty."""
-    stride, padding = window.stride[axis], window.padding[axis]
-    across = (window.kernel[axis] - 1) * window.dilation[axis]
+def _slid(interval: Interval, reads: Neighbourhood, axis: int, length: int) -> Interval:
+    """The outputs that read something of the interval; at least one, so that crops are never empty."""
+    stride, padding = reads.stride[axis], reads.padding[axis]
+    across = (reads.kernel[axis] - 1) * reads.dilation[axis]
     low = np.clip(-((across - interval[0] - padding) // stride), 0, length - 1)
     high = np.clip((interval[1] - 1 + padding) // stride + 1, 1, length)
     return low, np.maximum(high, low + 1)
-
-
-def _trimmed(region: Region, image: Region, reach: Reach) -> Region:
-    rows = _near(region.rows, middles(image.rows, image, region, 0), reach[0])
-    columns = _near(region.columns, middles(image.columns, image, region, 1), reach[1])
-    return Region(rows, columns, region.space)
-
-
-def middles(window: Interval, image: Region, region: Region, axis: int) -> Ints:
-    """The place of a region's map that the middle of each window lies in."""
-    return np.floor((window[0] + window[1]) / 2 * region.space.size[axis] / image.space.size[axis]).astype(np.int64)
-
-
-def _near(interval: Interval, middle: Ints, reach: Pair) -> Interval:
-    low = np.clip(middle - reach[0], interval[0], interval[1] - 1)
-    return low, np.clip(middle + 1 + reach[1], low + 1, interval[1])

@@ -6,17 +6,24 @@ its own place only), or neither; then it runs on whole maps, which is exact for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from vizcnn.graph.geometry import (
+    BATCH_NORMS,
+    VIEWS,
+    Neighbourhood,
+    Pair,
+    neighbourhood_of,
+    normalized_axes,
+    reduced_axes,
+    slides,
+)
 from vizcnn.graph.tape import PerImage, Shape, Step, Tape
 from vizcnn.models.layers.dryrun import elementwise
-
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -28,101 +35,64 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Sliding:
-    """A window of the step's first input per output: its side, step, padding and dilation, down and across.
-
-    beyond: what the padding holds. Further inputs are read at the output's own place."""
-
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    beyond: float = 0.0
-
-
-@dataclass(frozen=True)
 class Local:
     """Outputs read their inputs at the same place."""
 
 
-Manner = Sliding | Local | None
+Kind = Neighbourhood | Local | None
 """How a step treats space; None when it mixes all places, or in a way that has no rule here."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class MapGeometry:
     """For each value its space, where it has one, and for each step how it treats space."""
 
     spaces: dict[int, Space]
-    manners: tuple[Manner, ...]
+    kinds: tuple[Kind, ...]
 
 
-def layout(tape: Tape) -> Layout:
+def follow_maps(tape: Tape) -> MapGeometry:
     """Follow rows and columns from the image (B, C, H, W) through the tape."""
     shape = tape.shapes[0]
     assert shape is not None
     spaces = {0: Space((2, 3), (shape[1], shape[2]))}
-    manners = [_follow(step, tape.shapes, spaces) for step in tape.steps]
-    return Layout(spaces, tuple(manners))
+    kinds = [_follow(step, tape.shapes, spaces) for step in tape.steps]
+    return MapGeometry(spaces, tuple(kinds))
 
 
-def _follow(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> Manner:
-    """Note the spaces of a step's outputs and return its manner."""
+def _follow(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> Kind:
+    """Note the spaces of a step's outputs and return its kind."""
     output = shapes[step.outputs[0]]
     if any(shapes[value] is None for value in step.inputs) or output is None:
         return None
-    manner, axes = _manner_and_axes(step, shapes, spaces)
+    kind, axes = _kind_and_axes(step, shapes, spaces)
     if axes is not None:
         for value in step.outputs:
             if shape := shapes[value]:
                 spaces[value] = Space(axes, (shape[axes[0] - 1], shape[axes[1] - 1]))
-    return manner
+    return kind
 
 
-def _manner_and_axes(
-    step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]
-) -> tuple[Manner, Pair | None]:
+def _kind_and_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> tuple[Kind, Pair | None]:
     if not all(value in spaces for value in step.inputs):
         return None, None
-    if rule := _SLIDING.get(step.name):
+    if slides(step.name):
         image_like = all(spaces[value].axes == (2, 3) for value in step.inputs)
-        return (rule(step), (2, 3)) if image_like else (None, None)
+        return (_sliding(step), (2, 3)) if image_like else (None, None)
     axes = _local_axes(step, shapes, spaces)
     return (None, None) if axes is None else (Local(), axes)
 
 
-def _convolution(step: Step) -> Sliding | None:
-    args = step.args
-    if args["transposed"] or not isinstance(args["weight"], Tensor) or args["weight"].dim() != 4:
+def _sliding(step: Step) -> Neighbourhood | None:
+    """What the outputs of a sliding step read; None where they are not the same function of it wherever they lie."""
+    reads, args = neighbourhood_of(step.name, step.args), step.args
+    if reads is None or reads.transposed:
         return None
-    kernel = args["weight"].shape[2], args["weight"].shape[3]
-    stride, padding, dilation = (_pair(args[name]) for name in ("stride", "padding", "dilation"))
-    return Sliding(kernel, stride, padding, dilation)
-
-
-def _max_pool(step: Step) -> Sliding | None:
-    kernel, args = _pair(step.args["kernel_size"]), step.args
-    stride = _pair(args["stride"] or args["kernel_size"])
-    return Sliding(kernel, stride, _pair(args["padding"]), _pair(args["dilation"]), -torch.inf)
-
-
-def _mean_pool(step: Step) -> Sliding | None:
-    args, (kernel, padding) = step.args, (_pair(step.args["kernel_size"]), _pair(step.args["padding"]))
-    if args["ceil_mode"] or (any(padding) and not (args["count_include_pad"] or args["divisor_override"])):
-        return None  # windows at the border have divisors of their own
-    return Sliding(kernel, _pair(args["stride"] or args["kernel_size"]), padding, (1, 1))
-
-
-_SLIDING: dict[str, Callable[[Step], Sliding | None]] = {
-    "convolution": _convolution,
-    "max_pool2d_with_indices": _max_pool,
-    "avg_pool2d": _mean_pool,
-}
-
-
-def _pair(values: int | Sequence[int]) -> Pair:
-    several = [values] if isinstance(values, int) else values
-    return several[0], several[-1]
+    if step.name == "avg_pool2d" and (
+        args["ceil_mode"] or (any(reads.padding) and not (args["count_include_pad"] or args["divisor_override"]))
+    ):
+        return None  # means at the border have divisors of their own
+    return reads
 
 
 def _local_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> Pair | None:
@@ -166,8 +136,7 @@ def _unsqueezed(step: Step, space: Space, dim: int) -> Pair | None:
 
 def _reduced(step: Step, space: Space, dim: int) -> Pair | None:
     """A mean or maximum over channels."""
-    given = step.args.get("dim")
-    axes = {d % dim for d in ([given] if isinstance(given, int) else given or range(dim))}
+    axes = {*reduced_axes(step.args, dim)}
     if axes & {0, *space.axes}:
         return None
     return space.axes if step.args["keepdim"] else _moved(space, [d for d in range(dim) if d not in axes])
@@ -200,7 +169,7 @@ def _viewed(step: Step, space: Space, dim: int) -> Pair | None:
 
 
 def _layer_norm(step: Step, space: Space, dim: int) -> Pair | None:
-    return space.axes if max(space.axes) < dim - len(step.args["normalized_shape"]) else None
+    return None if {*space.axes} & {*normalized_axes(step.args, dim)} else space.axes
 
 
 def _batch_norm(step: Step, space: Space, dim: int) -> Pair | None:
@@ -211,8 +180,8 @@ _LOCAL: dict[str, Callable[[Step, Space, int], Pair | None]] = {
     **dict.fromkeys(("cat", "split", "split_with_sizes", "slice", "_softmax"), _along_axis),
     **dict.fromkeys(("select", "unbind"), _selected),
     **dict.fromkeys(("mean", "sum", "amax", "amin"), _reduced),
-    **dict.fromkeys(("view", "_unsafe_view", "_reshape_alias"), _viewed),
-    **dict.fromkeys(("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
+    **dict.fromkeys(VIEWS, _viewed),
+    **dict.fromkeys(BATCH_NORMS, _batch_norm),
     "native_layer_norm": _layer_norm,
     "permute": _permuted,
     "transpose": _transposed,

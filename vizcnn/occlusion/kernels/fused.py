@@ -14,18 +14,18 @@ from torch import Tensor
 
 from vizcnn.graph.tape import Ref, Step, Tape
 from vizcnn.occlusion.kernels.chains import Chain, chains
-from vizcnn.occlusion.kernels.packed import Dense, available, packed
+from vizcnn.occlusion.kernels.packed import Dense, available, pack
 
 
 @torch.no_grad()
-def fused(tape: Tape, dtype: torch.dtype | None) -> Tape:
-    """The tape with its convolutions packed, in `dtype` or the network's own; as it is where oneDNN has no part."""
+def fuse(tape: Tape) -> Tape:
+    """The tape with its convolutions packed; as it is where oneDNN has no part."""
     if not available():
         return tape
     made: dict[int, Step | None] = {}  # what stands in for a step, by the step's first output
     for chain in chains(tape):
         made.update((value, None) for step in chain.steps for value in step.outputs[:1])
-        made.update(_steps(chain, tape, dtype))
+        made.update(_steps(chain, tape))
     steps = (made.get(step.outputs[0], _as_dense(step)) for step in tape.steps)
     return replace(tape, steps=tuple(step for step in steps if step))
 
@@ -43,21 +43,19 @@ def _is_ours(tensor: Any) -> bool:
     return isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
-def _steps(chain: Chain, tape: Tape, dtype: torch.dtype | None) -> dict[int, Step | None]:
+def _steps(chain: Chain, tape: Tape) -> dict[int, Step | None]:
     """What stands in for a chain, by the first output of the step whose place it takes."""
     args, shape = chain.convolution.args, tape.shapes[chain.convolution.inputs[0]]
     assert shape is not None  # true of every step that can be packed
     weight, bias, steps = args["weight"], args["bias"], dict[int, Step | None]()
-    if chain.before and dtype is None:  # in a reduced type too much would cancel
+    if chain.before:
         norm, relu = chain.before
         bound, weight, bias = _bounded(norm, weight, bias)
         clamp = torch.ops.aten.clamp_.Tensor if chain.in_place else torch.ops.aten.clamp.Tensor
         steps = {norm.outputs[0]: None, relu.outputs[0]: Step(clamp, bound, relu.outputs)}
     if chain.norm:
         weight, bias = _folded(weight, bias, chain.norm.args)
-    dtype = dtype or args["weight"].dtype
-    bias = None if bias is None else bias.to(dtype)
-    func = packed(args, weight.to(dtype), bias, shape, chain.activation)
+    func = pack(args, weight, bias, shape, chain.activation)
     return {**steps, chain.value: Step(func, args | chain.added, (chain.value,))}
 
 

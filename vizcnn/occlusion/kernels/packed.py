@@ -50,7 +50,7 @@ class Packed(ABC):
         return out.relu_() if self.then == "relu" else out.clamp_(*self.limits)
 
 
-def packed(args: dict[str, Any], weight: Tensor, bias: Tensor | None, shape: Shape, activation: Step | None) -> Packed:
+def pack(args: dict[str, Any], weight: Tensor, bias: Tensor | None, shape: Shape, activation: Step | None) -> Packed:
     """A convolution in the fastest way. args: its own; weight, bias: used instead of those; shape: its input's."""
     if is_product(args):
         return _Product(weight, bias, shape, activation)
@@ -120,8 +120,6 @@ class Dense:
     tags: tuple[Any, ...] = ()
 
     def __call__(self, /, **args: Any) -> Tensor:
-        if args["mat1"].dtype != torch.float32:
-            return torch.addmm(args["self"], args["mat1"], args["mat2"])
         out: Tensor = torch.ops.mkldnn._linear_pointwise(args["mat1"], args["mat2"].t(), args["self"], "none", [], "")
         return out
 
@@ -145,7 +143,7 @@ def activation_of(step: Step | None) -> tuple[str, list[float]] | None:
 def _is_filtered(args: dict[str, Any], weight: Tensor, shape: Shape) -> bool:
     """Whether Winograd's algorithm is faster: many channels, whose products outweigh its additions, and enough rows."""
     plain = all(number == 1 for number in (*args["stride"], *args["dilation"], args["groups"]))
-    fits = plain and weight.shape[2:] == (3, 3) and weight.dtype == torch.float32
+    fits = plain and weight.shape[2:] == (3, 3)
     return fits and min(weight.shape[:2]) >= 192 and shape[1] >= 6
 
 

@@ -1,4 +1,4 @@
-"""Price: the arithmetic and the memory of a sweep, known before it starts."""
+"""Cost: the arithmetic and the memory of a sweep, known before it starts."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def memory(engine: Engine, plans: Iterable[Plan], number_bytes: int) -> int:
 
 
 def _places(engine: Engine, value: int) -> int:
-    return prod(engine.layout.spaces[value].size) + PADDINGS
+    return prod(engine.geometry.spaces[value].size) + PADDINGS
 
 
 def _per_place(engine: Engine, value: int) -> int:
-    return prod(engine.shapes[value] or ()) // prod(engine.layout.spaces[value].size)
+    return prod(engine.shapes[value] or ()) // prod(engine.geometry.spaces[value].size)
 
 
 def _peak(engine: Engine, plan: Plan) -> int:
