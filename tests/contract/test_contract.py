@@ -80,7 +80,7 @@ class Careless(vizcnn.Probe[vizcnn.Result]):
     def compute(self, subject: Subject) -> vizcnn.Result:
         network: Any = subject.model.network
         FAULTS[FAULT](network, subject.inputs)
-        return Nothing(subject.provenance(self))
+        return Nothing(subject.provenance())
 
 
 FAULT = ""
@@ -102,7 +102,7 @@ def test_the_contract_check_finds_a_probe_that_hides_an_error(tmp_path: Path, mo
         def compute(self, subject: Subject) -> vizcnn.Result:
             with contextlib.suppress(RuntimeError):
                 subject.model(subject.inputs)
-            return Nothing(subject.provenance(self))
+            return Nothing(subject.provenance())
 
     monkeypatch.setattr(registry, "get", lambda _: Hiding)
     monkeypatch.setattr(registry, "summary", lambda _: "hiding")
@@ -133,7 +133,7 @@ def test_what_the_framework_restores_itself() -> None:
         def compute(self, subject: Subject) -> vizcnn.Result:
             torch.manual_seed(5)
             subject.model.network.train().requires_grad_(True)
-            return Nothing(subject.provenance(self))
+            return Nothing(subject.provenance())
 
     model, image = testing.delicate_model(), torch.rand(1, 3, 16, 16)
     before = testing.state_of(model)

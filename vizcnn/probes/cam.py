@@ -76,7 +76,7 @@ class Cam(Probe[Heatmap]):
         return heatmap(
             subject,
             rows,
-            lambda subject: subject.provenance(self, paper=_PAPERS[self.method], method=self.method, layer=layer),
+            lambda subject: subject.provenance(paper=_PAPERS[self.method], method=self.method, layer=layer),
             meaning=lambda quantity: f"{self.method} at {layer}" + f", share of {quantity}" * (self.method == "cam"),
             signed=self.method == "cam",
             partial=partial,

@@ -69,7 +69,7 @@ class Dream(Probe[Pictures]):
             if not finished:
                 break
         subject = subject.first(len(scenes))
-        result = Pictures(subject.provenance(self, octaves=self.octaves), tuple(scenes), not finished)
+        result = Pictures(subject.provenance(octaves=self.octaves), tuple(scenes), not finished)
         if result.partial:
             raise Interrupted(result)
         return result

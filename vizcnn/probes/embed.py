@@ -83,7 +83,7 @@ class Embed(Probe[Scatter]):
         known = neighbours(found.vectors, points, found.labels, self.neighbours)
         details = {"dataset": images.where, "pictures": len(images), "layer": found.layer, "method": self.method}
         return Scatter(
-            provenance=subject.provenance(self, paper=f"{self.paper}; {PAPERS[self.method]}", **details),
+            provenance=subject.provenance(paper=f"{self.paper}; {PAPERS[self.method]}", **details),
             points=points,
             axes=axes,
             title=f"{NAMES[self.method]} of {short(found.layer)}" + (f"\n{_shares(known)}" if known else ""),

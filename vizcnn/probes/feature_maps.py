@@ -74,7 +74,7 @@ class FeatureMaps(Probe[ImageGrid]):
             boxes = [_box(subject, i, one, fields.get(one.layer)) for one in shown.values()]
             rows.append(_row(subject, i, shown, limits, boxes))
             findings += [_finding(subject, i, *pair) for pair in zip(shown.values(), boxes, strict=True)]
-        provenance = subject.provenance(self, layers=",".join(wanted), channels=self.channels)
+        provenance = subject.provenance(layers=",".join(wanted), channels=self.channels)
         return ImageGrid(provenance, tuple(rows), (*findings, *_notes(wanted, fields)))
 
     @torch.no_grad()

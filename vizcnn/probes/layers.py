@@ -48,7 +48,7 @@ class Layers(Probe[Table]):
         fields = receptive_fields(model, progress=subject.progress)
         chosen = [name for name in outputs if _has_a_row(model.layer(name))]
         rows = tuple(_row(name, model.layer(name), outputs[name], macs, fields.get(name)) for name in chosen)
-        provenance = subject.provenance(self, input=tuple(subject.inputs.shape[1:]))
+        provenance = subject.provenance(input=tuple(subject.inputs.shape[1:]))
         return Table(provenance, COLUMNS, rows, _totals(model, outputs, macs))
 
 

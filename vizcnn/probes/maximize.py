@@ -104,7 +104,6 @@ class Maximize(Probe[Optimised]):
         peaks, precision = self._climbed(subject, goals, used)
         begun = [goals[i] for i in peaks.which]
         provenance = subject.provenance(
-            self,
             paper=_PAPERS.get(used.name, self.paper),
             recipe=used.name,
             steps=used.steps,

@@ -89,7 +89,7 @@ class Occlusion(Probe[Heatmap]):
         found, partial = _swept(subject, sweep)
         subject = subject.first(len(found))
         provenance = subject.provenance(
-            self, window=window, stride=stride, windows=len(windows), fill=self.fill, **sweep.details
+            window=window, stride=stride, windows=len(windows), fill=self.fill, **sweep.details
         )
         result = _heatmap(subject, windows, found, provenance, partial)
         if partial:

@@ -79,7 +79,7 @@ class Saliency(Probe[Heatmap]):
         return heatmap(
             subject,
             rows,
-            lambda subject: subject.provenance(self, paper=_PAPERS[self.method], method=self.method, sign=sign),
+            lambda subject: subject.provenance(paper=_PAPERS[self.method], method=self.method, sign=sign),
             meaning=lambda quantity: self._meaning(quantity, sign),
             signed=sign == "signed",
             partial=partial,

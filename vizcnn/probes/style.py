@@ -75,9 +75,7 @@ class Style(Probe[Pictures]):
                 break
         subject = subject.first(len(scenes))
         content, style = self._layers(subject.model)
-        provenance = subject.provenance(
-            self, manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style
-        )
+        provenance = subject.provenance(manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style)
         result = Pictures(provenance, tuple(scenes), not finished)
         if result.partial:
             raise Interrupted(result)

@@ -85,7 +85,7 @@ class TopImages(Probe[Exemplars]):
         layers = list(dict.fromkeys(layer_of(unit) for unit in wanted))
         finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
         known = Fresh(subject.model, subject.dataset, finding, progress=subject.progress)
-        provenance = subject.provenance(self, dataset=subject.dataset.where, pictures=len(subject.dataset))
+        provenance = subject.provenance(dataset=subject.dataset.where, pictures=len(subject.dataset))
         found = self._shown(known, subject.targets[0], self.rank, provenance)
         if not self.beside:
             return found

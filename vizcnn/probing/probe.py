@@ -6,6 +6,7 @@ import dataclasses
 import re
 import types
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
@@ -215,9 +216,7 @@ class Probe(Generic[R]):
 
     def dry_run(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Price | None:
         """What a call with the same arguments would cost, estimated in a moment."""
-        from vizcnn.probing.subject import examined
-
-        with examined(self, model, images, target, seed=seed, progress=False) as subject:
+        with self._prepared(model, images, target, seed=seed, progress=False) as subject:
             return self.price(subject)
 
     def __call__(
@@ -234,10 +233,17 @@ class Probe(Generic[R]):
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
         """
-        from vizcnn.probing.subject import examined
-
-        with examined(self, model, images, target, seed=seed, progress=progress) as subject:
+        with self._prepared(model, images, target, seed=seed, progress=progress) as subject:
             return self.compute(subject)
+
+    def _prepared(
+        self, model: Model, images: Any, target: Any, *, seed: int, progress: bool
+    ) -> AbstractContextManager[Subject]:
+        from vizcnn.probing.preparation import prepare
+        from vizcnn.probing.subject import Question
+
+        question = Question(self.name(), dataclasses.asdict(self), self.paper)  # type: ignore[call-overload]
+        return prepare(self, question, model, images, target, seed=seed, progress=progress)
 
 
 def _problem(option: Option, value: Any) -> str | None:
