@@ -142,13 +142,9 @@ class Session:
     def _files(self, images: Sequence[str]) -> list[str]:
         found: list[str] = []
         for image in images:
-            with self._trying():
-                found += [file for file in image_files(image) if file == image or not self._is_own(file)]
+            with self._trying(), _warnings_in_one_line():
+                found += image_files(image)
         return found or self._leave()
-
-    def _is_own(self, file: str) -> bool:
-        """Whether a file of a folder is a picture that this probe has made."""
-        return Path(file).stem.endswith(f"-{self.probe}")
 
     def _places(self, files: list[str | None]) -> list[Path]:
         """Where each result goes; whatever is wrong with that is known before anything is computed."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import Images, photo_of
+from vizcnn.inputs.datasets import Images, photo_of
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError, ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import dataset, photo_of
+from vizcnn.inputs.datasets import dataset, photo_of
 from vizcnn.inputs.images import Photo, each_source, open_photo
 from vizcnn.models.borrowing import borrow, explained
 from vizcnn.models.determinism import check_without_images, clean_runs

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import Images
+from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.images import Photo
 from vizcnn.models.determinism import target_scores
 from vizcnn.models.head import QUANTITIES, Head, probabilities
