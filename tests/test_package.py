@@ -20,7 +20,7 @@ ROOMS = [  # each may import only from those before it
     "occlusion", "ascent", "scanning", "probing", "probes", "cli", "testing",
 ]  # fmt: skip
 LIGHT = {"errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
-LIGHT |= {"probing/probe", "probing/registry"}
+LIGHT |= {"probing/call", "probing/parsing", "probing/probe", "probing/registry"}
 HEAVY = {"torch", "torchvision", "captum", "matplotlib", "numpy", "PIL", "safetensors"}
 
 
@@ -79,6 +79,11 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         for name in free:
             del imports[name]
     assert not imports, f"in circles, or importing what is in one: {sorted(imports)}"
+
+
+def test_probes_do_not_import_each_other() -> None:
+    probes = {_name(path): all_imports(path) for path in MODULES if room_of(path) == "probes"}
+    assert not {name: others & probes.keys() for name, others in probes.items() if others & probes.keys()}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -226,7 +226,7 @@ def test_ctrl_c_gives_the_picture_as_far_as_it_got(optimiser: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"style_layers": "1,,3"}, "style_layers must be layer names with commas between"),
+        ({"style_layers": "1,,3"}, "style_layers must be names with commas between"),
         ({"size": 8}, "size must be at least 16 px"),
         ({"style": -1.0}, "style must be at least 0"),
         ({"optimiser": "sgd"}, "optimiser must be one of 'lbfgs', 'adam'"),

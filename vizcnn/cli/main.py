@@ -12,8 +12,10 @@ import click
 
 from vizcnn import __version__
 from vizcnn.cli.commands import COMMANDS
+from vizcnn.cli.options import DEVICE, REPORTING
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
+from vizcnn.probing.call import CALLED, Call
 from vizcnn.probing.probe import Option, Probe, options
 from vizcnn.process import stdout_aside
 
@@ -111,7 +113,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
     target = click.Option(
-        ["-t", "--target", "targets"],
+        ["-t", "--target"],
         multiple=True,
         help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X or energy(LAYER). "
         "May be repeated; default: "
@@ -122,12 +124,12 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
         ["--index"], type=click.Path(), help="Answer from the index of a scan, without the network: LAYER:CHANNEL..."
     )
     return [
-        *([index] if callable(getattr(probe, "answer", None)) else []),
+        *([index] if probe.answer is not Probe.answer else []),
         *([dry] if probe.price is not Probe.price else []),
         *([target] if probe.needs_target else []),
-        click.Option(["-m", "--model", "spec"], help=_MODEL_HELP),
+        click.Option(["-m", "--model"], help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
-        click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps."),
+        DEVICE,
         click.Option(
             ["--seed"],
             type=click.IntRange(0, 2**63 - 1),
@@ -135,9 +137,7 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
             show_default=True,
             help="Makes everything random repeatable.",
         ),
-        click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout instead of sentences."),
-        click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
-        click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+        *REPORTING,
     ]
 
 
@@ -153,59 +153,42 @@ _OUT_HELP = (
 
 
 def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
-    def run(
-        spec: str | None,
-        out: Path | None,
-        device: str,
-        seed: int,
-        as_json: bool,
-        quiet: bool,
-        debug: bool,
-        **given: Any,
-    ) -> None:
+    def run(**given: Any) -> None:
         from vizcnn.cli.session import Session
 
-        images, targets = given.pop("images", None), list(given.pop("targets", ()))
-        spec, goals = _model_and_goals(probe, spec, given.pop("network", None), given.pop("goals", ()))
-        targets = [*goals, *targets]
-        dry_run, index = given.pop("dry_run", False), given.pop("index", None)
+        call = Call(**{key: given.pop(key) for key in CALLED & given.keys()})
+        spec, targets = _model_and_targets(probe, call)
         try:
             made = probe(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
-        film = bool(getattr(made, "frames", 0))
-        session = Session(name, out, spec.rpartition("@")[2], as_json=as_json, quiet=quiet, debug=debug, film=film)
-        if index is not None:
-            session.run(partial(_opened, index), None, partial(_answered, made, [*(images or ()), *targets]))
-        load = partial(_load, spec, device, probe.needs_weights)
+        session = Session(name, call, weights=spec.rpartition("@")[2], film=made.keeps_frames())
+        if call.index is not None:
+            wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
+            session.run(partial(_opened, call.index), None, lambda index, _file, **_: made.answer(index, wanted))
+        load = partial(_load, spec, call.device, probe.needs_weights)
+        asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if probe.streams:
-            session.run(load, None, partial(_streamed, made, images, target=targets or None, seed=seed))
-        if dry_run:
-            session.estimate(load, images, partial(made.dry_run, target=targets or None, seed=seed))
-        session.run(load, images, partial(made, target=targets or None, seed=seed))
+            session.run(load, None, partial(_streamed, made, call.images or (), **asked))
+        if call.dry_run:
+            session.estimate(load, call.images or (), partial(made.dry_run, **asked))
+        session.run(load, call.images, partial(made, **asked))
 
     return run
 
 
-def _model_and_goals(
-    probe: type[Probe[Any]], option: str | None, argument: str | None, goals: tuple[str, ...]
-) -> tuple[str, tuple[str, ...]]:
-    """Which model, and what stands behind it. With -m, the first argument is a target already."""
-    if not (option and argument):
-        return option or argument or _DEFAULT, goals
+def _model_and_targets(probe: type[Probe[Any]], call: Call) -> tuple[str, list[str]]:
+    """Which model, and what is asked of it. With -m, the first argument is a target already."""
+    if not (call.model and call.network):
+        return call.model or call.network or _DEFAULT, [*call.goals, *call.target]
     if not probe.needs_target:
-        raise click.UsageError(f"two models were given: {argument} and -m {option}. Leave one out")
-    return option, (argument, *goals)
+        raise click.UsageError(f"two models were given: {call.network} and -m {call.model}. Leave one out")
+    return call.model, [call.network, *call.goals, *call.target]
 
 
 def _streamed(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:
     """One call for all images."""
     return probe(model, images[0] if len(images) == 1 else list(images), **options)
-
-
-def _answered(probe: Any, wanted: list[str], index: Any, _file: None, **_options: Any) -> Any:
-    """From an index what stands where images do is a target."""
-    return probe.answer(index, wanted)
 
 
 def _opened(folder: str) -> Any:

@@ -17,6 +17,7 @@ import click
 from vizcnn.errors import Interrupted, OutputError, ParameterError, VizcnnError, VizcnnWarning, legible, one_line
 from vizcnn.inputs.images import image_files
 from vizcnn.models.model import Model
+from vizcnn.probing.call import Call
 from vizcnn.probing.probe import Price
 from vizcnn.process import stdout_aside
 from vizcnn.results import Result, checked_format
@@ -29,11 +30,11 @@ _FILMS = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
 class Session:
     """What a call printed, wrote and failed at. An error is one line on stderr; with `debug` it is a traceback."""
 
-    def __init__(
-        self, probe: str, out: Path | None, weights: str, *, as_json: bool, quiet: bool, debug: bool, film: bool = False
-    ) -> None:
-        self.probe, self.out, self.weights = probe, out, weights
-        self.as_json, self.quiet, self.debug, self.film = as_json, quiet, debug, film
+    def __init__(self, command: str, call: Call, *, weights: str = "", film: bool = False) -> None:
+        """command: its name. weights: a file that is read as weights, if it is one. film: whether results hold how they
+        were made."""
+        self.command, self.out, self.weights, self.film = command, call.out, weights, film
+        self.as_json, self.quiet, self.debug = call.json, call.quiet, call.debug
         self.results: list[object] = []
         self.errors: list[str] = []
 
@@ -155,13 +156,13 @@ class Session:
             places = [out]
         else:
             ending = ".gif" if self.film else ".png"
-            places = [_made(out or Path()) / f"{_stem(file)}{self.probe}{ending}" for file in files]
+            places = [_made(out or Path()) / f"{_stem(file)}{self.command}{ending}" for file in files]
         if twice := {str(place) for place in places if places.count(place) > 1}:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
         for place in places:
             if checked_format(place) == ".gif" and not self.film:
                 raise ParameterError(
-                    f"{place} would be an animation and needs frames. Add --frames 24, where {self.probe} has it"
+                    f"{place} would be an animation and needs frames. Add --frames 24, where {self.command} has it"
                 )
             if self.film and checked_format(place) not in _FILMS:
                 raise ParameterError(

@@ -74,6 +74,9 @@ class Embed(Probe[Scatter]):
         if self.perplexity is not None and self.method != "tsne":
             raise ParameterError(f"perplexity is an option of method 'tsne', and the method is {self.method!r}")
 
+    def labels_from(self) -> str | None:
+        return self.labels
+
     def compute(self, subject: Subject) -> Scatter:
         images = subject.dataset
         assert images is not None

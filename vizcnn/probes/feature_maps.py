@@ -17,6 +17,7 @@ from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import form
+from vizcnn.probing.parsing import names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, computed_fields
@@ -27,11 +28,6 @@ Wanted = Mapping[str, Sequence[int]]
 Fields = Mapping[str, ReceptiveField | None]
 
 _MOST_LAYERS = 5
-
-
-def names(text: str) -> tuple[str, ...]:
-    """The names in a text, separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 class FeatureMaps(Probe[ImageGrid]):

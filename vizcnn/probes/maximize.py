@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vizcnn.ascent import RECIPES, Goal, Maco, Peaks, Recipe, climb, recipe
-from vizcnn.errors import Interrupted, ParameterError, TargetError
+from vizcnn.errors import ParameterError, TargetError
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Target
@@ -97,6 +97,9 @@ class Maximize(Probe[Optimised]):
     def input_size(self, model: Model) -> tuple[int, int]:
         return (self.size, self.size) if self.size else model.input.size
 
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
+
     def compute(self, subject: Subject) -> Optimised:
         used = self.settled(subject.model)
         goals = _by_kind(list(self._goals(subject.targets[0])))
@@ -111,7 +114,7 @@ class Maximize(Probe[Optimised]):
             precision=precision,
             **({"spectrum": used.canvas.like} if isinstance(used.canvas, Maco) else {}),
         )
-        result = Optimised(
+        return Optimised(
             provenance,
             tuple(_rows(begun, peaks, used, index)),
             tuple(_findings(begun, peaks, used, len(goals), given_up=precision != self.precision)),
@@ -119,9 +122,6 @@ class Maximize(Probe[Optimised]):
             _as_frames(peaks),
             not peaks.finished,
         )
-        if result.partial:
-            raise Interrupted(result)
-        return result
 
     def _index(self, subject: Subject) -> Index | None:
         if self.crops is None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult, Interrupted, ParameterError
+from vizcnn.errors import DegenerateResult, ParameterError
 from vizcnn.geometry import Box
 from vizcnn.models.scoring import default_batch
 from vizcnn.occlusion import How, Sweep, priced
@@ -29,7 +29,7 @@ class Occlusion(Probe[Heatmap]):
     itself an object that networks react to. Equal to captum's Occlusion with the same windows, fill and target.
 
     Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
-    Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult, and Interrupted on Ctrl-C.
+    Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
@@ -92,9 +92,8 @@ class Occlusion(Probe[Heatmap]):
             window=window, stride=stride, windows=len(windows), fill=self.fill, **sweep.details
         )
         result = _heatmap(subject, windows, found, provenance, partial)
-        if partial:
-            raise Interrupted(result)
-        _refuse_unmoved(subject, result, found)
+        if not partial:
+            _refuse_unmoved(subject, result, found)
         return result
 
     def price(self, subject: Subject) -> Price:

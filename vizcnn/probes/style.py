@@ -13,24 +13,18 @@ from torch import Tensor
 
 from vizcnn.ascent import gram
 from vizcnn.ascent.restraint import total_variation
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
+from vizcnn.errors import DegenerateResult, NonFiniteResult
 from vizcnn.inputs.images import Photo, open_photo
 from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.model import Model
+from vizcnn.probing.parsing import names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.progress import bar
 from vizcnn.results import Pictures, Scenery
 
 _LAYERS = 5  # resolutions at which style is compared, as in the paper
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise ValueError("layer names with commas between")
-    return names
 
 
 class Style(Probe[Pictures]):
@@ -53,7 +47,7 @@ class Style(Probe[Pictures]):
     like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
     content_layer: str | None = param(None, "Where content is compared.")
     style_layers: tuple[str, ...] | None = param(
-        None, "Where style is compared: names with commas between.", parse=_names
+        None, "Where style is compared: names with commas between.", parse=names
     )
     content: float = param(1.0, "Weight of the content.", min=0)
     style: float = param(100.0, "Weight of the style.", min=0)
@@ -76,10 +70,10 @@ class Style(Probe[Pictures]):
         subject = subject.first(len(scenes))
         content, style = self._layers(subject.model)
         provenance = subject.provenance(manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style)
-        result = Pictures(provenance, tuple(scenes), not finished)
-        if result.partial:
-            raise Interrupted(result)
-        return result
+        return Pictures(provenance, tuple(scenes), not finished)
+
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
 
     def _layers(self, model: Model) -> tuple[str, tuple[str, ...]]:
         """The content layer and the style layers."""
@@ -107,8 +101,8 @@ class Style(Probe[Pictures]):
             first = loss(start)
             picture, films, finished = self._descent(loss, start, steps)
             last = loss(picture)
-        names = ("content", "style", "total")
-        numbers = {name: (float(a), float(b)) for name, a, b in zip(names, first, last, strict=True)}
+        terms = ("content", "style", "total")
+        numbers = {term: (float(a), float(b)) for term, a, b in zip(terms, first, last, strict=True)}
         if not picture.isfinite().all():
             raise NonFiniteResult("the picture holds NaN or infinity. Lower the rate, or use optimiser='adam'")
         sources = ((f"content: {photo.name}", photo), (f"style: {manner.name}", manner))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, NotDifferentiable, VizcnnWarning
+from vizcnn.errors import DegenerateResult, NonFiniteResult, NotDifferentiable, VizcnnWarning
 from vizcnn.geometry import Box
 from vizcnn.models.determinism import target_scores
 from vizcnn.models.targets import Target
@@ -85,13 +85,10 @@ def heatmap(
     partial: bool,
     percentile: float = 100.0,
 ) -> Heatmap:
-    """Put the maps of `each_map` into a result; `meaning` says what a map's numbers are, given its target's quantity.
-
-    Raises Interrupted with the result when it is partial.
-    """
+    """Put the maps of `each_map` into a result; `meaning` tells what the numbers are from the target's quantity."""
     subject = subject.first(len(rows))
     values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in rows])  # (N, T, H, W)
-    result = Heatmap(
+    return Heatmap(
         provenance=provenance(subject),
         values=values,
         scores=subject.scores.astype(np.float32),
@@ -105,9 +102,6 @@ def heatmap(
         signed=signed,
         percentile=percentile,
     )
-    if partial:
-        raise Interrupted(result)
-    return result
 
 
 def _mark(subject: Subject, i: int, one: Map) -> Mark | None:

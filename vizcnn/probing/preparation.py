@@ -32,6 +32,8 @@ class Asking(Protocol):
 
     def input_size(self, model: Model) -> tuple[int, int]: ...
 
+    def labels_from(self) -> Any: ...
+
 
 @contextmanager
 def prepare(
@@ -48,7 +50,7 @@ def prepare(
         )
     with borrow(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
-        found = dataset(images, getattr(probe, "labels", None)) if probe.streams else None
+        found = dataset(images, probe.labels_from()) if probe.streams else None
         photos, seen, inputs = _inputs(probe, model, images if found is None else None)
         with explained(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _given_targets(probe, model, wanted)

@@ -24,12 +24,14 @@ from typing import (
     get_type_hints,
 )
 
-from vizcnn.errors import ParameterError
+from vizcnn.errors import Interrupted, ParameterError
+from vizcnn.probing.call import CALLED, HELP
 
 if TYPE_CHECKING:
     from vizcnn.models.model import Model
     from vizcnn.probing.subject import Subject
     from vizcnn.results import Result
+    from vizcnn.scanning import Index
 
 
 @dataclass(frozen=True)
@@ -57,31 +59,6 @@ def param(
     return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse)})
 
 
-RESERVED = frozenset(
-    {
-        "as_json",
-        "debug",
-        "device",
-        "dry_run",
-        "goals",
-        "help",
-        "images",
-        "index",
-        "json",
-        "model",
-        "network",
-        "out",
-        "quiet",
-        "seed",
-        "spec",
-        "target",
-        "targets",
-    }
-)
-"""Names that options cannot have, since the command line gives them a meaning for all probes. Nor can they have that of
-anything that a probe inherits, or of a parameter of its call."""
-
-
 @dataclass(frozen=True)
 class Option:
     """An option as the command line, the docstring and the checks see it."""
@@ -107,9 +84,9 @@ def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -
     where = f"option {field.name!r} of {probe.__name__}"
     if "param" not in field.metadata:
         raise TypeError(f"{where} must be declared with vizcnn.param(default, help)")
-    if field.name in RESERVED | _parameters():
-        taken = sorted(RESERVED | _parameters())
-        raise TypeError(f"{where} has a name that every probe uses already. Choose another than {', '.join(taken)}")
+    if field.name in reserved():
+        taken = ", ".join(sorted(reserved()))
+        raise TypeError(f"{where} has a name that every probe uses already. Choose another than {taken}")
     for base in probe.__mro__[1:]:
         if field.name in vars(base) and field.name not in getattr(base, "__dataclass_fields__", ()):
             raise TypeError(f"{where} would hide what {base.__name__}.{field.name} is for. Choose another name")
@@ -117,10 +94,11 @@ def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -
 
 
 @cache
-def _parameters() -> frozenset[str]:
-    """Of a probe's call."""
+def reserved() -> frozenset[str]:
+    """Names that options cannot have: what the command line reads for every probe, and the parameters of a probe's
+    calls. Nor can an option have the name of anything else that a probe inherits."""
     calls = (Probe.__call__, Probe.dry_run)
-    return frozenset(name for call in calls for name in signature(call).parameters) - {"self"}
+    return CALLED | {HELP} | {name for call in calls for name in signature(call).parameters} - {"self"}
 
 
 @dataclass(frozen=True)
@@ -160,8 +138,7 @@ class Probe(Generic[R]):
     needs_images: ClassVar[bool] = True
     """False for probes of the network alone: they are called as `probe(model)`."""
     streams: ClassVar[bool] = False
-    """True for probes of whole data sets: images are read batch by batch, never all at once, by one call for all.
-    An option `labels` of such a probe says where the images' classes stand, as `vizcnn.inputs.dataset` takes it."""
+    """True for probes of whole data sets: images are read batch by batch, never all at once, by one call for all."""
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
     needs_target: ClassVar[bool] = True
@@ -206,9 +183,24 @@ class Probe(Generic[R]):
         """Height and width in px of the images on which a probe of the network alone will run it."""
         return model.input.size
 
+    def labels_from(self) -> str | None:
+        """Of a probe of whole data sets: the file that says the images' classes, see `vizcnn.inputs.dataset`."""
+        return None
+
+    def keeps_frames(self) -> bool:
+        """Whether results hold how they were made, so that they can be saved as an animation (.gif)."""
+        return False
+
     def compute(self, subject: Subject) -> R:
-        """Answer the probe's question about a prepared subject. The network is in eval mode, its parameters frozen."""
+        """Answer the probe's question about a prepared subject. The network is in eval mode, its parameters frozen.
+
+        A probe that has something to show after Ctrl-C catches KeyboardInterrupt and returns a result with `partial`
+        set; the call then raises Interrupted with it."""
         raise NotImplementedError
+
+    def answer(self, index: Index, target: Any) -> R:  # noqa: ARG002 - for probes that override it
+        """The same from the index of a scan, without the network; the command line then has --index."""
+        raise ParameterError(f"{type(self).__name__} has no answer in the index of a scan. Call it with a model")
 
     def price(self, subject: Subject) -> Price | None:  # noqa: ARG002 - for probes that override it
         """What `compute` would cost; None for probes that are done at once."""
@@ -232,9 +224,14 @@ class Probe(Generic[R]):
             predicted for each image, unless the probe says otherwise.
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
+
+        Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C left it partial.
         """
         with self._prepared(model, images, target, seed=seed, progress=progress) as subject:
-            return self.compute(subject)
+            result = self.compute(subject)
+        if result.partial:
+            raise Interrupted(result)
+        return result
 
     def _prepared(
         self, model: Model, images: Any, target: Any, *, seed: int, progress: bool

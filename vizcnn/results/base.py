@@ -72,6 +72,9 @@ class Result:
 
     provenance: Provenance
 
+    partial = False
+    """Whether Ctrl-C ended the computation early. A result that can be partial declares it: `partial: bool = False`."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "figure" in vars(cls):
