@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import gram
+from vizcnn.ascent.optimisers import PlainLBFGS
 from vizcnn.ascent.restraint import total_variation
 from vizcnn.errors import DegenerateResult, NonFiniteResult
 from vizcnn.inputs.images import Photo, open_photo
@@ -150,7 +151,7 @@ class Style(Probe[Pictures]):
     def _optimiser(self, picture: Tensor) -> torch.optim.Optimizer:
         if self.optimiser == "adam":
             return torch.optim.Adam([picture], lr=self.rate or 0.02)
-        return torch.optim.LBFGS([picture], lr=self.rate or 1.0, max_iter=1, history_size=20)
+        return PlainLBFGS([picture], lr=self.rate or 1.0, max_iter=1, history_size=20)
 
 
 class Best:
