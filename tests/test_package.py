@@ -122,3 +122,8 @@ def test_every_probe_of_ours_is_a_public_name() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_modules_stay_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_whoever_cites_the_package_cites_its_version() -> None:
+    citation = (PACKAGE.parent / "CITATION.cff").read_text()
+    assert re.findall(r"^version: (.*)$", citation, re.M) == [vizcnn.__version__]
