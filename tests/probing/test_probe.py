@@ -136,7 +136,7 @@ def test_what_the_command_line_reads_for_every_probe_is_reserved_and_nothing_els
     shared = [
         each
         for probe in (Everything, Alone)
-        for each in (*vizcnn.cli.main._arguments(probe), *vizcnn.cli.main._common(probe))
+        for each in (*vizcnn.cli.main._make_arguments(probe), *vizcnn.cli.main._list_shared(probe))
     ]
     flags = {flag[2:].replace("-", "_") for each in shared for flag in each.opts if flag.startswith("--")}
     read = {*flags, *(each.name for each in shared)}
@@ -149,11 +149,11 @@ def test_an_option_that_only_the_command_line_would_know_cannot_be_added_unseen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It would reach the probe, which does not have it."""
-    common = vizcnn.cli.main._common
+    common = vizcnn.cli.main._list_shared
     monkeypatch.setattr(
-        vizcnn.cli.main, "_common", lambda probe: [*common(probe), click.Option(["--new"], default="x")]
+        vizcnn.cli.main, "_list_shared", lambda probe: [*common(probe), click.Option(["--new"], default="x")]
     )
-    answer = CliRunner().invoke(vizcnn.cli.main.command("filters"), ["lecture"])
+    answer = CliRunner().invoke(vizcnn.cli.main.make_command("filters"), ["lecture"])
     assert isinstance(answer.exception, TypeError)
     assert "unexpected keyword argument 'new'" in str(answer.exception)
 

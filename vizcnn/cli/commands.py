@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 20  # images that could not be read, one by one
 
 
-def _part(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int]:
+def _parse_part(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int]:
     """`2/8` as numbers."""
     if text is None:
         return 1, 1
@@ -28,7 +28,7 @@ def _part(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tup
     return int(i), int(n)
 
 
-def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
     try:
         return None if text is None else names(text)
     except ValueError as error:
@@ -41,7 +41,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
 @click.option("-m", "--model", default="tiny", show_default=True, help="As for the probes.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="index", show_default=True, help="The folder.")
 @click.option(
-    "--layers", callback=_names, help="Names or patterns, with commas. Default: what holds weights, and output."
+    "--layers", callback=_parse_layers, help="Names or patterns, with commas. Default: what holds weights, and output."
 )
 @click.option("--top", type=int, default=9, show_default=True, help="Images kept for each channel, 1 to 100.")
 @click.option(
@@ -54,7 +54,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     "--loaders", type=click.IntRange(0), help="Processes that read images, 0 for none. Default: half the processors."
 )
 @click.option("--threads", type=click.IntRange(1), help="Of torch; another number can change last digits.")
-@click.option("--shard", "part", callback=_part, metavar="I/N", help="Do every N-th shard from the I-th only.")
+@click.option("--shard", "part", callback=_parse_part, metavar="I/N", help="Do every N-th shard from the I-th only.")
 @click.option("--workers", type=click.IntRange(1), help="Share the shards among so many processes (extra: cluster).")
 @click.option("--dask", metavar="ADDRESS", help="Share them among the workers of a Dask scheduler, tcp://HOST:PORT.")
 def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: bool, **options: Any) -> None:
@@ -88,7 +88,7 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
         return _Done(index, index.digest)
 
     session = Session("scan", Call(out=out, json=json, quiet=quiet, debug=debug))
-    session.finish(work, _facts, _said, _skipped)
+    session.finish(work, _collect_facts, _describe, _list_unreadable)
 
 
 @with_options(*REPORTING)
@@ -109,7 +109,7 @@ def scan_merge(folder: Path, others: tuple[Path, ...], json: bool, quiet: bool, 
         return _Done(index, index.digest)
 
     session = Session("scan-merge", Call(out=folder, json=json, quiet=quiet, debug=debug))
-    session.finish(work, _facts, _said, _skipped)
+    session.finish(work, _collect_facts, _describe, _list_unreadable)
 
 
 def _share_processors(workers: int) -> None:
@@ -129,7 +129,7 @@ class _Done:
     digest: str
 
 
-def _facts(done: _Done) -> dict[str, Any]:
+def _collect_facts(done: _Done) -> dict[str, Any]:
     index = done.index
     return {
         "index": str(index.folder),
@@ -141,7 +141,7 @@ def _facts(done: _Done) -> dict[str, Any]:
     }
 
 
-def _said(done: _Done) -> str:
+def _describe(done: _Done) -> str:
     index = done.index
     channels = sum(shape[0] for shape in index.layers.values())
     found = f"{len(index.names):,} images, {channels:,} channels of {len(index.layers)} layers"
@@ -151,7 +151,7 @@ def _said(done: _Done) -> str:
     return f"{found}; digest {done.digest[:16]}\n  {index.folder}, ask it: {example}"
 
 
-def _skipped(done: _Done) -> list[str]:
+def _list_unreadable(done: _Done) -> list[str]:
     """A line for each image that could not be read, and one for more of them."""
     from vizcnn.inputs.images import shown
 
