@@ -15,7 +15,7 @@ import vizcnn
 import vizcnn.probing
 from vizcnn.errors import DegenerateResult, NonFiniteResult, NotDifferentiable, ShapeError
 from vizcnn.models.targets import Target
-from vizcnn.probing import Map, Subject, densest, each_map, heatmap, one_by_one, score
+from vizcnn.probing import Map, Subject, each_map, find_densest, heatmap, one_by_one, score
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))  # (3, C, H, W)
 
@@ -126,7 +126,7 @@ def test_ctrl_c_keeps_the_images_that_are_done() -> None:
 
 def test_the_densest_square_is_found_by_looking_everywhere() -> None:
     values = torch.rand(20, 30, generator=torch.Generator().manual_seed(1)) - 0.5
-    box = densest(values)
+    box = find_densest(values)
     sums = {(y, x): values[y : y + 4, x : x + 4].abs().sum() for y in range(17) for x in range(27)}
     assert (box.top, box.left) == max(sums, key=lambda at: float(sums[at]))
     assert (box.bottom - box.top, box.right - box.left) == (4, 4)

@@ -13,7 +13,7 @@ import vizcnn.cli.main
 from vizcnn import Probe, Result, param
 from vizcnn.errors import ParameterError
 from vizcnn.probing.call import CALLED
-from vizcnn.probing.probe import options, reserved
+from vizcnn.probing.probe import list_options, list_reserved
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Table
 
@@ -29,7 +29,7 @@ class Sample(Probe[Result]):
 
 
 def test_options_are_declared_once_and_read_everywhere() -> None:
-    assert [option.name for option in options(Sample)] == ["count", "rate", "mode", "sides", "exact"]
+    assert [option.name for option in list_options(Sample)] == ["count", "rate", "mode", "sides", "exact"]
     assert "sides: tuple[int, int] or None = None\n        Two sides. [px]" in (Sample.__doc__ or "")
 
 
@@ -97,7 +97,7 @@ def probe_with_an_option(name: str, base: type = Probe) -> None:
     new_class("Taking", (base,), exec_body=lambda space: space.update(body))
 
 
-@pytest.mark.parametrize("name", sorted(reserved() | {n for n in dir(Probe) if not n.startswith("__")}))
+@pytest.mark.parametrize("name", sorted(list_reserved() | {n for n in dir(Probe) if not n.startswith("__")}))
 def test_no_option_has_a_name_that_means_something_already(name: str) -> None:
     with pytest.raises(TypeError, match=f"option '{name}' of Taking (has a name that every probe|would hide what)"):
         probe_with_an_option(name)
@@ -141,7 +141,7 @@ def test_what_the_command_line_reads_for_every_probe_is_reserved_and_nothing_els
     flags = {flag[2:].replace("-", "_") for each in shared for flag in each.opts if flag.startswith("--")}
     read = {*flags, *(each.name for each in shared)}
     calls = {*signature(Probe.__call__).parameters, *signature(Probe.dry_run).parameters} - {"self"}
-    assert read | calls | {"help"} == reserved()
+    assert read | calls | {"help"} == list_reserved()
     assert read == CALLED
 
 

@@ -10,7 +10,7 @@ import click
 
 from vizcnn.cli.options import DEVICE, REPORTING, with_options
 from vizcnn.probing.call import Call
-from vizcnn.probing.parsing import names
+from vizcnn.probing.parsing import parse_names
 
 if TYPE_CHECKING:
     from vizcnn.scanning import Index
@@ -30,7 +30,7 @@ def _parse_part(_ctx: click.Context, _param: click.Parameter, text: str | None) 
 
 def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
     try:
-        return None if text is None else names(text)
+        return None if text is None else parse_names(text)
     except ValueError as error:
         raise click.BadParameter(f"layers are {error}, got {text!r}") from error
 

@@ -16,7 +16,7 @@ from vizcnn.cli.options import DEVICE, REPORTING
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
 from vizcnn.probing.call import CALLED, Call
-from vizcnn.probing.probe import Option, Probe, options
+from vizcnn.probing.probe import Option, Probe, list_options
 from vizcnn.process import stdout_aside
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def make_command(name: str) -> click.Command:
             probe = registry.get(name)
     except ProbeNotFound as error:
         raise click.ClickException(str(error)) from error
-    declared = [_make_option(option) for option in options(probe)]
+    declared = [_make_option(option) for option in list_options(probe)]
     return click.Command(
         name,
         params=[*_make_arguments(probe), *declared, *_list_shared(probe)],

@@ -12,7 +12,7 @@ from vizcnn.models.backward import ReluRule, guided, rectified
 from vizcnn.models.targets import Target
 from vizcnn.models.threads import seeded
 from vizcnn.occlusion.windows import checked_fill, covering
-from vizcnn.probing.attribution import Map, densest, each_map, heatmap, one_by_one, score, warn_of_softmax
+from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, one_by_one, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -73,7 +73,7 @@ class Saliency(Probe[Heatmap]):
         def one(image: Tensor, target: Target) -> Map:
             per_channel = attribute(image, target)[0]  # (C, H, W)
             values = per_channel.sum(0) if sign == "signed" else per_channel.abs().amax(0)  # (H, W)
-            return Map(values, densest(values), f"{self.method} is strongest")
+            return Map(values, find_densest(values), f"{self.method} is strongest")
 
         return heatmap(
             subject,

@@ -19,7 +19,7 @@ from vizcnn.inputs.images import Photo, open_photo
 from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.model import Model
-from vizcnn.probing.parsing import names
+from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.progress import bar
@@ -48,7 +48,7 @@ class Style(Probe[Pictures]):
     like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
     content_layer: str | None = param(None, "Where content is compared.")
     style_layers: tuple[str, ...] | None = param(
-        None, "Where style is compared: names with commas between.", parse=names
+        None, "Where style is compared: names with commas between.", parse=parse_names
     )
     content: float = param(1.0, "Weight of the content.", min=0)
     style: float = param(100.0, "Weight of the style.", min=0)

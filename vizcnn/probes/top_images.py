@@ -11,7 +11,7 @@ from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
 from vizcnn.models.layers.kernels import reads_image, used_kernels
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, each_target
-from vizcnn.probing.parsing import names
+from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Excited, Exemplars, Provenance, exemplar
@@ -60,7 +60,7 @@ class TopImages(Probe[Exemplars]):
         None,
         "What else to show at the left of each channel, with commas: filter, its kernel where that reads the image; "
         "maximize, a picture optimised for it.",
-        parse=names,
+        parse=parse_names,
     )
     labels: str | None = param(
         None, "A file of lines NAME,CLASS. Default: the sub-folders, or what a torch Dataset says."

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vizcnn.probing.attribution import Map as Map
     from vizcnn.probing.attribution import Maps as Maps
-    from vizcnn.probing.attribution import densest as densest
     from vizcnn.probing.attribution import each_map as each_map
+    from vizcnn.probing.attribution import find_densest as find_densest
     from vizcnn.probing.attribution import heatmap as heatmap
     from vizcnn.probing.attribution import one_by_one as one_by_one
     from vizcnn.probing.attribution import score as score
     from vizcnn.probing.attribution import warn_of_softmax as warn_of_softmax
-    from vizcnn.probing.parsing import names as names
+    from vizcnn.probing.parsing import parse_names as parse_names
     from vizcnn.probing.probe import Price as Price
     from vizcnn.probing.probe import Probe as Probe
     from vizcnn.probing.probe import param as param
@@ -27,12 +27,12 @@ _HOMES = {
     "Price": "probe",
     "Probe": "probe",
     "Subject": "subject",
-    "densest": "attribution",
     "each_map": "attribution",
+    "find_densest": "attribution",
     "heatmap": "attribution",
-    "names": "parsing",
     "one_by_one": "attribution",
     "param": "probe",
+    "parse_names": "parsing",
     "score": "attribution",
     "warn_of_softmax": "attribution",
 }
@@ -43,12 +43,12 @@ __all__ = [
     "Price",
     "Probe",
     "Subject",
-    "densest",
     "each_map",
+    "find_densest",
     "heatmap",
-    "names",
     "one_by_one",
     "param",
+    "parse_names",
     "score",
     "warn_of_softmax",
 ]

@@ -9,7 +9,7 @@ A probe says how its maps are computed; the rest is here, and comes out as it do
             def maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
                 numbers = score(subject, images.requires_grad_(), targets)  # (B,)
                 (slope,) = torch.autograd.grad(numbers.sum(), images)  # (B, C, H, W)
-                return [Map(one, densest(one), "black costs most") for one in (slope * images).sum(1)]
+                return [Map(one, find_densest(one), "black costs most") for one in (slope * images).sum(1)]
 
             found = each_map(subject, maps, label="taylor")
             return heatmap(subject, found, meaning=lambda quantity: f"{quantity} lost", signed=True)
@@ -103,7 +103,7 @@ def each_map(subject: Subject, method: Method, *, label: str) -> Maps:
             for i, targets in enumerate(subject.targets):
                 row = []
                 for target in targets:
-                    row.append(_checked_map(subject, i, target, method))
+                    row.append(_make_map(subject, i, target, method))
                     bar.update(1)
                 done.append(row)
     except KeyboardInterrupt:
@@ -113,7 +113,7 @@ def each_map(subject: Subject, method: Method, *, label: str) -> Maps:
     return Maps(done)
 
 
-def _checked_map(subject: Subject, i: int, target: Target, method: Method) -> Map:
+def _make_map(subject: Subject, i: int, target: Target, method: Method) -> Map:
     with torch.inference_mode(False), torch.enable_grad():
         found = method(subject.inputs[i].clone()[None], (target,))
     what = f"the map of {target} for {subject.photos[i].name}"
@@ -158,9 +158,9 @@ def heatmap(
         photos=subject.photos,
         seen=subject.seen,
         predictions=subject.predictions(),
-        marks=tuple(tuple(_mark(subject, i, one) for one in row) for i, row in enumerate(maps.rows)),
+        marks=tuple(tuple(_make_mark(subject, i, one) for one in row) for i, row in enumerate(maps.rows)),
         findings=tuple(
-            tuple(_sentence(subject, i, t, one) for t, one in enumerate(row)) for i, row in enumerate(maps.rows)
+            tuple(_describe(subject, i, t, one) for t, one in enumerate(row)) for i, row in enumerate(maps.rows)
         ),
         partial=maps.partial,
         signed=signed,
@@ -168,11 +168,11 @@ def heatmap(
     )
 
 
-def _mark(subject: Subject, i: int, one: Map) -> Mark | None:
+def _make_mark(subject: Subject, i: int, one: Map) -> Mark | None:
     return Mark(subject.in_photo(i, one.box), "marked: where it is strongest") if one.box else None
 
 
-def _sentence(subject: Subject, i: int, t: int, one: Map) -> str:
+def _describe(subject: Subject, i: int, t: int, one: Map) -> str:
     number = float(subject.scores[i, t])
     where = f" in the {subject.place(i, subject.in_photo(i, one.box))}" if one.box else ""
     what = f"{subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}"
@@ -195,7 +195,7 @@ def warn_of_softmax(subject: Subject) -> None:
         )
 
 
-def densest(values: Tensor, side: float = 0.2) -> Box:
+def find_densest(values: Tensor, side: float = 0.2) -> Box:
     """The square of `side` (share of the shorter edge) that holds the most magnitude of a map (H, W), in px; or, where
     a smaller box holds all that is not zero, that box."""
     height, width = values.shape

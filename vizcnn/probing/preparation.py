@@ -51,9 +51,9 @@ def prepare(
     with borrow(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         found = dataset(images, probe.labels_from()) if probe.streams else None
-        photos, seen, inputs = _inputs(probe, model, images if found is None else None)
+        photos, seen, inputs = _read_inputs(probe, model, images if found is None else None)
         with explained(f"input {tuple(inputs.shape)}" if photos else ""):
-            given = _given_targets(probe, model, wanted)
+            given = _resolve_targets(probe, model, wanted)
             if given and not photos:
                 given = check_without_images(model, given, probe.input_size(model))
             clean = vars(clean_runs(model, inputs, given))
@@ -62,12 +62,12 @@ def prepare(
             )
 
 
-def _inputs(probe: Asking, model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
+def _read_inputs(probe: Asking, model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
     if not probe.needs_images or probe.streams:
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
         return (), (), torch.empty(0, model.input.channels, *model.input.size)
-    ready = [entry for source in each_source(images) for entry in _prepared(model, source)]
+    ready = [entry for source in each_source(images) for entry in _prepare_source(model, source)]
     if not ready:
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
     photos, seen, inputs = zip(*ready, strict=True)
@@ -76,7 +76,7 @@ def _inputs(probe: Asking, model: Model, images: Any) -> tuple[tuple[Photo, ...]
     return photos, seen, torch.stack(inputs)  # (N, C, H, W)
 
 
-def _prepared(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
+def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
     """A photograph is resized and cropped; a tensor is taken as the input that it is."""
     if not isinstance(source, Tensor):
         photo = open_photo(source)
@@ -98,7 +98,7 @@ def _prepared(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
     return [(photo_of(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
 
 
-def _given_targets(probe: Asking, model: Model, wanted: Any) -> tuple[Target, ...] | None:
+def _resolve_targets(probe: Asking, model: Model, wanted: Any) -> tuple[Target, ...] | None:
     """The targets that were asked for; None for whatever class is predicted."""
     if not probe.needs_target:
         if wanted is not None:

@@ -73,19 +73,19 @@ class Option:
         return f"{self.param.help}{unit}"
 
 
-def options(probe: type[Probe[Any]]) -> list[Option]:
+def list_options(probe: type[Probe[Any]]) -> list[Option]:
     """The options of a probe, in the order of their declaration."""
     hints = get_type_hints(probe)
     fields = dataclasses.fields(probe)  # type: ignore[arg-type]
-    return [_option(probe, field, hints[field.name]) for field in fields]
+    return [_check_option(probe, field, hints[field.name]) for field in fields]
 
 
-def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -> Option:
+def _check_option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -> Option:
     where = f"option {field.name!r} of {probe.__name__}"
     if "param" not in field.metadata:
         raise TypeError(f"{where} must be declared with vizcnn.param(default, help)")
-    if field.name in reserved():
-        taken = ", ".join(sorted(reserved()))
+    if field.name in list_reserved():
+        taken = ", ".join(sorted(list_reserved()))
         raise TypeError(f"{where} has a name that every probe uses already. Choose another than {taken}")
     for base in probe.__mro__[1:]:
         if field.name in vars(base) and field.name not in getattr(base, "__dataclass_fields__", ()):
@@ -94,7 +94,7 @@ def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -
 
 
 @cache
-def reserved() -> frozenset[str]:
+def list_reserved() -> frozenset[str]:
     """Names that options cannot have: what the command line reads for every probe, and the parameters of a probe's
     calls. Nor can an option have the name of anything else that a probe inherits."""
     calls = (Probe.__call__, Probe.dry_run)
@@ -149,10 +149,10 @@ class Probe(Generic[R]):
         if not own_doc:
             raise TypeError(f"{cls.__name__} needs a docstring: its first line is the probe's summary everywhere")
         dataclass(frozen=True, kw_only=True)(cls)
-        cls.__doc__ = _documented(own_doc, options(cls))
+        cls.__doc__ = _document(own_doc, list_options(cls))
 
     def __post_init__(self) -> None:
-        for option in options(type(self)):
+        for option in list_options(type(self)):
             self._settle(option)
         self.check()
 
@@ -164,7 +164,7 @@ class Probe(Generic[R]):
             except ValueError as error:
                 raise ParameterError(f"{type(self).__name__}: {option.name} must be {error}, got {value!r}") from error
             object.__setattr__(self, option.name, value)
-        if problem := _problem(option, value):
+        if problem := _find_problem(option, value):
             raise ParameterError(f"{type(self).__name__}: {option.name} must be {problem}, got {value!r}")
 
     @classmethod
@@ -208,7 +208,7 @@ class Probe(Generic[R]):
 
     def dry_run(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Price | None:
         """What a call with the same arguments would cost, estimated in a moment."""
-        with self._prepared(model, images, target, seed=seed, progress=False) as subject:
+        with self._prepare(model, images, target, seed=seed, progress=False) as subject:
             return self.price(subject)
 
     def __call__(
@@ -227,13 +227,13 @@ class Probe(Generic[R]):
 
         Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C left it partial.
         """
-        with self._prepared(model, images, target, seed=seed, progress=progress) as subject:
+        with self._prepare(model, images, target, seed=seed, progress=progress) as subject:
             result = self.compute(subject)
         if result.partial:
             raise Interrupted(result)
         return result
 
-    def _prepared(
+    def _prepare(
         self, model: Model, images: Any, target: Any, *, seed: int, progress: bool
     ) -> AbstractContextManager[Subject]:
         from vizcnn.probing.preparation import prepare
@@ -243,10 +243,10 @@ class Probe(Generic[R]):
         return prepare(self, question, model, images, target, seed=seed, progress=progress)
 
 
-def _problem(option: Option, value: Any) -> str | None:
+def _find_problem(option: Option, value: Any) -> str | None:
     """What the value should have been, when it is not."""
     if not _fits(option.type, value):
-        return _type_name(option.type)
+        return _name_type(option.type)
     numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int | float)]
     low, high, unit = option.param.min, option.param.max, option.param.unit and f" {option.param.unit}"
     if low is not None and any(not n >= low for n in numbers):
@@ -277,14 +277,14 @@ def _fits_tuple(args: Sequence[Any], value: tuple[Any, ...]) -> bool:
     return len(args) == len(value) and all(_fits(arg, v) for arg, v in zip(args, value, strict=True))
 
 
-def _type_name(wanted: Any) -> str:
+def _name_type(wanted: Any) -> str:
     if get_origin(wanted) is Literal:
         return "one of " + ", ".join(map(repr, get_args(wanted)))
     if get_origin(wanted) in (Union, types.UnionType):
-        return " or ".join(_type_name(arg) for arg in get_args(wanted))
+        return " or ".join(_name_type(arg) for arg in get_args(wanted))
     return "None" if wanted is type(None) else str(wanted) if get_args(wanted) else wanted.__name__
 
 
-def _documented(doc: str, declared: Sequence[Option]) -> str:
-    lines = [f"    {o.name}: {_type_name(o.type)} = {o.default!r}\n        {o.describe()}" for o in declared]
+def _document(doc: str, declared: Sequence[Option]) -> str:
+    lines = [f"    {o.name}: {_name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in declared]
     return f"{doc.rstrip()}\n\n    Options:\n" + "\n".join(lines) if lines else doc

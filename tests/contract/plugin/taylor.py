@@ -3,7 +3,7 @@
 import torch
 
 from vizcnn import Heatmap, Probe, param
-from vizcnn.probing import Map, densest, each_map, heatmap, score
+from vizcnn.probing import Map, each_map, find_densest, heatmap, score
 
 
 class Taylor(Probe[Heatmap]):
@@ -19,7 +19,7 @@ class Taylor(Probe[Heatmap]):
             numbers = score(subject, images.requires_grad_(), targets)  # (B,)
             (slope,) = torch.autograd.grad(numbers.sum(), images)  # (B, C, H, W)
             values = ((images.detach() - self.grey) * slope).sum(1)  # (B, H, W)
-            return [Map(one, densest(one), "grey would change most") for one in values]
+            return [Map(one, find_densest(one), "grey would change most") for one in values]
 
         found = each_map(subject, maps, label="taylor")
         return heatmap(subject, found, meaning=lambda quantity: f"{quantity} lost in grey", signed=True)
