@@ -83,6 +83,11 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert not imports, f"in circles, or importing what is in one: {sorted(imports)}"
 
 
+def test_probes_do_not_import_each_other() -> None:
+    probes = {_name(path): all_imports(path) for path in MODULES if room_of(path) == "probes"}
+    assert not {name: others & probes.keys() for name, others in probes.items() if others & probes.keys()}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_libraries_are_imported_only_where_used(path: Path) -> None:
     libraries = {name.split(".")[0] for name in top_imports(path)} & HEAVY
@@ -132,3 +137,8 @@ def test_every_probe_of_ours_is_a_public_name() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_modules_stay_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_whoever_cites_the_package_cites_its_version() -> None:
+    citation = (PACKAGE.parent / "CITATION.cff").read_text()
+    assert re.findall(r"^version: (.*)$", citation, re.M) == [vizcnn.__version__]

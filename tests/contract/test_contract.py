@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,35 @@ def test_a_third_partys_probe_appears_on_the_command_line(site: Path, tmp_path: 
     assert (tmp_path / "weight-norms.png").exists()
 
 
-def test_a_third_partys_probe_passes_the_contract(site: Path, tmp_path: Path) -> None:
-    code = f"import pathlib, vizcnn.testing as t; t.check_probe('weight-norms', pathlib.Path({str(tmp_path)!r}))"
+@pytest.mark.parametrize("name", ["weight-norms", "taylor"])
+def test_a_third_partys_probe_passes_the_contract(name: str, site: Path, tmp_path: Path) -> None:
+    code = f"import pathlib, vizcnn.testing as t; t.check_probe({name!r}, pathlib.Path({str(tmp_path)!r}))"
     run(site, "-c", code)
 
 
-def test_the_third_partys_probe_is_about_as_short_as_promised() -> None:
-    code = [line for line in (PLUGIN / "weight_norms.py").read_text().splitlines() if line.strip()]
-    assert len(code) <= 35
+@pytest.mark.parametrize(("name", "most"), [("weight_norms", 35), ("taylor", 25)])
+def test_the_third_partys_probe_is_about_as_short_as_promised(name: str, most: int) -> None:
+    code = [line for line in (PLUGIN / f"{name}.py").read_text().splitlines() if line.strip()]
+    assert len(code) <= most
+
+
+def test_a_third_partys_attribution_is_drawn_and_told_as_ours_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Black for grey makes it gradient times input, which `saliency` has too: the same numbers and the same picture,
+    but for what the method calls itself."""
+    monkeypatch.syspath_prepend(str(PLUGIN))
+    taylor = import_module("taylor")
+    model, images = testing.delicate_model(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    asked: dict[str, Any] = {"target": ["a", "b"], "progress": False}
+    theirs = taylor.Taylor(grey=0.0)(model, images, **asked)
+    ours = vizcnn.Saliency(method="gradient-x-input")(model, images, **asked)
+    np.testing.assert_allclose(theirs.values, ours.values, rtol=1e-5, atol=1e-8)
+    assert theirs.marks == ours.marks
+    assert theirs.describe() == ours.describe().replace("gradient-x-input is strongest", "grey would change most")
+    assert (theirs.provenance.probe, theirs.provenance.options) == ("taylor", {"grey": 0.0})
+    assert theirs.provenance.paper == "Taylor 1715"
+    assert set(theirs.meanings) == {"logit lost in grey"}
+    panels = [[ax.get_title() for ax in found.figure().axes] for found in (theirs, ours)]
+    assert panels[0] == panels[1]
 
 
 @dataclass(frozen=True)
@@ -90,7 +112,7 @@ class Careless(vizcnn.Probe[vizcnn.Result]):
     def compute(self, subject: Subject) -> vizcnn.Result:
         network: Any = subject.model.network
         FAULTS[FAULT](network, subject.inputs)
-        return Nothing(subject.provenance(self))
+        return Nothing(subject.provenance())
 
 
 FAULT = ""
@@ -112,7 +134,7 @@ def test_the_contract_check_finds_a_probe_that_hides_an_error(tmp_path: Path, mo
         def compute(self, subject: Subject) -> vizcnn.Result:
             with contextlib.suppress(RuntimeError):
                 subject.model(subject.inputs)
-            return Nothing(subject.provenance(self))
+            return Nothing(subject.provenance())
 
     monkeypatch.setattr(registry, "get", lambda _: Hiding)
     monkeypatch.setattr(registry, "summary", lambda _: "hiding")
@@ -143,7 +165,7 @@ def test_what_the_framework_restores_itself() -> None:
         def compute(self, subject: Subject) -> vizcnn.Result:
             torch.manual_seed(5)
             subject.model.network.train().requires_grad_(True)
-            return Nothing(subject.provenance(self))
+            return Nothing(subject.provenance())
 
     model, image = testing.delicate_model(), torch.rand(1, 3, 16, 16)
     before = testing.state_of(model)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vizcnn.errors import ImageError, ParameterError
 from vizcnn.inputs import archives
-from vizcnn.inputs.dataset import Images, Listed, TorchDataset, dataset
+from vizcnn.inputs.datasets import Images, Listed, TorchDataset, dataset
 from vizcnn.inputs.images import Photo
 from vizcnn.inputs.pixels import LARGEST
 from vizcnn.models import _torchvision

@@ -19,7 +19,7 @@ from PIL import Image
 
 from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.inputs import images
-from vizcnn.inputs.dataset import dataset
+from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.images import FORMATS, photo_in
 
 PLUGINS = {"HEIF"}  # formats that Pillow alone does not read

@@ -29,7 +29,7 @@ from vizcnn.errors import (
     ParameterError,
     TargetError,
 )
-from vizcnn.inputs.dataset import dataset
+from vizcnn.inputs.datasets import dataset
 from vizcnn.scanning import embedding
 from vizcnn.scanning.embedding import neighbours, principal, share_known
 

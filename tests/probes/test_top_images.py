@@ -308,6 +308,23 @@ def test_the_kernel_and_an_optimised_picture_stand_beside_the_photographs(photos
     found.save(tmp_path / "x.png")
 
 
+def test_ctrl_c_while_a_picture_is_optimised_keeps_the_photographs(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    whole = TopImages(count=2)(model_of(), photos, "0:1", progress=False)
+    monkeypatch.setattr("vizcnn.probes.top_images.climb", stop)
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        TopImages(count=2, beside=("maximize",))(model_of(), photos, "0:1", progress=False)
+    kept = caught.value.result
+    assert kept.partial
+    assert kept.summary()["partial"] is True
+    assert "stopped before what stands beside was made" in kept.describe()
+    np.testing.assert_array_equal(kept.arrays()["values"], whole.arrays()["values"])
+
+
 def test_an_index_has_no_network_to_draw(photos: Path, tmp_path: Path) -> None:
     index = scan(model_of(), photos, tmp_path / "index", **QUIET)
     with pytest.raises(ParameterError, match="an index holds no network"):

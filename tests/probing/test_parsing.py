@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vizcnn.probing.parsing import names
+from vizcnn.probing.parsing import parse_names
 
 
 @pytest.mark.parametrize(
@@ -10,10 +10,10 @@ from vizcnn.probing.parsing import names
     [("a", ("a",)), (" a , b.c", ("a", "b.c")), ("a,b,", ("a", "b")), ("", ()), (" , ", ())],
 )
 def test_names_have_commas_between(text: str, found: tuple[str, ...]) -> None:
-    assert names(text) == found
+    assert parse_names(text) == found
 
 
 @pytest.mark.parametrize("text", ["a,,b", ",a", "a, ,b"])
 def test_a_name_that_is_missing_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="names with commas between"):
-        names(text)
+        parse_names(text)

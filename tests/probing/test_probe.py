@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from inspect import signature
 from types import new_class
 from typing import Any, Literal
 
+import click
 import pytest
+from click.testing import CliRunner
 
 import vizcnn.cli.main
 from vizcnn import Probe, Result, param
 from vizcnn.errors import ParameterError
-from vizcnn.probing.probe import RESERVED, options
+from vizcnn.probing.call import CALLED
+from vizcnn.probing.probe import list_options, list_reserved
 from vizcnn.probing.subject import Subject
+from vizcnn.results import Table
 
 
 class Sample(Probe[Result]):
@@ -24,7 +29,7 @@ class Sample(Probe[Result]):
 
 
 def test_options_are_declared_once_and_read_everywhere() -> None:
-    assert [option.name for option in options(Sample)] == ["count", "rate", "mode", "sides", "exact"]
+    assert [option.name for option in list_options(Sample)] == ["count", "rate", "mode", "sides", "exact"]
     assert "sides: tuple[int, int] or None = None\n        Two sides. [px]" in (Sample.__doc__ or "")
 
 
@@ -92,7 +97,7 @@ def probe_with_an_option(name: str, base: type = Probe) -> None:
     new_class("Taking", (base,), exec_body=lambda space: space.update(body))
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED | {"progress"} | {n for n in dir(Probe) if not n.startswith("__")}))
+@pytest.mark.parametrize("name", sorted(list_reserved() | {n for n in dir(Probe) if not n.startswith("__")}))
 def test_no_option_has_a_name_that_means_something_already(name: str) -> None:
     with pytest.raises(TypeError, match=f"option '{name}' of Taking (has a name that every probe|would hide what)"):
         probe_with_an_option(name)
@@ -112,27 +117,73 @@ def test_an_option_may_replace_an_inherited_option_but_nothing_else() -> None:
     probe_with_an_option("count", Base)
 
 
-def test_the_reserved_names_are_those_that_the_command_line_uses() -> None:
-    class Everything(Probe[Result]):
-        """A probe that has all of the shared options."""
+class Everything(Probe[Result]):
+    """A probe that has all of the shared options."""
 
-        def answer(self) -> None: ...
+    def answer(self, index: Any, target: Any) -> Result:
+        raise NotImplementedError
 
-        def price(self, subject: Subject) -> None: ...
+    def price(self, subject: Subject) -> None: ...
 
-    class Alone(Probe[Result]):
-        """A probe of the network alone."""
 
-        needs_images = False
+class Alone(Probe[Result]):
+    """A probe of the network alone."""
 
+    needs_images = False
+
+
+def test_what_the_command_line_reads_for_every_probe_is_reserved_and_nothing_else_is() -> None:
     shared = [
         each
         for probe in (Everything, Alone)
-        for each in (*vizcnn.cli.main._arguments(probe), *vizcnn.cli.main._common(probe))
+        for each in (*vizcnn.cli.main._make_arguments(probe), *vizcnn.cli.main._list_shared(probe))
     ]
     flags = {flag[2:].replace("-", "_") for each in shared for flag in each.opts if flag.startswith("--")}
-    called = set(signature(vizcnn.cli.main._runner("name", Alone)).parameters) - {"given"}
-    assert {*flags, *(each.name for each in shared), *called, "help"} == RESERVED
+    read = {*flags, *(each.name for each in shared)}
+    calls = {*signature(Probe.__call__).parameters, *signature(Probe.dry_run).parameters} - {"self"}
+    assert read | calls | {"help"} == list_reserved()
+    assert read == CALLED
+
+
+def test_an_option_that_only_the_command_line_would_know_cannot_be_added_unseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would reach the probe, which does not have it."""
+    common = vizcnn.cli.main._list_shared
+    monkeypatch.setattr(
+        vizcnn.cli.main, "_list_shared", lambda probe: [*common(probe), click.Option(["--new"], default="x")]
+    )
+    answer = CliRunner().invoke(vizcnn.cli.main.make_command("filters"), ["lecture"])
+    assert isinstance(answer.exception, TypeError)
+    assert "unexpected keyword argument 'new'" in str(answer.exception)
+
+
+def test_what_a_probe_does_not_have_is_said() -> None:
+    with pytest.raises(ParameterError, match="Sample has no answer in the index of a scan"):
+        Sample().answer(None, "conv:1")  # type: ignore[arg-type]
+    assert not Sample().keeps_frames()
+    assert Sample().labels_from() is None
+
+
+def test_a_partial_result_is_raised_as_interrupted_by_the_call_alone(tiny: vizcnn.Model) -> None:
+    @dataclass(frozen=True)
+    class Half(Table):
+        partial: bool = False
+
+    class Stopping(Probe[Half]):
+        """Stops half-way."""
+
+        needs_images = False
+        needs_target = False
+        early: bool = param(False, "Whether it is stopped.")
+
+        def compute(self, subject: Subject) -> Half:
+            return Half(subject.provenance(), ("layer",), (("conv",),), (), partial=self.early)
+
+    assert not Stopping()(tiny).partial
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        Stopping(early=True)(tiny)
+    assert caught.value.result.partial
 
 
 def test_text_is_read_by_the_options_own_parser() -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import ImageError, ShapeError, VizcnnWarning
-from vizcnn.inputs.dataset import Images, dataset
+from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.model import InputContract
 from vizcnn.scanning import readers
 from vizcnn.scanning.decode import Batch, cut

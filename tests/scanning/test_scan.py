@@ -33,7 +33,7 @@ from vizcnn.errors import (
     TargetError,
 )
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import dataset
+from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.images import open_photo
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Unit

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vizcnn.cli.options import DEVICE, REPORTING, with_options
+from vizcnn.probing.call import Call
+from vizcnn.probing.parsing import parse_names
+
 if TYPE_CHECKING:
     from vizcnn.scanning import Index
 
 _SHOWN = 20  # images that could not be read, one by one
 
 
-def _part(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int]:
+def _parse_part(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int]:
     """`2/8` as numbers."""
     if text is None:
         return 1, 1
@@ -24,29 +28,20 @@ def _part(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tup
     return int(i), int(n)
 
 
-def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    try:
+        return None if text is None else parse_names(text)
+    except ValueError as error:
+        raise click.BadParameter(f"layers are {error}, got {text!r}") from error
 
 
-_SHARED = [
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of sentences."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-]
-
-
-def _shared(command: Any) -> Any:
-    for option in reversed(_SHARED):
-        command = option(command)
-    return command
-
-
+@with_options(DEVICE, *REPORTING)
 @click.command(short_help="What excites each channel most? One pass over a data set, kept in an index.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGES...")
-@click.option("-m", "--model", "spec", default="tiny", show_default=True, help="As for the probes.")
+@click.option("-m", "--model", default="tiny", show_default=True, help="As for the probes.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="index", show_default=True, help="The folder.")
 @click.option(
-    "--layers", callback=_names, help="Names or patterns, with commas. Default: what holds weights, and output."
+    "--layers", callback=_parse_layers, help="Names or patterns, with commas. Default: what holds weights, and output."
 )
 @click.option("--top", type=int, default=9, show_default=True, help="Images kept for each channel, 1 to 100.")
 @click.option(
@@ -59,12 +54,10 @@ def _shared(command: Any) -> Any:
     "--loaders", type=click.IntRange(0), help="Processes that read images, 0 for none. Default: half the processors."
 )
 @click.option("--threads", type=click.IntRange(1), help="Of torch; another number can change last digits.")
-@click.option("--shard", "part", callback=_part, metavar="I/N", help="Do every N-th shard from the I-th only.")
+@click.option("--shard", "part", callback=_parse_part, metavar="I/N", help="Do every N-th shard from the I-th only.")
 @click.option("--workers", type=click.IntRange(1), help="Share the shards among so many processes (extra: cluster).")
 @click.option("--dask", metavar="ADDRESS", help="Share them among the workers of a Dask scheduler, tcp://HOST:PORT.")
-@click.option("--device", default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
-@_shared
-def scan(spec: str, out: Path, device: str, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
+def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: bool, **options: Any) -> None:
     """Look at every image of a data set once: what excites each channel most, and its statistics.
 
     IMAGES is a folder with any sub-folders (classes), a .zip or .tar archive or a folder in it, or image files. The
@@ -86,23 +79,23 @@ def scan(spec: str, out: Path, device: str, as_json: bool, quiet: bool, debug: b
 
         given = {key: value for key, value in options.items() if key not in ("images", "workers", "dask", "part")}
         images, workers = options["images"], options["workers"]
-        model = load(spec, device=device)
         if workers:
             _share_processors(workers)
         with cluster(options["dask"], workers) as client:
             source = images[0] if len(images) == 1 else list(images)
-            index = run(model, source, out, part=Part(*options["part"]), client=client, progress=not quiet, **given)
+            network, part = load(model, device=device), Part(*options["part"])
+            index = run(network, source, out, part=part, client=client, progress=not quiet, **given)
         return _Done(index, index.digest)
 
-    session = Session("scan", out, "", as_json=as_json, quiet=quiet, debug=debug)
-    session.finish(work, _facts, _said, _skipped)
+    session = Session("scan", Call(out=out, json=json, quiet=quiet, debug=debug))
+    session.finish(work, _collect_facts, _describe, _list_unreadable)
 
 
+@with_options(*REPORTING)
 @click.command("scan-merge", short_help="Put together what several runs of scan --shard have made.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("others", nargs=-1, type=click.Path(path_type=Path), metavar="[FROM]...")
-@_shared
-def scan_merge(folder: Path, others: tuple[Path, ...], as_json: bool, quiet: bool, debug: bool) -> None:
+def scan_merge(folder: Path, others: tuple[Path, ...], json: bool, quiet: bool, debug: bool) -> None:
     """Put together the shards that several runs of `vizcnn scan --shard I/N` have made.
 
     FOLDER is where they wrote to, or one of the folders where they did; the shards in each FROM are copied there.
@@ -115,7 +108,8 @@ def scan_merge(folder: Path, others: tuple[Path, ...], as_json: bool, quiet: boo
         index = gathered(folder, others)
         return _Done(index, index.digest)
 
-    Session("scan-merge", folder, "", as_json=as_json, quiet=quiet, debug=debug).finish(work, _facts, _said, _skipped)
+    session = Session("scan-merge", Call(out=folder, json=json, quiet=quiet, debug=debug))
+    session.finish(work, _collect_facts, _describe, _list_unreadable)
 
 
 def _share_processors(workers: int) -> None:
@@ -135,7 +129,7 @@ class _Done:
     digest: str
 
 
-def _facts(done: _Done) -> dict[str, Any]:
+def _collect_facts(done: _Done) -> dict[str, Any]:
     index = done.index
     return {
         "index": str(index.folder),
@@ -147,7 +141,7 @@ def _facts(done: _Done) -> dict[str, Any]:
     }
 
 
-def _said(done: _Done) -> str:
+def _describe(done: _Done) -> str:
     index = done.index
     channels = sum(shape[0] for shape in index.layers.values())
     found = f"{len(index.names):,} images, {channels:,} channels of {len(index.layers)} layers"
@@ -157,7 +151,7 @@ def _said(done: _Done) -> str:
     return f"{found}; digest {done.digest[:16]}\n  {index.folder}, ask it: {example}"
 
 
-def _skipped(done: _Done) -> list[str]:
+def _list_unreadable(done: _Done) -> list[str]:
     """A line for each image that could not be read, and one for more of them."""
     from vizcnn.inputs.images import shown
 

@@ -12,9 +12,11 @@ import click
 
 from vizcnn import __version__
 from vizcnn.cli.commands import COMMANDS
+from vizcnn.cli.options import DEVICE, REPORTING
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
-from vizcnn.probing.probe import Option, Probe, options
+from vizcnn.probing.call import CALLED, Call
+from vizcnn.probing.probe import Option, Probe, list_options
 from vizcnn.process import stdout_aside
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class ProbeGroup(click.Group):
         return [*registry.names(), *COMMANDS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        return command(name) if name in registry.names() else COMMANDS.get(name)
+        return make_command(name) if name in registry.names() else COMMANDS.get(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Probes"):
@@ -64,24 +66,24 @@ def main() -> None:
     """
 
 
-def command(name: str) -> click.Command:
+def make_command(name: str) -> click.Command:
     """The command of one probe."""
     try:
         with stdout_aside(shown=True):  # what a plugin prints when it is imported is no part of an answer
             probe = registry.get(name)
     except ProbeNotFound as error:
         raise click.ClickException(str(error)) from error
-    declared = [_click_option(option) for option in options(probe)]
+    declared = [_make_option(option) for option in list_options(probe)]
     return click.Command(
         name,
-        params=[*_arguments(probe), *declared, *_common(probe)],
-        help=_help(probe),
-        callback=_runner(name, probe),
+        params=[*_make_arguments(probe), *declared, *_list_shared(probe)],
+        help=_write_help(probe),
+        callback=_make_runner(name, probe),
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
 
-def _arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:
+def _make_arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:
     """What stands without a dash: the images; for a probe of the network alone the network, and what is asked of it."""
     if probe.needs_images:
         return [click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE...")]
@@ -89,14 +91,14 @@ def _arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:
     return [network, *([click.Argument(["goals"], nargs=-1, metavar="[TARGET]...")] if probe.needs_target else [])]
 
 
-def _help(probe: type[Probe[Any]]) -> str:
+def _write_help(probe: type[Probe[Any]]) -> str:
     return (probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n")
 
 
-def _click_option(option: Option) -> click.Option:
+def _make_option(option: Option) -> click.Option:
     flag = f"--{option.name.replace('_', '-')}"
     shown = {"help": option.describe(), "show_default": option.default is not None, "default": option.default}
-    kinds = [kind for kind in _alternatives(option.type) if kind is not type(None)]
+    kinds = [kind for kind in _list_alternatives(option.type) if kind is not type(None)]
     if kinds == [bool]:
         return click.Option([f"{flag}/--no-{flag[2:]}", option.name], **shown)
     if len(kinds) == 1 and get_origin(kinds[0]) is Literal:
@@ -105,13 +107,13 @@ def _click_option(option: Option) -> click.Option:
     return click.Option([flag, option.name], type=plain, **shown)
 
 
-def _alternatives(kind: Any) -> tuple[Any, ...]:
+def _list_alternatives(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
+def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
     target = click.Option(
-        ["-t", "--target", "targets"],
+        ["-t", "--target"],
         multiple=True,
         help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X or energy(LAYER). "
         "May be repeated; default: "
@@ -122,12 +124,12 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
         ["--index"], type=click.Path(), help="Answer from the index of a scan, without the network: LAYER:CHANNEL..."
     )
     return [
-        *([index] if callable(getattr(probe, "answer", None)) else []),
+        *([index] if probe.answer is not Probe.answer else []),
         *([dry] if probe.price is not Probe.price else []),
         *([target] if probe.needs_target else []),
-        click.Option(["-m", "--model", "spec"], help=_MODEL_HELP),
+        click.Option(["-m", "--model"], help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
-        click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps."),
+        DEVICE,
         click.Option(
             ["--seed"],
             type=click.IntRange(0, 2**63 - 1),
@@ -135,9 +137,7 @@ def _common(probe: type[Probe[Any]]) -> list[click.Parameter]:
             show_default=True,
             help="Makes everything random repeatable.",
         ),
-        click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object on stdout instead of sentences."),
-        click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
-        click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+        *REPORTING,
     ]
 
 
@@ -152,69 +152,52 @@ _OUT_HELP = (
 )
 
 
-def _runner(name: str, probe: type[Probe[Any]]) -> Callable[..., None]:
-    def run(
-        spec: str | None,
-        out: Path | None,
-        device: str,
-        seed: int,
-        as_json: bool,
-        quiet: bool,
-        debug: bool,
-        **given: Any,
-    ) -> None:
+def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
+    def run(**given: Any) -> None:
         from vizcnn.cli.session import Session
 
-        images, targets = given.pop("images", None), list(given.pop("targets", ()))
-        spec, goals = _model_and_goals(probe, spec, given.pop("network", None), given.pop("goals", ()))
-        targets = [*goals, *targets]
-        dry_run, index = given.pop("dry_run", False), given.pop("index", None)
+        call = Call(**{key: given.pop(key) for key in CALLED & given.keys()})
+        spec, targets = _split_model_and_targets(kind, call)
         try:
-            made = probe(**given)
+            probe = kind(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
-        film = bool(getattr(made, "frames", 0))
-        session = Session(name, out, spec.rpartition("@")[2], as_json=as_json, quiet=quiet, debug=debug, film=film)
-        if index is not None:
-            session.run(partial(_opened, index), None, partial(_answered, made, [*(images or ()), *targets]))
-        load = partial(_load, spec, device, probe.needs_weights)
-        if probe.streams:
-            session.run(load, None, partial(_streamed, made, images, target=targets or None, seed=seed))
-        if dry_run:
-            session.estimate(load, images, partial(made.dry_run, target=targets or None, seed=seed))
-        session.run(load, images, partial(made, target=targets or None, seed=seed))
+        session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
+        if call.index is not None:
+            wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
+            session.run(partial(_open_index, call.index), None, lambda index, _file, **_: probe.answer(index, wanted))
+        load = partial(_load_model, spec, call.device, kind.needs_weights)
+        asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
+        if kind.streams:
+            session.run(load, None, partial(_call_once, probe, call.images or (), **asked))
+        if call.dry_run:
+            session.estimate(load, call.images or (), partial(probe.dry_run, **asked))
+        session.run(load, call.images, partial(probe, **asked))
 
     return run
 
 
-def _model_and_goals(
-    probe: type[Probe[Any]], option: str | None, argument: str | None, goals: tuple[str, ...]
-) -> tuple[str, tuple[str, ...]]:
-    """Which model, and what stands behind it. With -m, the first argument is a target already."""
-    if not (option and argument):
-        return option or argument or _DEFAULT, goals
+def _split_model_and_targets(probe: type[Probe[Any]], call: Call) -> tuple[str, list[str]]:
+    """Which model, and what is asked of it. With -m, the first argument is a target already."""
+    if not (call.model and call.network):
+        return call.model or call.network or _DEFAULT, [*call.goals, *call.target]
     if not probe.needs_target:
-        raise click.UsageError(f"two models were given: {argument} and -m {option}. Leave one out")
-    return option, (argument, *goals)
+        raise click.UsageError(f"two models were given: {call.network} and -m {call.model}. Leave one out")
+    return call.model, [call.network, *call.goals, *call.target]
 
 
-def _streamed(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:
+def _call_once(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:
     """One call for all images."""
     return probe(model, images[0] if len(images) == 1 else list(images), **options)
 
 
-def _answered(probe: Any, wanted: list[str], index: Any, _file: None, **_options: Any) -> Any:
-    """From an index what stands where images do is a target."""
-    return probe.answer(index, wanted)
-
-
-def _opened(folder: str) -> Any:
+def _open_index(folder: str) -> Any:
     from vizcnn.scanning import Index
 
     return Index.open(folder)
 
 
-def _load(spec: str, device: str, weights: bool) -> Model:
+def _load_model(spec: str, device: str, weights: bool) -> Model:
     from vizcnn.models.loading import load
 
     return load(spec, device=device, weights=weights)

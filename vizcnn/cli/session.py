@@ -18,50 +18,51 @@ from vizcnn.errors import Interrupted, OutputError, ParameterError, VizcnnError,
 from vizcnn.inputs.images import image_files
 from vizcnn.models.cost import Cost
 from vizcnn.models.model import Model
+from vizcnn.probing.call import Call
 from vizcnn.process import stdout_aside
 from vizcnn.results import Result, check_format
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
-_FILMS = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
+_WITH_FRAMES = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
 
 
 class Session:
     """What a call printed, wrote and failed at. An error is one line on stderr; with `debug` it is a traceback."""
 
-    def __init__(
-        self, probe: str, out: Path | None, weights: str, *, as_json: bool, quiet: bool, debug: bool, film: bool = False
-    ) -> None:
-        self.probe, self.out, self.weights = probe, out, weights
-        self.as_json, self.quiet, self.debug, self.film = as_json, quiet, debug, film
+    def __init__(self, command: str, call: Call, *, weights: str = "", has_frames: bool = False) -> None:
+        """command: its name. weights: a file that is read as weights, if it is one. has_frames: whether results hold
+        how they were made."""
+        self.command, self.out, self.weights, self.has_frames = command, call.out, weights, has_frames
+        self.as_json, self.quiet, self.debug = call.json, call.quiet, call.debug
         self.results: list[object] = []
         self.errors: list[str] = []
 
     def run(self, load: Callable[[], Model], images: Sequence[str] | None, compute: Callable[..., Result]) -> NoReturn:
         """Load the model, probe each image (or the network alone, without images), and leave with the exit code."""
-        with self._answering():
-            files: list[str | None] = [None] if images is None else [*self._files(images)]
-            with self._trying(essential=True):
-                places = self._places(files)
+        with self._keep_stdout_clear():
+            files: list[str | None] = [None] if images is None else [*self._expand(images)]
+            with self._report_errors(essential=True):
+                outputs = self._choose_outputs(files)
                 model = load()
-            for file, place in zip(files, places, strict=True):
+            for file, output in zip(files, outputs, strict=True):
                 result = None
-                with self._trying():
-                    result = self._one(model, file, place, compute)
+                with self._report_errors():
+                    result = self._compute_and_keep(model, file, output, compute)
                 if result:
-                    self._say(result, place)
+                    self._say(result, output)
             self._leave()
 
     def estimate(
         self, load: Callable[[], Model], images: Sequence[str], estimate: Callable[..., Cost | None]
     ) -> NoReturn:
         """Say what each image would cost, and leave."""
-        with self._answering():
-            files = self._files(images)
-            with self._trying(essential=True):
+        with self._keep_stdout_clear():
+            files = self._expand(images)
+            with self._report_errors(essential=True):
                 model = load()
             for file in files:
-                with self._trying(), _warnings_in_one_line():
+                with self._report_errors(), _show_warnings_in_one_line():
                     price = estimate(model, file)
                     assert price is not None
                     self.results.append({"image": file, **asdict(price)})
@@ -71,22 +72,22 @@ class Session:
     def finish(
         self,
         work: Callable[[], R],
-        facts: Callable[[R], dict[str, object]],
-        said: Callable[[R], str],
-        problems: Callable[[R], list[str]],
+        collect: Callable[[R], dict[str, object]],
+        describe: Callable[[R], str],
+        list_problems: Callable[[R], list[str]],
     ) -> NoReturn:
         """Do one piece of work, say what came of it and what went wrong on the way, and leave with the exit code."""
-        with self._answering():
-            with self._trying(essential=True), _warnings_in_one_line():
+        with self._keep_stdout_clear():
+            with self._report_errors(essential=True), _show_warnings_in_one_line():
                 found = work()
-                self.results.append(facts(found))
-                self._print(said(found))
-                for problem in problems(found):
+                self.results.append(collect(found))
+                self._print(describe(found))
+                for problem in list_problems(found):
                     self._complain(problem)
             self._leave()
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _keep_stdout_clear(self) -> Iterator[None]:
         """Keep standard output for one JSON object, or for nothing, where that was asked for, whatever libraries print
         there; the object is printed last."""
         try:
@@ -97,25 +98,25 @@ class Session:
                 click.echo(json.dumps({"results": self.results, "errors": self.errors}, indent=2))
             raise
 
-    def _one(self, model: Model, file: str | None, place: Path, compute: Callable[..., Result]) -> Result:
+    def _compute_and_keep(self, model: Model, file: str | None, output: Path, compute: Callable[..., Result]) -> Result:
         try:
-            with _warnings_in_one_line():
+            with _show_warnings_in_one_line():
                 result = compute(model, file, progress=not self.quiet)
         except Interrupted as stopped:
-            with self._trying():
-                self._keep(stopped.result, place)
-                self._say(stopped.result, place)
+            with self._report_errors():
+                self._keep(stopped.result, output)
+                self._say(stopped.result, output)
             raise
-        self._keep(result, place)
+        self._keep(result, output)
         return result
 
-    def _keep(self, result: Result, place: Path) -> None:
-        with _warnings_in_one_line():
-            result.save(place)
-        self.results.append({**result.manifest(), "file": str(place)})
+    def _keep(self, result: Result, output: Path) -> None:
+        with _show_warnings_in_one_line():
+            result.save(output)
+        self.results.append({**result.manifest(), "file": str(output)})
 
-    def _say(self, result: Result, place: Path) -> None:
-        self._print(f"{result.describe()}\n  {place}")
+    def _say(self, result: Result, output: Path) -> None:
+        self._print(f"{result.describe()}\n  {output}")
 
     def _print(self, text: str) -> None:
         if not (self.quiet or self.as_json):
@@ -126,7 +127,7 @@ class Session:
         click.echo(f"vizcnn: {problem}", err=True)
 
     @contextmanager
-    def _trying(self, *, essential: bool = False) -> Iterator[None]:
+    def _report_errors(self, *, essential: bool = False) -> Iterator[None]:
         """Report an error and go on, or leave when nothing can be done without this step."""
         try:
             yield
@@ -135,44 +136,40 @@ class Session:
         except Exception as error:
             if self.debug:
                 raise
-            self._complain(_one_line(error))
+            self._complain(_format_error(error))
             if essential:
                 self._leave()
 
-    def _files(self, images: Sequence[str]) -> list[str]:
+    def _expand(self, images: Sequence[str]) -> list[str]:
         found: list[str] = []
         for image in images:
-            with self._trying():
-                found += [file for file in image_files(image) if file == image or not self._is_own(file)]
+            with self._report_errors(), _show_warnings_in_one_line():
+                found += image_files(image)
         return found or self._leave()
 
-    def _is_own(self, file: str) -> bool:
-        """Whether a file of a folder is a picture that this probe has made."""
-        return Path(file).stem.endswith(f"-{self.probe}")
-
-    def _places(self, files: list[str | None]) -> list[Path]:
+    def _choose_outputs(self, files: list[str | None]) -> list[Path]:
         """Where each result goes; whatever is wrong with that is known before anything is computed."""
         out = self.out
         if out is not None and out.suffix and not isdir(out):
             if len(files) > 1:
                 raise ParameterError(f"{len(files)} images need a folder to write to, got the file name {out}")
-            places = [out]
+            outputs = [out]
         else:
-            ending = ".gif" if self.film else ".png"
-            places = [_made(out or Path()) / f"{_stem(file)}{self.probe}{ending}" for file in files]
-        if twice := {str(place) for place in places if places.count(place) > 1}:
+            ending = ".gif" if self.has_frames else ".png"
+            outputs = [_make_folder(out or Path()) / f"{_start_of_name(file)}{self.command}{ending}" for file in files]
+        if twice := {str(output) for output in outputs if outputs.count(output) > 1}:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
-        for place in places:
-            if check_format(place) == ".gif" and not self.film:
+        for output in outputs:
+            if check_format(output) == ".gif" and not self.has_frames:
                 raise ParameterError(
-                    f"{place} would be an animation and needs frames. Add --frames 24, where {self.probe} has it"
+                    f"{output} would be an animation and needs frames. Add --frames 24, where {self.command} has it"
                 )
-            if self.film and check_format(place) not in _FILMS:
+            if self.has_frames and check_format(output) not in _WITH_FRAMES:
                 raise ParameterError(
-                    f"{place} would lose the frames. Name a .gif, .npz or .safetensors, or leave --frames out"
+                    f"{output} would lose the frames. Name a .gif, .npz or .safetensors, or leave --frames out"
                 )
-            _refuse_own_input(place, [self.weights, *(file for file in files if file)])
-        return places
+            _refuse_own_input(output, [self.weights, *(file for file in files if file)])
+        return outputs
 
     def _leave(self, code: int | None = None) -> NoReturn:
         """End the program."""
@@ -181,7 +178,7 @@ class Session:
 
 
 @contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
+def _show_warnings_in_one_line() -> Iterator[None]:
     """Show vizcnn's own warnings as it shows its errors, each once: a whole data set may give the same."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", VizcnnWarning)
@@ -193,11 +190,11 @@ def _warnings_in_one_line() -> Iterator[None]:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
-def _stem(file: str | None) -> str:
+def _start_of_name(file: str | None) -> str:
     return f"{Path(file.removeprefix('sample:')).stem}-" if file else ""
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -206,15 +203,15 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _refuse_own_input(place: Path, inputs: Sequence[str]) -> None:
+def _refuse_own_input(output: Path, inputs: Sequence[str]) -> None:
     for given in inputs:
-        if place.exists() and isfile(given) and place.samefile(given):
+        if output.exists() and isfile(given) and output.samefile(given):
             raise ParameterError(
-                f"{place} is an input of this very call; writing there would destroy it. Choose another -o"
+                f"{output} is an input of this very call; writing there would destroy it. Choose another -o"
             )
 
 
-def _one_line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     text = one_line(error)
     notes = "".join(f" [{note}]" for note in getattr(error, "__notes__", ()))
     return text if isinstance(error, VizcnnError) else f"{type(error).__name__}: {text}{notes} (--debug shows where)"

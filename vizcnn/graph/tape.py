@@ -162,12 +162,11 @@ class _Recorder(OnMeta):
         """The same structure with Refs for the tensors that the image led to."""
         return tree_map_only(Tensor, self._named, tree)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if not self._follows(args, kwargs):
-            return super().__torch_dispatch__(func, types, args, self._with_numbers(kwargs))
+            return super().run_operation(func, args, self._with_numbers(kwargs))
         written = with_tensors(by_name(func, args, kwargs), self._named)
-        out = super().__torch_dispatch__(func, types, args, kwargs)
+        out = super().run_operation(func, args, kwargs)
         self._write(func, written, tree_flatten(out)[0])
         return out
 

@@ -22,6 +22,7 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 
 from vizcnn.errors import ImageError, ParameterError, VizcnnWarning, did_you_mean
 from vizcnn.inputs.pixels import LARGEST, Colour, decode, decode_array
+from vizcnn.inputs.records import provenance_in
 from vizcnn.process import no_warnings
 
 FORMATS = (
@@ -102,7 +103,12 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
 
 
 def image_files(source: str | Path) -> list[str]:
-    """The image files a path stands for: itself, or those directly inside a folder, by name."""
+    """The image files a path stands for: itself, or those directly inside a folder, by name.
+
+    Of a folder, pictures that vizcnn has saved are no part: they carry their provenance, see
+    `vizcnn.inputs.provenance_in`. A warning says how many were skipped. A file that is named itself is always taken.
+    Raises ImageError for a folder without images.
+    """
     if not str(source):
         raise ImageError("the image's name is empty. Is a variable of your shell not set?")
     if str(source).startswith("sample:") or not os.path.isdir(source):
@@ -110,11 +116,16 @@ def image_files(source: str | Path) -> list[str]:
     kinds = image_kinds()
     with reading(Path(source)), os.scandir(source) as entries:
         names = [entry.name for entry in entries if is_image(entry.name, kinds) and _is_file(entry)]
-    found = sorted(str(Path(source) / name) for name in names)
+    files = sorted(str(Path(source) / name) for name in names)
+    found = [file for file in files if provenance_in(file) is None]
+    ours = f"{len(files) - len(found)} picture{'s' * (len(files) - len(found) > 1)} that vizcnn has made"
     if not found:
+        held = "no images" + f" but {ours}" * bool(files)
         raise ImageError(
-            f"folder {shown(source)} holds no images. Name a file, or a folder with image files directly inside"
+            f"folder {shown(source)} holds {held}. Name a file, or a folder with image files directly inside"
         )
+    if len(found) < len(files):
+        _warn(f"{ours} in {shown(source)} skipped. To look at one all the same, name the file")
     return found
 
 

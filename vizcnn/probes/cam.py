@@ -20,7 +20,7 @@ from vizcnn.models.layers.capture import activations, hooked, tapped
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
 from vizcnn.models.targets import Target, form
-from vizcnn.probing.attribution import Map, each_map, heatmap, score, warn_of_softmax
+from vizcnn.probing.attribution import Map, each_map, heatmap, one_by_one, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -74,14 +74,13 @@ class Cam(Probe[Heatmap]):
             large = F.interpolate(small[None, None], size, mode="bilinear", align_corners=False)[0, 0]  # (H, W)
             return Map(large, strongest_region(large), f"{self.method} at {layer} is strongest")
 
-        rows, partial = each_map(subject, self.method, one)
         return heatmap(
             subject,
-            rows,
-            lambda subject: subject.provenance(self, paper=_PAPERS[self.method], method=self.method, layer=layer),
+            each_map(subject, one_by_one(one), label=self.method),
             meaning=lambda quantity: f"{self.method} at {layer}" + f", share of {quantity}" * (self.method == "cam"),
             signed=self.method == "cam",
-            partial=partial,
+            paper=_PAPERS[self.method],
+            details={"method": self.method, "layer": layer},
         )
 
     def _map(self, subject: Subject, image: Tensor, target: Target, layer: str) -> Tensor:

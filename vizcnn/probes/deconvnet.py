@@ -48,7 +48,7 @@ class Deconvnet(Probe[ImageGrid]):
                 rows.append(_row(subject, i, found))
                 findings += [_finding(subject, i, one) for one in found]
                 bar.update(len(found))
-        return ImageGrid(subject.provenance(self), tuple(rows), tuple(findings))
+        return ImageGrid(subject.provenance(), tuple(rows), tuple(findings))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, optimize, score_pictures
-from vizcnn.errors import Interrupted, TargetError
+from vizcnn.errors import TargetError
 from vizcnn.inputs.images import Photo
 from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.model import Model
@@ -57,6 +57,9 @@ class Dream(Probe[Pictures]):
         layers = list(spatial_layers(model, model.grey()))
         return [f"energy({layers[len(layers) * 2 // 3]})"] if layers else [0]
 
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
+
     def compute(self, subject: Subject) -> Pictures:
         for targets in subject.targets:
             if len(targets) > 1:
@@ -69,10 +72,7 @@ class Dream(Probe[Pictures]):
             if not finished:
                 break
         subject = subject.first(len(scenes))
-        result = Pictures(subject.provenance(self, octaves=self.octaves), tuple(scenes), not finished)
-        if result.partial:
-            raise Interrupted(result)
-        return result
+        return Pictures(subject.provenance(octaves=self.octaves), tuple(scenes), not finished)
 
     def _make(self, subject: Subject, photo: Photo, objective: Objective) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""

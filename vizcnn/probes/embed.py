@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import Images, photo_of
+from vizcnn.inputs.datasets import Images, photo_of
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -74,6 +74,9 @@ class Embed(Probe[Scatter]):
         if self.perplexity is not None and self.method != "tsne":
             raise ParameterError(f"perplexity is an option of method 'tsne', and the method is {self.method!r}")
 
+    def labels_from(self) -> str | None:
+        return self.labels
+
     def compute(self, subject: Subject) -> Scatter:
         images = subject.dataset
         assert images is not None
@@ -83,7 +86,7 @@ class Embed(Probe[Scatter]):
         known = neighbours(found.vectors, points, found.labels, self.neighbours)
         details = {"dataset": images.where, "pictures": len(images), "layer": found.layer, "method": self.method}
         return Scatter(
-            provenance=subject.provenance(self, paper=f"{self.paper}; {PAPERS[self.method]}", **details),
+            provenance=subject.provenance(paper=f"{self.paper}; {PAPERS[self.method]}", **details),
             points=points,
             axes=axes,
             title=f"{NAMES[self.method]} of {shorten(found.layer)}" + (f"\n{_shares(known)}" if known else ""),

@@ -17,7 +17,7 @@ from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import form
-from vizcnn.probing.parsing import names
+from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, computed_fields
@@ -52,7 +52,7 @@ class FeatureMaps(Probe[ImageGrid]):
         None,
         "Which layers, separated by commas; LAYER:CHANNEL asks for that channel of it. By default, of each size of map "
         "the last layer that gives it, at most five.",
-        parse=names,
+        parse=parse_names,
     )
     channels: int = param(12, "How many channels of a layer to show, the strongest.", min=1)
 
@@ -70,7 +70,7 @@ class FeatureMaps(Probe[ImageGrid]):
             boxes = [_box(subject, i, one, fields.get(one.layer)) for one in shown.values()]
             rows.append(_row(subject, i, shown, limits, boxes))
             findings += [_finding(subject, i, *pair) for pair in zip(shown.values(), boxes, strict=True)]
-        provenance = subject.provenance(self, layers=",".join(wanted), channels=self.channels)
+        provenance = subject.provenance(layers=",".join(wanted), channels=self.channels)
         return ImageGrid(provenance, tuple(rows), (*findings, *_notes(wanted, fields)))
 
     @torch.no_grad()

@@ -75,7 +75,7 @@ class Filters(Probe[ImageGrid]):
         panels = _panels(models, seen, order, title, self.scale)
         compared = {"compared": f"{models[1].name} {models[1].weights_sha256()[:8]}"} if self.compare else {}
         shown = "rgb" if channel is None else channel
-        provenance = subject.provenance(self, layer=name, channel=shown, sort=self.sort, scale=self.scale, **compared)
+        provenance = subject.provenance(layer=name, channel=shown, sort=self.sort, scale=self.scale, **compared)
         return ImageGrid(provenance, (Row(panels),), tuple(_findings(models, seen, name)))
 
     def _channel(self, model: Model, name: str, kernels: Kernels) -> int | None:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, optimize
 from vizcnn.ascent.matching import ActivationDistance
-from vizcnn.errors import Interrupted
 from vizcnn.models.layers.axes import layers_of
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
@@ -110,17 +109,14 @@ class Invert(Probe[Optimised]):
             findings.append(
                 f"{photo.name}: relative errors reached: {said}" + " (stopped early)" * (not outcome.finished)
             )
-        result = Optimised(
-            subject.provenance(self, layers=",".join(layers)),
+        return Optimised(
+            subject.provenance(layers=",".join(layers)),
             tuple(rows),
             tuple(findings),
             errors,
             outcome.frames.permute(0, 1, 3, 4, 2).numpy(),  # (F, K, H, W, C)
             not outcome.finished,
         )
-        if result.partial:
-            raise Interrupted(result)
-        return result
 
     def _panel(self, i: int, names: Sequence[str], pictures: Tensor, errors: npt.NDArray[np.float64]) -> Panel:
         """The pictures (K, C, H, W) that layers cannot tell from photograph i."""

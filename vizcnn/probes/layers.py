@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
-from vizcnn.models.layers.dryrun import OnMeta, twin, watched
+from vizcnn.models.layers.dryrun import OnMeta, PlainMode, twin, watched
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
@@ -48,7 +51,7 @@ class Layers(Probe[Table]):
         fields = receptive_fields(model, progress=subject.progress)
         chosen = [name for name in outputs if _has_a_row(model.layer(name))]
         rows = tuple(_row(name, model.layer(name), outputs[name], macs, fields.get(name)) for name in chosen)
-        provenance = subject.provenance(self, input=tuple(subject.inputs.shape[1:]))
+        provenance = subject.provenance(input=tuple(subject.inputs.shape[1:]))
         return Table(provenance, COLUMNS, rows, _totals(model, outputs, macs))
 
 
@@ -92,12 +95,47 @@ def _counted(model: Model, images: Tensor) -> tuple[dict[str, Any], _Cost]:
         twin(model).borrowed() as network,
         torch.no_grad(),
         watched(network, see),
-        FlopCounterMode(display=False) as counter,
+        _Counting(network) as counter,
     ):
         network(model.normalised(images))
-    prefix = f"{type(network).__name__}."
-    counts = {name.removeprefix(prefix): sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
-    return outputs, _Cost(counts, counter.get_total_flops() // 2)
+    counts = {name: counter.flops[name] // 2 for name, _ in network.named_modules()}
+    return outputs, _Cost(counts, counts[""])
+
+
+class _Counting(PlainMode):
+    """While the context is open, adds up the FLOPs of each layer, with what is inside it, by torch's formulas.
+
+    torch's own FlopCounterMode would do; but it imports torch's compiler, which takes longer than all the rest."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.flops = network, Counter[str]()
+        self._running: list[str] = []
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Self:
+        for name, module in self.network.named_modules():
+            for hook in (module.register_forward_pre_hook(self._begin(name)), module.register_forward_hook(self._end)):
+                self._hooks.callback(hook.remove)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.close()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def _begin(self, name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda _module, _inputs: self._running.append(name)
+
+    def _end(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        self._running.pop()
+
+    def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        output = func(*args, **kwargs)
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            flops = formula(*args, **kwargs, out_val=output)
+            for name in {*self._running, ""}:
+                self.flops[name] += flops
+        return output
 
 
 def _has_a_row(module: nn.Module) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, find_recipe, optimize
-from vizcnn.errors import Interrupted, ParameterError, TargetError
+from vizcnn.errors import ParameterError, TargetError
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Target
@@ -95,6 +95,9 @@ class Maximize(Probe[Optimised]):
     def input_size(self, model: Model) -> tuple[int, int]:
         return (self.size, self.size) if self.size else model.input.size
 
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
+
     def compute(self, subject: Subject) -> Optimised:
         used = self.settled(subject.model)
         goals = _by_panel(list(self._goals(subject.targets[0])))
@@ -102,7 +105,6 @@ class Maximize(Probe[Optimised]):
         peaks, precision = self._optimize(subject, goals, used)
         begun = [goals[i] for i in peaks.indices]
         provenance = subject.provenance(
-            self,
             paper=_PAPERS.get(used.name, self.paper),
             recipe=used.name,
             steps=used.steps,
@@ -110,7 +112,7 @@ class Maximize(Probe[Optimised]):
             precision=precision,
             **({"spectrum": used.parametrization.like} if isinstance(used.parametrization, Maco) else {}),
         )
-        result = arrange(
+        return arrange(
             provenance,
             list(_made(begun, peaks, index)),
             _making(used),
@@ -119,9 +121,6 @@ class Maximize(Probe[Optimised]):
             notes=(_GIVEN_UP,) if precision != self.precision else (),
             interrupted_of=None if peaks.finished else len(goals),
         )
-        if result.partial:
-            raise Interrupted(result)
-        return result
 
     def _index(self, subject: Subject) -> Index | None:
         if self.crops is None:

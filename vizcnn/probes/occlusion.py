@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from vizcnn.errors import Interrupted
 from vizcnn.geometry import Box
 from vizcnn.models.cost import Cost
 from vizcnn.models.scoring import Scores, default_batch
@@ -35,7 +34,7 @@ class Occlusion(Probe[Heatmap]):
     itself an object that networks react to. Equal to captum's Occlusion with the same windows, fill and target.
 
     Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
-    Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult, and Interrupted on Ctrl-C.
+    Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
@@ -75,12 +74,9 @@ class Occlusion(Probe[Heatmap]):
         scores, partial = collect(sweep, shown=subject.progress)
         subject = subject.first(len(scores))
         provenance = subject.provenance(
-            self, window=window, stride=stride, windows=len(sweep.windows), fill=self.fill, **sweep.details
+            window=window, stride=stride, windows=len(sweep.windows), fill=self.fill, **sweep.details
         )
-        result = _heatmap(subject, sweep.windows, scores, provenance, partial)
-        if partial:
-            raise Interrupted(result)
-        return result
+        return _heatmap(subject, sweep.windows, scores, provenance, partial)
 
     def price(self, subject: Subject) -> Cost:
         return estimate_cost(self._sweep(subject)[2])

@@ -14,7 +14,7 @@ from torch import Tensor
 from vizcnn.errors import DegenerateResult
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.occlusion.windows import check_fill, make_cover
-from vizcnn.probing.attribution import Map, densest, heatmap
+from vizcnn.probing.attribution import Map, Maps, find_densest, heatmap
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -82,14 +82,15 @@ class Rise(Probe[Heatmap]):
             if not sums:
                 raise
             partial = True
-        rows = [[Map(one, densest(one.clamp(min=0)), "being seen helps most") for one in each.maps()] for each in sums]
+        rows = [
+            [Map(one, find_densest(one.clamp(min=0)), "being seen helps most") for one in each.maps()] for each in sums
+        ]
         return heatmap(
             subject,
-            rows,
-            lambda subject: subject.provenance(self, masks=self.masks, grid=self.grid, fill=self.fill),
+            Maps(rows, partial),
             meaning=lambda quantity: f"{quantity} gained when seen",
             signed=True,
-            partial=partial,
+            details={"masks": self.masks, "grid": self.grid, "fill": self.fill},
         )
 
     def _scores(self, subject: Subject, i: int, masks: Masks) -> Iterator[tuple[Indices, Scores]]:

@@ -12,7 +12,7 @@ from vizcnn.models.backward import ReluRule, guided, rectified
 from vizcnn.models.targets import Target
 from vizcnn.models.threads import seeded
 from vizcnn.occlusion.windows import check_fill, make_cover
-from vizcnn.probing.attribution import Map, densest, each_map, heatmap, score, warn_of_softmax
+from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, one_by_one, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -73,17 +73,16 @@ class Saliency(Probe[Heatmap]):
         def one(image: Tensor, target: Target) -> Map:
             per_channel = attribute(image, target)[0]  # (C, H, W)
             values = per_channel.sum(0) if sign == "signed" else per_channel.abs().amax(0)  # (H, W)
-            return Map(values, densest(values), f"{self.method} is strongest")
+            return Map(values, find_densest(values), f"{self.method} is strongest")
 
-        rows, partial = each_map(subject, self.method, one)
         return heatmap(
             subject,
-            rows,
-            lambda subject: subject.provenance(self, paper=_PAPERS[self.method], method=self.method, sign=sign),
+            each_map(subject, one_by_one(one), label=self.method),
             meaning=lambda quantity: self._meaning(quantity, sign),
             signed=sign == "signed",
-            partial=partial,
             percentile=99.5,
+            paper=_PAPERS[self.method],
+            details={"method": self.method, "sign": sign},
         )
 
     def _meaning(self, quantity: str, sign: str) -> str:

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, compute_gram, optimize
 from vizcnn.ascent.matching import ActivationDistance, GramDistance
-from vizcnn.errors import DegenerateResult, Interrupted
+from vizcnn.errors import DegenerateResult
 from vizcnn.inputs.images import Photo, open_photo
 from vizcnn.models.layers.axes import spatial_layers
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.model import Model
 from vizcnn.models.targets import target
-from vizcnn.probing.parsing import names
+from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
@@ -44,7 +44,7 @@ class Style(Probe[Pictures]):
     like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
     content_layer: str | None = param(None, "Where content is compared.")
     style_layers: tuple[str, ...] | None = param(
-        None, "Where style is compared: names with commas between.", parse=names
+        None, "Where style is compared: names with commas between.", parse=parse_names
     )
     content: float = param(1.0, "Weight of the content.", min=0)
     style: float = param(100.0, "Weight of the style.", min=0)
@@ -66,13 +66,11 @@ class Style(Probe[Pictures]):
                 break
         subject = subject.first(len(scenes))
         content, style = self._layers(subject.model)
-        provenance = subject.provenance(
-            self, manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style
-        )
-        result = Pictures(provenance, tuple(scenes), not finished)
-        if result.partial:
-            raise Interrupted(result)
-        return result
+        provenance = subject.provenance(manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style)
+        return Pictures(provenance, tuple(scenes), not finished)
+
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
 
     def _layers(self, model: Model) -> tuple[str, tuple[str, ...]]:
         """The content layer and the style layers."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal
 
+from vizcnn.ascent import Objective, find_recipe, optimize
 from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
 from vizcnn.models.layers.kernels import reads_image, used_kernels
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, each_target
-from vizcnn.probes.maximize import Maximize
-from vizcnn.probing.parsing import names
+from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
@@ -61,7 +61,7 @@ class TopImages(Probe[Exemplars]):
         None,
         "What else to show at the left of each channel, with commas: filter, its kernel where that reads the image; "
         "maximize, a picture optimised for it.",
-        parse=names,
+        parse=parse_names,
     )
     labels: str | None = param(
         None, "A file of lines NAME,CLASS. Default: the sub-folders, or what a torch Dataset says."
@@ -72,6 +72,9 @@ class TopImages(Probe[Exemplars]):
             if name not in _BESIDE:
                 near = did_you_mean(name, _BESIDE)
                 raise ParameterError(f"beside the photographs stand {' and '.join(_BESIDE)}, got {name!r}.{near}")
+
+    def labels_from(self) -> str | None:
+        return self.labels
 
     def default_targets(self, model: Model) -> Sequence[Any]:
         maps = {name: shape for name, shape in surveyed(model, model.input.size, None).items() if len(shape) == 3}
@@ -86,11 +89,14 @@ class TopImages(Probe[Exemplars]):
         layers = list(dict.fromkeys(layer_of(unit) for unit in wanted))
         finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
         known = Fresh(subject.model, subject.dataset, finding, progress=subject.progress)
-        provenance = subject.provenance(self, dataset=subject.dataset.where, pictures=len(subject.dataset))
+        provenance = subject.provenance(dataset=subject.dataset.where, pictures=len(subject.dataset))
         found = self._shown(known, subject.targets[0], self.rank, provenance)
         if not self.beside:
             return found
-        pictures = self._pictures(subject)
+        try:
+            pictures = list(self._pictures(subject))
+        except KeyboardInterrupt:
+            return replace(found, notes=(*found.notes, "stopped before what stands beside was made"), partial=True)
         return replace(found, rows=tuple(replace(r, beside=p) for r, p in zip(found.rows, pictures, strict=True)))
 
     def answer(self, index: Index, target: Any) -> Exemplars:
@@ -144,14 +150,16 @@ def _filters(subject: Subject) -> dict[Target, Pixels]:
 
 
 def _optimised(subject: Subject) -> dict[Target, Pixels]:
-    """A picture for each target; those of a layer are optimised together."""
-    pictures: dict[Target, Pixels] = {}
-    for layers in dict.fromkeys(target.layers for target in subject.targets[0]):
-        members = [target for target in subject.targets[0] if target.layers == layers]
-        made = Maximize()(subject.model, target=members, seed=subject.seed, progress=subject.progress)
-        tiles = made.panels[0].values
-        pictures |= dict(zip(members, tiles if tiles.ndim == 4 else tiles[..., None], strict=True))
-    return pictures
+    """A picture for each target, as the probe `maximize` makes it by default. Raises KeyboardInterrupt."""
+    targets = list(dict.fromkeys(subject.targets[0]))
+    objectives = [Objective(target) for target in targets]
+    outcome = optimize(
+        subject.model, objectives, find_recipe("robust"), seed=subject.seed, label="maximize", progress=subject.progress
+    )
+    if not outcome.finished:
+        raise KeyboardInterrupt
+    pictures = outcome.pictures.permute(0, 2, 3, 1).numpy().astype("float32")  # (K, H, W, C)
+    return dict(zip(targets, pictures, strict=True))
 
 
 def _named(index: Index, wanted: Target) -> Target:

@@ -1,49 +1,100 @@
-"""What the probes that attribute a target to pixels share: one map per image and target, checked and described."""
+"""For probes that attribute a target to pixels: one map per image and target, checked, described and drawn.
+
+A probe says how its maps are computed; the rest is here, and comes out as it does for `saliency` and `cam`:
+
+    class Taylor(vizcnn.Probe[vizcnn.Heatmap]):
+        "By how much would the answer change, to first order, if this pixel were black?"
+
+        def compute(self, subject: Subject) -> vizcnn.Heatmap:
+            def maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
+                numbers = score(subject, images.requires_grad_(), targets)  # (B,)
+                (slope,) = torch.autograd.grad(numbers.sum(), images)  # (B, C, H, W)
+                return [Map(one, find_densest(one), "black costs most") for one in (slope * images).sum(1)]
+
+            found = each_map(subject, maps, label="taylor")
+            return heatmap(subject, found, meaning=lambda quantity: f"{quantity} lost", signed=True)
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, NotDifferentiable, VizcnnWarning
+from vizcnn.errors import DegenerateResult, NonFiniteResult, NotDifferentiable, ShapeError, VizcnnWarning
 from vizcnn.geometry import Box
 from vizcnn.models.determinism import target_scores
 from vizcnn.models.targets import Target
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Heatmap, Mark, Provenance
+from vizcnn.results import Heatmap, Mark
 
 
 @dataclass(frozen=True)
 class Map:
-    """One map (H, W), the box to point at in input px, and the end of the sentence that describes it."""
+    """What a method makes of one image and target.
+
+    values: (H, W), in px of the input. box: the place to point at, in the same px; None for none.
+    finding: the verb of the sentence that describes the map, such as `gradient is strongest`; where that is, and how
+        large the target is, is put behind it.
+    """
 
     values: Tensor
     box: Box | None
     finding: str
 
 
-def score(subject: Subject, images: Tensor, target: Target, source: str = "the pixels") -> Tensor:
-    """The target's number for images (B, C, H, W), as a differentiable (B,). Raises NotDifferentiable, naming the
-    source that it should depend on."""
-    numbers = target_scores(subject.model, images, [target])[:, 0]  # (B,)
+@dataclass(frozen=True)
+class Maps:
+    """Maps by image and target, for the first images of a subject. partial: Ctrl-C came before all were made."""
+
+    rows: list[list[Map]] = field(default_factory=list)
+    partial: bool = False
+
+
+Method = Callable[[Tensor, Sequence[Target]], Sequence[Map]]
+"""From images (B, C, H, W) in [0, 1] and the target of each to the map of each. The images may be written to, and
+gradients are recorded."""
+
+
+def one_by_one(method: Callable[[Tensor, Target], Map]) -> Method:
+    """A method for a batch from one for a single image (1, C, H, W)."""
+
+    def each(images: Tensor, targets: Sequence[Target]) -> list[Map]:
+        return [method(image, target) for image, target in zip(images.split(1), targets, strict=True)]
+
+    return each
+
+
+def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], source: str = "the pixels") -> Tensor:
+    """The target's number for each of the images (B, C, H, W), as a differentiable (B,).
+
+    targets: one for all images, or one for each. source: what the numbers should depend on, for the error.
+    Raises NotDifferentiable where they do not, and TargetError."""
+    wanted = [targets] * len(images) if isinstance(targets, Target) else targets
+    different = list(dict.fromkeys(wanted))
+    numbers = target_scores(subject.model, images, different)  # (B, different targets)
     if not numbers.requires_grad:
+        named = ", ".join(map(str, different))
         raise NotDifferentiable(
-            f"target {target} has no gradient with respect to {source}: it does not depend on it, or the network or "
+            f"target {named} has no gradient with respect to {source}: it does not depend on it, or the network or "
             "the target function detaches it (argmax, .item(), no_grad, rounding). Use occlusion, or another target"
         )
-    return numbers
+    own = torch.tensor([different.index(target) for target in wanted], device=numbers.device)
+    return numbers.gather(1, own[:, None])[:, 0]  # (B,)
 
 
-def each_map(subject: Subject, label: str, compute: Callable[[Tensor, Target], Map]) -> tuple[list[list[Map]], bool]:
-    """compute(image (1, C, H, W), target) for every image and target, and whether Ctrl-C ended it early.
+def each_map(subject: Subject, method: Method, *, label: str) -> Maps:
+    """The method's map for every image and target of a subject, under a progress bar with this label.
 
-    Gradients are on whatever the caller's mode. An image whose maps were not all made is dropped.
+    At present the method is given one image at a time; it must not count on that. Gradients are on whatever the
+    caller's mode. After Ctrl-C the images whose maps were all made are kept; KeyboardInterrupt where there are none.
+    Raises NonFiniteResult, DegenerateResult for a map that is zero everywhere, and ShapeError for one of another size.
     """
     done: list[list[Map]] = []
     total = sum(len(row) for row in subject.targets)
@@ -52,69 +103,76 @@ def each_map(subject: Subject, label: str, compute: Callable[[Tensor, Target], M
             for i, targets in enumerate(subject.targets):
                 row = []
                 for target in targets:
-                    row.append(_one(subject, i, target, compute))
+                    row.append(_make_map(subject, i, target, method))
                     bar.update(1)
                 done.append(row)
     except KeyboardInterrupt:
         if not done:
             raise
-        return done, True
-    return done, False
+        return Maps(done, partial=True)
+    return Maps(done)
 
 
-def _one(subject: Subject, i: int, target: Target, compute: Callable[[Tensor, Target], Map]) -> Map:
+def _make_map(subject: Subject, i: int, target: Target, method: Method) -> Map:
     with torch.inference_mode(False), torch.enable_grad():
-        found = compute(subject.inputs[i].clone()[None], target)
-    if not found.values.isfinite().all():
-        raise NonFiniteResult(f"the map of {target} for {subject.photos[i].name} holds NaN or infinity")
-    if not found.values.any():
+        found = method(subject.inputs[i].clone()[None], (target,))
+    what = f"the map of {target} for {subject.photos[i].name}"
+    shapes = [tuple(one.values.shape) for one in found]
+    if shapes != [tuple(subject.inputs.shape[2:])]:
+        raise ShapeError(f"{what} must be one of the input's size {tuple(subject.inputs.shape[2:])}, got {shapes}")
+    (one,) = found
+    if not one.values.isfinite().all():
+        raise NonFiniteResult(f"{what} holds NaN or infinity")
+    if not one.values.any():
         raise DegenerateResult(
-            f"the map of {target} for {subject.photos[i].name} is zero everywhere: by this method nothing speaks for "
-            "it. A dead or saturated unit, or no positive evidence; try another method or the signed map"
+            f"{what} is zero everywhere: by this method nothing speaks for it. A dead or saturated unit, or no "
+            "positive evidence; try another method or the signed map"
         )
-    return found
+    return one
 
 
 def heatmap(
     subject: Subject,
-    rows: list[list[Map]],
-    provenance: Callable[[Subject], Provenance],
+    maps: Maps,
     *,
     meaning: Callable[[str], str],
     signed: bool,
-    partial: bool,
     percentile: float = 100.0,
+    paper: str = "",
+    details: Mapping[str, Any] | None = None,
 ) -> Heatmap:
-    """Put the maps of `each_map` into a result; `meaning` says what a map's numbers are, given its target's quantity.
+    """The maps as a result, with what the network says of each image, a sentence for each map, and its place marked.
 
-    Raises Interrupted with the result when it is partial.
+    meaning: what one unit of the colour bar is, given what the target's number is called: `logit` to `d logit / d
+        pixel`. signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
+    percentile: of the magnitudes above zero, where the colours end; the values themselves are kept.
+    paper, details: for the provenance, see `Subject.provenance`.
     """
-    subject = subject.first(len(rows))
-    values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in rows])  # (N, T, H, W)
-    result = Heatmap(
-        provenance=provenance(subject),
+    subject = subject.first(len(maps.rows))
+    values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in maps.rows])  # (N, T, H, W)
+    return Heatmap(
+        provenance=subject.provenance(paper=paper, **(details or {})),
         values=values,
         scores=subject.scores.astype(np.float32),
         meanings=tuple(meaning(subject.quantity(t)) for t in range(values.shape[1])),
         photos=subject.photos,
         seen=subject.seen,
         predictions=subject.predictions(),
-        marks=tuple(tuple(_mark(subject, i, one) for one in row) for i, row in enumerate(rows)),
-        findings=tuple(tuple(_sentence(subject, i, t, one) for t, one in enumerate(row)) for i, row in enumerate(rows)),
-        partial=partial,
+        marks=tuple(tuple(_make_mark(subject, i, one) for one in row) for i, row in enumerate(maps.rows)),
+        findings=tuple(
+            tuple(_describe(subject, i, t, one) for t, one in enumerate(row)) for i, row in enumerate(maps.rows)
+        ),
+        partial=maps.partial,
         signed=signed,
         percentile=percentile,
     )
-    if partial:
-        raise Interrupted(result)
-    return result
 
 
-def _mark(subject: Subject, i: int, one: Map) -> Mark | None:
+def _make_mark(subject: Subject, i: int, one: Map) -> Mark | None:
     return Mark(subject.in_photo(i, one.box), "marked: where it is strongest") if one.box else None
 
 
-def _sentence(subject: Subject, i: int, t: int, one: Map) -> str:
+def _describe(subject: Subject, i: int, t: int, one: Map) -> str:
     number = float(subject.scores[i, t])
     where = f" in the {subject.place(i, subject.in_photo(i, one.box))}" if one.box else ""
     what = f"{subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}"
@@ -137,7 +195,7 @@ def warn_of_softmax(subject: Subject) -> None:
         )
 
 
-def densest(values: Tensor, side: float = 0.2) -> Box:
+def find_densest(values: Tensor, side: float = 0.2) -> Box:
     """The square of `side` (share of the shorter edge) that holds the most magnitude of a map (H, W), in px; or, where
     a smaller box holds all that is not zero, that box."""
     height, width = values.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def names(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> tuple[str, ...]:
     """The names in a text such as `conv1, layer2`, separated by commas; a comma at the end does no harm.
 
     Raises ValueError, which says what the text should be."""

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import types
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
@@ -23,13 +24,15 @@ from typing import (
     get_type_hints,
 )
 
-from vizcnn.errors import ParameterError
+from vizcnn.errors import Interrupted, ParameterError
+from vizcnn.probing.call import CALLED, HELP
 
 if TYPE_CHECKING:
     from vizcnn.models.cost import Cost
     from vizcnn.models.model import Model
     from vizcnn.probing.subject import Subject
     from vizcnn.results import Result
+    from vizcnn.scanning import Index
 
 
 @dataclass(frozen=True)
@@ -57,31 +60,6 @@ def param(
     return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse)})
 
 
-RESERVED = frozenset(
-    {
-        "as_json",
-        "debug",
-        "device",
-        "dry_run",
-        "goals",
-        "help",
-        "images",
-        "index",
-        "json",
-        "model",
-        "network",
-        "out",
-        "quiet",
-        "seed",
-        "spec",
-        "target",
-        "targets",
-    }
-)
-"""Names that options cannot have, since the command line gives them a meaning for all probes. Nor can they have that of
-anything that a probe inherits, or of a parameter of its call."""
-
-
 @dataclass(frozen=True)
 class Option:
     """An option as the command line, the docstring and the checks see it."""
@@ -96,20 +74,20 @@ class Option:
         return f"{self.param.help}{unit}"
 
 
-def options(probe: type[Probe[Any]]) -> list[Option]:
+def list_options(probe: type[Probe[Any]]) -> list[Option]:
     """The options of a probe, in the order of their declaration."""
     hints = get_type_hints(probe)
     fields = dataclasses.fields(probe)  # type: ignore[arg-type]
-    return [_option(probe, field, hints[field.name]) for field in fields]
+    return [_check_option(probe, field, hints[field.name]) for field in fields]
 
 
-def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -> Option:
+def _check_option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -> Option:
     where = f"option {field.name!r} of {probe.__name__}"
     if "param" not in field.metadata:
         raise TypeError(f"{where} must be declared with vizcnn.param(default, help)")
-    if field.name in RESERVED | _parameters():
-        taken = sorted(RESERVED | _parameters())
-        raise TypeError(f"{where} has a name that every probe uses already. Choose another than {', '.join(taken)}")
+    if field.name in list_reserved():
+        taken = ", ".join(sorted(list_reserved()))
+        raise TypeError(f"{where} has a name that every probe uses already. Choose another than {taken}")
     for base in probe.__mro__[1:]:
         if field.name in vars(base) and field.name not in getattr(base, "__dataclass_fields__", ()):
             raise TypeError(f"{where} would hide what {base.__name__}.{field.name} is for. Choose another name")
@@ -117,10 +95,11 @@ def _option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: Any) -
 
 
 @cache
-def _parameters() -> frozenset[str]:
-    """Of a probe's call."""
+def list_reserved() -> frozenset[str]:
+    """Names that options cannot have: what the command line reads for every probe, and the parameters of a probe's
+    calls. Nor can an option have the name of anything else that a probe inherits."""
     calls = (Probe.__call__, Probe.dry_run)
-    return frozenset(name for call in calls for name in signature(call).parameters) - {"self"}
+    return CALLED | {HELP} | {name for call in calls for name in signature(call).parameters} - {"self"}
 
 
 R = TypeVar("R", bound="Result", covariant=True)
@@ -140,8 +119,7 @@ class Probe(Generic[R]):
     needs_images: ClassVar[bool] = True
     """False for probes of the network alone: they are called as `probe(model)`."""
     streams: ClassVar[bool] = False
-    """True for probes of whole data sets: images are read batch by batch, never all at once, by one call for all.
-    An option `labels` of such a probe says where the images' classes stand, as `vizcnn.inputs.dataset` takes it."""
+    """True for probes of whole data sets: images are read batch by batch, never all at once, by one call for all."""
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
     needs_target: ClassVar[bool] = True
@@ -152,10 +130,10 @@ class Probe(Generic[R]):
         if not own_doc:
             raise TypeError(f"{cls.__name__} needs a docstring: its first line is the probe's summary everywhere")
         dataclass(frozen=True, kw_only=True)(cls)
-        cls.__doc__ = _documented(own_doc, options(cls))
+        cls.__doc__ = _document(own_doc, list_options(cls))
 
     def __post_init__(self) -> None:
-        for option in options(type(self)):
+        for option in list_options(type(self)):
             self._settle(option)
         self.check()
 
@@ -167,7 +145,7 @@ class Probe(Generic[R]):
             except ValueError as error:
                 raise ParameterError(f"{type(self).__name__}: {option.name} must be {error}, got {value!r}") from error
             object.__setattr__(self, option.name, value)
-        if problem := _problem(option, value):
+        if problem := _find_problem(option, value):
             raise ParameterError(f"{type(self).__name__}: {option.name} must be {problem}, got {value!r}")
 
     @classmethod
@@ -186,9 +164,24 @@ class Probe(Generic[R]):
         """Height and width in px of the images on which a probe of the network alone will run it."""
         return model.input.size
 
+    def labels_from(self) -> str | None:
+        """Of a probe of whole data sets: the file that says the images' classes, see `vizcnn.inputs.dataset`."""
+        return None
+
+    def keeps_frames(self) -> bool:
+        """Whether results hold how they were made, so that they can be saved as an animation (.gif)."""
+        return False
+
     def compute(self, subject: Subject) -> R:
-        """Answer the probe's question about a prepared subject. The network is in eval mode, its parameters frozen."""
+        """Answer the probe's question about a prepared subject. The network is in eval mode, its parameters frozen.
+
+        A probe that has something to show after Ctrl-C catches KeyboardInterrupt and returns a result with `partial`
+        set; the call then raises Interrupted with it."""
         raise NotImplementedError
+
+    def answer(self, index: Index, target: Any) -> R:  # noqa: ARG002 - for probes that override it
+        """The same from the index of a scan, without the network; the command line then has --index."""
+        raise ParameterError(f"{type(self).__name__} has no answer in the index of a scan. Call it with a model")
 
     def price(self, subject: Subject) -> Cost | None:  # noqa: ARG002 - for probes that override it
         """What `compute` would cost; None for probes that are done at once."""
@@ -196,9 +189,7 @@ class Probe(Generic[R]):
 
     def dry_run(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Cost | None:
         """What a call with the same arguments would cost, estimated in a moment."""
-        from vizcnn.probing.subject import examined
-
-        with examined(self, model, images, target, seed=seed, progress=False) as subject:
+        with self._prepare(model, images, target, seed=seed, progress=False) as subject:
             return self.price(subject)
 
     def __call__(
@@ -214,17 +205,29 @@ class Probe(Generic[R]):
             these. Default: the class predicted for each image, unless the probe says otherwise.
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
+
+        Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C left it partial.
         """
-        from vizcnn.probing.subject import examined
+        with self._prepare(model, images, target, seed=seed, progress=progress) as subject:
+            result = self.compute(subject)
+        if result.partial:
+            raise Interrupted(result)
+        return result
 
-        with examined(self, model, images, target, seed=seed, progress=progress) as subject:
-            return self.compute(subject)
+    def _prepare(
+        self, model: Model, images: Any, target: Any, *, seed: int, progress: bool
+    ) -> AbstractContextManager[Subject]:
+        from vizcnn.probing.preparation import prepare
+        from vizcnn.probing.subject import Question
+
+        question = Question(self.name(), dataclasses.asdict(self), self.paper)  # type: ignore[call-overload]
+        return prepare(self, question, model, images, target, seed=seed, progress=progress)
 
 
-def _problem(option: Option, value: Any) -> str | None:
+def _find_problem(option: Option, value: Any) -> str | None:
     """What the value should have been, when it is not."""
     if not _fits(option.type, value):
-        return _type_name(option.type)
+        return _name_type(option.type)
     numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int | float)]
     low, high, unit = option.param.min, option.param.max, option.param.unit and f" {option.param.unit}"
     if low is not None and any(not n >= low for n in numbers):
@@ -255,14 +258,14 @@ def _fits_tuple(args: Sequence[Any], value: tuple[Any, ...]) -> bool:
     return len(args) == len(value) and all(_fits(arg, v) for arg, v in zip(args, value, strict=True))
 
 
-def _type_name(wanted: Any) -> str:
+def _name_type(wanted: Any) -> str:
     if get_origin(wanted) is Literal:
         return "one of " + ", ".join(map(repr, get_args(wanted)))
     if get_origin(wanted) in (Union, types.UnionType):
-        return " or ".join(_type_name(arg) for arg in get_args(wanted))
+        return " or ".join(_name_type(arg) for arg in get_args(wanted))
     return "None" if wanted is type(None) else str(wanted) if get_args(wanted) else wanted.__name__
 
 
-def _documented(doc: str, declared: Sequence[Option]) -> str:
-    lines = [f"    {o.name}: {_type_name(o.type)} = {o.default!r}\n        {o.describe()}" for o in declared]
+def _document(doc: str, declared: Sequence[Option]) -> str:
+    lines = [f"    {o.name}: {_name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in declared]
     return f"{doc.rstrip()}\n\n    Options:\n" + "\n".join(lines) if lines else doc

@@ -21,21 +21,21 @@ GROUP = "vizcnn.probes"
 
 
 @cache
-def _entries() -> dict[str, EntryPoint]:
+def _find_entries() -> dict[str, EntryPoint]:
     ours_last = sorted(entry_points(group=GROUP), key=lambda e: e.module.startswith("vizcnn."))
     return {entry.name: entry for entry in ours_last}
 
 
 def names() -> list[str]:
     """The names of all installed probes, sorted. A plugin cannot take the name of one of ours."""
-    return sorted(_entries())
+    return sorted(_find_entries())
 
 
 def get(name: str) -> type[Probe[Any]]:
     """The probe class of this name. Raises ProbeNotFound, also when a plugin cannot be imported."""
-    if name not in _entries():
+    if name not in _find_entries():
         raise ProbeNotFound(f"no probe named {name!r}.{did_you_mean(name, names())} See: vizcnn --help")
-    entry = _entries()[name]
+    entry = _find_entries()[name]
     try:
         probe = entry.load()
     except Exception as error:
@@ -50,17 +50,17 @@ def get(name: str) -> type[Probe[Any]]:
 
 def summary(name: str) -> str:
     """The first line of a probe's docstring, read from its source without importing it."""
-    entry = _entries()[name]
+    entry = _find_entries()[name]
     try:
-        doc = _class_doc(entry.module, entry.attr)
+        doc = _read_class_doc(entry.module, entry.attr)
     except Exception as error:
         return f"(broken: {type(error).__name__}: {error})"
     return (doc.strip().splitlines() or ["(no summary)"])[0]
 
 
-def _class_doc(module: str, name: str) -> str:
+def _read_class_doc(module: str, name: str) -> str:
     """The docstring of a class, also where the module only imports it from another; empty where it cannot be seen."""
-    spec = _spec(module)
+    spec = _find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no module named {module!r}")
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
@@ -68,11 +68,11 @@ def _class_doc(module: str, name: str) -> str:
             return ast.get_docstring(node) or ""
         if isinstance(node, ast.ImportFrom) and name in (original := {a.asname or a.name: a.name for a in node.names}):
             home = resolve_name("." * node.level + (node.module or ""), spec.parent)
-            return _class_doc(home, original[name])
+            return _read_class_doc(home, original[name])
     return ""
 
 
-def _spec(module: str) -> ModuleSpec | None:
+def _find_spec(module: str) -> ModuleSpec | None:
     """Find a module's file; unlike importlib.util.find_spec, parent packages are not imported."""
     if module in sys.modules:
         return sys.modules[module].__spec__

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.errors import (
-    ParameterError,
-    ShapeError,
-)
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import Images, dataset, photo_of
-from vizcnn.inputs.images import Photo, each_source, open_photo
-from vizcnn.models.borrowing import borrow, explained
-from vizcnn.models.determinism import check_without_images, clean_runs
+from vizcnn.inputs.datasets import Images
+from vizcnn.inputs.images import Photo
 from vizcnn.models.head import QUANTITIES, Head, probabilities
 from vizcnn.models.model import Model
-from vizcnn.models.targets import Target, each_target
+from vizcnn.models.targets import Target
 from vizcnn.results import Prediction, Provenance
 
-if TYPE_CHECKING:
-    from vizcnn.probing.probe import Probe
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a subject, as it is kept with the result: the probe's name, its options, and its source."""
+
+    probe: str
+    options: Mapping[str, Any]
+    paper: str
 
 
 @dataclass(frozen=True)
 class Subject:
     """What a probe looks at.
 
+    question: the probe that asks, by name, with its options and its source.
     identity: what names the model in a saved result, as it was before the first run.
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
     photos, seen: the N images as the person gave them, and the box of each that the network sees.
@@ -45,6 +45,7 @@ class Subject:
     dataset: for a probe of whole data sets its images, which are then no inputs: N is 0.
     """
 
+    question: Question
     model: Model
     identity: Mapping[str, Any]
     inputs: Tensor
@@ -108,7 +109,7 @@ class Subject:
         x, y = (f"{low:{form}}-{high:{form}}" for low, high in ((box.left, box.right), (box.top, box.bottom)))
         return f"{name} (x {x}, y {y})"
 
-    def provenance(self, probe: Probe[Any], *, paper: str = "", **details: Any) -> Provenance:
+    def provenance(self, *, paper: str = "", **details: Any) -> Provenance:
         """The record kept with a result; `details` are what the options came to (sizes in px, engine used), `paper` the
         source of the method that was used, where a probe has several."""
         from vizcnn import __version__
@@ -116,8 +117,8 @@ class Subject:
         return Provenance(
             version=__version__,
             torch=torch.__version__,
-            probe=type(probe).name(),
-            options=asdict(probe),  # type: ignore[call-overload]
+            probe=self.question.probe,
+            options=self.question.options,
             details=details,
             **self.identity,
             device=str(self.model.device),
@@ -125,78 +126,5 @@ class Subject:
             targets=tuple(tuple(str(t) for t in row) for row in self.targets),
             target_specs=tuple(tuple(t.spec for t in row) for row in self.targets),
             seed=self.seed,
-            paper=paper or probe.paper,
+            paper=paper or self.question.paper,
         )
-
-
-@contextmanager
-def examined(
-    probe: Probe[Any], model: Model, images: Any, wanted: Any, *, seed: int, progress: bool
-) -> Iterator[Subject]:
-    """Prepare a probe's subject; afterwards the network and the random state are as they were.
-
-    Errors that pass through say which probe met them, on which model and input.
-    """
-    if not isinstance(model, Model):
-        raise ParameterError(
-            f"{type(probe).__name__} needs a vizcnn.Model, got {type(model).__name__}. "
-            "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
-        )
-    with borrow(model, type(probe).__name__):
-        identity = model.provenance()  # before any run: some networks count their runs in a buffer
-        found = dataset(images, getattr(probe, "labels", None)) if probe.streams else None
-        photos, seen, inputs = _inputs(probe, model, images if found is None else None)
-        with explained(f"input {tuple(inputs.shape)}" if photos else ""):
-            given = _given_targets(probe, model, wanted)
-            if given and not photos:
-                given = check_without_images(model, given, probe.input_size(model))
-            clean = vars(clean_runs(model, inputs, given))
-            yield Subject(model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=found)
-
-
-def _inputs(probe: Probe[Any], model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
-    if not probe.needs_images or probe.streams:
-        if images is not None:
-            raise ParameterError("this probe looks at the network alone and takes no images")
-        return (), (), torch.empty(0, model.input.channels, *model.input.size)
-    ready = [entry for source in each_source(images) for entry in _prepared(model, source)]
-    if not ready:
-        raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
-    photos, seen, inputs = zip(*ready, strict=True)
-    if len({tuple(x.shape) for x in inputs}) > 1:
-        raise ShapeError(f"tensors of one call must share a shape, got {[tuple(x.shape) for x in inputs]}")
-    return photos, seen, torch.stack(inputs)  # (N, C, H, W)
-
-
-def _prepared(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
-    """A photograph is resized and cropped; a tensor is taken as the input that it is."""
-    if not isinstance(source, Tensor):
-        photo = open_photo(source)
-        inputs, box = model.prepared(photo)
-        return [(photo, box, inputs)]
-    batch = source[None] if source.dim() == 3 else source
-    if batch.dim() != 4 or batch.shape[1] != model.input.channels:
-        raise ShapeError(
-            f"an input tensor is ({model.input.channels}, H, W) or a batch of these, got {tuple(source.shape)}"
-        )
-    values = batch.detach().to(model.device, model.dtype)
-    if not batch.numel():
-        raise ShapeError(f"an input tensor is empty: {tuple(source.shape)}. Pass at least one image")
-    if not (values.isfinite().all() and values.min() >= 0 and values.max() <= 1):
-        raise ShapeError(
-            f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. "
-            "Pass images before normalisation: the model normalises them itself"
-        )
-    return [(photo_of(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
-
-
-def _given_targets(probe: Probe[Any], model: Model, wanted: Any) -> tuple[Target, ...] | None:
-    """The targets that were asked for; None for whatever class is predicted."""
-    if not probe.needs_target:
-        if wanted is not None:
-            raise ParameterError(f"this probe explains no target, got {wanted!r}. Leave the target out")
-        return ()
-    wanted = probe.default_targets(model) if wanted is None else wanted
-    if wanted is None:
-        return None
-    return tuple(one.resolved(model) for one in each_target(wanted))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy, deepcopy
 from math import inf, nan
 from typing import Any
@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from vizcnn.models.layers.axes import Axes, layers_of, usual
-from vizcnn.models.layers.dryrun import twin, watched
+from vizcnn.models.layers.dryrun import PlainMode, twin, watched
 from vizcnn.models.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive.field import ReceptiveField, Rows
@@ -83,17 +82,14 @@ def _counting(update: Callable[[int], Any], total: int, seconds: float) -> Calla
     return count
 
 
-class _Weighing(TorchDispatchMode):
+class _Weighing(PlainMode):
     """While the context is open, what interpolation gives no weight does not count, though 0 times NaN is NaN."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if not _SMOOTH.fullmatch(func._schema.name):
-            return func(*args, **(kwargs or {}))
-        poisoned = func(args[0].isnan().double(), *args[1:], **(kwargs or {})) != 0
-        return func(args[0].nan_to_num(), *args[1:], **(kwargs or {})).masked_fill(poisoned, nan)
+            return func(*args, **kwargs)
+        poisoned = func(args[0].isnan().double(), *args[1:], **kwargs) != 0
+        return func(args[0].nan_to_num(), *args[1:], **kwargs).masked_fill(poisoned, nan)
 
 
 def _on_cpu(model: Model) -> Model:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import ParameterError, legible
+from vizcnn.inputs.records import as_text, save_options
 from vizcnn.output import atomic, refuse_unwritable
 from vizcnn.process import Turns, no_warnings
 from vizcnn.results.storing import FORMAT, RECORD, NotStorableError, Writer, digest_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg")
 FORMATS = (*PICTURES, ".gif", ".html", ".json", ".npz", ".safetensors")
 
+_DESCRIBED = {"pdf": "Subject", "svg": "Description"}  # where a picture that is no raster says what it is
 _DRAWING = Turns()  # matplotlib is not made for several threads at once
 
 
@@ -85,6 +87,9 @@ class Result:
 
     provenance: Provenance
 
+    partial = False
+    """Whether Ctrl-C ended the computation early. A result that can be partial declares it: `partial: bool = False`."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "figure" in vars(cls):
@@ -116,7 +121,7 @@ class Result:
     def save(self, path: str | Path) -> Path:
         """Write the result; the ending says how. The file is complete or untouched.
 
-        .png .jpg .pdf .svg .html   the picture (the page also states the provenance)
+        .png .jpg .pdf .svg .html   the picture, which carries its provenance (the page states it)
         .gif                        how the picture was made, for results that keep frames
         .npz .safetensors           the raw numbers with the manifest; opens again with `vizcnn.load_result`
         .json                       the manifest
@@ -175,8 +180,13 @@ class Result:
 
     def _draw_into(self, place: Path | io.BytesIO, kind: str, dpi: int) -> None:
         figure = self.figure()
+        record = asdict(self.provenance)
+        if kind in _DESCRIBED:
+            carried: dict[str, Any] = {"metadata": {_DESCRIBED[kind]: as_text(record)}}
+        else:
+            carried = {"pil_kwargs": save_options(kind, record)}
         with _DRAWING.taken(), no_warnings("Glyph"):  # texts.py has said it
-            figure.savefig(place, dpi=dpi, format=kind)
+            figure.savefig(place, dpi=dpi, format=kind, **carried)
 
     def _page(self) -> str:
         picture = base64.b64encode(self._png()).decode()

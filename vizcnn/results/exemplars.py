@@ -161,13 +161,15 @@ def draw_kernel(kernel: Pixels) -> Pixels:
 
 @dataclass(frozen=True)
 class Exemplars(Result):
-    """For each channel the photographs that excite it most. ranked_by: what the values are."""
+    """For each channel the photographs that excite it most. ranked_by: what the values are. partial: after Ctrl-C, the
+    photographs are all there and what stands beside them is not."""
 
     parts: ClassVar[tuple[type, ...]] = (Excited, Exemplar, Box)
 
     rows: tuple[Excited, ...]
     ranked_by: str
     notes: tuple[str, ...] = ()
+    partial: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """values: float32 (R, K), NaN where a channel has fewer than K. images: int64 (R, K), numbers, -1 likewise.
@@ -189,7 +191,8 @@ class Exemplars(Result):
         return crops | {f"beside.{r}.{k}": p for r, row in enumerate(self.rows) for k, (_, p) in enumerate(row.beside)}
 
     def summary(self) -> dict[str, Any]:
-        return {"ranked_by": self.ranked_by, "rows": [row.summary() for row in self.rows], "notes": list(self.notes)}
+        rows = [row.summary() for row in self.rows]
+        return {"ranked_by": self.ranked_by, "partial": self.partial, "rows": rows, "notes": list(self.notes)}
 
     def describe(self) -> str:
         return "\n".join([*(row.describe() for row in self.rows), *self.notes])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from vizcnn.errors import ParameterError
 from vizcnn.inputs.images import Photo
-from vizcnn.results.base import Result
+from vizcnn.inputs.records import save_options
+from vizcnn.results.base import Provenance, Result
 from vizcnn.results.drawing import draw_image, new_figure, shorten
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.photos import as_bytes
@@ -54,7 +53,7 @@ class Optimised(ImageGrid):
 
     def _write(self, file: Path, kind: str) -> None:
         if kind == ".gif":
-            animate([_tile(frame) for frame in self.frames], file)
+            animate([_tile(frame) for frame in self.frames], file, self.provenance)
         else:
             super()._write(file, kind)
 
@@ -86,7 +85,7 @@ class Scenery:
 @dataclass(frozen=True)
 class Pictures(Result):
     """Photographs made over. Saved as .png or .jpg they are the pictures themselves, pixel by pixel (several side by
-    side), PNG with the provenance inside; the other endings draw each beside what it was made from.
+    side), with the provenance inside; the other endings draw each beside what it was made from.
 
     scenes: a picture per photograph. partial: after Ctrl-C; the pictures are as far as they got.
     """
@@ -137,15 +136,13 @@ class Pictures(Result):
             self._write_pixels(file, kind)
         elif kind == ".gif":
             films = [scene.frames for scene in self.scenes]
-            animate([_join(list(frames)) for frames in zip(*films, strict=False)], file)
+            animate([_join(list(frames)) for frames in zip(*films, strict=False)], file, self.provenance)
         else:
             super()._write(file, kind)
 
     def _write_pixels(self, file: Path, kind: str) -> None:
-        record = PngInfo()
-        record.add_text("vizcnn", json.dumps(asdict(self.provenance)))
-        extra: dict[str, Any] = {"pnginfo": record} if kind == ".png" else {"quality": 95}
-        self.pil().save(file, _RASTER[kind], **extra)
+        quality = {} if kind == ".png" else {"quality": 95}
+        self.pil().save(file, _RASTER[kind], **quality, **save_options(kind[1:], asdict(self.provenance)))
 
 
 def _join(pictures: list[Frames]) -> Frames:
@@ -155,13 +152,15 @@ def _join(pictures: list[Frames]) -> Frames:
     return np.concatenate(padded, 1)
 
 
-def animate(frames: list[Frames], file: Path) -> None:
+def animate(frames: list[Frames], file: Path, provenance: Provenance) -> None:
     """Write frames (H, W, C) as an animated GIF that ends on the last one. Raises ParameterError without frames."""
     if not frames:
         raise ParameterError("an animation needs frames, and none were kept. Ask for them: frames=24, or --frames 24")
     first, *rest = (_to_pil(frame) for frame in frames)
     each = int(1000 * _SECONDS / len(frames))
-    first.save(file, "GIF", save_all=True, append_images=rest, duration=[each] * len(rest) + [_STILL], loop=0)
+    durations = [each] * len(rest) + [_STILL]
+    record = save_options("gif", asdict(provenance))
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, **record)
 
 
 def _to_pil(pixels: Frames) -> Image.Image:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import ImageError, ShapeError
-from vizcnn.inputs.dataset import Images
+from vizcnn.inputs.datasets import Images
 from vizcnn.models.model import InputContract
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import ImageError, NonFiniteResult, ParameterError, TargetError
-from vizcnn.inputs.dataset import Images
+from vizcnn.inputs.datasets import Images
 from vizcnn.models.determinism import check_deterministic
 from vizcnn.models.layers.capture import reading
 from vizcnn.models.model import Model

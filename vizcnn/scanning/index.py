@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vizcnn.errors import ImageError, LayerNotFound, OutputError, ParameterError, did_you_mean
-from vizcnn.inputs.dataset import Images, dataset
+from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.model import InputContract
 from vizcnn.models.targets import Target
 from vizcnn.output import atomic

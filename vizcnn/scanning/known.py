@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.geometry import Box
-from vizcnn.inputs.dataset import Images, photo_of
+from vizcnn.inputs.datasets import Images, photo_of
 from vizcnn.inputs.images import Photo
 from vizcnn.models.model import InputContract, Model
 from vizcnn.models.targets import OUTPUT, Target, Unit

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import ImageError, VizcnnWarning
-from vizcnn.inputs.dataset import Images
+from vizcnn.inputs.datasets import Images
 from vizcnn.models.model import InputContract
 from vizcnn.process import no_warnings
 from vizcnn.scanning.decode import Batch, Decoder

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from vizcnn.errors import OutputError, ParameterError, VizcnnWarning
-from vizcnn.inputs.dataset import Images, dataset
+from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import default_batch
@@ -68,7 +68,7 @@ def scan(
 ) -> Index:
     """Look at every image once, and keep for each channel of each layer what excites it most, and its statistics.
 
-    images: a folder, an archive, a torch Dataset or a list, see `vizcnn.inputs.dataset.dataset`; labels likewise.
+    images: a folder, an archive, a torch Dataset or a list, see `vizcnn.inputs.dataset`; labels likewise.
     folder: where the index goes. A scan that was stopped, by whatever, continues there when it is called again in the
         same way, and finds the same. What is missing or damaged in an index is done again, and nothing else.
     layers: names or patterns (`layer?.*`); by default convolutions, linear layers and the network's `output`.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vizcnn.errors import ImageError, LayerNotFound, ShapeError, TargetError, did_you_mean
-from vizcnn.inputs.dataset import Images
+from vizcnn.inputs.datasets import Images
 from vizcnn.models.determinism import check_deterministic
 from vizcnn.models.layers.axes import layers_of, usual
 from vizcnn.models.layers.capture import reading

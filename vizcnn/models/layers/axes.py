@@ -127,9 +127,8 @@ def _found(model: Model, images: Tensor, *, dry: bool = True) -> dict[str, Layer
     network runs in earnest. Each run is closer to the real one than those before, and on a copy of its own, since
     networks keep things from one to the next."""
     one, best, count = images[:1].detach(), _Seen(), 1
-    without_numbers = one.to("meta")
-    # Of two images the axis shows; some networks take only one at a time.
-    batches = [without_numbers.repeat(2, 1, 1, 1), without_numbers, one]
+    without_numbers = [torch.empty(n, *one.shape[1:], dtype=one.dtype, device="meta") for n in (2, 1)]
+    batches = [*without_numbers, one]  # of two images the axis shows; some networks take only one at a time
     for batch in batches if dry else [one]:
         seen = _Seen()
         ended = _runs(model, batch, seen)
