@@ -16,6 +16,7 @@ from vizcnn.models.layers.axes import layers_of
 from vizcnn.models.layers.capture import activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import target
+from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Optimised, Panel, Row, Scene, shorten
@@ -23,13 +24,6 @@ from vizcnn.results import Optimised, Panel, Row, Scene, shorten
 _MOST = 5  # resolutions
 _COLUMNS, _SIDE = 3, 1.8  # tiles in a line; inches
 _NAME = 24  # letters over a tile
-
-
-def _parse_names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise ValueError("layer names with commas between")
-    return names
 
 
 class Invert(Probe[Optimised]):
@@ -61,13 +55,16 @@ class Invert(Probe[Optimised]):
     layers: tuple[str, ...] | None = param(
         None,
         "The layers: names with commas between; by default the last of each resolution and of all.",
-        parse=_parse_names,
+        parse=parse_names,
     )
     alpha: float = param(1e-3, "Weight of |2 (x - m)|^6, which keeps colours from glaring.", min=0)
     tv: float = param(0.5, "Weight of the total variation, which keeps the picture smooth.", min=0)
     steps: int = param(200, "Steps of the optimiser for each picture.", min=1)
     batch: int = param(16, "Pictures of one layer optimised together; changes memory and time only.", min=1)
     frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
+
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
 
     def compute(self, subject: Subject) -> Optimised:
         layers = self.layers or _choose_layers(subject.model)

@@ -82,9 +82,7 @@ class Rise(Probe[Heatmap]):
             if not sums:
                 raise
             partial = True
-        rows = [
-            [Map(one, find_densest(one.clamp(min=0)), "being seen helps most") for one in each.maps()] for each in sums
-        ]
+        rows = [[_describe(values) for values in each.maps()] for each in sums]
         return heatmap(
             subject,
             Maps(rows, partial),
@@ -111,6 +109,11 @@ class Rise(Probe[Heatmap]):
             label="rise",
             shown=subject.progress,
         )
+
+
+def _describe(values: Tensor) -> Map:
+    """A map (H, W), with its place."""
+    return Map(values, find_densest(values.clamp(min=0)), "being seen helps most")
 
 
 class Masks:
