@@ -57,6 +57,8 @@ TORCHS: dict[str, Run] = {
         x.contiguous(memory_format=torch.channels_last), torch.rand(4, 6, 3, 3)
     ),
     "batch statistics": lambda x: F.batch_norm(x, None, None, training=True),
+    "written elsewhere": lambda x: torch.add(x, 1.0, out=torch.empty_like(x, dtype=torch.float64)),
+    "limits that are larger": lambda x: x[:1].clamp(min=x),
     "softmax": lambda x: x.flatten(1).softmax(1),
 }
 
