@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from support import small_cnn
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vizcnn
 from vizcnn.models.layers import dryrun
@@ -57,6 +58,8 @@ TORCHS: dict[str, Run] = {
         x.contiguous(memory_format=torch.channels_last), torch.rand(4, 6, 3, 3)
     ),
     "batch statistics": lambda x: F.batch_norm(x, None, None, training=True),
+    "written elsewhere": lambda x: torch.add(x, 1.0, out=torch.empty_like(x, dtype=torch.float64)),
+    "limits that are larger": lambda x: x[:1].clamp(min=x),
     "softmax": lambda x: x.flatten(1).softmax(1),
 }
 
@@ -146,6 +149,10 @@ def test_what_does_not_fit_fails_without_numbers_too(run: Run) -> None:
         run(IMAGES.to("meta"))
 
 
+@pytest.mark.skipif(
+    not hasattr(TorchDispatchMode, "_should_skip_dynamo"),
+    reason="before torch 2.13 the compiler traces modes, and warns",
+)
 def test_a_compiled_network_is_followed_too_and_the_compiler_is_kept_out_of_that() -> None:
     """It would warn, which is an error here, and compile the mode's own methods again and again."""
     plain = small_cnn()

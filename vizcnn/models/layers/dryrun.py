@@ -83,10 +83,10 @@ def _quickly(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         return None
     if func in _RULES:
         return _RULES[func](*by_name(func, args, kwargs).values())
-    if func._schema.is_mutable:
-        return args[0] if elementwise(func) and len(func._schema.returns) == 1 else None
-    keeps = func._schema.name.removeprefix("aten::") in _KEEPING and _decides(args[0], args[1:])
-    return _alike(args[0]) if keeps else None
+    name = func._schema.name.removeprefix("aten::")
+    if func._schema.is_mutable:  # in place, such as add_; others write into an argument called out
+        return args[0] if name.endswith("_") and elementwise(func) else None
+    return _alike(args[0]) if name in _KEEPING and _decides(args[0], (*args[1:], *kwargs.values())) else None
 
 
 def _alike(values: Tensor) -> Tensor:
