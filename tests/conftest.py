@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import nn
 
 import vizcnn
 
 DATA = os.environ.get("VIZCNN_DATA", "")
+
+settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_ctrl_c_gives_the_pictures_as_far_as_they_got() -> None:
 def test_what_cannot_be_inverted_is_named() -> None:
     with pytest.raises(LayerNotFound, match=r"no layer named 'layr1' in tiny. Did you mean 'layer1'"):
         vizcnn.Invert(**named("layr1"))(vizcnn.load("tiny"), "sample:grace_hopper", progress=False)
-    with pytest.raises(ParameterError, match="layers must be layer names with commas between"):
+    with pytest.raises(ParameterError, match="layers must be names with commas between"):
         vizcnn.Invert(**named("a,,b"))
     silent = nn.Conv2d(3, 2, 3)
     nn.init.zeros_(silent.weight)
