@@ -315,7 +315,7 @@ def test_ctrl_c_while_a_picture_is_optimised_keeps_the_photographs(
         raise KeyboardInterrupt
 
     whole = TopImages(count=2)(model_of(), photos, "0:1", progress=False)
-    monkeypatch.setattr("vizcnn.probes.top_images.climb", stop)
+    monkeypatch.setattr("vizcnn.probes.top_images.optimize", stop)
     with pytest.raises(vizcnn.Interrupted) as caught:
         TopImages(count=2, beside=("maximize",))(model_of(), photos, "0:1", progress=False)
     kept = caught.value.result
