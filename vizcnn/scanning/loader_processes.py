@@ -1,8 +1,8 @@
-"""Readers: processes that make batches of images beside the network.
+"""Loader processes: batches of images are read beside the network.
 
-Each makes every n-th batch and is at most two ahead. Forked ones put the inputs into memory that was mapped for both
-sides before they started. It has no file, so neither a small /dev/shm nor a limit on the size of files is in its way.
-Everything else comes through a pipe, which also tells when a reader ends.
+Of n processes each loads every n-th batch and is at most two ahead. A forked one puts the inputs into a buffer that was
+mapped into memory for both sides before it started. This memory belongs to no file, so it works with a small /dev/shm
+and under a limit on the size of files. Everything else comes through a pipe, which also tells when a process has ended.
 """
 
 from __future__ import annotations
@@ -31,68 +31,73 @@ from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.model import InputContract
 from vizcnn.process import no_warnings
-from vizcnn.scanning.decode import Batch, Decoder
+from vizcnn.scanning.loader import Batch, Loader
 
-_ALONE = 64  # so few images are read before readers have started
-_AHEAD = 2  # batches that a reader makes before they are asked for
+_FEW_IMAGES = 64  # so few are read sooner than processes have started
+_BATCHES_AHEAD = 2  # batches that a process loads before they are asked for
 _PATIENCE = 600.0  # s that a batch may take: it is a long way into a large compressed archive
 _GRACE = 5.0  # s that a process may take to end
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT"}  # what a decoder of images can die of
 
-_NONE = Batch(torch.empty(0, dtype=torch.int64), None, (), ())
+_NO_BATCH = Batch(torch.empty(0, dtype=torch.int64), None, (), ())
 
 
-class _Lost(Exception):  # noqa: N818 - reads as a sentence
-    """A reader cannot be started, or has ended."""
+class _LostProcessError(Exception):
+    """A loader process cannot be started, or has ended."""
 
 
-class _There(Exception):  # noqa: N818
-    """Where in a reader an error was raised, as its cause here."""
+class _RemoteError(Exception):
+    """The traceback of an error in a loader process; here it is the error's cause."""
 
 
-def decoded(
+def load_batches(
     images: Images, contract: InputContract, size: tuple[int, int], batches: Sequence[range], loaders: int | None
 ) -> Generator[Batch]:
-    """The batches of these numbers, in their order. A batch's inputs are good until the next one is asked for.
+    """The batches of these numbers, in order. A batch's inputs are overwritten when the next one is asked for.
 
-    size: height and width of the inputs. loaders: processes that read, which end when the generator is closed; None for
-    as many as suit. Where they cannot be had, or one is killed, images are read in this process, with a warning.
+    size: height and width of the inputs. loaders: the number of loader processes, by default what suits the number of
+    images; they end when the generator is closed. Where none can be started, or one is killed, images are read in this
+    process, with a warning.
 
-    Raises ShapeError, ImageError for images at which a reader crashes or waits for ever."""
-    decoder = Decoder(images, contract, size)
-    count = min(len(batches), _suitable(sum(map(len, batches))) if loaders is None else loaders)
+    Raises ShapeError, and ImageError for images at which a loader process crashes or hangs."""
+    loader = Loader(images, contract, size)
+    count = min(len(batches), _choose_count(sum(map(len, batches))) if loaders is None else loaders)
     done = 0
     if count:
         try:
-            with closing(_made_beside(decoder, batches, count)) as made:
+            with closing(_load_in_processes(loader, batches, count)) as made:
                 for batch in made:
                     yield batch
                     done += 1
-        except _Lost as lost:
+        except _LostProcessError as lost:
             warnings.warn(f"{lost}; images are read in this process now, slower", VizcnnWarning, stacklevel=2)
     for numbers in batches[done:]:
-        yield decoder.batch(numbers)
+        yield loader.load(numbers)
 
 
-def _suitable(images: int) -> int:
-    return 0 if images <= _ALONE else max(1, min(8, (os.cpu_count() or 1) // 2))
+def _choose_count(images: int) -> int:
+    return 0 if images <= _FEW_IMAGES else max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
-def _made_beside(decoder: Decoder, batches: Sequence[range], count: int) -> Generator[Batch]:
-    """The batches, made by so many readers."""
-    told: dict[Any, Any] = {}
+def _load_in_processes(loader: Loader, batches: Sequence[range], count: int) -> Generator[Batch]:
+    """The batches in order, loaded by so many processes. Raises _LostProcessError."""
+    shown: dict[Any, Any] = {}
     with ExitStack() as running:
         try:
-            readers = [running.enter_context(closing(_Reader(decoder, batches[i::count], told))) for i in range(count)]
+            processes = [
+                running.enter_context(closing(_LoaderProcess(loader, batches[i::count], shown))) for i in range(count)
+            ]
         except Exception as error:  # such as of a limit on processes, or a data set that cannot be sent to one
-            raise _Lost(f"no process for reading can be started ({error})") from error
+            raise _LostProcessError(f"no process for reading can be started ({error})") from error
         for i in range(len(batches)):
-            yield from readers[i % count].next()
+            yield from processes[i % count].next()
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What a reader sends: a batch, or the error that it met with the place where; and what it was warned of."""
+class _Reply:
+    """What a loader process sends: a batch or an error, and the warnings that came up.
+
+    place: the error's traceback. warnings: text, category, file and line of each."""
 
     batch: Batch
     error: Exception | None = None
@@ -100,118 +105,119 @@ class _Made:
     warnings: Sequence[tuple[str, type[Warning], str, int]] = ()
 
 
-class _Reader:
-    """A process that makes some batches. told: what Python knows of warnings that were shown, so that each is once."""
+class _LoaderProcess:
+    """A process that loads some batches. shown: Python's registry of warnings, so that each is shown only once."""
 
-    def __init__(self, decoder: Decoder, batches: Sequence[range], told: dict[Any, Any]) -> None:
-        context = _context()
-        self.decoder, self.batches, self.told = decoder, iter(enumerate(batches)), told
-        shape = (_AHEAD, max(map(len, batches)), *decoder.shape)
-        self.room = _shared(shape) if context.get_start_method() == "fork" else None
-        self.line, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(decoder, batches, theirs, self.room), daemon=True)
-        with no_warnings():  # Python's, of forking beside other threads: readers take no locks that these could hold
+    def __init__(self, loader: Loader, batches: Sequence[range], shown: dict[Any, Any]) -> None:
+        context = _choose_context()
+        self.loader, self.batches, self.shown = loader, iter(enumerate(batches)), shown
+        shape = (_BATCHES_AHEAD, max(map(len, batches)), *loader.shape)
+        self.buffer = _share_memory(shape) if context.get_start_method() == "fork" else None
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(loader, batches, theirs, self.buffer), daemon=True)
+        with no_warnings():  # Python's, of forking beside threads: a loader process takes no lock that these could hold
             self.process.start()
-        theirs.close()  # so that the line breaks when the process ends
+        theirs.close()  # so that the pipe breaks when the process ends
 
     def next(self) -> Iterator[Batch]:
-        """Its next batch, whose room is free when the iterator goes on."""
+        """Its next batch. When the iterator goes on, the process may overwrite the inputs."""
         n, numbers = next(self.batches)
-        batch = self._received(numbers)
-        if self.room is not None and len(batch.numbers):
-            batch = replace(batch, inputs=self.room[n % _AHEAD, : len(batch.numbers)])
+        batch = self._receive(numbers)
+        if self.buffer is not None and len(batch.numbers):
+            batch = replace(batch, inputs=self.buffer[n % _BATCHES_AHEAD, : len(batch.numbers)])
         yield batch
-        with suppress(OSError):  # it has made all of its batches and is gone
-            self.line.send_bytes(b"")
+        with suppress(OSError):  # it has loaded all of its batches and is gone
+            self.pipe.send_bytes(b"")
 
-    def _received(self, numbers: range) -> Batch:
-        ready = wait([self.line, self.process.sentinel], _PATIENCE)
+    def _receive(self, numbers: range) -> Batch:
+        ready = wait([self.pipe, self.process.sentinel], _PATIENCE)
         if not ready:
             raise ImageError(
-                f"{self._named(numbers)} have not been read within {_PATIENCE:g} s. Does their drive answer? With "
-                "loaders=0 (--loaders 0) a scan reads them in its own process, however long that takes"
+                f"{self._name_images(numbers)} have not been read within {_PATIENCE:g} s. Does their drive answer? "
+                "With loaders=0 (--loaders 0) a scan reads them in its own process, however long that takes"
             )
-        if self.line not in ready:
-            raise self._ended(numbers)
+        if self.pipe not in ready:
+            raise self._explain_end(numbers)
         try:
-            made: _Made = pickle.loads(self.line.recv_bytes())
+            reply: _Reply = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError) as error:
-            raise self._ended(numbers) from error
-        for text, category, file, line in made.warnings:
-            warnings.warn_explicit(text, category, file, line, registry=self.told)
-        if made.error is not None:
-            raise made.error from _There(made.place)
-        return made.batch
+            raise self._explain_end(numbers) from error
+        for text, category, file, line in reply.warnings:
+            warnings.warn_explicit(text, category, file, line, registry=self.shown)
+        if reply.error is not None:
+            raise reply.error from _RemoteError(reply.place)
+        return reply.batch
 
-    def _ended(self, numbers: range) -> Exception:
-        """What to raise when the process has ended."""
+    def _explain_end(self, numbers: range) -> Exception:
+        """The error to raise after the process has ended."""
         self.process.join(_GRACE)
         code = self.process.exitcode or 0
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         if how in _CRASHES:
             return ImageError(
-                f"the process that read {self._named(numbers)} crashed ({how}): one of these files is too much for its "
-                "decoder. Leave it out"
+                f"the process that read {self._name_images(numbers)} crashed ({how}): one of these files is too much "
+                "for its decoder. Leave it out"
             )
-        return _Lost(f"a process for reading has ended ({how}{', out of memory?' if how == 'SIGKILL' else ''})")
+        cause = ", out of memory?" if how == "SIGKILL" else ""
+        return _LostProcessError(f"a process for reading has ended ({how}{cause})")
 
-    def _named(self, numbers: range) -> str:
-        names = self.decoder.images.names
+    def _name_images(self, numbers: range) -> str:
+        names = self.loader.images.names
         return f"images {numbers[0]} to {numbers[-1]} ({names[numbers[0]]!r} to {names[numbers[-1]]!r})"
 
     def close(self) -> None:
-        """End the process; there is nothing that it would have to put away."""
-        self.line.close()
+        """Kill the process, which holds nothing that it would have to clean up."""
+        self.pipe.close()
         self.process.kill()
         self.process.join(_GRACE)
 
 
-def _context() -> Any:
-    """Forked processes start at once; where forking is not safe, or somebody chose otherwise, others are started."""
+def _choose_context() -> Any:
+    """How to start processes: by forking, which is fast, unless that is unsafe here or the person chose otherwise."""
     forks = sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) != "spawn"
     return multiprocessing.get_context("fork" if forks else None)
 
 
-def _shared(shape: tuple[int, ...]) -> Tensor:
-    """Memory that forked processes share, float32."""
+def _share_memory(shape: tuple[int, ...]) -> Tensor:
+    """A float32 tensor of a shape in memory that forked processes share."""
     return torch.frombuffer(mmap.mmap(-1, 4 * prod(shape)), dtype=torch.float32).view(shape)
 
 
-def _serve(decoder: Decoder, batches: Sequence[range], line: Connection, room: Tensor | None) -> None:
-    """What a reader does."""
+def _serve(loader: Loader, batches: Sequence[range], pipe: Connection, buffer: Tensor | None) -> None:
+    """Load batches and send them through a pipe: what a loader process runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that started this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # nobody listens any more
         for n, numbers in enumerate(batches):
-            if n >= _AHEAD:
-                line.recv_bytes()
-            line.send_bytes(_packed(decoder, numbers, None if room is None else room[n % _AHEAD]))
+            if n >= _BATCHES_AHEAD:
+                pipe.recv_bytes()
+            pipe.send_bytes(_pack_reply(loader, numbers, None if buffer is None else buffer[n % _BATCHES_AHEAD]))
 
 
-def _end_with(parent: int) -> None:
-    """End with the process that started this one, whatever became of it."""
+def _end_with_parent(parent: int) -> None:
+    """Wait until the process that started this one is gone, however it ended, and then end this one."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
-def _packed(decoder: Decoder, numbers: range, room: Tensor | None) -> bytes:
-    """What became of a batch, without what lies in the room for it."""
+def _pack_reply(loader: Loader, numbers: range, buffer: Tensor | None) -> bytes:
+    """The pickled reply with a batch of these numbers. Inputs that lie in the buffer are not in it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            batch = decoder.batch(numbers, room)
-            made = _Made(batch if room is None else replace(batch, inputs=None))
+            batch = loader.load(numbers, buffer)
+            reply = _Reply(batch if buffer is None else replace(batch, inputs=None))
         except Exception as error:
-            made = _Made(_NONE, error, f"\n\n{traceback.format_exc()}")
-    made = replace(made, warnings=[(str(w.message), w.category, w.filename, w.lineno) for w in caught])
+            reply = _Reply(_NO_BATCH, error, f"\n\n{traceback.format_exc()}")
+    reply = replace(reply, warnings=[(str(w.message), w.category, w.filename, w.lineno) for w in caught])
     try:
-        packed = pickle.dumps(made)
-        if made.error or made.warnings:
+        packed = pickle.dumps(reply)
+        if reply.error or reply.warnings:
             pickle.loads(packed)
     except Exception:  # an error or a kind of warning of other people that cannot be sent
-        other = made.error and RuntimeError(f"{type(made.error).__name__}: {made.error}")
-        return pickle.dumps(replace(made, error=other, warnings=()))
+        other = reply.error and RuntimeError(f"{type(reply.error).__name__}: {reply.error}")
+        return pickle.dumps(replace(reply, error=other, warnings=()))
     return packed
