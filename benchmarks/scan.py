@@ -29,8 +29,9 @@ from vizcnn.models.layers.dryrun import twin
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import default_batch
-from vizcnn.scanning.decode import Batch
-from vizcnn.scanning.survey import Finding, Terms, looking, surveyed
+from vizcnn.scanning.layer_selection import select_layers
+from vizcnn.scanning.loader import Batch
+from vizcnn.scanning.observe import Finding, ScanSettings, observe
 
 HEAD = (
     "| network | layers | channels | batch | ms an image, bare / scan | overhead | in CPU time | peer over bare |\n"
@@ -61,18 +62,18 @@ def batches_of(model: Model, count: int, batch: int) -> list[Batch]:
     ]
 
 
-def measured(model: Model, terms: Terms, batches: Sequence[Batch], peer: bool) -> Cost:
+def measured(model: Model, settings: ScanSettings, batches: Sequence[Batch], peer: bool) -> Cost:
     """Run bare pass, scan and peer in turn over the batches; the first counts for none."""
-    finding = Finding(terms.tallies())
+    finding = Finding(settings.make_tallies())
     unwatched, other = twin(model), twin(model)  # made first: hooks of the scan must not see their runs
     unwatched.network.eval()
-    with borrow(model, "Benchmark"), looking(model, terms) as look, TemporaryDirectory() as folder:
+    with borrow(model, "Benchmark"), observe(model, settings) as observe_batch, TemporaryDirectory() as folder:
         runs: dict[str, Callable[[Batch], None]] = {
             "bare": partial(_bare, unwatched),
-            "scan": lambda batch: look(batch, finding),
+            "scan": lambda batch: observe_batch(batch, finding),
         }
         if peer:
-            runs["peer"] = _peer(other, terms, batches, folder)
+            runs["peer"] = _peer(other, settings, batches, folder)
         times: dict[str, list[Time]] = {kind: [] for kind in runs}
         for batch in batches:
             for kind, run in runs.items():
@@ -90,13 +91,13 @@ def _bare(model: Model, batch: Batch) -> None:
     model(_inputs(batch))
 
 
-def _peer(model: Model, terms: Terms, batches: Sequence[Batch], folder: str) -> Callable[[Batch], None]:
+def _peer(model: Model, settings: ScanSettings, batches: Sequence[Batch], folder: str) -> Callable[[Batch], None]:
     """zennit-crp's collection for the same layers: activation and relevance of class 0, by a plain gradient."""
     from crp.attribution import CondAttribution
     from crp.concepts import ChannelConcept
     from crp.visualization import FeatureVisualization
 
-    layers = {name: ChannelConcept() for name, shape in terms.layers.items() if len(shape) == 3}
+    layers = {name: ChannelConcept() for name, shape in settings.layers.items() if len(shape) == 3}
     model.network.requires_grad_(True)  # which the collection cannot do without
     images = [(image, 0) for batch in batches for image in model.normalised(_inputs(batch))]
     collection = FeatureVisualization(CondAttribution(model.network), images, layers, path=folder)
@@ -112,14 +113,16 @@ def _peer(model: Model, terms: Terms, batches: Sequence[Batch], folder: str) -> 
 def row(spec: str, rounds: int, batch: int | None, peer: bool) -> str:
     model = load(spec)
     size = model.input.size
-    terms = Terms(surveyed(model, size, None), size, 9, "max", batch or default_batch(size), torch.get_num_threads())
-    found = measured(model, terms, batches_of(model, rounds + 1, terms.batch), peer)
-    each = [1e3 * statistics.median(t.wall for t in times) / terms.batch for times in (found.bare, found.scan)]
+    settings = ScanSettings(
+        select_layers(model, size, None), size, 9, "max", batch or default_batch(size), torch.get_num_threads()
+    )
+    found = measured(model, settings, batches_of(model, rounds + 1, settings.batch), peer)
+    each = [1e3 * statistics.median(t.wall for t in times) / settings.batch for times in (found.bare, found.scan)]
     cells = (
         spec,
-        str(len(terms.layers)),
-        f"{sum(shape[0] for shape in terms.layers.values()):,}",
-        str(terms.batch),
+        str(len(settings.layers)),
+        f"{sum(shape[0] for shape in settings.layers.values()):,}",
+        str(settings.batch),
         f"{each[0]:.1f} / {each[1]:.1f}",
         f"{found.overhead(found.scan, 'wall'):.1%}",
         f"{found.overhead(found.scan, 'cpu'):.1%}",

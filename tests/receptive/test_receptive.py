@@ -17,9 +17,8 @@ import vizcnn
 from vizcnn import testing
 from vizcnn.errors import ParameterError, ShapeError, VizcnnWarning
 from vizcnn.geometry import Box
-from vizcnn.receptive import ReceptiveField, computed_fields, receptive_fields
-from vizcnn.receptive.poison import measured
-from vizcnn.receptive.trace import traced
+from vizcnn.receptive import ReceptiveField, receptive_fields, trace_fields
+from vizcnn.receptive.measure import measure_fields
 
 SIDES = ("top", "bottom", "left", "right")
 
@@ -155,7 +154,7 @@ def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, int]]:
 @given(networks())
 def test_the_arithmetic_equals_poisoning_pixel_by_pixel(case: tuple[nn.Sequential, tuple[int, int]]) -> None:
     network, size = case
-    assert_equal(traced(vizcnn.Model(network, size=size), size), network, size)
+    assert_equal(trace_fields(vizcnn.Model(network, size=size), size), network, size)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -163,7 +162,7 @@ def test_the_arithmetic_equals_poisoning_pixel_by_pixel(case: tuple[nn.Sequentia
 @given(networks())
 def test_the_measurement_equals_poisoning_pixel_by_pixel(case: tuple[nn.Sequential, tuple[int, int]]) -> None:
     network, size = case
-    assert_equal(measured(vizcnn.Model(network, size=size), size), network, size)
+    assert_equal(measure_fields(vizcnn.Model(network, size=size), size), network, size)
 
 
 def test_the_field_is_the_support_of_the_gradient() -> None:
@@ -201,9 +200,9 @@ def test_known_numbers(name: str, layer: str, size: int, stride: int, offset: in
 @pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "convnext_tiny", "googlenet", "efficientnet_b0", "densenet121"])
 def test_whole_networks_equal_their_measurement(name: str) -> None:
     model, size = vizcnn.load(f"{name}@random"), (48, 64)
-    computed = traced(model, size)
+    computed = trace_fields(model, size)
     assert len(computed) > 100
-    assert_same(computed, measured(model, size))
+    assert_same(computed, measure_fields(model, size))
 
 
 def test_layers_come_in_order_of_execution_and_a_reused_one_at_its_last_call() -> None:
@@ -284,8 +283,8 @@ class Transforming(nn.Module):
 )
 def test_what_looks_at_numbers_or_changes_shared_memory_is_followed(network: nn.Module) -> None:
     model = vizcnn.Model(network.eval(), size=16)
-    fields = traced(model, (16, 16))
-    assert_same(fields, measured(model, (16, 16)))
+    fields = trace_fields(model, (16, 16))
+    assert_same(fields, measure_fields(model, (16, 16)))
     assert len(fields) > 1
 
 
@@ -307,7 +306,7 @@ class Sampling(nn.Module):
 
 def test_only_what_has_no_rule_is_measured() -> None:
     model = vizcnn.Model(Sampling(), size=(8, 12))
-    computed = computed_fields(model, (8, 12))
+    computed = trace_fields(model, (8, 12))
     assert computed["last"] is None
     fields = receptive_fields(model)
     assert list(fields) == ["conv", "last"]
@@ -326,7 +325,7 @@ def test_only_what_has_no_rule_is_measured() -> None:
 @pytest.mark.parametrize("inplace", [False, True])
 def test_no_activation_needs_a_measurement(name: str, inplace: bool) -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3), getattr(nn, name)(inplace=inplace), nn.MaxPool2d(2))
-    fields = computed_fields(vizcnn.Model(network, size=(8, 8)), (8, 8))
+    fields = trace_fields(vizcnn.Model(network, size=(8, 8)), (8, 8))
     assert [field and field.size for field in fields.values()] == [(3, 3), (3, 3), (4, 4)]
 
 
@@ -400,14 +399,14 @@ def test_smooth_interpolation_sees_what_it_gives_weight(how: dict[str, Any]) -> 
     slopes = torch.autograd.functional.jacobian(lambda x: network(x).sum(2).flatten(), image)  # (w, 1, 1, H, W)
     left, right = ends((slopes.abs().sum((1, 2, 3)) != 0).T.numpy())
     expected = {"last": ReceptiveField(top, bottom, left, right, (0, 0), (0, 0), (0, 0))}
-    assert_same(traced(model, size), expected)
-    assert_same(measured(model, size), expected)
+    assert_same(trace_fields(model, size), expected)
+    assert_same(measure_fields(model, size), expected)
     assert (len(top), len(left)) == (h, w)
 
 
 def test_a_measured_field_repeats_like_a_computed_one() -> None:
     network = Deciding()
-    found = measured(vizcnn.Model(network, size=32), (32, 32))["body.2"]
+    found = measure_fields(vizcnn.Model(network, size=32), (32, 32))["body.2"]
     computed = receptive_fields(vizcnn.Model(network.body, size=32))["2"]
     assert (found.size, found.stride, found.offset) == (computed.size, computed.stride, computed.offset)
     assert found.size == (7, 7)
@@ -415,7 +414,7 @@ def test_a_measured_field_repeats_like_a_computed_one() -> None:
 
 def test_other_precisions_are_measured_on_a_copy() -> None:
     network = Deciding().double()
-    assert measured(vizcnn.Model(network, size=16), (16, 16))["body"].size == (7, 7)
+    assert measure_fields(vizcnn.Model(network, size=16), (16, 16))["body"].size == (7, 7)
     assert next(network.parameters()).dtype == torch.float64
 
 
@@ -446,7 +445,7 @@ def test_units_that_see_nothing_have_an_empty_field() -> None:
 def test_the_network_is_left_as_it_was() -> None:
     model = testing.delicate_model()
     before = testing.state_of(model)
-    for find in (receptive_fields, lambda m: measured(m, (16, 16))):
+    for find in (receptive_fields, lambda m: measure_fields(m, (16, 16))):
         find(model)
         assert testing.state_of(model) == before
 
@@ -468,7 +467,7 @@ def test_what_a_network_keeps_from_run_to_run_is_not_disturbed() -> None:
     assert receptive_fields(model)["conv"].size == (3, 3)
     assert vizcnn.Layers()(model).rows[0][2] == "4x6x6"
     assert vars(model.network)["kept"] is None
-    traced(model, (8, 8))
+    trace_fields(model, (8, 8))
     assert model(torch.zeros(1, 3, 8, 8)).is_cpu
 
 

@@ -25,7 +25,7 @@ import vizcnn
 from vizcnn.cli.main import main
 from vizcnn.errors import DegenerateResult, OutputError, ParameterError
 from vizcnn.models.model import Model
-from vizcnn.scanning import Index, Part, cluster, gathered, scan
+from vizcnn.scanning import Index, Part, merge_indexes, open_cluster, scan
 
 distributed = pytest.importorskip("distributed")
 
@@ -67,7 +67,7 @@ def mixing():
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[Any]:
     """A client of two worker processes on this machine."""
-    with cluster(None, 2) as client:
+    with open_cluster(None, 2) as client:
         yield client
 
 
@@ -146,7 +146,7 @@ def test_a_worker_of_several_threads_does_one_shard_at_a_time(own: Path, tmp_pat
 
 @pytest.mark.usefixtures("two_workers")
 def test_a_second_cluster_on_the_same_machine_is_no_trouble() -> None:
-    with cluster(None, 1) as client:
+    with open_cluster(None, 1) as client:
         assert client.submit(abs, -3).result() == 3
 
 
@@ -183,7 +183,7 @@ def test_parts_in_one_folder_are_the_whole_scan(tmp_path: Path) -> None:
         index = scan(model_of(), pictures(), tmp_path / "parts", part=Part(i, 3), loaders=0, **OPTIONS)
         assert index.complete == (i == 2)
     assert index.digest == serial.digest
-    assert gathered(tmp_path / "parts", []).digest == serial.digest
+    assert merge_indexes(tmp_path / "parts", []).digest == serial.digest
 
 
 def test_parts_in_folders_of_their_own_are_merged(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_parts_in_folders_of_their_own_are_merged(tmp_path: Path) -> None:
     for i, folder in enumerate(folders, start=1):
         scan(model_of(), pictures(), folder, part=Part(i, 3), loaders=0, **OPTIONS)
     with pytest.raises(OutputError, match="3 of 8 shards of .*/1 are missing or damaged, the first is 1|2 of 8 shards"):
-        gathered(folders[0], folders[1:2])
-    merged = gathered(folders[0], folders[1:])
+        merge_indexes(folders[0], folders[1:2])
+    merged = merge_indexes(folders[0], folders[1:])
     assert merged.complete
     assert merged.digest == serial.digest
     assert Index.open(folders[0]).digest == serial.digest
@@ -204,9 +204,9 @@ def test_parts_of_different_scans_are_not_merged(tmp_path: Path) -> None:
     scan(model_of(), pictures(), tmp_path / "a", part=Part(1, 2), loaders=0, **OPTIONS)
     scan(model_of(), pictures(), tmp_path / "b", part=Part(2, 2), loaders=0, **OPTIONS | {"top": 4})
     with pytest.raises(ParameterError, match="b holds another scan than .*a .top: 3 there, 4 here."):
-        gathered(tmp_path / "a", [tmp_path / "b"])
+        merge_indexes(tmp_path / "a", [tmp_path / "b"])
     with pytest.raises(OutputError, match="holds no index"):
-        gathered(tmp_path / "a", [tmp_path])
+        merge_indexes(tmp_path / "a", [tmp_path])
 
 
 @pytest.mark.parametrize(("i", "n"), [(0, 2), (3, 2), (1, 0)])
@@ -224,24 +224,24 @@ def test_without_distributed_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(ParameterError, match=r"a cluster needs Dask distributed: pip install 'vizcnn\[cluster\]'"),
-        cluster(None, 2),
+        open_cluster(None, 2),
     ):
         pass
 
 
 def test_neither_workers_nor_a_scheduler_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with cluster(None, None) as client:
+    with open_cluster(None, None) as client:
         assert client is None
 
 
 def test_workers_and_a_scheduler_are_too_much() -> None:
-    with pytest.raises(ParameterError, match="not both"), cluster("tcp://127.0.0.1:1", 2):
+    with pytest.raises(ParameterError, match="not both"), open_cluster("tcp://127.0.0.1:1", 2):
         pass
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://x:1", "tcp://"])
 def test_a_scheduler_that_does_not_answer_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setattr(sys.modules["vizcnn.scanning.cluster"], "_PATIENCE", 1)
-    with pytest.raises(ParameterError, match=f"no Dask scheduler answers at {address}"), cluster(address, None):
+    monkeypatch.setattr("vizcnn.scanning.cluster._PATIENCE", 1)
+    with pytest.raises(ParameterError, match=f"no Dask scheduler answers at {address}"), open_cluster(address, None):
         pass

@@ -15,9 +15,9 @@ from test_scan_faults import QUIET, model_of, pictures, shards_of
 
 from vizcnn.errors import OutputError, ParameterError
 from vizcnn.probes.top_images import TopImages
-from vizcnn.scanning import Finding, Index, Part, gathered, scan
-from vizcnn.scanning.shard import packed
-from vizcnn.scanning.survey import Terms
+from vizcnn.scanning import Finding, Index, Part, merge_indexes, scan
+from vizcnn.scanning.observe import ScanSettings
+from vizcnn.scanning.shard import pack_shard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,7 +68,7 @@ def test_a_damaged_index_says_so_whoever_asks_and_is_mended_by_its_scan_alone(tm
     for ask in (
         lambda: [index.tally(layer) for layer in index.layers],
         lambda: TopImages().answer(Index.open(tmp_path, pictures()), [f"{layer}:0" for layer in index.layers]),
-        lambda: gathered(tmp_path, []),
+        lambda: merge_indexes(tmp_path, []),
     ):
         with pytest.raises(
             OutputError, match="Run the same scan again, as a whole: it does only what is missing or damaged"
@@ -114,10 +114,10 @@ def test_an_index_that_was_asked_before_it_was_finished_is_finished_with_everyth
 
 
 def test_a_shard_from_elsewhere_that_looks_right_is_not_the_one_that_the_scan_wrote(tmp_path: Path) -> None:
-    """The same numbers under the same terms, but another network's: only the finished index can tell."""
+    """The same numbers under the same settings, but another network's: only the finished index can tell."""
     index = scan(model_of(), pictures(), tmp_path / "a", **QUIET)
-    terms = Terms(index.layers, (16, 16), 3, "max", 4, 1)
-    index.shard_file(1).write_bytes(packed(Finding(terms.tallies(), [None] * 8), index.fingerprint, 1))
+    settings = ScanSettings(index.layers, (16, 16), 3, "max", 4, 1)
+    index.shard_file(1).write_bytes(pack_shard(Finding(settings.make_tallies(), [None] * 8), index.fingerprint, 1))
     assert Index.open(tmp_path / "a").lacking() == [1]
     with pytest.raises(OutputError, match="shard-00001.safetensors is damaged .it is not the one that the scan wrote"):
         Index.open(tmp_path / "a").tally("0")
@@ -126,7 +126,7 @@ def test_a_shard_from_elsewhere_that_looks_right_is_not_the_one_that_the_scan_wr
 def test_a_layer_that_is_not_damaged_still_answers(tmp_path: Path) -> None:
     index = scan(model_of(), pictures(), tmp_path, **QUIET)
     right = index.tally("output").values
-    place = index.shard_file(1).read_bytes().index(index.shard(1).arrays("0")[0]["sums"].numpy().tobytes())
+    place = index.shard_file(1).read_bytes().index(index.shard(1).read_arrays("0")[0]["sums"].numpy().tobytes())
     flip(index.shard_file(1), place)
     with pytest.raises(OutputError, match="what it holds of layer '0' was changed"):
         Index.open(tmp_path).tally("0")
@@ -149,17 +149,17 @@ def test_merging_mends_with_the_shards_of_another_folder(tmp_path: Path) -> None
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     flip(tmp_path / "a" / "shard-00001.safetensors", -1)
     flip(tmp_path / "b" / "shard-00003.safetensors", -1)
-    assert gathered(tmp_path / "a", [tmp_path / "b"]).digest == digest
+    assert merge_indexes(tmp_path / "a", [tmp_path / "b"]).digest == digest
     (tmp_path / "a" / "shard-00003.safetensors").unlink()
     with pytest.raises(OutputError, match="1 of 5 shards of .*a are missing or damaged, the first is 3"):
-        gathered(tmp_path / "a", [tmp_path / "b"])
+        merge_indexes(tmp_path / "a", [tmp_path / "b"])
 
 
 @pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: flip(f, 5), lambda f: f.write_text("x")])
 def test_names_of_images_that_are_lost_are_written_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     index = scan(model_of(), pictures(), tmp_path, **QUIET)
     damage(tmp_path / "images.json")
-    asks: list[Callable[[], object]] = [lambda: Index.open(tmp_path).names, lambda: gathered(tmp_path, [])]
+    asks: list[Callable[[], object]] = [lambda: Index.open(tmp_path).names, lambda: merge_indexes(tmp_path, [])]
     for ask in asks:
         with pytest.raises(OutputError, match="images.json is missing or damaged. Run the same scan again"):
             ask()

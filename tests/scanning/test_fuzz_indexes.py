@@ -18,7 +18,7 @@ from test_scan import QUIET, Tensors
 from vizcnn.errors import VizcnnError
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Unit
-from vizcnn.scanning import Index, best, scan
+from vizcnn.scanning import Index, find_best, scan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,7 +44,7 @@ def scanned(folder: Path) -> Index:
 def answers(folder: Path) -> list[Any]:
     """Everything that can be asked of an index."""
     index = Index.open(folder, images())
-    found = [best(index, Unit(layer, channel), 2) for layer, channel in (("3", 0), ("3", 7), ("", 2))]
+    found = [find_best(index, Unit(layer, channel), 2) for layer, channel in (("3", 0), ("3", 7), ("", 2))]
     shown = [[(one.number, one.name, one.label, one.value, one.at, one.box) for one in row] for row in found]
     known = [index.tally(layer) for layer in index.layers]
     statistics = [[tally.statistics(0), {k: v.tolist() for k, v in tally.class_means().items()}] for tally in known]

@@ -38,8 +38,8 @@ from vizcnn.inputs.images import open_photo
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Unit
 from vizcnn.probes.top_images import TopImages
-from vizcnn.scanning import Index, best, features_in, scan
-from vizcnn.scanning.embedding import share_known
+from vizcnn.scanning import Index, compute_features, find_best, scan
+from vizcnn.scanning.embedding import compute_knn_accuracy
 from vizcnn.testing import delicate_model, state_of
 
 QUIET: Any = {"progress": False, "loaders": 0}
@@ -214,13 +214,18 @@ def test_statistics_do_not_depend_on_the_number_of_processes_that_read(tmp_path:
 def test_the_default_type_of_torch_changes_nothing(tmp_path: Path, dtype: torch.dtype) -> None:
     model, inputs = model_of(), [*pictures(11), np.zeros((20, 24, 3), np.uint8)]
     usual = scan(model, inputs, tmp_path / "a", top=3, batch=5, shard_size=4, **QUIET)
-    vectors, share = features_in(model, dataset(inputs), "7", False).vectors, share_known(np.eye(4), np.arange(4), 2)
+    vectors, share = (
+        compute_features(model, dataset(inputs), "7", False).vectors,
+        compute_knn_accuracy(np.eye(4), np.arange(4), 2),
+    )
     torch.set_default_dtype(dtype)
     try:
         index = scan(model, inputs, tmp_path / "b", top=3, batch=5, shard_size=4, **QUIET)
-        assert [one.box for one in best(index, Unit("0", 1), 3)] == [one.box for one in best(usual, Unit("0", 1), 3)]
-        np.testing.assert_array_equal(features_in(model, dataset(inputs), "7", False).vectors, vectors)
-        assert share_known(np.eye(4), np.arange(4), 2) == share
+        assert [one.box for one in find_best(index, Unit("0", 1), 3)] == [
+            one.box for one in find_best(usual, Unit("0", 1), 3)
+        ]
+        np.testing.assert_array_equal(compute_features(model, dataset(inputs), "7", False).vectors, vectors)
+        assert compute_knn_accuracy(np.eye(4), np.arange(4), 2) == share
     finally:
         torch.set_default_dtype(torch.float32)
     assert index.digest == usual.digest
@@ -257,9 +262,9 @@ def test_a_channel_without_any_finite_image_is_an_error_when_it_is_asked_for(tmp
     inputs = pictures(5)
     inputs[:, 0, 0, 0] = 0.5
     index = scan(model_of(Delayed()), inputs, tmp_path, **QUIET)
-    assert len(best(index, Unit("first", 0), 3)) == 3
+    assert len(find_best(index, Unit("first", 0), 3)) == 3
     with pytest.raises(NonFiniteResult, match="no image that can be read and gives layer 'second' finite activations"):
-        best(index, Unit("second", 0), 3)
+        find_best(index, Unit("second", 0), 3)
 
 
 def test_tensors_of_nan_are_unreadable_images(tmp_path: Path) -> None:
@@ -428,7 +433,7 @@ def test_the_box_is_all_that_the_winning_unit_sees_of_the_photograph(
     index = scan(model, tmp_path / "photos", tmp_path / "index", **QUIET)
     clipped = 0
     for channel in range(8):
-        one = best(index, Unit(layer, channel), 1)[0]
+        one = find_best(index, Unit(layer, channel), 1)[0]
         assert one.box is not None
         assert one.at is not None
         assert one.photo.size == size[::-1]
@@ -460,7 +465,7 @@ def test_a_pixel_at_each_edge_of_the_box_can_change_the_unit(tmp_path: Path) -> 
     model = Model(network, size=16)
     files = [noise(tmp_path / "photos" / f"{i}.png", (16, 16), i) for i in range(3)]
     index = scan(model, tmp_path / "photos", tmp_path / "index", **QUIET)
-    one = best(index, Unit("3", 0), 1)[0]
+    one = find_best(index, Unit("3", 0), 1)[0]
     assert one.box is not None
     assert one.at is not None
     pixels = np.asarray(Image.open(files[one.number]))
@@ -483,7 +488,7 @@ def test_a_field_that_leaves_the_image_is_clipped(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 1, 5, padding=2))
     nn.init.constant_(network[0].weight, 1)  # type: ignore[arg-type]
     index = scan(Model(network, size=16), [photo], tmp_path, **QUIET)
-    one = best(Index.open(tmp_path, [photo]), Unit("0", 0), 1)[0]
+    one = find_best(Index.open(tmp_path, [photo]), Unit("0", 0), 1)[0]
     assert one.at == (0, 0)
     assert one.box == Box(0, 0, 3, 3)
     assert index.complete
@@ -492,7 +497,7 @@ def test_a_field_that_leaves_the_image_is_clipped(tmp_path: Path) -> None:
 def test_channels_without_places_have_no_box(tmp_path: Path) -> None:
     index = scan(model_of(), pictures(4), tmp_path, **QUIET)
     for unit in (Unit("7", 1), Unit("", 2)):
-        one = best(index, unit, 1)[0]
+        one = find_best(index, unit, 1)[0]
         assert one.box is None
         assert one.at is None
         assert one.seen == Box(0, 0, 16, 16)
@@ -510,11 +515,13 @@ def test_an_index_answers_from_the_disk_alone(tmp_path: Path) -> None:
     assert index.names == ["a/0.png", "a/2.png", "a/4.png", "b/1.png", "b/3.png", "b/5.png"]
     assert index.labels == ["a", "a", "a", "b", "b", "b"]
     assert index.contract == model_of().input
-    assert [one.name for one in best(index, Unit("", "x"), 2)] == [one.name for one in best(made, Unit("", 2), 2)]
+    assert [one.name for one in find_best(index, Unit("", "x"), 2)] == [
+        one.name for one in find_best(made, Unit("", 2), 2)
+    ]
     with pytest.raises(LayerNotFound, match="holds no layer '1'.*--layers 1"):
         index.tally("1")
     with pytest.raises(TargetError, match="channels 0 to 7, got 8"):
-        best(index, Unit("0", 8), 1)
+        find_best(index, Unit("0", 8), 1)
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "inner", "files", "labelled"])
@@ -536,7 +543,7 @@ def test_images_on_disk_are_found_again(tmp_path: Path, kind: str, monkeypatch: 
     scan(model_of(), sources[kind], tmp_path / "index", labels=labels, **QUIET)
     monkeypatch.chdir("/")
     index = Index.open(tmp_path / "index")
-    one = best(index, Unit("0", 0), 1)[0]
+    one = find_best(index, Unit("0", 0), 1)[0]
     assert one.photo.size == (20, 24)
     if labels:
         assert index.labels == ["x", None, "y", None]

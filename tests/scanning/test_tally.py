@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vizcnn.scanning.glance import BINS, Rank, binned, edges, glance
-from vizcnn.scanning.tally import Tally, empty, merged, restored
+from vizcnn.scanning.statistics import BINS, Rank, compute_bin_edges, compute_statistics, find_bins
+from vizcnn.scanning.tally import Tally, make_tally, merge_tallies, restore_tally
 
 Labels = Sequence[str | None]
 
@@ -25,9 +25,9 @@ def counted(
 ) -> Tally:
     """The tally of activations (N, C, h, w) or (N, C), seen in batches that end at `cuts` and at N."""
     labels = labels or [None] * len(output)
-    tally = empty(output.shape[1], int(output[0, 0].numel()), top)
+    tally = make_tally(output.shape[1], int(output[0, 0].numel()), top)
     for start, stop in zip([0, *cuts], [*cuts, len(output)], strict=True):
-        seen = glance(output[start:stop], rank, tally.threshold)
+        seen = compute_statistics(output[start:stop], rank, tally.threshold)
         tally.add(seen, torch.arange(first + start, first + stop), labels[start:stop])
     return tally
 
@@ -69,7 +69,9 @@ def assert_exact(tally: Tally, output: Tensor, rank: str = "max", labels: Labels
 
 def histogram_of(scores: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     """Bins below zero mirror those above."""
-    above, below = (np.histogram(part, edges().double())[0] for part in (scores[scores >= 0], -scores[scores < 0]))
+    above, below = (
+        np.histogram(part, compute_bin_edges().double())[0] for part in (scores[scores >= 0], -scores[scores < 0])
+    )
     together: npt.NDArray[Any] = above + below[::-1]
     return together
 
@@ -114,8 +116,8 @@ def test_parts_that_are_put_together_equal_one_pass(
     bounds = [0, *cuts, len(output)]
     parts = [counted(output[a:b], [], top, labels=labels[a:b], first=a) for a, b in pairwise(bounds)]
     if data.draw(st.booleans(), "by way of files"):
-        parts = [restored(top, t.size, t.arrays(), sorted(t.classes)) for t in parts]
-    assert_exact(merged(parts), output, labels=labels)
+        parts = [restore_tally(top, t.size, t.arrays(), sorted(t.classes)) for t in parts]
+    assert_exact(merge_tallies(parts), output, labels=labels)
 
 
 def test_of_equal_images_the_first_comes_first_across_batches_and_parts() -> None:
@@ -123,7 +125,7 @@ def test_of_equal_images_the_first_comes_first_across_batches_and_parts() -> Non
     for tally in (
         counted(output, [], 4),
         counted(output, [2, 4], 4),
-        merged([counted(output[:4], [2], 4), counted(output[4:], [], 4, first=4)]),
+        merge_tallies([counted(output[:4], [2], 4), counted(output[4:], [], 4, first=4)]),
     ):
         assert tally.images[:, 0].tolist() == [6, 1, 2, 4]
 
@@ -194,16 +196,16 @@ def test_a_batch_of_nothing_but_nan() -> None:
 def test_each_value_falls_between_the_edges_of_its_bin() -> None:
     values = torch.cat([10.0 ** torch.linspace(-6, 6, 4001), torch.tensor([0.0, 1.0, 2.0, 1.5, 2**-8, 2**8])])
     values = torch.cat([values, -values])
-    low, high = edges()[binned(values)], edges()[binned(values) + 1]
+    low, high = compute_bin_edges()[find_bins(values)], compute_bin_edges()[find_bins(values) + 1]
     assert bool(((low <= values) & (values <= high)).all())
-    assert len(edges()) == BINS + 1
-    assert bool((edges().diff() > 0).all())
+    assert len(compute_bin_edges()) == BINS + 1
+    assert bool((compute_bin_edges().diff() > 0).all())
 
 
 def test_what_is_stored_gives_the_same_tally() -> None:
     output, labels = torch.randn(11, 4, 3, 3), [*"aabbccddab", None]
     tally = counted(output, [5], 3, labels=labels)
-    again = restored(3, 9, tally.arrays(), sorted(tally.classes))
+    again = restore_tally(3, 9, tally.arrays(), sorted(tally.classes))
     assert_exact(again, output, labels=labels)
     for name, array in tally.arrays().items():
         assert torch.equal(array, again.arrays()[name])

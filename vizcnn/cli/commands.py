@@ -74,14 +74,14 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
 
     def work() -> _Done:
         from vizcnn.models.loading import load
-        from vizcnn.scanning import Part, cluster
+        from vizcnn.scanning import Part, open_cluster
         from vizcnn.scanning import scan as run
 
         given = {key: value for key, value in options.items() if key not in ("images", "workers", "dask", "part")}
         images, workers = options["images"], options["workers"]
         if workers:
             _share_processors(workers)
-        with cluster(options["dask"], workers) as client:
+        with open_cluster(options["dask"], workers) as client:
             source = images[0] if len(images) == 1 else list(images)
             network, part = load(model, device=device), Part(*options["part"])
             index = run(network, source, out, part=part, client=client, progress=not quiet, **given)
@@ -103,9 +103,9 @@ def scan_merge(folder: Path, others: tuple[Path, ...], json: bool, quiet: bool, 
     from vizcnn.cli.session import Session
 
     def work() -> _Done:
-        from vizcnn.scanning import gathered
+        from vizcnn.scanning import merge_indexes
 
-        index = gathered(folder, others)
+        index = merge_indexes(folder, others)
         return _Done(index, index.digest)
 
     session = Session("scan-merge", Call(out=folder, json=json, quiet=quiet, debug=debug))

@@ -18,18 +18,18 @@ from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail, shorten
-from vizcnn.scanning import Features, features_in
+from vizcnn.scanning import Features, compute_features
 from vizcnn.scanning.embedding import (
     NAMES,
     PAPERS,
     Method,
     Neighbours,
-    checked_perplexity,
-    neighbours,
-    principal,
-    refuse_missing,
-    tsne,
-    umap,
+    choose_perplexity,
+    embed_with_pca,
+    embed_with_tsne,
+    embed_with_umap,
+    measure_neighbours,
+    require_library,
 )
 
 Laid = tuple[npt.NDArray[np.float64], tuple[str, str], str]
@@ -70,7 +70,7 @@ class Embed(Probe[Scatter]):
     features: bool = param(False, "Keep the features too, in .npz and .safetensors.")
 
     def check(self) -> None:
-        refuse_missing(self.method)
+        require_library(self.method)
         if self.perplexity is not None and self.method != "tsne":
             raise ParameterError(f"perplexity is an option of method 'tsne', and the method is {self.method!r}")
 
@@ -80,10 +80,10 @@ class Embed(Probe[Scatter]):
     def compute(self, subject: Subject) -> Scatter:
         images = subject.dataset
         assert images is not None
-        checked_perplexity(self.method, len(images), self.perplexity)
-        found = features_in(subject.model, images, self.layer, subject.progress)
+        choose_perplexity(self.method, len(images), self.perplexity)
+        found = compute_features(subject.model, images, self.layer, subject.progress)
         points, axes, said = self._laid(found.vectors, subject.seed)
-        known = neighbours(found.vectors, points, found.labels, self.neighbours)
+        known = measure_neighbours(found.vectors, points, found.labels, self.neighbours)
         details = {"dataset": images.where, "pictures": len(images), "layer": found.layer, "method": self.method}
         return Scatter(
             provenance=subject.provenance(paper=f"{self.paper}; {PAPERS[self.method]}", **details),
@@ -100,14 +100,14 @@ class Embed(Probe[Scatter]):
         )
 
     def _laid(self, vectors: npt.NDArray[np.float32], seed: int) -> Laid:
-        perplexity = checked_perplexity(self.method, len(vectors), self.perplexity)
-        points, shares = principal(vectors)
+        perplexity = choose_perplexity(self.method, len(vectors), self.perplexity)
+        points, shares = embed_with_pca(vectors)
         if self.method == "pca":
             axes = tuple(f"principal axis {i}, {share:.0%} of the variance" for i, share in enumerate(shares, 1))
             return points, (axes[0], axes[1]), f"PCA: two axes hold {sum(shares):.0%} of the variance"
         if self.method == "tsne":
-            return tsne(vectors, perplexity, seed), ("", ""), f"t-SNE with perplexity {perplexity:.3g}"
-        return umap(vectors, seed), ("", ""), "UMAP"
+            return embed_with_tsne(vectors, perplexity, seed), ("", ""), f"t-SNE with perplexity {perplexity:.3g}"
+        return embed_with_umap(vectors, seed), ("", ""), "UMAP"
 
 
 def _counted(found: Features) -> str:

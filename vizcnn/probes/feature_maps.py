@@ -20,7 +20,7 @@ from vizcnn.models.targets import form
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.receptive import ReceptiveField, computed_fields
+from vizcnn.receptive import ReceptiveField, trace_fields
 from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
 
 Maps = npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ class FeatureMaps(Probe[ImageGrid]):
     def compute(self, subject: Subject) -> ImageGrid:
         wanted = _chosen(self.layers or _spread(subject.model, subject.inputs[:1]))
         found = [self._shown(subject.model, image[None], wanted) for image in subject.inputs]
-        fields = computed_fields(subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3])))
+        fields = trace_fields(subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3])))
         limits = {layer: _limits([shown[layer] for shown in found]) for layer in wanted}
         rows, findings = [], []
         for i, shown in enumerate(found):

@@ -18,7 +18,7 @@ from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Optimised
 from vizcnn.results.sheet import CROPS, Made, Making, RealImages, arrange
-from vizcnn.scanning import Index, channel_of, crops, refuse_other_network, unit_of
+from vizcnn.scanning import Index, crop_best, find_channel, refuse_other_network, require_unit
 
 _CLASSES = 10  # drawn where no target was given
 _SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # of the data each bundled network was trained on
@@ -128,7 +128,7 @@ class Maximize(Probe[Optimised]):
         index = Index.open(self.crops)
         refuse_other_network(index, subject.identity["weights_sha256"])
         for target in subject.targets[0]:
-            channel_of(index, unit_of(target))  # what is not in the index is known before anything is optimised
+            find_channel(index, require_unit(target))  # what is not in the index is known before anything is optimised
         return index
 
     def settled(self, model: Model) -> Recipe:
@@ -214,7 +214,7 @@ def _made(goals: Sequence[Objective], peaks: Outcome, index: Index | None) -> It
             copy=goal.copy,
             channel=_channel(goal.target),
             responded=bool(peaks.moved[i]),
-            crops=() if index is None else tuple(crops(index, unit_of(goal.target), CROPS, size)),
+            crops=() if index is None else tuple(crop_best(index, require_unit(goal.target), CROPS, size)),
         )
 
 

@@ -18,16 +18,16 @@ from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
 from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
 from vizcnn.results.photos import Pixels
 from vizcnn.scanning import (
-    MOST,
-    Fresh,
+    MAX_TOP,
+    AnyIndex,
     Index,
-    Known,
-    best,
-    channel_of,
-    found_in,
-    layer_of,
-    surveyed,
-    unit_of,
+    MemoryIndex,
+    find_best,
+    find_channel,
+    name_layer,
+    require_unit,
+    scan_in_memory,
+    select_layers,
 )
 
 _SHOWN = 4  # channels where no target was given
@@ -53,7 +53,7 @@ class TopImages(Probe[Exemplars]):
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
     streams: ClassVar[bool] = True
 
-    count: int = param(9, "Images for each channel.", min=1, max=MOST)
+    count: int = param(9, "Images for each channel.", min=1, max=MAX_TOP)
     rank: Literal["max", "mean", "sum"] = param(
         "max", "What images are ranked by: a channel's maximum over positions, its mean or its sum."
     )
@@ -77,7 +77,7 @@ class TopImages(Probe[Exemplars]):
         return self.labels
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        maps = {name: shape for name, shape in surveyed(model, model.input.size, None).items() if len(shape) == 3}
+        maps = {name: shape for name, shape in select_layers(model, model.input.size, None).items() if len(shape) == 3}
         if not maps:
             return [0]
         name, shape = list(maps.items())[-1]
@@ -85,12 +85,12 @@ class TopImages(Probe[Exemplars]):
 
     def compute(self, subject: Subject) -> Exemplars:
         assert subject.dataset is not None
-        wanted = [unit_of(one) for one in subject.targets[0]]
-        layers = list(dict.fromkeys(layer_of(unit) for unit in wanted))
-        finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
-        known = Fresh(subject.model, subject.dataset, finding, progress=subject.progress)
+        wanted = [require_unit(one) for one in subject.targets[0]]
+        layers = list(dict.fromkeys(name_layer(unit) for unit in wanted))
+        finding = scan_in_memory(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
+        index = MemoryIndex(subject.model, subject.dataset, finding, progress=subject.progress)
         provenance = subject.provenance(dataset=subject.dataset.where, pictures=len(subject.dataset))
-        found = self._shown(known, subject.targets[0], self.rank, provenance)
+        found = self._shown(index, subject.targets[0], self.rank, provenance)
         if not self.beside:
             return found
         try:
@@ -122,25 +122,25 @@ class TopImages(Probe[Exemplars]):
             sources = (("filter", filters), ("maximize", optimised))
             yield tuple((name, pictures[target]) for name, pictures in sources if target in pictures)
 
-    def _shown(self, known: Known, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
-        rows = tuple(self._row(known, one) for one in wanted)
+    def _shown(self, index: AnyIndex, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
+        rows = tuple(self._row(index, one) for one in wanted)
         if not any(row.exemplars for row in rows):
             raise DegenerateResult(f"no image excites any of {', '.join(map(str, wanted))}. Dead units?")
-        layers = dict.fromkeys(layer_of(unit_of(one)) for one in wanted)
-        return Exemplars(provenance, rows, RANKED_BY[rank], tuple(_gaps(known, layers, self.count).describe()))
+        layers = dict.fromkeys(name_layer(require_unit(one)) for one in wanted)
+        return Exemplars(provenance, rows, RANKED_BY[rank], tuple(_gaps(index, layers, self.count).describe()))
 
-    def _row(self, known: Known, wanted: Target) -> Excited:
-        unit = unit_of(wanted)
+    def _row(self, index: AnyIndex, wanted: Target) -> Excited:
+        unit = require_unit(wanted)
         shown = tuple(
             make_exemplar(one.number, one.name, one.label, one.value, one.at, one.photo, one.seen, one.box)
-            for one in best(known, unit, self.count)
+            for one in find_best(index, unit, self.count)
         )
-        return Excited(str(wanted), shown, known.tally(layer_of(unit)).statistics(channel_of(known, unit)))
+        return Excited(str(wanted), shown, index.tally(name_layer(unit)).statistics(find_channel(index, unit)))
 
 
 def _filters(subject: Subject) -> dict[Target, Pixels]:
     """The kernel of each target that is a channel of the convolution that reads the image, as a picture."""
-    model, units = subject.model, {target: unit_of(target) for target in subject.targets[0]}
+    model, units = subject.model, {target: require_unit(target) for target in subject.targets[0]}
     found: dict[Target, Pixels] = {}
     for layer in {unit.layer for unit in units.values() if unit.layer and reads_image(model, unit.layer)}:
         kernels = used_kernels(model, layer).float().cpu().permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
@@ -164,21 +164,21 @@ def _optimised(subject: Subject) -> dict[Target, Pixels]:
 
 def _named(index: Index, wanted: Target) -> Target:
     """A target with its class as number and name, as a model would resolve it."""
-    unit = unit_of(wanted)
+    unit = require_unit(wanted)
     if unit.layer:
         return wanted
-    number = channel_of(index, unit)
+    number = find_channel(index, unit)
     label = index.classes[number] if index.classes else str(number)
     return Target(((1.0, replace(unit, channel=number, label=label)),))
 
 
-def _gaps(known: Known, layers: Iterable[str], asked: int) -> Gaps:
-    tallies = {layer: known.tally(layer) for layer in layers}
+def _gaps(index: AnyIndex, layers: Iterable[str], asked: int) -> Gaps:
+    tallies = {layer: index.tally(layer) for layer in layers}
     return Gaps(
-        images=len(known.images),
-        unreadable=tuple(known.unreadable),
+        images=len(index.images),
+        unreadable=tuple(index.unreadable),
         not_finite={layer: int(tally.counted[1]) for layer, tally in tallies.items()},
         kept={layer: tally.top for layer, tally in tallies.items() if len(tally.values) == tally.top},
         asked=asked,
-        shards=(len(known.pending()), len(known.shards)) if isinstance(known, Index) else (0, 0),
+        shards=(len(index.pending()), len(index.shards)) if isinstance(index, Index) else (0, 0),
     )

@@ -9,44 +9,49 @@ from torch import Tensor
 
 from vizcnn.graph.geometry import Neighbourhood, neighbourhood_of
 from vizcnn.models.layers.expanded import Shape, compact
-from vizcnn.receptive.bounds import Bounds, least
-from vizcnn.receptive.call import Call, Unknown
+from vizcnn.receptive.bounds import Bounds, take_minimum
+from vizcnn.receptive.call import Call, NoRuleError
 
 AXES = (-2, -1)
 
 
-def slid(reads: Neighbourhood, bounds: Bounds, shape: Shape) -> Bounds:
-    """The bounds of outputs of this shape that read their neighbourhoods along the last two axes.
+def slide(reads: Neighbourhood, bounds: Bounds, shape: Shape) -> Bounds:
+    """The bounds of outputs of a shape, each of which reads its neighbourhood along the last two axes.
 
-    Of a transposed convolution the other way round: neighbours among the inputs write `stride` apart."""
+    Output i reads the inputs i * stride - padding + k * dilation; of a transposed convolution, the inputs
+    (i + padding - k * dilation) / stride where that is a whole number."""
     for a, axis in enumerate(AXES):
         places, offsets = torch.arange(shape[axis])[:, None], torch.arange(reads.kernel[a]) * reads.dilation[a]
         if reads.transposed:
             taps = (places + reads.padding[a] - offsets) / reads.stride[a]
         else:
             taps = (places * reads.stride[a] - reads.padding[a] + offsets).float()
-        bounds = bounds.read(axis, taps)  # (outputs, reads)
+        bounds = bounds.gather(axis, taps)  # (outputs, reads)
     down, across = reads.stride
-    return bounds.scaled(1 / down, 1 / across) if reads.transposed else bounds.scaled(down, across)
+    return bounds.scale_step(1 / down, 1 / across) if reads.transposed else bounds.scale_step(down, across)
 
 
-def convolution(call: Call) -> Bounds:
+def bound_convolution(call: Call) -> Bounds:
+    """A window of places in all channels of a group. Raises NoRuleError for other than two dimensions."""
     reads, groups = neighbourhood_of(call.name, call.args), call.args["groups"]
     if reads is None:
-        raise Unknown(f"convolution in {call.args['weight'].dim() - 2} dimensions")
-    gathered = call.of("input").changed(lambda edge: _per_group(edge, groups))
-    return slid(reads, gathered, call.shape).changed(lambda edge: _from_groups(edge, call.shape))
+        raise NoRuleError(f"convolution in {call.args['weight'].dim() - 2} dimensions")
+    gathered = call.bounds("input").map_edges(lambda edge: _gather_groups(edge, groups))
+    return slide(reads, gathered, call.shape).map_edges(lambda edge: _spread_groups(edge, call.shape))
 
 
-def _per_group(edge: Tensor, groups: int) -> Tensor:
-    """(N, C, H, W) to what each group of channels sees together, (N, groups, H, W); (N, 1, H, W) where all agree."""
+def _gather_groups(edge: Tensor, groups: int) -> Tensor:
+    """From an edge (N, C, H, W) to its minimum in each group of channels, (N, groups, H, W).
+
+    (N, 1, H, W) where all channels have the same."""
     edge = compact(edge, [1])
     if edge.shape[1] == 1:
         return edge
-    return least(edge.unflatten(1, (groups, -1)), [2])[:, :, 0]
+    return take_minimum(edge.unflatten(1, (groups, -1)), [2])[:, :, 0]
 
 
-def _from_groups(edge: Tensor, shape: Shape) -> Tensor:
+def _spread_groups(edge: Tensor, shape: Shape) -> Tensor:
+    """From an edge per group (N, groups, H, W) to one per channel, of the given shape (N, C, H, W)."""
     n, channels, *space = shape
     groups = edge.shape[1]
     if groups == 1:
@@ -54,53 +59,56 @@ def _from_groups(edge: Tensor, shape: Shape) -> Tensor:
     return edge[:, :, None].expand(n, groups, channels // groups, *space).flatten(1, 2)
 
 
-def pooled(call: Call) -> Bounds:
+def bound_pooling(call: Call) -> Bounds:
+    """A window of places."""
     reads = neighbourhood_of(call.name, call.args)
     assert reads is not None  # every pooling has one
-    return slid(reads, call.of("self"), call.shape)
+    return slide(reads, call.bounds("self"), call.shape)
 
 
-def padded(call: Call) -> Bounds:
-    """Padding of the last two axes is like a convolution's; that of other axes sees nothing."""
+def bound_padding(call: Call) -> Bounds:
+    """Padding of the last two axes counts as a convolution's does; what is added along other axes sees nothing."""
     pads = list(call.args["pad"])
     if len(pads) > 4:
-        return call.of("self").changed(lambda edge: torch.constant_pad_nd(edge, pads, inf))
+        return call.bounds("self").map_edges(lambda edge: torch.constant_pad_nd(edge, pads, inf))
     top = pads[2] if len(pads) == 4 else 0
-    return slid(Neighbourhood((1, 1), padding=(top, pads[0])), call.of("self"), call.shape)
+    return slide(Neighbourhood((1, 1), padding=(top, pads[0])), call.bounds("self"), call.shape)
 
 
-def adaptive(call: Call) -> Bounds:
+def bound_adaptive_pooling(call: Call) -> Bounds:
     """Output i of m reads the inputs from floor(i n / m) to ceil((i + 1) n / m)."""
-    bounds = call.of("self")
+    bounds = call.bounds("self")
     for axis in AXES:
-        bounds = bounds.read(axis, _bins(call.args["self"].shape[axis], call.shape[axis]))
-    return resized(call, bounds)
+        bounds = bounds.gather(axis, _find_bins(call.args["self"].shape[axis], call.shape[axis]))
+    return scale_to_size(call, bounds)
 
 
-def _bins(n: int, m: int) -> Tensor:
-    """Which of n inputs each of m outputs reads, (m, most); the last one is repeated."""
+def _find_bins(n: int, m: int) -> Tensor:
+    """(m, most): the indices of the n inputs that each of m outputs reads; rows with fewer repeat their last."""
     i = torch.arange(m)[:, None]
     first, last = i * n // m, -(-(i + 1) * n // m) - 1  # (m, 1)
     most = int((last - first).max()) + 1
     return torch.minimum(first + torch.arange(most), last).float()
 
 
-def resampled(call: Call) -> Bounds:
-    """Smooth interpolation; which inputs each output reads is asked of the operation itself."""
-    bounds = call.of("self")
+def bound_resampling(call: Call) -> Bounds:
+    """Bilinear or bicubic interpolation; `_find_reads` finds the inputs of each output by running the operation."""
+    bounds = call.bounds("self")
     for axis in AXES:
-        bounds = bounds.read(axis, _reads(call, axis))
-    return resized(call, bounds)
+        bounds = bounds.gather(axis, _find_reads(call, axis))
+    return scale_to_size(call, bounds)
 
 
-def resized(call: Call, bounds: Bounds) -> Bounds:
+def scale_to_size(call: Call, bounds: Bounds) -> Bounds:
+    """These bounds with the steps of an operation that resizes its input to its output."""
     h, w = call.args["self"].shape[-2:]
-    return bounds.scaled(h / call.shape[-2], w / call.shape[-1])
+    return bounds.scale_step(h / call.shape[-2], w / call.shape[-1])
 
 
-def _reads(call: Call, axis: int) -> Tensor:
-    """Which inputs each output reads along one axis, (outputs, most): those to which the operation gives weight, which
-    at some places is exactly zero."""
+def _find_reads(call: Call, axis: int) -> Tensor:
+    """(outputs, most): the indices of the inputs along one axis to which the operation gives an output any weight.
+
+    Found by resizing the unit vectors, since the weight at some indices within the kernel is exactly zero."""
     n, m = call.args["self"].shape[axis], call.shape[axis]
     lines = torch.eye(n, dtype=torch.float64).view(n, 1, 1, n)  # always across: of images 1 px wide torch errs down
     scale = call.args["scales_h" if axis == -2 else "scales_w"]

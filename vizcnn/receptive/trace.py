@@ -1,4 +1,4 @@
-"""Receptive fields by arithmetic: the bounds of every tensor, followed through a run of the network."""
+"""Receptive fields by arithmetic: the bounds of every tensor, traced through a run of the network."""
 
 from __future__ import annotations
 
@@ -15,127 +15,129 @@ from vizcnn.models.layers.axes import layers_of
 from vizcnn.models.layers.dryrun import OnMeta, by_name, following, tensors_in, twin, twin_or_itself
 from vizcnn.models.layers.expanded import overwritten
 from vizcnn.models.model import Model
-from vizcnn.receptive.bounds import Bounds, least, of_input, of_nothing
-from vizcnn.receptive.call import Call, Unknown
+from vizcnn.receptive.bounds import Bounds, bound_input, bound_nothing, take_minimum
+from vizcnn.receptive.call import Call, NoRuleError
 from vizcnn.receptive.field import ReceptiveField, Rows
-from vizcnn.receptive.rules import rule_for
+from vizcnn.receptive.rules import find_rule
 
 Fields = dict[str, ReceptiveField | None]
 
 
-def traced(model: Model, size: tuple[int, int]) -> Fields:
-    """The fields of all layers that give maps, in the order of the last runs; None behind an operation without a rule.
+def trace_fields(model: Model, size: tuple[int, int]) -> Fields:
+    """The receptive fields of all layers that give maps, in the order of their last runs, without any measuring.
 
-    A network that needs to see numbers while it runs is followed where noise takes it. Raises whatever the network
-    raises for an input of this size."""
+    None stands for layers behind an operation that has no rule. A network whose course depends on values is traced in a
+    run on noise. Raises whatever the network raises for an input of this size."""
     noise = torch.rand(1, model.input.channels, *size, generator=torch.Generator().manual_seed(0))
     images = noise.to(model.device, model.dtype)  # (1, C, H, W)
     try:
-        found = _followed(twin(model), images.to("meta"))
-    except Exception:  # whatever stops a run without numbers; errors of the network itself come again
-        found = _followed(twin_or_itself(model), images)
+        found = _trace_bounds(twin(model), images.to("meta"))
+    except Exception:  # whatever stops a run without values; errors of the network itself come again
+        found = _trace_bounds(twin_or_itself(model), images)
     layers = layers_of(model, images)
     maps = {name: layers[name].axes for name in found if name in layers and layers[name].axes.places == 2}
-    return {name: _field(bounds, maps[name].order) for name, bounds in found.items() if name in maps}
+    return {name: _make_field(bounds, maps[name].order) for name, bounds in found.items() if name in maps}
 
 
-def _followed(model: Model, images: Tensor) -> dict[str, Bounds | None]:
-    """The bounds of every layer's output for one image; None where they are not known."""
-    follower, found = _Follower(images), dict[str, Bounds | None]()
+def _trace_bounds(model: Model, images: Tensor) -> dict[str, Bounds | None]:
+    """The bounds of every layer's output for one image; None behind an operation without a rule."""
+    tracer, found = _Tracer(images), dict[str, Bounds | None]()
 
     def see(name: str, output: Any) -> None:
         found.pop(name, None)  # a module that runs again moves to its last place
         if isinstance(output, Tensor) and output.dim() == 4:
-            found[name] = follower.bounds(output)
+            found[name] = tracer.bounds(output)
 
-    with following(model, see, follower):
+    with following(model, see, tracer):
         model(images)
     return found
 
 
-class _Follower(OnMeta):
-    """Knows the bounds of every tensor that the input led to; None where an operation without a rule came before."""
+class _Tracer(OnMeta):
+    """While the context is open, keeps the bounds of every tensor that is computed from the input.
+
+    They are None behind an operation without a rule."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self.known = WeakTensorKeyDictionary()
-        self.known[images] = of_input(images.shape)
+        self.traced = WeakTensorKeyDictionary()
+        self.traced[images] = bound_input(images.shape)
 
     def bounds(self, tensor: Tensor) -> Bounds | None:
-        found: Bounds | None = self.known[tensor] if tensor in self.known else of_nothing(tensor.shape)
+        found: Bounds | None = self.traced[tensor] if tensor in self.traced else bound_nothing(tensor.shape)
         return found
 
-    def look(self, tensor: Tensor) -> Bounds:
+    def look_up(self, tensor: Tensor) -> Bounds:
         if (found := self.bounds(tensor)) is None:
-            raise Unknown
+            raise NoRuleError
         return found
 
     def ran(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         inputs = tensors_in(args, kwargs)
-        follows = any(t in self.known for t in inputs)
+        from_input = any(t in self.traced for t in inputs)
         out = super().ran(func, args, kwargs)
         if outputs := tensors_in(out):
-            if follows:
-                self._follow(func, by_name(func, args, kwargs), outputs)
-            elif not inputs:  # what is made of nothing may be filled later
-                self.known |= {output: of_nothing(output.shape) for output in outputs}
+            if from_input:
+                self._apply_rule(func, by_name(func, args, kwargs), outputs)
+            elif not inputs:  # a tensor made of nothing may be filled later
+                self.traced |= {output: bound_nothing(output.shape) for output in outputs}
         return out
 
-    def _follow(self, func: Any, args: dict[str, Any], outputs: list[Tensor]) -> None:
+    def _apply_rule(self, func: Any, args: dict[str, Any], outputs: list[Tensor]) -> None:
         try:
-            found: Any = rule_for(func)(Call(func, args, tuple(outputs[0].shape), self.look))
-        except Unknown:
+            found: Any = find_rule(func)(Call(func, args, tuple(outputs[0].shape), self.look_up))
+        except NoRuleError:
             found = [None] * len(outputs)
-        if isinstance(found, Bounds):  # side outputs (the indices of a maximum) share them where they share the shape
+        if isinstance(found, Bounds):  # side outputs of the same shape (a maximum's indices) have the same
             found = [found if output.shape == outputs[0].shape else None for output in outputs]
         for output, bounds in zip(outputs, found, strict=False):
-            if func._schema.is_mutable and bounds is not self.known.get(output):
-                self._share(output, bounds)
-            self.known[output] = bounds
+            if func._schema.is_mutable and bounds is not self.traced.get(output):
+                self._change_views(output, bounds)
+            self.traced[output] = bounds
 
-    def _share(self, part: Tensor, new: Bounds | None) -> None:
-        """Other tensors that have memory in common with a changed one have changed with it."""
+    def _change_views(self, part: Tensor, new: Bounds | None) -> None:
+        """Change the bounds of other tensors that share memory with a tensor that an operation has written to."""
         memory = part.untyped_storage()._cdata
-        for whole, old in [*self.known.items()]:
+        for whole, old in [*self.traced.items()]:
             if whole is not part and whole.untyped_storage()._cdata == memory:
-                self.known[whole] = old and new and _overwritten(old, whole, new, part)
+                self.traced[whole] = old and new and _overwrite(old, whole, new, part)
 
 
-def _overwritten(old: Bounds, whole: Tensor, new: Bounds, part: Tensor) -> Bounds:
+def _overwrite(old: Bounds, whole: Tensor, new: Bounds, part: Tensor) -> Bounds:
     edges = (overwritten(o, whole, n, part) for o, n in zip(old.edges, new.edges, strict=True))
     return Bounds(tuple(edges), (max(old.step[0], new.step[0]), max(old.step[1], new.step[1])))
 
 
-def _field(bounds: Bounds | None, order: Sequence[int]) -> ReceptiveField | None:
-    """order: of the axes, so that they are (N, C, h, w)."""
+def _make_field(bounds: Bounds | None, order: Sequence[int]) -> ReceptiveField | None:
+    """The receptive field of a layer with these bounds. order: of its axes as (N, C, h, w)."""
     if bounds is None:
         return None
-    bounds = bounds.changed(lambda edge: edge.permute(*order))
-    rows = [_line(bounds.edges[i], 2) for i in (0, 2, 4, 6)]
-    columns = [_line(bounds.edges[i], 3) for i in (1, 3, 5, 7)]
-    down, across = _repeats(rows[2], -rows[3], bounds.step[0]), _repeats(columns[2], -columns[3], bounds.step[1])
+    bounds = bounds.map_edges(lambda edge: edge.permute(*order))
+    rows = [_reduce_to_line(bounds.edges[i], 2) for i in (0, 2, 4, 6)]
+    columns = [_reduce_to_line(bounds.edges[i], 3) for i in (1, 3, 5, 7)]
+    down = _find_repeat(rows[2], -rows[3], bounds.step[0])
+    across = _find_repeat(columns[2], -columns[3], bounds.step[1])
     size, stride, offset = (down[0], across[0]), (down[1], across[1]), (down[2], across[2])
-    edges = (_whole(rows[0]), -_whole(rows[1]), _whole(columns[0]), -_whole(columns[1]))
+    edges = (_round_to_px(rows[0]), -_round_to_px(rows[1]), _round_to_px(columns[0]), -_round_to_px(columns[1]))
     return ReceptiveField(*edges, size, stride, offset)
 
 
-def _line(edge: Tensor, axis: int) -> npt.NDArray[np.float64]:
-    """The least value at each place along an axis of (1, C, h, w)."""
-    return least(edge, [d for d in range(4) if d != axis]).flatten().double().numpy()
+def _reduce_to_line(edge: Tensor, axis: int) -> npt.NDArray[np.float64]:
+    """The minimum of an edge (1, C, h, w) at each index along an axis."""
+    return take_minimum(edge, [d for d in range(4) if d != axis]).flatten().double().numpy()
 
 
-def _whole(line: npt.NDArray[np.float64]) -> Rows:
-    """In px; what sees nothing is from 0 to 0."""
+def _round_to_px(line: npt.NDArray[np.float64]) -> Rows:
+    """An edge in whole px; 0 for units that see nothing."""
     return np.where(np.isinf(line), 0, line).astype(np.int64)
 
 
-def _repeats(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], step: float) -> tuple[int, float, float]:
-    """Size, stride and offset of fields along one axis, read off the middle unit; all 0 for those that see nothing."""
+def _find_repeat(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64], step: float) -> tuple[int, float, float]:
+    """Size, stride and offset along one axis, taken at the middle unit; all 0 if that sees nothing."""
     middle = len(low) // 2
     if np.isinf(low[middle]):
         return 0, 0.0, 0.0
     apart = np.diff(low[np.isfinite(low)])
-    stride = (
-        float(np.median(apart)) if len(apart) else 0.0
-    ) or step  # all units of a layer behind global pooling see the same; their nominal stride stays
+    # behind global pooling all units see the same, and the stride is the nominal one
+    stride = (float(np.median(apart)) if len(apart) else 0.0) or step
     return round(high[middle] - low[middle]), stride, float(low[middle]) - stride * middle

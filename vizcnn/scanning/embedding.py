@@ -1,4 +1,4 @@
-"""Maps: vectors of many numbers laid out in a plane, and how well their neighbours know their class."""
+"""Embedding: feature vectors laid out in a plane, and how often a vector's neighbours are of its class."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PAPERS = {
     "umap": "McInnes, Healy & Melville 2018, arXiv:1802.03426",
 }
 _LIBRARIES = {"tsne": ("sklearn", "scikit-learn", "embed"), "umap": ("umap", "umap-learn", "umap")}
-_FEWEST = 4  # points that have neighbours to keep
-_BLOCK = 2**24  # distances held at a time
+_FEWEST = 4  # points that t-SNE and UMAP can lay out
+_BLOCK = 2**24  # distances in memory at a time
 
 
-def refuse_missing(method: Method) -> None:
-    """Raise ParameterError where the library of a method is not installed."""
+def require_library(method: Method) -> None:
+    """Raise ParameterError if the library of a method is not installed."""
     module, package, extra = _LIBRARIES.get(method, ("numpy", "", ""))
     if find_spec(module) is None:
         raise ParameterError(
@@ -37,8 +37,8 @@ def refuse_missing(method: Method) -> None:
         )
 
 
-def checked_perplexity(method: Method, count: int, perplexity: float | None) -> float:
-    """The perplexity for so many points: what was asked for, or 30, or less for few points. Raises ParameterError."""
+def choose_perplexity(method: Method, count: int, perplexity: float | None) -> float:
+    """The perplexity for `count` points: the one given, or else 30, less for few points. Raises ParameterError."""
     if method != "pca" and count < _FEWEST:
         raise ParameterError(f"{NAMES[method]} needs at least {_FEWEST} images, got {count}. Use method 'pca'")
     if perplexity is not None and perplexity >= count:
@@ -46,10 +46,10 @@ def checked_perplexity(method: Method, count: int, perplexity: float | None) -> 
     return min(30.0, (count - 1) / 3) if perplexity is None else perplexity
 
 
-def principal(vectors: npt.NDArray[np.float32]) -> tuple[Floats, tuple[float, float]]:
-    """PCA: the coordinates (N, 2) on the two axes of largest variance, and the shares of the variance on them.
+def embed_with_pca(vectors: npt.NDArray[np.float32]) -> tuple[Floats, tuple[float, float]]:
+    """PCA's coordinates (N, 2) on the two axes of largest variance, and each axis's share of the variance.
 
-    An axis points to where the farthest image lies, the first of equally far ones. Raises DegenerateResult where all
+    An axis points to the side of its farthest image, the first of equally far ones. Raises DegenerateResult if all
     vectors are the same."""
     centred = vectors - vectors.mean(0, dtype=np.float64)  # (N, F)
     if len(centred) > 1 and np.abs(centred).max() <= 1e-6 * np.abs(vectors).max():
@@ -70,7 +70,7 @@ def principal(vectors: npt.NDArray[np.float32]) -> tuple[Floats, tuple[float, fl
     return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))), (first, second)
 
 
-def tsne(vectors: npt.NDArray[np.float32], perplexity: float, seed: int) -> Floats:
+def embed_with_tsne(vectors: npt.NDArray[np.float32], perplexity: float, seed: int) -> Floats:
     """t-SNE's coordinates (N, 2), from scikit-learn."""
     from sklearn.manifold import TSNE
 
@@ -79,7 +79,7 @@ def tsne(vectors: npt.NDArray[np.float32], perplexity: float, seed: int) -> Floa
     return np.asarray(made, np.float64)
 
 
-def umap(vectors: npt.NDArray[np.float32], seed: int) -> Floats:
+def embed_with_umap(vectors: npt.NDArray[np.float32], seed: int) -> Floats:
     """UMAP's coordinates (N, 2), from umap-learn with its own settings."""
     with no_warnings():  # of other libraries' coming versions
         from umap import UMAP
@@ -92,11 +92,12 @@ def umap(vectors: npt.NDArray[np.float32], seed: int) -> Floats:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """How often the nearest images of an image, itself left out, name its class. All are shares of `images`.
+    """The accuracy of nearest neighbours: how often the images nearest to an image, without itself, vote for its class.
 
-    count: neighbours asked, each by its euclidean distance; of equally many votes the first class in order wins.
-    features, plane: by the features, and by the places in the map. largest: what always naming the most frequent class
-    would reach.
+    count: the number of neighbours that vote; of classes with equally many votes the first in order wins.
+    images, classes: the numbers of images whose class is known, and of these classes.
+    features, plane: the accuracy with distances between feature vectors, and between points in the plane, in [0, 1].
+    largest: the accuracy of always answering with the most frequent class.
     """
 
     count: int
@@ -107,20 +108,20 @@ class Neighbours:
     largest: float
 
 
-def neighbours(
+def measure_neighbours(
     vectors: npt.NDArray[Any], points: Floats, labels: Sequence[str | None], count: int
 ) -> Neighbours | None:
-    """The accuracy of k nearest neighbours, leaving one out; None where fewer than two classes are known."""
+    """The leave-one-out accuracy of the `count` nearest neighbours; None if fewer than two classes are known."""
     known = np.array([i for i, label in enumerate(labels) if label is not None], np.int64)
     names, classes = np.unique([str(labels[i]) for i in known], return_inverse=True)
     if len(names) < 2:
         return None
     count = min(count, len(known) - 1)
-    features, plane = (share_known(each[known], classes, count) for each in (vectors, points))
+    features, plane = (compute_knn_accuracy(each[known], classes, count) for each in (vectors, points))
     return Neighbours(count, len(known), len(names), features, plane, float(np.bincount(classes).max() / len(known)))
 
 
-def share_known(vectors: npt.NDArray[Any], classes: npt.NDArray[np.int64], count: int) -> float:
+def compute_knn_accuracy(vectors: npt.NDArray[Any], classes: npt.NDArray[np.int64], count: int) -> float:
     """The share of vectors (N, F) whose `count` nearest others, by euclidean distance, vote for their class (N,)."""
     every, kinds = torch.from_numpy(vectors).double(), torch.from_numpy(classes)
     right, step = 0, max(1, _BLOCK // len(every))

@@ -1,10 +1,10 @@
-"""Index: the folder in which a scan keeps what it has found, and the questions it answers without the network.
+"""Index: the folder in which a scan keeps what it has found, and the questions that it answers without the network.
 
-manifest.json           what was scanned, how, and whether all of it, with a digest of this
+manifest.json           what was scanned and how, whether the scan is complete, and a digest of all this
 images.json             the names of the images
-shard-00000.safetensors ...   what was found in each part of the images, complete or not there
+shard-00000.safetensors ...   what was found in each part of the images; a shard is there as a whole or not at all
 
-Nothing of it is believed unseen: whatever is read is compared with its digest.
+Whatever is read is compared with its digest first.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from vizcnn.models.targets import Target
 from vizcnn.output import atomic
 from vizcnn.receptive import ReceptiveField
 from vizcnn.results import Provenance
-from vizcnn.scanning.glance import Rank
-from vizcnn.scanning.shard import AGAIN, Damaged, Shard, digest_of, digest_of_json
-from vizcnn.scanning.survey import Shape
-from vizcnn.scanning.tally import Tally, merged, restored
+from vizcnn.scanning.layer_selection import Shape
+from vizcnn.scanning.shard import REPAIR, DamagedShardError, Shard, digest_bytes, digest_json
+from vizcnn.scanning.statistics import Rank
+from vizcnn.scanning.tally import Tally, merge_tallies, restore_tally
 
 MANIFEST, NAMES = "manifest.json", "images.json"
 _FORMAT = 2
@@ -40,11 +40,11 @@ _MESSAGE = 300  # letters for the names of layers in a message
 
 @dataclass(frozen=True)
 class Index:
-    """A folder with the findings of a scan.
+    """What a scan has found, kept in a folder.
 
     identity: what was scanned and how: model, dataset, layers, size, top, rank, batch, shards.
-    facts: what else its manifest says: the data set's place, receptive fields, versions, whether it is complete.
-    given: the images, where they cannot be read from the data set's place again.
+    facts: what else the manifest says: the data set's place, receptive fields, versions, whether the scan is complete.
+    given: the images, if the person gave them instead of leaving them to be read from the data set's place.
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class Index:
 
     @classmethod
     def open(cls, folder: str | Path, images: Any = None) -> Index:
-        """The index in a folder. images: what was scanned, if it lay elsewhere then or was not on disk.
+        """The index in a folder. images: what was scanned, if it is somewhere else now or was not on disk.
 
         Raises OutputError where there is no index."""
         folder = Path(folder)
@@ -66,13 +66,13 @@ class Index:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was scanned and all of it is there. Looks at every byte."""
+        """Whether everything was scanned and nothing is missing or damaged. Reads every byte."""
         return bool(self.digest)
 
     @property
     def digest(self) -> str:
-        """Of everything found: equal for equal findings, however they were come by. Empty until all is done, and while
-        something is missing or damaged. Looks at every byte."""
+        """The SHA-256 of everything found: equal for scans that found the same, in however many runs and on whatever
+        machines. Empty until all is done, and while something is missing or damaged. Reads every byte."""
         if not self.finished:
             return ""
         try:
@@ -82,7 +82,7 @@ class Index:
 
     @property
     def finished(self) -> bool:
-        """Whether a scan has once come to its end here."""
+        """Whether the scan has once been completed, whatever has become of its files since."""
         return bool(self.facts["complete"])
 
     @property
@@ -92,39 +92,39 @@ class Index:
 
     @property
     def shards(self) -> list[tuple[int, int]]:
-        """The images of each shard, from the first to before the last."""
+        """For each shard, the number of its first image and the one after its last."""
         return [(start, stop) for start, stop in self.identity["shards"]]
 
     @property
     def contract(self) -> InputContract:
-        """How photographs became inputs."""
+        """The model's input contract: how photographs became inputs."""
         stored = self.identity["model"]["input"]
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
         return InputContract(**settings)
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the images. Raises OutputError."""
+        """The names of the images. Raises OutputError."""
         self.refuse_lost_names()
         names: list[str] = json.loads((self.folder / NAMES).read_bytes())
         return names
 
     def knows_names(self) -> bool:
-        """Whether the file of the images' names is what the scan wrote. Raises OutputError where it cannot be read."""
+        """Whether the file of the images' names is there and undamaged. Raises OutputError if it cannot be read."""
         file = self.folder / NAMES
         try:
-            return file.is_file() and digest_of(file.read_bytes()) == self.facts["names"]
+            return file.is_file() and digest_bytes(file.read_bytes()) == self.facts["names"]
         except OSError as error:
             raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
 
     def refuse_lost_names(self) -> None:
         """Raise OutputError where the names of the images are missing or damaged."""
         if not self.knows_names():
-            raise OutputError(f"{self.folder / NAMES} is missing or damaged. {AGAIN}")
+            raise OutputError(f"{self.folder / NAMES} is missing or damaged. {REPAIR}")
 
     @cached_property
     def images(self) -> Images:
-        """The images that were scanned. Raises ImageError where they are no longer there, or others are."""
+        """The images that were scanned. Raises ImageError if they are gone, or others are in their place."""
         if self.given is None and self.facts["place"] is None:
             raise ImageError(
                 f"the scanned images ({self.facts['where']}) were no files. Index.open(folder, images=...)"
@@ -138,7 +138,7 @@ class Index:
         return found
 
     def provenance(self, probe: str, options: Mapping[str, Any], paper: str, wanted: Sequence[Target]) -> Provenance:
-        """The record kept with what a probe of this name answers from this index."""
+        """The provenance of what a probe finds in this index. wanted: the targets that were asked for."""
         from vizcnn import __version__
 
         about = {"dataset": self.facts["where"], "pictures": len(self.names), "index": self.facts["digest"][:16]}
@@ -158,7 +158,9 @@ class Index:
         )
 
     def tally(self, layer: str) -> Tally:
-        """What is known of a layer, over all shards that are done. Read once. Raises LayerNotFound and OutputError."""
+        """A layer's best images and statistics over all shards that are done. The first call reads them from disk.
+
+        Raises LayerNotFound and OutputError."""
         if layer not in self.layers:
             raise LayerNotFound(
                 f"the index {self.folder} holds no layer {layer!r}.{did_you_mean(layer, self.layers)} It holds "
@@ -166,19 +168,19 @@ class Index:
                 f"--layers {layer}"
             )
         if layer not in self._tallies:
-            self._tallies[layer] = self._read(layer)
+            self._tallies[layer] = self._read_tally(layer)
         return self._tallies[layer]
 
-    def _read(self, layer: str) -> Tally:
-        done = self._done()
+    def _read_tally(self, layer: str) -> Tally:
+        done = self._list_done()
         if not done:
             raise OutputError(f"no part of the index {self.folder} is done yet. Run its scan again")
         shape = self.layers[layer]
         places, top = shape[1] * shape[2] if len(shape) > 1 else 1, int(self.identity["top"])
-        return merged(restored(top, places, *shard.arrays(layer)) for shard in done)
+        return merge_tallies(restore_tally(top, places, *shard.read_arrays(layer)) for shard in done)
 
     def field(self, layer: str) -> ReceptiveField | None:
-        """What the layer's units see; None where it has no places, or no field is known."""
+        """The receptive field of a layer's units; None where it has no places (y, x), or the field is not known."""
         stored = self.facts["fields"].get(layer)
         if stored is None:
             return None
@@ -188,34 +190,34 @@ class Index:
 
     @property
     def rank(self) -> Rank:
-        """What images are ranked by: a channel's maximum over positions, its mean or its sum."""
+        """What images are ranked by: the maximum, mean or sum of a channel's activations over positions."""
         rank: Rank = self.identity["rank"]
         return rank
 
     @property
     def classes(self) -> list[str] | None:
-        """The names of the network's classes, where it has them."""
+        """The names of the network's classes, if it has any."""
         classes: list[str] | None = self.facts["classes"]
         return classes
 
     @cached_property
     def labels(self) -> list[str | None]:
-        """The class of each image; None where unknown, unreadable or not scanned yet. Raises OutputError."""
-        found = {shard.number: shard.about()["labels"] for shard in self._done()}
+        """The class of each image; None if it is unknown, unreadable or not scanned yet. Raises OutputError."""
+        found = {shard.number: shard.read_header()["labels"] for shard in self._list_done()}
         unknown = ([None] * (stop - start) for start, stop in self.shards)
         return [label for number, none in enumerate(unknown) for label in found.get(number, none)]
 
     @cached_property
     def unreadable(self) -> list[tuple[int, str]]:
-        """The images that could not be read, by number, each with the reason. Raises OutputError."""
-        return [(number, reason) for shard in self._done() for number, reason in shard.about()["unreadable"]]
+        """The numbers of the images that could not be read, each with the reason. Raises OutputError."""
+        return [(number, reason) for shard in self._list_done() for number, reason in shard.read_header()["unreadable"]]
 
     def pending(self) -> list[int]:
-        """The shards that are not there."""
+        """The numbers of the shards that are not there."""
         return [number for number in range(len(self.shards)) if not self.shard(number).exists]
 
     def lacking(self, numbers: Iterable[int] | None = None) -> list[int]:
-        """The shards that are not there or damaged, of all or of these. Looks at every byte.
+        """The numbers of the shards that are missing or damaged, among all or among these. Reads every byte.
 
         Raises ParameterError for one of another scan, OutputError for one that cannot be read."""
         return [
@@ -228,80 +230,88 @@ class Index:
             return False
         try:
             shard.check()
-        except Damaged:
+        except DamagedShardError:
             return False
         return True
 
-    def _done(self) -> list[Shard]:
-        """The shards to ask. Raises OutputError where some of a finished index are missing."""
+    def _list_done(self) -> list[Shard]:
+        """The shards that are there. Raises OutputError if some of a finished index are missing."""
         missing = self.pending()
         if self.finished:
             self.refuse(missing)
         return [self.shard(number) for number in range(len(self.shards)) if number not in {*missing}]
 
     def shard(self, number: int) -> Shard:
+        """The shard of this number, whether its file is there or not."""
         seals = self.facts["seals"]
         return Shard(self.shard_file(number), self.fingerprint, number, seals[number] if seals else None)
 
     @cached_property
     def fingerprint(self) -> str:
-        """What its shards tell this scan from any other by."""
-        return digest_of_json(self.identity)
+        """The digest of the scan's identity, by which a shard is known to belong to this scan."""
+        return digest_json(self.identity)
 
     def shard_file(self, number: int) -> Path:
+        """The path of a shard."""
         return self.folder / f"shard-{number:05d}.safetensors"
 
     def keep(self, number: int, stored: bytes) -> None:
-        """Write a shard that was lacking: all of it or nothing. Raises OutputError."""
-        replace(self.shard_file(number), stored)
+        """Write the bytes of a shard's file, atomically. Raises OutputError."""
+        replace_file(self.shard_file(number), stored)
 
     def keep_names(self, names: Sequence[str]) -> None:
         """Write the names of the images. Raises OutputError."""
-        replace(self.folder / NAMES, names_file(names))
+        replace_file(self.folder / NAMES, encode_names(names))
 
     def reopen(self) -> Index:
-        """Mark the index as not complete."""
+        """This index marked as not complete, in its manifest too."""
         return self.write(complete=False, digest="", seals=None)
 
     def finish(self) -> Index:
-        """Mark the index as complete, with its digest. Raises OutputError while shards are missing or damaged."""
+        """This index marked as complete, with its digest, in its manifest too.
+
+        Raises OutputError while shards are missing or damaged."""
         self.refuse_lost_names()
         self.refuse(self.pending())
-        seals = [self.shard(number).sealed() for number in range(len(self.shards))]
+        seals = [self.shard(number).read_seal() for number in range(len(self.shards))]
         now = Index(self.folder, self.identity, self.facts)  # this one may have been asked while shards were missing
-        return self.write(complete=True, digest=now._digested(), seals=seals)
+        return self.write(complete=True, digest=now._compute_digest(), seals=seals)
 
     def refuse(self, lacking: Sequence[int]) -> None:
-        """Raise OutputError where shards are lacking."""
+        """Raise OutputError if any shards are lacking."""
         if lacking:
             raise OutputError(
                 f"{len(lacking)} of {len(self.shards)} shards of {self.folder} are missing or damaged, the first is "
-                f"{lacking[0]}. {AGAIN}. Or merge the folder that holds them: vizcnn scan-merge"
+                f"{lacking[0]}. {REPAIR}. Or merge the folder that holds them: vizcnn scan-merge"
             )
 
     def write(self, **facts: Any) -> Index:
-        """Write the manifest, with these facts changed."""
+        """This index with some facts changed, in its manifest too. Raises OutputError."""
         after = Index(self.folder, self.identity, {**self.facts, **facts}, self.given)
         kept = {"identity": after.identity, "facts": after.facts}
-        text = json.dumps({"format": _FORMAT, "sha256": digest_of_json(kept), **kept}, indent=1) + "\n"
+        text = json.dumps({"format": _FORMAT, "sha256": digest_json(kept), **kept}, indent=1) + "\n"
         with atomic(self.folder / MANIFEST) as fresh:
             fresh.write_text(text, encoding="utf-8")
         return after
 
-    def _digested(self) -> str:
+    def _compute_digest(self) -> str:
         digest = hashlib.sha256(json.dumps([self.identity, self.labels, self.unreadable], sort_keys=True).encode())
-        for layer in self.layers:
-            for piece in _bytes_of(self.tally(layer)):
-                digest.update(piece)
+        for tally in map(self.tally, self.layers):
+            for name, array in sorted(tally.arrays().items()):
+                digest.update(f"{name} {tuple(array.shape)}".encode())
+                digest.update(array.contiguous().numpy().tobytes())
+            digest.update(json.dumps(sorted(tally.classes)).encode())
         return digest.hexdigest()
 
 
-def gathered(folder: Path, others: Sequence[Path]) -> Index:
-    """The index of a folder, completed with the shards that other folders hold. Raises OutputError, ParameterError."""
+def merge_indexes(folder: Path, others: Sequence[Path]) -> Index:
+    """The index in a folder, completed with the shards that it lacks from indexes of the same scan in other folders.
+
+    Raises OutputError while shards are missing, and ParameterError for an index of another scan."""
     index = Index.open(folder)
     lacking = index.lacking()
     for other in map(Index.open, others):
-        if different := list(differences(index.identity, other.identity)):
+        if different := list(list_differences(index.identity, other.identity)):
             raise ParameterError(f"{other.folder} holds another scan than {folder} ({'; '.join(different)})")
         found = {*lacking} - {*other.lacking(lacking)}
         index = index.reopen() if found and index.finished else index
@@ -313,23 +323,16 @@ def gathered(folder: Path, others: Sequence[Path]) -> Index:
     return index if index.finished else index.finish()
 
 
-def _bytes_of(tally: Tally) -> Iterator[bytes]:
-    for name, array in sorted(tally.arrays().items()):
-        yield f"{name} {tuple(array.shape)}".encode()
-        yield array.contiguous().numpy().tobytes()
-    yield json.dumps(sorted(tally.classes)).encode()
-
-
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the index in a folder; None where there is none. Raises OutputError for one that is damaged.
+    """The manifest of the index in a folder; None if there is none. Raises OutputError for one that is damaged.
 
-    What passes its digest here is what `Index.write` wrote, so nobody else need look at the types of what it says."""
+    It has passed its digest and so is what `Index.write` wrote: its types need not be checked again."""
     file = folder / MANIFEST
     again = "delete it and run the same scan again: what is done is kept"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         form, kept = operator.index(manifest["format"]), {key: manifest[key] for key in ("identity", "facts")}
-        sound = manifest.get("sha256") == digest_of_json(kept)
+        sound = manifest.get("sha256") == digest_json(kept)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -345,29 +348,29 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return kept
 
 
-def names_file(names: Sequence[str]) -> bytes:
-    """What the file of the images' names holds."""
+def encode_names(names: Sequence[str]) -> bytes:
+    """The bytes of the file with the images' names."""
     return (json.dumps(list(names)) + "\n").encode()
 
 
-def replace(file: Path, content: bytes) -> None:
-    """Write a file of an index, also over one that is damaged and no longer looks like a file of its kind."""
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file of an index atomically, also over a damaged one, which no longer looks like a file of its kind."""
     if file.is_file():
         file.unlink()
     with atomic(file) as fresh:
         fresh.write_bytes(content)
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What differs between two identities, a phrase each."""
+def list_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The differences between two identities of scans, a phrase for each."""
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{prefix}{key} ")
+            yield from list_differences(old, new, f"{prefix}{key} ")
         elif old != new:
-            yield f"{prefix}{key}: {_brief(old)} there, {_brief(new)} here"
+            yield f"{prefix}{key}: {_abbreviate(old)} there, {_abbreviate(new)} here"
 
 
-def _brief(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = json.dumps(value) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
     return text if len(text) <= 40 else f"{text[:30]}…"

@@ -1,4 +1,4 @@
-"""Decoding: batches of a data set's images, read and prepared for the network."""
+"""Loader: batches of a data set's images, read and prepared for the network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from vizcnn.models.model import InputContract
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images that follow each other.
+    """Inputs for the network, made of images that follow each other in the data set.
 
-    numbers: int64 (n,), of the images that could be read. inputs: float32 (n, C, H, W) in [0, 1], or None for n = 0.
-    labels: the class of each, where known. unreadable: the numbers of the others, each with the reason.
+    numbers: int64 (n,), the numbers of the images that could be read. inputs: float32 (n, C, H, W) in [0, 1], or None
+        for n = 0. labels: the class of each, None where unknown.
+    unreadable: the numbers of the images that could not be read, each with the reason.
     """
 
     numbers: Tensor
@@ -28,8 +29,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Decoder:
-    """Makes batches of a data set's images for inputs of one height and width."""
+class Loader:
+    """Reads batches of a data set's images and prepares them as inputs of one size (height, width)."""
 
     images: Images
     contract: InputContract
@@ -37,11 +38,11 @@ class Decoder:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an input, (C, H, W)."""
+        """The shape of an input, (C, H, W)."""
         return (self.contract.channels, *self.size)
 
-    def batch(self, numbers: Sequence[int], room: Tensor | None = None) -> Batch:
-        """The images of these numbers. room: float32 (at least so many, C, H, W), where inputs are to lie.
+    def load(self, numbers: Sequence[int], buffer: Tensor | None = None) -> Batch:
+        """The batch of the images with these numbers. buffer: float32 (at least so many, C, H, W), for the inputs.
 
         Raises ShapeError."""
         good, inputs, labels, unreadable = [], [], [], []
@@ -57,14 +58,14 @@ class Decoder:
             labels.append(label)
         return Batch(
             torch.tensor(good, dtype=torch.int64),
-            torch.stack(inputs, out=None if room is None else room[: len(inputs)]) if inputs else None,
+            torch.stack(inputs, out=None if buffer is None else buffer[: len(inputs)]) if inputs else None,
             tuple(labels),
             tuple(unreadable),
         )
 
     def _read(self, number: int) -> tuple[Tensor, str | None]:
         image, label = self.images.read(number)
-        inputs = _checked(image, self.contract) if isinstance(image, Tensor) else self.contract.prepared(image)[0]
+        inputs = _check_input(image, self.contract) if isinstance(image, Tensor) else self.contract.prepared(image)[0]
         if inputs.shape[1:] != self.size:
             (h, w), (height, width) = inputs.shape[1:], self.size
             raise ShapeError(
@@ -73,8 +74,8 @@ class Decoder:
         return inputs, label
 
 
-def _checked(image: Tensor, contract: InputContract) -> Tensor:
-    """An input that a person made, seen to be one. Raises ShapeError, and ImageError for NaN and infinity."""
+def _check_input(image: Tensor, contract: InputContract) -> Tensor:
+    """A tensor of the data set as an input, if it is one. Raises ShapeError, and ImageError for NaN and infinity."""
     if image.dim() != 3 or image.shape[0] != contract.channels:
         raise ShapeError(f"an input tensor is ({contract.channels}, H, W), got {tuple(image.shape)}")
     values = image.detach().cpu().float()
@@ -88,6 +89,6 @@ def _checked(image: Tensor, contract: InputContract) -> Tensor:
     return values
 
 
-def cut(numbers: range, size: int) -> list[range]:
-    """Numbers in parts of a size; the last may be smaller."""
+def split(numbers: range, size: int) -> list[range]:
+    """Consecutive parts of a range, each of a size; the last may be smaller."""
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]

@@ -1,4 +1,4 @@
-"""Batches are the same whoever reads them, and no reader's end, silence or want of memory stops a scan for ever."""
+"""Batches are the same whoever loads them, and no process that ends, hangs or cannot start stops a scan for ever."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from torch import Tensor
 from vizcnn.errors import ImageError, ShapeError, VizcnnWarning
 from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.model import InputContract
-from vizcnn.scanning import readers
-from vizcnn.scanning.decode import Batch, cut
-from vizcnn.scanning.readers import decoded
+from vizcnn.scanning import loader_processes
+from vizcnn.scanning.loader import Batch, split
+from vizcnn.scanning.loader_processes import load_batches
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "no_children"),
@@ -63,7 +63,7 @@ def beside() -> bool:
 
 
 def batches_of(images: Images, loaders: int | None, size: int = 4) -> list[Batch]:
-    found = decoded(images, CONTRACT, (16, 12), cut(range(len(images)), size), loaders)
+    found = load_batches(images, CONTRACT, (16, 12), split(range(len(images)), size), loaders)
     return [Batch(b.numbers, None if b.inputs is None else b.inputs.clone(), b.labels, b.unreadable) for b in found]
 
 
@@ -82,7 +82,7 @@ def test_batches_come_in_their_order_and_whole(loaders: int | None) -> None:
 
 def spawning(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on systems where processes are not forked."""
-    monkeypatch.setattr(readers, "_context", lambda: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(loader_processes, "_choose_context", lambda: multiprocessing.get_context("spawn"))
 
 
 def test_processes_that_are_not_forked_send_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +98,9 @@ def test_processes_that_are_not_forked_send_the_same(monkeypatch: pytest.MonkeyP
     assert [number for batch in forked for number, _ in batch.unreadable] == [5]
 
 
-def test_readers_are_two_batches_ahead_and_no_more(tmp_path: Path) -> None:
+def test_processes_are_two_batches_ahead_and_no_more(tmp_path: Path) -> None:
     images = Numbered(40, lambda i: (tmp_path / str(i)).touch())
-    made = decoded(images, CONTRACT, (16, 12), cut(range(40), 4), 1)
+    made = load_batches(images, CONTRACT, (16, 12), split(range(40), 4), 1)
     next(made)
     end = time.monotonic() + 20
     while len(list(tmp_path.iterdir())) < 8 and time.monotonic() < end:
@@ -128,7 +128,7 @@ def test_neither_files_nor_shared_files_are_needed() -> None:
     assert in_a_process(work) == 0
 
 
-def test_a_reader_that_is_killed_is_said_and_its_images_are_read_here() -> None:
+def test_a_process_that_is_killed_is_said_and_its_images_are_read_here() -> None:
     images = Numbered(60, lambda i: os.kill(os.getpid(), signal.SIGKILL) if i == 21 and beside() else None)
     with pytest.warns(
         VizcnnWarning, match=r"has ended .SIGKILL, out of memory\?.; images are read in this process now"
@@ -137,14 +137,14 @@ def test_a_reader_that_is_killed_is_said_and_its_images_are_read_here() -> None:
     assert_numbered(found, 60)
 
 
-def test_a_reader_that_leaves_is_said_and_its_images_are_read_here() -> None:
+def test_a_process_that_leaves_is_said_and_its_images_are_read_here() -> None:
     images = Numbered(20, lambda i: os._exit(3) if i == 9 and beside() else None)
     with pytest.warns(VizcnnWarning, match="has ended .exit status 3.; images are read in this process now"):
         found = batches_of(images, 2)
     assert_numbered(found, 20)
 
 
-def test_ctrl_c_is_not_for_readers() -> None:
+def test_ctrl_c_is_not_for_loader_processes() -> None:
     """The process that started them answers it."""
     images = Numbered(20, lambda i: os.kill(os.getpid(), signal.SIGINT) if i == 9 and beside() else None)
     assert_numbered(batches_of(images, 2), 20)
@@ -156,18 +156,18 @@ def crash(i: int) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def test_an_image_that_a_reader_crashes_at_is_not_read_here() -> None:
+def test_an_image_that_a_process_crashes_at_is_not_read_here() -> None:
     with pytest.raises(ImageError, match=r"that read images 8 to 11 .'8' to '11'. crashed .SIGSEGV.: one of these"):
         batches_of(Numbered(20, crash), 2)
 
 
-def test_a_reader_that_is_silent_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "_PATIENCE", 0.3)
+def test_a_process_that_is_silent_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_processes, "_PATIENCE", 0.3)
     with pytest.raises(ImageError, match=r"images 8 to 11 .* have not been read within 0.3 s.*--loaders 0"):
         batches_of(Numbered(20, lambda i: time.sleep(60 * (i == 9))), 2)
 
 
-def test_readers_that_cannot_be_started_are_said_and_images_are_read_here() -> None:
+def test_processes_that_cannot_be_started_are_said_and_images_are_read_here() -> None:
     """A process of a pool may start no others."""
 
     def work() -> None:
@@ -186,7 +186,7 @@ def test_a_data_set_that_cannot_be_sent_to_a_process_is_read_here(monkeypatch: p
         assert_numbered(batches_of(Numbered(12, lambda _: None), 1), 12)
 
 
-def test_readers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+def test_loader_processes_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     """Also where that is killed and can say nothing."""
 
     def then(i: int) -> None:
@@ -253,7 +253,7 @@ def warn(i: int) -> None:
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
-def test_what_a_reader_is_warned_of_is_warned_of_here(loaders: int) -> None:
+def test_what_a_process_is_warned_of_is_warned_of_here(loaders: int) -> None:
     with pytest.warns(VizcnnWarning) as said:
         assert_numbered(batches_of(Numbered(20, warn), loaders), 20)
     assert [str(each.message) for each in said] == ["image 3 is odd", "image 9 is odd"]

@@ -37,7 +37,7 @@ class TooLongError(Exception):
         self.seconds = seconds
 
 
-def measured(
+def measure_fields(
     model: Model,
     size: tuple[int, int],
     layers: Collection[str] | None = None,
@@ -45,30 +45,32 @@ def measured(
     seconds: float = inf,
     progress: bool = False,
 ) -> dict[str, ReceptiveField]:
-    """The fields of layers that give maps, by default of all. Their size, stride and offset are those of units away
-    from the borders, as far as there are any: no padding can be seen from outside, so the size is at most the input's.
+    """The measured receptive fields of layers that give maps, by default of all.
 
-    Raises TooLongError, after a tenth of the seconds, for what would take more of them.
+    Size, stride and offset are those of units whose field the borders do not cut, where there are any. A measurement
+    cannot see padding, so a size is at most the input's.
+
+    Raises TooLongError, after a tenth of `seconds`, where the whole would take longer than that.
     """
-    known = layers_of(model, model.grey(size))
-    maps = {name: layer.axes for name, layer in known.items() if layer.axes.places == 2}
+    all_layers = layers_of(model, model.grey(size))
+    maps = {name: layer.axes for name, layer in all_layers.items() if layer.axes.places == 2}
     wanted = {name: axes for name, axes in maps.items() if layers is None or name in layers}
-    model = _on_cpu(model)
+    model = _copy_to_cpu(model)
     without_tiles = torch.backends.nnpack.flags(enabled=False)  # its Winograd tiles spread a NaN to neighbours
     with (
         model.borrowed(),
         without_tiles,
         torch.no_grad(),
-        _Weighing(),
+        _NanByWeightMode(),
         bar(sum(size), "receptive fields", "run", shown=progress) as shown,
     ):
-        done = _counting(shown.update, sum(size), seconds)
-        rows, columns = (_hits(model, size, axis, wanted, done) for axis in (2, 3))
-    return {name: _field(rows[name], columns[name]) for name in rows}
+        done = _count_runs(shown.update, sum(size), seconds)
+        rows, columns = (_measure_axis(model, size, axis, wanted, done) for axis in (2, 3))
+    return {name: _make_field(rows[name], columns[name]) for name in rows}
 
 
-def _counting(update: Callable[[int], Any], total: int, seconds: float) -> Callable[[int], None]:
-    """Told how many more of all runs are done; raises TooLongError where the rest would take too long."""
+def _count_runs(update: Callable[[int], Any], total: int, seconds: float) -> Callable[[int], None]:
+    """A function to call with how many more runs are done. It raises TooLongError if all would take too long."""
     started, done = time.monotonic(), 0
 
     def count(runs: int) -> None:
@@ -82,8 +84,8 @@ def _counting(update: Callable[[int], Any], total: int, seconds: float) -> Calla
     return count
 
 
-class _Weighing(PlainMode):
-    """While the context is open, what interpolation gives no weight does not count, though 0 times NaN is NaN."""
+class _NanByWeightMode(PlainMode):
+    """While the context is open, interpolation passes NaN on only where its weight is not 0, though 0 * NaN is NaN."""
 
     def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if not _SMOOTH.fullmatch(func._schema.name):
@@ -92,8 +94,8 @@ class _Weighing(PlainMode):
         return func(args[0].nan_to_num(), *args[1:], **kwargs).masked_fill(poisoned, nan)
 
 
-def _on_cpu(model: Model) -> Model:
-    """The model's twin on the CPU in float32: GPU kernels may mix neighbours (Winograd, FFT)."""
+def _copy_to_cpu(model: Model) -> Model:
+    """A copy of the model on the CPU in float32, since GPU kernels may mix neighbours (Winograd, FFT)."""
     if model.device.type == "cpu" and model.dtype == torch.float32:
         return twin(model)
     other = copy(model)
@@ -101,19 +103,21 @@ def _on_cpu(model: Model) -> Model:
     return other
 
 
-def _hits(
+def _measure_axis(
     model: Model, size: tuple[int, int], axis: int, wanted: dict[str, Axes], done: Callable[[int], None]
 ) -> dict[str, Hits]:
-    """Per layer, whether each row (axis 2) or column (axis 3) of the input reaches each of the units', (n, units)."""
+    """Per layer, bool (n, units): whether each row (axis 2) or column (axis 3) of the input reaches each row or column
+    of units."""
     found: dict[str, list[Tensor]] = {}
-    for images in _poisoned(model.input.channels, size, axis):
-        for name, hit in _reached(model, images, axis, wanted).items():
+    for images in _poison(model.input.channels, size, axis):
+        for name, hit in _find_reached(model, images, axis, wanted).items():
             found.setdefault(name, []).append(hit)
         done(len(images))
     return {name: torch.cat(hits).numpy() for name, hits in found.items()}
 
 
-def _poisoned(channels: int, size: tuple[int, int], axis: int) -> Iterator[Tensor]:
+def _poison(channels: int, size: tuple[int, int], axis: int) -> Iterator[Tensor]:
+    """Batches of noise images (B, C, H, W), each with NaN in one row (axis 2) or column (axis 3), in order."""
     n, batch = size[axis - 2], max(1, _BATCH_PIXELS // (size[0] * size[1]))
     clean = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))  # zeros may divide by zero
     for places in torch.arange(n).split(batch):
@@ -122,8 +126,8 @@ def _poisoned(channels: int, size: tuple[int, int], axis: int) -> Iterator[Tenso
         yield images
 
 
-def _reached(model: Model, images: Tensor, axis: int, wanted: dict[str, Axes]) -> dict[str, Tensor]:
-    """Per layer, which rows or columns of units hold a NaN, (B, units)."""
+def _find_reached(model: Model, images: Tensor, axis: int, wanted: dict[str, Axes]) -> dict[str, Tensor]:
+    """Per layer, bool (B, units): which rows (axis 2) or columns (axis 3) of units hold a NaN."""
     found: dict[str, Tensor] = {}
 
     def see(name: str, output: Any) -> None:
@@ -138,21 +142,21 @@ def _reached(model: Model, images: Tensor, axis: int, wanted: dict[str, Axes]) -
     return found
 
 
-def _field(rows: Hits, columns: Hits) -> ReceptiveField:
-    (top, bottom), (left, right) = _ends(rows), _ends(columns)
-    down, across = _repeats(top, bottom, len(rows)), _repeats(left, right, len(columns))
+def _make_field(rows: Hits, columns: Hits) -> ReceptiveField:
+    (top, bottom), (left, right) = _find_ends(rows), _find_ends(columns)
+    down, across = _find_repeat(top, bottom, len(rows)), _find_repeat(left, right, len(columns))
     size, stride, offset = (down[0], across[0]), (down[1], across[1]), (down[2], across[2])
     return ReceptiveField(top, bottom, left, right, size, stride, offset)
 
 
-def _ends(hits: Hits) -> tuple[Rows, Rows]:
-    """The first and the last place (exclusive) that reaches each unit; 0 and 0 where none does."""
+def _find_ends(hits: Hits) -> tuple[Rows, Rows]:
+    """For each unit, the first row (or column) that reaches it and the one after the last; 0 and 0 if none does."""
     low, high = hits.argmax(0), len(hits) - hits[::-1].argmax(0)
     return low, np.where(hits.any(0), high, 0)
 
 
-def _repeats(low: Rows, high: Rows, n: int) -> tuple[int, float, float]:
-    """Size, stride and offset along one axis, of the middle one of the units whose field the borders do not cut."""
+def _find_repeat(low: Rows, high: Rows, n: int) -> tuple[int, float, float]:
+    """Size, stride and offset along one axis, taken at the middle one of the units that the borders do not cut."""
     inner = np.flatnonzero((low > 0) & (high < n))
     stride = float(np.median(np.diff(low[inner]))) if len(inner) > 1 else n / len(low)
     middle = int(inner[len(inner) // 2] if len(inner) else len(low) // 2)

@@ -1,4 +1,4 @@
-"""What a scan knows of a channel: its best images with what the winning units see, and its statistics."""
+"""A channel's best images in a scan, each with the part that the winning unit sees."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from vizcnn.inputs.images import Photo
 from vizcnn.models.model import InputContract, Model
 from vizcnn.models.targets import OUTPUT, Target, Unit
 from vizcnn.receptive import ReceptiveField, receptive_fields
-from vizcnn.scanning.survey import OUTPUT_NAME, Finding
+from vizcnn.scanning.layer_selection import OUTPUT_NAME
+from vizcnn.scanning.observe import Finding
 from vizcnn.scanning.tally import Tally
 
 
-class Known(Protocol):
-    """What can be asked of an index, and of a finding that was never written down."""
+class AnyIndex(Protocol):
+    """What can be asked of an index, whether it lies in a folder (`Index`) or in memory (`MemoryIndex`)."""
 
     @property
     def images(self) -> Images: ...
@@ -42,8 +43,10 @@ class Known(Protocol):
     def field(self, layer: str) -> ReceptiveField | None: ...
 
 
-class Fresh:
-    """A finding in memory."""
+class MemoryIndex:
+    """An index in memory: what was found in all images of a data set, without a folder.
+
+    Raises ImageError if no image can be read."""
 
     def __init__(self, model: Model, images: Images, finding: Finding, *, progress: bool = False) -> None:
         if len(finding.unreadable) == len(images):
@@ -63,12 +66,12 @@ class Fresh:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestImage:
     """One of the best images of a channel.
 
-    number: of the image in the data set. value: what it is ranked by.
+    number, name, label: of the image in the data set. value: the score that it is ranked by.
     at: row and column of the channel's largest activation; None for a channel without places.
-    seen: the box of the photograph that the network saw; box: what the unit at `at` sees of it. Both in px.
+    seen: the part of the photograph that the network sees. box: the part that the unit at `at` sees. Both in px.
     """
 
     number: int
@@ -81,49 +84,50 @@ class Best:
     box: Box | None
 
 
-def unit_of(target: Target) -> Unit:
-    """The channel that a target is. Raises TargetError for sums, single neurons and functions."""
+def require_unit(target: Target) -> Unit:
+    """The one channel or class that a target means. Raises TargetError for sums, single neurons and functions."""
     weight, unit = target.terms[0]
     if len(target.terms) > 1 or weight != 1 or not isinstance(unit, Unit) or unit.at is not None or unit.probability:
         raise TargetError(f"images are ranked for channels (LAYER:CHANNEL) and classes, got {target}")
     return unit
 
 
-def layer_of(unit: Unit) -> str:
-    """The name of a unit's layer in a scan."""
+def name_layer(unit: Unit) -> str:
+    """The name of a unit's layer among the layers of a scan."""
     return OUTPUT_NAME if unit.layer == OUTPUT else unit.layer
 
 
-def channel_of(known: Known, unit: Unit) -> int:
-    """The number of a unit's channel. Raises TargetError where there is no such channel or class."""
-    channels = len(known.tally(layer_of(unit)).sums)
-    channel = unit.index_among(known.classes, "the network")
+def find_channel(index: AnyIndex, unit: Unit) -> int:
+    """The number of a unit's channel in its layer. Raises TargetError where there is no such channel or class."""
+    channels = len(index.tally(name_layer(unit)).sums)
+    channel = unit.index_among(index.classes, "the network")
     if channel >= channels:
-        raise TargetError(f"layer {layer_of(unit)!r} has channels 0 to {channels - 1}, got {channel}")
+        raise TargetError(f"layer {name_layer(unit)!r} has channels 0 to {channels - 1}, got {channel}")
     return channel
 
 
-def best(known: Known, unit: Unit, count: int) -> list[Best]:
+def find_best(index: AnyIndex, unit: Unit, count: int) -> list[BestImage]:
     """The images that excite a unit's channel most, at most `count`, best first.
 
-    Images that leave a channel at zero which is never below, as behind a ReLU, do not excite it and are left out: there
-    are none for a dead channel. Raises ImageError, TargetError."""
-    layer = layer_of(unit)
-    tally, field, channel = known.tally(layer), known.field(layer), channel_of(known, unit)
+    Where a channel is never below zero, as behind a ReLU, images that leave it at zero do not excite it and are left
+    out; so a dead channel has none. Raises ImageError, NonFiniteResult, TargetError."""
+    layer = name_layer(unit)
+    tally, field, channel = index.tally(layer), index.field(layer), find_channel(index, unit)
     if not len(tally.values):
         raise NonFiniteResult(f"there is no image that can be read and gives layer {layer!r} finite activations")
     excited = tally.excited()[:count, channel]
     columns = (each[:count, channel][excited].tolist() for each in (tally.values, tally.images, tally.places))
-    return [_one(known, field, *entry) for entry in zip(*columns, strict=True)]
+    return [_read_best(index, field, *entry) for entry in zip(*columns, strict=True)]
 
 
-def _one(known: Known, field: ReceptiveField | None, value: float, number: int, place: int) -> Best:
-    image = known.images.read(number)[0]
+def _read_best(index: AnyIndex, field: ReceptiveField | None, value: float, number: int, place: int) -> BestImage:
+    """The image of a number, with what the unit at a place (y * w + x) sees of it. field: of the unit's layer."""
+    image = index.images.read(number)[0]
     photo = photo_of(image) if isinstance(image, Tensor) else image
     whole = Box(0, 0, *photo.size)
-    seen = whole if isinstance(image, Tensor) else known.contract.seen(photo.size)
-    size = photo.size if isinstance(image, Tensor) else known.contract.size
+    seen = whole if isinstance(image, Tensor) else index.contract.seen(photo.size)
+    size = photo.size if isinstance(image, Tensor) else index.contract.size
     at = divmod(place, field.units[1]) if field else None
     box = field.box(*at).mapped(size, seen) if field and at else None
     box = box if box and box.bottom > box.top and box.right > box.left else None
-    return Best(number, known.images.names[number], known.labels[number], value, at, photo, seen, box)
+    return BestImage(number, index.images.names[number], index.labels[number], value, at, photo, seen, box)
