@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vizcnn.graph.geometry import operation_name
+from vizcnn.graph.geometry import name_operation
 from vizcnn.receptive.bounds import Bounds
 
 
@@ -27,7 +27,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        return operation_name(self.func)
+        return name_operation(self.func)
 
     def of(self, argument: str) -> Bounds:
         """The bounds of a tensor argument."""

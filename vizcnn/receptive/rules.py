@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from vizcnn.graph.geometry import BATCH_NORMS, VIEWS, normalized_axes, operation_name, reduced_axes
+from vizcnn.graph.geometry import BATCH_NORMS, VIEWS, find_normalized_axes, find_reduced_axes, name_operation
 from vizcnn.models.layers.dryrun import elementwise, tensors_in
 from vizcnn.models.layers.expanded import Shape, compact, reshaped
 from vizcnn.receptive.bounds import Bounds, hull, least, of_nothing
@@ -22,7 +22,7 @@ from vizcnn.receptive.sliding import adaptive, convolution, padded, pooled, resa
 
 def rule_for(func: Any) -> Rule:
     """The rule of an ATen operation. Raises Unknown."""
-    name = operation_name(func)
+    name = name_operation(func)
     rule = RULES.get(name) or (pointwise if elementwise(func) else None)
     if rule is None or (func._schema.is_mutable and rule not in (pointwise, restrided, copied, cleared)):
         raise Unknown(name)
@@ -102,13 +102,13 @@ def nearest(call: Call) -> Bounds:
 
 def reduced(call: Call) -> Bounds:
     """A mean, sum, maximum or norm along axes."""
-    dims = reduced_axes(call.args, call.args["self"].dim())
+    dims = find_reduced_axes(call.args, call.args["self"].dim())
     return call.of("self").changed(lambda edge: least(edge, dims).reshape(call.shape))
 
 
 def mixed(call: Call) -> Bounds:
     """Every output depends on all inputs along an axis, as in a softmax."""
-    dims = reduced_axes(call.args, call.args["self"].dim())
+    dims = find_reduced_axes(call.args, call.args["self"].dim())
     return call.of("self").changed(lambda edge: least(edge, dims).expand(call.shape))
 
 
@@ -119,7 +119,7 @@ def unpooled(call: Call) -> Bounds:
 
 
 def layer_norm(call: Call) -> Bounds:
-    dims = normalized_axes(call.args, len(call.shape))
+    dims = find_normalized_axes(call.args, len(call.shape))
     return call.of("input").changed(lambda edge: least(edge, dims).expand(call.shape))
 
 

@@ -7,7 +7,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from vizcnn.graph.geometry import Neighbourhood, neighbourhood_of
+from vizcnn.graph.geometry import Neighbourhood, find_neighbourhood
 from vizcnn.models.layers.expanded import Shape, compact
 from vizcnn.receptive.bounds import Bounds, least
 from vizcnn.receptive.call import Call, Unknown
@@ -31,7 +31,7 @@ def slid(reads: Neighbourhood, bounds: Bounds, shape: Shape) -> Bounds:
 
 
 def convolution(call: Call) -> Bounds:
-    reads, groups = neighbourhood_of(call.name, call.args), call.args["groups"]
+    reads, groups = find_neighbourhood(call.name, call.args), call.args["groups"]
     if reads is None:
         raise Unknown(f"convolution in {call.args['weight'].dim() - 2} dimensions")
     gathered = call.of("input").changed(lambda edge: _per_group(edge, groups))
@@ -55,7 +55,7 @@ def _from_groups(edge: Tensor, shape: Shape) -> Tensor:
 
 
 def pooled(call: Call) -> Bounds:
-    reads = neighbourhood_of(call.name, call.args)
+    reads = find_neighbourhood(call.name, call.args)
     assert reads is not None  # every pooling has one
     return slid(reads, call.of("self"), call.shape)
 

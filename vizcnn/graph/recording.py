@@ -1,8 +1,9 @@
-"""Tape: a network written down as the operations that it does to an image, to be run again on parts of it.
+"""Recording: a network as the graph of operations that it applies to an image, to be run again on parts of it.
 
 The operations are torch's lowest level (ATen), to which modules, functions and operators all come down. They are
-written down in two dry runs, with two and with three images: a number among the arguments that grows with the images
-is one per image, and whatever else differs cannot be followed.
+recorded in two dry runs, of two images and of three. Arguments that differ between the two depend on the size of the
+batch: a whole number that grows with it is stored as so many per image (`PerImage`); for a network in which anything
+else differs there is no graph (`Untraceable`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from vizcnn.graph.geometry import operation_name
+from vizcnn.graph.geometry import name_operation
 from vizcnn.models.layers.axes import Axes, layer_axes, usual
 from vizcnn.models.layers.dryrun import OnMeta, by_name, tensors_in, twin, watched, with_tensors
 from vizcnn.models.model import Model
@@ -27,26 +28,28 @@ Shape = tuple[int, ...]
 
 
 class Untraceable(Exception):  # noqa: N818 - no failure: the plain engine then does the work
-    """The network cannot be written down as operations on one image. The text says why."""
+    """There is no graph of the network as operations on one image. The text says why."""
 
 
 @dataclass(frozen=True)
 class Ref:
-    """Stands for a tensor that depends on the image, by its number on the tape."""
+    """Stands for a tensor that depends on the image, by its number in the graph."""
 
     value: int
 
 
 @dataclass(frozen=True)
 class PerImage:
-    """A whole number that grows with the images of a batch: so many for each."""
+    """A whole number that is a multiple of the images in the batch: `each` times as large."""
 
     each: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation: its arguments by name, with Refs for what the image led to, and the numbers of its outputs."""
+    """One operation of the graph.
+
+    args: by name, with a Ref in place of each tensor that depends on the image. outputs: the numbers of its outputs."""
 
     func: Any
     args: dict[str, Any]
@@ -55,42 +58,46 @@ class Step:
     @cached_property
     def name(self) -> str:
         """As in ATen's schema, without the underscore of an operation in place."""
-        return operation_name(self.func)
+        return name_operation(self.func)
 
     @cached_property
     def inputs(self) -> list[int]:
-        return refs_in(self.args)
+        """The numbers of the values that it reads."""
+        return find_refs(self.args)
 
     @cached_property
     def changes(self) -> int | None:
-        """The value that the operation overwrites, if it is one in place."""
+        """The number of the value that an operation in place overwrites; None for any other operation."""
         return self.inputs[0] if self.func._schema.is_mutable else None
 
-    def filled(self, value: Callable[[int], Tensor], images: int) -> dict[str, Any]:
-        """Arguments for a run of so many images: Refs replaced by tensors, numbers per image multiplied out."""
-        return self.args | {name: _filled(self.args[name], value, images) for name in self._open}
+    def fill_in(self, value: Callable[[int], Tensor], images: int) -> dict[str, Any]:
+        """The arguments for a run of so many images: tensors for Refs, whole numbers for numbers per image.
+
+        value: gives the tensor of a number."""
+        return self.args | {name: _fill_in(self.args[name], value, images) for name in self._varying}
 
     @cached_property
-    def _open(self) -> list[str]:
-        """The arguments that differ from run to run."""
+    def _varying(self) -> list[str]:
+        """The names of the arguments that differ from run to run."""
         holds = {name: tree_flatten(tree)[0] for name, tree in self.args.items()}
         return [name for name, leaves in holds.items() if any(isinstance(leaf, Ref | PerImage) for leaf in leaves)]
 
 
-def _filled(tree: Any, value: Callable[[int], Tensor], images: int) -> Any:
+def _fill_in(tree: Any, value: Callable[[int], Tensor], images: int) -> Any:
     if isinstance(tree, list | tuple):
-        return [_filled(part, value, images) for part in tree]
+        return [_fill_in(part, value, images) for part in tree]
     if isinstance(tree, Ref):
         return value(tree.value)
     return tree.each * images if isinstance(tree, PerImage) else tree
 
 
 @dataclass(frozen=True)
-class Tape:
-    """The steps from the image, which is value 0, to what is wanted.
+class Graph:
+    """The operations that lead from the image, which is value 0, to the outputs that were asked for.
 
-    shapes: of each value, without the batch; None for one whose first axis is no batch.
-    wanted: for each layer asked for, and OUTPUT, its output: Refs in whatever structure the network returns.
+    shapes: of each value by its number, without the axis of images; None where the first axis is not that.
+    wanted: by layer name, or OUTPUT: that output, with a Ref in place of each tensor, in whatever structure the network
+        returns.
     """
 
     steps: tuple[Step, ...]
@@ -98,36 +105,39 @@ class Tape:
     wanted: dict[str, Any]
 
 
-def refs_in(tree: Any) -> list[int]:
+def find_refs(tree: Any) -> list[int]:
+    """The numbers of all Refs in nested lists, tuples and dictionaries."""
     return [leaf.value for leaf in tree_flatten(tree)[0] if isinstance(leaf, Ref)]
 
 
-def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Tape:
-    """Write down the network, for images of height and width `size`, as far as the layers need it.
+def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Graph:
+    """The network's graph for images of height and width `size`, as far as these layers (or OUTPUT) need it.
 
-    Raises Untraceable: for a network that needs to see numbers while it runs, or whose steps depend on the batch."""
+    Raises Untraceable for a network that looks at values while it runs, or does other things to a larger batch."""
     layers = frozenset(layers)
     axes = layer_axes(model, model.grey(size), layers - {OUTPUT})
     try:
-        two, three = (_recorded(model, size, layers, axes, images) for images in (2, 3))
+        two, three = (_record_run(model, size, layers, axes, images) for images in (2, 3))
     except Untraceable:
         raise
     except Exception as error:  # whatever a network raises when it meets tensors without values
         raise Untraceable(f"a run without numbers fails: {type(error).__name__}: {error}") from error
-    return _without_unused(_merged(two, three))
+    return _drop_unused(_merge_runs(two, three))
 
 
 @dataclass
-class _Raw:
+class _Run:
+    """What one dry run has recorded: of so many images, with shapes that include them."""
+
     images: int
     steps: list[Step]
     shapes: dict[int, Shape]
     wanted: dict[str, Any]
 
 
-def _recorded(
+def _record_run(
     model: Model, size: tuple[int, int], layers: frozenset[str], axes: Mapping[str, Axes], images: int
-) -> _Raw:
+) -> _Run:
     model = twin(model)
     batch = torch.empty(images, model.input.channels, *size, dtype=model.dtype, device="meta")  # (N, C, H, W)
     recorder = _Recorder(batch, model.device)
@@ -136,19 +146,19 @@ def _recorded(
     def see(name: str, output: Any) -> None:
         if name in layers:
             own = usual(output, axes.get(name)).clone()  # as `capture` does: what is done in place later is not meant
-            wanted[name] = recorder.named(own)
+            wanted[name] = recorder.replace_tensors(own)
 
     with model.borrowed() as network, torch.no_grad(), watched(network, see), recorder:
         output = model(batch)
     if OUTPUT in layers:
-        wanted[OUTPUT] = recorder.named(output)
+        wanted[OUTPUT] = recorder.replace_tensors(output)
     if missing := layers - wanted.keys():
         raise Untraceable(f"layer {min(missing)!r} did not run")
-    return _Raw(images, recorder.steps, recorder.shapes, wanted)
+    return _Run(images, recorder.steps, recorder.shapes, wanted)
 
 
 class _Recorder(OnMeta):
-    """Numbers every tensor that the image leads to, and writes down every operation on one."""
+    """Numbers every tensor that depends on the images, and records every operation on one."""
 
     def __init__(self, batch: Tensor, device: torch.device) -> None:
         super().__init__()
@@ -158,27 +168,24 @@ class _Recorder(OnMeta):
         self.shapes: dict[int, Shape] = {}
         self._number(batch)
 
-    def named(self, tree: Any) -> Any:
-        """The same structure with Refs for the tensors that the image led to."""
-        return tree_map_only(Tensor, self._named, tree)
+    def replace_tensors(self, tree: Any) -> Any:
+        """The same structure, with a Ref in place of each tensor that depends on the image."""
+        return tree_map_only(Tensor, self._refer_to, tree)
 
     def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if not self._follows(args, kwargs):
-            return super().run_operation(func, args, self._with_numbers(kwargs))
-        written = with_tensors(by_name(func, args, kwargs), self._named)
+        if not any(tensor in self.known for tensor in tensors_in((args, kwargs))):
+            return super().run_operation(func, args, self._give_values(kwargs))
+        recorded = with_tensors(by_name(func, args, kwargs), self._refer_to)
         out = super().run_operation(func, args, kwargs)
-        self._write(func, written, tree_flatten(out)[0])
+        self._record(func, recorded, tree_flatten(out)[0])
         return out
 
-    def _with_numbers(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """A constant that the network makes on the image's device is made where its weights are, to have values."""
+    def _give_values(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Let a constant be made on the device of the weights: on the image's device, meta, it would have no values."""
         on_meta = kwargs.get("device") == torch.device("meta")
         return {**kwargs, "device": self.device} if on_meta else kwargs
 
-    def _follows(self, *trees: Any) -> bool:
-        return any(tensor in self.known for tensor in tensors_in(trees))
-
-    def _write(self, func: Any, args: dict[str, Any], outputs: list[Any]) -> None:
+    def _record(self, func: Any, args: dict[str, Any], outputs: list[Any]) -> None:
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Untraceable(f"random numbers ({func})")
         if not all(isinstance(output, Tensor) for output in outputs):
@@ -188,7 +195,8 @@ class _Recorder(OnMeta):
         self.steps.append(Step(func, args, tuple(self._number(output) for output in outputs)))
 
     def _check_change(self, func: Any, args: dict[str, Any], outputs: list[Tensor]) -> None:
-        """Values are kept by tensor, so a change seen through another view of the same memory would be missed."""
+        """Raise Untraceable where another view shows the changed memory too: values are stored by tensor, so the graph
+        would miss that change."""
         if len(outputs) != 1 or not isinstance(next(iter(args.values())), Ref):
             raise Untraceable(f"an operation that changes what was there before ({func})")
         memory = outputs[0].untyped_storage()._cdata
@@ -201,7 +209,7 @@ class _Recorder(OnMeta):
         self.shapes[number] = tuple(tensor.shape)
         return number
 
-    def _named(self, tensor: Tensor) -> Any:
+    def _refer_to(self, tensor: Tensor) -> Any:
         if tensor in self.known:
             return Ref(self.known[tensor])
         if tensor.is_meta:
@@ -209,35 +217,39 @@ class _Recorder(OnMeta):
         return tensor
 
 
-def _merged(two: _Raw, three: _Raw) -> Tape:
-    """One tape from those of two and of three images."""
+def _merge_runs(two: _Run, three: _Run) -> Graph:
+    """One graph for any number of images, from the runs of two and of three."""
     if [step.func for step in two.steps] != [step.func for step in three.steps]:
         raise Untraceable("the network does other things to three images than to two")
     steps = [
-        Step(a.func, _generalised(a.args, b.args, (two.images, three.images)), a.outputs)
+        Step(a.func, _merge_arguments(a.args, b.args, (two.images, three.images)), a.outputs)
         for a, b in zip(two.steps, three.steps, strict=True)
     ]
-    shapes = {number: _per_image(shape, two.images, three.shapes[number]) for number, shape in two.shapes.items()}
-    return Tape(tuple(steps), shapes, two.wanted)
+    shapes = {
+        number: _remove_batch_axis(shape, two.images, three.shapes[number]) for number, shape in two.shapes.items()
+    }
+    return Graph(tuple(steps), shapes, two.wanted)
 
 
-def _per_image(shape: Shape, images: int, other: Shape) -> Shape | None:
+def _remove_batch_axis(shape: Shape, images: int, other: Shape) -> Shape | None:
+    """A value's shape without its axis of images; None where the first axis is not that, going by `other`, the same
+    value's shape in the other run."""
     batched = bool(shape) and shape[0] == images and shape[0] != other[0] and shape[1:] == other[1:]
     return shape[1:] if batched else None
 
 
-def _generalised(first: Any, second: Any, images: tuple[int, int]) -> Any:
+def _merge_arguments(first: Any, second: Any, images: tuple[int, int]) -> Any:
     ours, form = tree_flatten(first)
     others, other_form = tree_flatten(second)
     if form != other_form:
         raise Untraceable("arguments change with the batch")
-    return tree_unflatten([_either(a, b, images) for a, b in zip(ours, others, strict=True)], form)
+    return tree_unflatten([_merge_argument(a, b, images) for a, b in zip(ours, others, strict=True)], form)
 
 
-def _either(a: Any, b: Any, images: tuple[int, int]) -> Any:
-    """One argument that holds for any batch."""
+def _merge_argument(a: Any, b: Any, images: tuple[int, int]) -> Any:
+    """One argument for any number of images, from the same argument in two runs; images: how many each run had."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if not _equal(a, b):
+        if not _are_equal(a, b):
             raise Untraceable("a constant changes with the batch")
         return a
     if type(a) is int and type(b) is int and a != b:
@@ -249,25 +261,28 @@ def _either(a: Any, b: Any, images: tuple[int, int]) -> Any:
     return a
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """Two looks at one memory, such as a large weight transposed, are not compared number by number."""
+def _are_equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same values. Views of one memory, as of a large transposed weight, are not compared
+    value by value."""
     if a is b or a.shape != b.shape:
         return a is b
     strided = a.layout == b.layout == torch.strided and a.dtype == b.dtype
     return (strided and a.data_ptr() == b.data_ptr() and a.stride() == b.stride()) or torch.equal(a, b)
 
 
-def _without_unused(tape: Tape) -> Tape:
-    needed, kept = set(refs_in(tape.wanted)), []
-    for step in reversed(tape.steps):
+def _drop_unused(graph: Graph) -> Graph:
+    """The graph without the operations on which nothing that is wanted depends."""
+    needed, kept = set(find_refs(graph.wanted)), []
+    for step in reversed(graph.steps):
         if needed.intersection(step.outputs):
             kept.append(step)
             needed.update(step.inputs)
-    return Tape(tuple(reversed(kept)), tape.shapes, tape.wanted)
+    return Graph(tuple(reversed(kept)), graph.shapes, graph.wanted)
 
 
-def last_uses(steps: Sequence[Step], kept: Iterable[int]) -> dict[int, list[int]]:
-    """For each step's place the values that nobody reads after it."""
+def find_last_uses(steps: Sequence[Step], kept: Iterable[int]) -> dict[int, list[int]]:
+    """The values that no later step reads, by the position of the step after which they can be freed; `kept` ones never
+    are."""
     last, kept = dict[int, int](), frozenset(kept)
     for place, step in enumerate(steps):
         last.update(dict.fromkeys([*step.outputs, *step.inputs], place))
