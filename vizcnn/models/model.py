@@ -28,7 +28,7 @@ from vizcnn.errors import (
     did_you_mean,
 )
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo, grey
+from vizcnn.inputs.images import Photo, to_grey
 from vizcnn.models.failing import is_out_of_memory, network_error
 from vizcnn.models.head import Head, checked_head
 from vizcnn.models.restoring import borrowed
@@ -113,7 +113,7 @@ class InputContract:
     def channels_of(self, photo: Photo) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Its pixels (H, W, C) in the channels that the network takes: RGB or grey."""
         if self.channels == 1:
-            return grey(photo.pixels)
+            return to_grey(photo.pixels)
         return np.repeat(photo.pixels, 3, axis=2) if photo.pixels.shape[2] == 1 else photo.pixels
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError, ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.datasets import dataset, photo_of
-from vizcnn.inputs.images import Photo, each_source, open_photo
+from vizcnn.inputs.datasets import dataset
+from vizcnn.inputs.images import Photo, expand_sources, open_photo
+from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.borrowing import borrow, explained
 from vizcnn.models.determinism import check_without_images, clean_runs
 from vizcnn.models.model import Model
@@ -67,7 +68,7 @@ def _read_inputs(probe: Asking, model: Model, images: Any) -> tuple[tuple[Photo,
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
         return (), (), torch.empty(0, model.input.channels, *model.input.size)
-    ready = [entry for source in each_source(images) for entry in _prepare_source(model, source)]
+    ready = [entry for source in expand_sources(images) for entry in _prepare_source(model, source)]
     if not ready:
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
     photos, seen, inputs = zip(*ready, strict=True)
@@ -90,12 +91,8 @@ def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]
     values = batch.detach().to(model.device, model.dtype)
     if not batch.numel():
         raise ShapeError(f"an input tensor is empty: {tuple(source.shape)}. Pass at least one image")
-    if not (values.isfinite().all() and values.min() >= 0 and values.max() <= 1):
-        raise ShapeError(
-            f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. "
-            "Pass images before normalisation: the model normalises them itself"
-        )
-    return [(photo_of(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
+    check_unit_range(values)
+    return [(to_photo(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
 
 
 def _resolve_targets(probe: Asking, model: Model, wanted: Any) -> tuple[Target, ...] | None:

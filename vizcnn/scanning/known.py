@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.geometry import Box
-from vizcnn.inputs.datasets import Images, photo_of
+from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.images import Photo
+from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import InputContract, Model
 from vizcnn.models.targets import OUTPUT, Target, Unit
 from vizcnn.receptive import ReceptiveField, receptive_fields
@@ -119,7 +120,7 @@ def best(known: Known, unit: Unit, count: int) -> list[Best]:
 
 def _one(known: Known, field: ReceptiveField | None, value: float, number: int, place: int) -> Best:
     image = known.images.read(number)[0]
-    photo = photo_of(image) if isinstance(image, Tensor) else image
+    photo = to_photo(image) if isinstance(image, Tensor) else image
     whole = Box(0, 0, *photo.size)
     seen = whole if isinstance(image, Tensor) else known.contract.seen(photo.size)
     size = photo.size if isinstance(image, Tensor) else known.contract.size
