@@ -20,7 +20,7 @@ from vizcnn.graph.geometry import (
     has_neighbourhood,
     name_operation,
 )
-from vizcnn.models.layers.dryrun import by_name
+from vizcnn.models.layers.dryrun import name_arguments
 
 
 class Last(TorchDispatchMode):
@@ -32,7 +32,7 @@ class Last(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.accepts(name_operation(func)):
-            self.name, self.args = name_operation(func), by_name(func, args, kwargs or {})
+            self.name, self.args = name_operation(func), name_arguments(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 

@@ -675,7 +675,7 @@ def test_numbers_are_named_by_the_datasets_own_classes(label: Any, name: str | N
 
 
 def image_folder(place: Path) -> Any:
-    _torchvision.models()  # mends an installation whose compiled operators are missing
+    _torchvision.import_models()  # mends an installation whose compiled operators are missing
     from torchvision.datasets import ImageFolder
 
     return ImageFolder(str(place))

@@ -299,7 +299,7 @@ def test_a_device_that_is_not_there() -> None:
 
 
 def test_torchvision_is_usable_in_this_environment_whatever_its_operators() -> None:
-    models = _torchvision.models()
+    models = _torchvision.import_models()
     with torch.no_grad():
         assert models.get_model("resnet18", weights=None).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 1000)
 

@@ -19,8 +19,15 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vizcnn.graph.geometry import name_operation
-from vizcnn.models.layers.axes import Axes, layer_axes, usual
-from vizcnn.models.layers.dryrun import OnMeta, by_name, tensors_in, twin, watched, with_tensors
+from vizcnn.models.layers.axes import Axes, find_axes, to_usual_form
+from vizcnn.models.layers.dryrun import (
+    MetaMode,
+    copy_for_dry_run,
+    find_tensors,
+    map_tensors,
+    name_arguments,
+    watch_layers,
+)
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT
 
@@ -115,7 +122,7 @@ def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Graph:
 
     Raises Untraceable for a network that looks at values while it runs, or does other things to a larger batch."""
     layers = frozenset(layers)
-    axes = layer_axes(model, model.grey(size), layers - {OUTPUT})
+    axes = find_axes(model, model.grey(size), layers - {OUTPUT})
     try:
         two, three = (_record_run(model, size, layers, axes, images) for images in (2, 3))
     except Untraceable:
@@ -138,17 +145,19 @@ class _Run:
 def _record_run(
     model: Model, size: tuple[int, int], layers: frozenset[str], axes: Mapping[str, Axes], images: int
 ) -> _Run:
-    model = twin(model)
+    model = copy_for_dry_run(model)
     batch = torch.empty(images, model.input.channels, *size, dtype=model.dtype, device="meta")  # (N, C, H, W)
     recorder = _Recorder(batch, model.device)
     wanted: dict[str, Any] = {}
 
     def see(name: str, output: Any) -> None:
         if name in layers:
-            own = usual(output, axes.get(name)).clone()  # as `capture` does: what is done in place later is not meant
+            own = to_usual_form(
+                output, axes.get(name)
+            ).clone()  # as `capture` does: what is done in place later is not meant
             wanted[name] = recorder.replace_tensors(own)
 
-    with model.borrowed() as network, torch.no_grad(), watched(network, see), recorder:
+    with model.borrowed() as network, torch.no_grad(), watch_layers(network, see), recorder:
         output = model(batch)
     if OUTPUT in layers:
         wanted[OUTPUT] = recorder.replace_tensors(output)
@@ -157,7 +166,7 @@ def _record_run(
     return _Run(images, recorder.steps, recorder.shapes, wanted)
 
 
-class _Recorder(OnMeta):
+class _Recorder(MetaMode):
     """Numbers every tensor that depends on the images, and records every operation on one."""
 
     def __init__(self, batch: Tensor, device: torch.device) -> None:
@@ -173,9 +182,9 @@ class _Recorder(OnMeta):
         return tree_map_only(Tensor, self._refer_to, tree)
 
     def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if not any(tensor in self.known for tensor in tensors_in((args, kwargs))):
+        if not any(tensor in self.known for tensor in find_tensors((args, kwargs))):
             return super().run_operation(func, args, self._give_values(kwargs))
-        recorded = with_tensors(by_name(func, args, kwargs), self._refer_to)
+        recorded = map_tensors(name_arguments(func, args, kwargs), self._refer_to)
         out = super().run_operation(func, args, kwargs)
         self._record(func, recorded, tree_flatten(out)[0])
         return out

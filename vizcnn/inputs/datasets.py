@@ -38,6 +38,7 @@ Entry = tuple[Photo | Tensor, str | None]
 """An image, as a photograph or as an input of the network (C, H, W), and its class where that is known."""
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".txz", ".gz", ".xz", ".bz2")
+_IMAGES_OR_LISTS = (list, tuple, Tensor, np.ndarray, Image.Image)
 _SAMPLED = 8  # images that are looked at to tell one torch Dataset from another
 
 
@@ -99,13 +100,9 @@ def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -
 def _open_source(source: Any) -> Images:
     if isinstance(source, str | Path):
         return _open_path(source)
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not _is_image_or_list(source):
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, _IMAGES_OR_LISTS):
         return TorchDataset(source)
     return ListedImages(source)
-
-
-def _is_image_or_list(source: Any) -> bool:
-    return isinstance(source, list | tuple | Tensor | np.ndarray | Image.Image)
 
 
 def _open_path(source: str | Path) -> Images:

@@ -14,10 +14,10 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.images import Photo, expand_sources, open_photo
 from vizcnn.inputs.tensors import check_unit_range, to_photo
-from vizcnn.models.borrowing import borrow, explained
-from vizcnn.models.determinism import check_without_images, clean_runs
+from vizcnn.models.borrowing import add_context, borrow
+from vizcnn.models.determinism import check_without_images, run_clean
 from vizcnn.models.model import Model
-from vizcnn.models.targets import Target, each_target
+from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
 
 
@@ -53,11 +53,11 @@ def prepare(
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         found = dataset(images, probe.labels_from()) if probe.streams else None
         photos, seen, inputs = _read_inputs(probe, model, images if found is None else None)
-        with explained(f"input {tuple(inputs.shape)}" if photos else ""):
+        with add_context(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _resolve_targets(probe, model, wanted)
             if given and not photos:
                 given = check_without_images(model, given, probe.input_size(model))
-            clean = vars(clean_runs(model, inputs, given))
+            clean = vars(run_clean(model, inputs, given))
             yield Subject(
                 question, model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=found
             )
@@ -104,4 +104,4 @@ def _resolve_targets(probe: Asking, model: Model, wanted: Any) -> tuple[Target, 
     wanted = probe.default_targets(model) if wanted is None else wanted
     if wanted is None:
         return None
-    return tuple(one.resolved(model) for one in each_target(wanted))
+    return tuple(one.resolved(model) for one in parse_targets(wanted))

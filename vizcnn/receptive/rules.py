@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from vizcnn.graph.geometry import BATCH_NORMS, VIEWS, find_normalized_axes, find_reduced_axes, name_operation
-from vizcnn.models.layers.dryrun import elementwise, tensors_in
-from vizcnn.models.layers.expanded import Shape, compact, reshaped
+from vizcnn.models.layers.dryrun import find_tensors, is_elementwise
+from vizcnn.models.layers.expanded import Shape, compact, reshape
 from vizcnn.receptive.bounds import Bounds, hull, least, of_nothing
 from vizcnn.receptive.call import Call, Rule, Unknown
 from vizcnn.receptive.sliding import adaptive, convolution, padded, pooled, resampled, resized
@@ -23,7 +23,7 @@ from vizcnn.receptive.sliding import adaptive, convolution, padded, pooled, resa
 def rule_for(func: Any) -> Rule:
     """The rule of an ATen operation. Raises Unknown."""
     name = name_operation(func)
-    rule = RULES.get(name) or (pointwise if elementwise(func) else None)
+    rule = RULES.get(name) or (pointwise if is_elementwise(func) else None)
     if rule is None or (func._schema.is_mutable and rule not in (pointwise, restrided, copied, cleared)):
         raise Unknown(name)
     return rule
@@ -31,7 +31,7 @@ def rule_for(func: Any) -> Rule:
 
 def pointwise(call: Call) -> Bounds:
     """Element by element, with broadcasting."""
-    return hull([call.look(t) for t in tensors_in(call.args)], call.shape)
+    return hull([call.look(t) for t in find_tensors(call.args)], call.shape)
 
 
 def copied(call: Call) -> Bounds:
@@ -45,7 +45,7 @@ def cleared(call: Call) -> Bounds:
 
 def moved(call: Call) -> Bounds | list[Bounds]:
     """Elements change places: the same operation moves the bounds."""
-    parts = [call.look(t) for t in tensors_in(call.args)]
+    parts = [call.look(t) for t in find_tensors(call.args)]
     step = max(p.step[0] for p in parts), max(p.step[1] for p in parts)
     outcomes = [_applied_to_edge(call, i) for i in range(8)]
     if isinstance(outcomes[0], Tensor):
@@ -71,7 +71,7 @@ def _concatenated(edges: list[Tensor], axis: int, shape: Shape) -> Tensor:
 
 
 def viewed(call: Call) -> Bounds:
-    return call.of("self").changed(lambda edge: reshaped(edge, call.shape))
+    return call.of("self").changed(lambda edge: reshape(edge, call.shape))
 
 
 def restrided(call: Call) -> Bounds:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from vizcnn.errors import ImageError, LayerNotFound, ShapeError, TargetError, did_you_mean
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.determinism import check_deterministic
-from vizcnn.models.layers.axes import layers_of, usual
-from vizcnn.models.layers.capture import reading
-from vizcnn.models.layers.dryrun import watched
+from vizcnn.models.layers.axes import find_layers, to_usual_form
+from vizcnn.models.layers.capture import open_reader
+from vizcnn.models.layers.dryrun import watch_layers
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, form
+from vizcnn.models.targets import OUTPUT, describe_activations
 from vizcnn.scanning.decode import Batch
 from vizcnn.scanning.glance import Glance, Rank, glance
 from vizcnn.scanning.tally import Tally, empty
@@ -87,7 +87,7 @@ def surveyed(model: Model, size: tuple[int, int], patterns: Sequence[str] | None
         raise TargetError(f"no layer of {model.name} is left to look at. Name some, see: vizcnn layers {model.name}")
     for name in chosen:
         if len(shapes[name]) not in (1, 3):
-            given = form(torch.empty(1, *shapes[name], device="meta"))
+            given = describe_activations(torch.empty(1, *shapes[name], device="meta"))
             raise TargetError(f"layer {name!r} gives {given} for an image, not (N, C) or (N, C, h, w)")
     return {name: shape for name, shape in shapes.items() if name in chosen}
 
@@ -114,7 +114,7 @@ def _matching(model: Model, shapes: dict[str, Shape], pattern: str) -> list[str]
 @torch.no_grad()
 def _shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
     """Of every layer that gives a tensor, in the order of their last runs."""
-    shapes, known = dict[str, Shape](), layers_of(model, model.grey(size))
+    shapes, known = dict[str, Shape](), find_layers(model, model.grey(size))
     namesake: Any = None
 
     def see(name: str, output: Any) -> None:
@@ -123,11 +123,11 @@ def _shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
         shapes.pop(name, None)
         if isinstance(output, Tensor) and output.dim():
             raw = name == OUTPUT_NAME  # the network's own is taken as it is
-            values = output if raw else usual(output, known[name].axes if name in known else None)
+            values = output if raw else to_usual_form(output, known[name].axes if name in known else None)
             if len(values) == 1:
                 shapes[name] = tuple(values.shape[1:])
 
-    with watched(model.network, see):
+    with watch_layers(model.network, see):
         answer = model(model.grey(size))
     if namesake is None or namesake is answer:
         see(OUTPUT_NAME, answer)
@@ -190,7 +190,7 @@ def looking(model: Model, terms: Terms) -> Iterator[Look]:
         for name, tally in finding.tallies.items():
             tally.add(seen[name], batch.numbers, batch.labels)
 
-    with torch.no_grad(), reading(model, layers, keep=keep) as read:
+    with torch.no_grad(), open_reader(model, layers, keep=keep) as read:
         yield look
 
 

@@ -23,7 +23,7 @@ from vizcnn.graph.geometry import (
     has_neighbourhood,
 )
 from vizcnn.graph.recording import Graph, PerImage, Shape, Step
-from vizcnn.models.layers.dryrun import elementwise
+from vizcnn.models.layers.dryrun import is_elementwise
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _local_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, S
     dims = {len(shapes[value] or ()) for value in step.inputs}
     if rule := _LOCAL.get(step.name):
         return rule(step, first, len(shapes[step.inputs[0]] or ()) + 1)
-    follows = elementwise(step.func) and len(dims) == 1 and _spreads(step, first, dims.pop() + 1)
+    follows = is_elementwise(step.func) and len(dims) == 1 and _spreads(step, first, dims.pop() + 1)
     return first.axes if follows else None
 
 
