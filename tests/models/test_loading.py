@@ -311,13 +311,13 @@ def test_a_torchvision_without_its_operators_is_usable(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("from torchvision import _meta_registrations, models\n")
     (package / "models.py").write_text("NAME = 'stand-in'\n")
     (package / "_meta_registrations.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
-    code = "from vizcnn import _torchvision; assert _torchvision.models().NAME == 'stand-in'"
+    code = "from vizcnn.models import _torchvision; assert _torchvision.import_models().NAME == 'stand-in'"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
 
 
 def test_other_import_errors_of_torchvision_are_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('disk on fire')\n")
-    code = "from vizcnn import _torchvision; _torchvision.models()"
+    code = "from vizcnn.models import _torchvision; _torchvision.import_models()"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )
