@@ -226,9 +226,9 @@ def read_photo(file: IO[bytes], path: Path, *, background: str = "white") -> Pho
 
 
 def _decode(image: Image.Image, path: Path, background: str, most: float) -> Photo:
-    ground = _parse_background(background)
+    colour = _parse_background(background)
     with raise_image_errors(path):
-        pixels, warning = decode(image, ground, most)
+        pixels, warning = decode(image, colour, most)
     _warn(warning)
     return Photo(pixels, path.name.encode("utf-8", "replace").decode())
 

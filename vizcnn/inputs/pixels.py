@@ -22,7 +22,7 @@ at most 16 bytes: 4 as Pillow holds it, 12 as floats."""
 _AT_A_TIME = 1 << 18
 """Pixels converted in one go. A large image is then held twice, as Pillow holds it and as floats, and no third time."""
 
-_DEEP = re.compile(r"\b(L|LA|RGB|RGBA|RGBX|RGBa);16[BLN]")  # layouts of 16 bits per channel, of which Pillow keeps 8
+_DEEP = re.compile(r"\b(L|LA|RGB|RGBA|RGBX|RGBa);16[BLN]")  # samples of 16 bits per channel, of which Pillow keeps 8
 
 _STORED: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda a: a[:, ::-1],
@@ -39,21 +39,21 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # and what they may say
 
 
-def decode(image: Image.Image, ground: Colour, most: float) -> tuple[Pixels, str]:
+def decode(image: Image.Image, background: Colour, most: float) -> tuple[Pixels, str]:
     """The pixels of a Pillow image, and a warning for the person, or "".
 
-    ground: the colour, RGB in [0, 1], that shows through transparent parts. most: pixels that are accepted.
+    background: the colour, RGB in [0, 1], that shows through transparent parts. most: pixels that are accepted.
     """
     _refuse_size(image, most)
-    layout = str(getattr(image, "tile", ""))  # names that of the samples in the file, as `RGB;16B`, until it is loaded
+    tile = str(getattr(image, "tile", ""))  # names the format of the samples in the file, as `RGB;16B`, until loaded
     image.load()
     signed_bytes = image.mode == "L" and _read_tag(image, _SAMPLE_FORMAT, 1) == _SIGNED
     if image.mode[0] in "FI" or signed_bytes:
-        return _decode_deep(image, ground)
-    return _decode_bytes(image, layout, ground)
+        return _decode_deep(image, background)
+    return _decode_bytes(image, tile, background)
 
 
-def decode_array(array: npt.NDArray[Any], ground: Colour) -> tuple[Pixels, str]:
+def decode_array(array: npt.NDArray[Any], background: Colour) -> tuple[Pixels, str]:
     """The pixels of an array (H, W) or (H, W, 1 | 3 | 4) of uint8, uint16 or floats in [0, 1], and a warning, or ""."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
         raise ImageError(
@@ -68,7 +68,7 @@ def decode_array(array: npt.NDArray[Any], ground: Colour) -> tuple[Pixels, str]:
     def blend(rows: slice, out: Pixels) -> None:
         values = np.divide(stored[rows], top, dtype=np.float32)  # (h, W, 4)
         alpha = values[:, :, 3:]
-        out[:] = values[:, :, :3] * alpha + np.array(ground, np.float32) * (1 - alpha)
+        out[:] = values[:, :, :3] * alpha + np.array(background, np.float32) * (1 - alpha)
 
     pixels = np.empty((*stored.shape[:2], 3), np.float32)
     _fill(pixels, blend)
@@ -83,14 +83,14 @@ def _refuse_size(image: Image.Image, most: float) -> None:
         raise ImageError(f"the image has {width} x {height} px, more than {most:,}. Make it smaller first")
 
 
-def _decode_bytes(image: Image.Image, layout: str, ground: Colour) -> tuple[Pixels, str]:
+def _decode_bytes(image: Image.Image, tile: str, background: Colour) -> tuple[Pixels, str]:
     """The pixels of an image that Pillow holds in 8 bits per channel, however many the file has."""
-    opaque, spread, deep = not image.has_transparency_data, _find_spread(image, layout), bool(_DEEP.search(layout))
+    opaque, factor, deep = not image.has_transparency_data, _find_grey_factor(image, tile), bool(_DEEP.search(tile))
     mode = "L" if opaque and image.mode in ("1", "L") else "RGB"
 
     def convert(rows: slice, out: Pixels) -> None:
         part = _cut(image, rows)
-        shown = part if opaque else _blend_with(part, spread, deep, ground)
+        shown = part if opaque else _blend(part, factor, deep, background)
         values = np.asarray(shown if shown.mode == mode else shown.convert(mode))  # (h, W) or (h, W, 3)
         np.divide(values.reshape(out.shape), 255, out=out, dtype=np.float32)
 
@@ -102,31 +102,31 @@ def _decode_bytes(image: Image.Image, layout: str, ground: Colour) -> tuple[Pixe
     return pixels, _word_dark_warning(int(highest) << 8 | 255, 65535)  # type: ignore[arg-type]
 
 
-def _find_spread(image: Image.Image, layout: str) -> int:
+def _find_grey_factor(image: Image.Image, tile: str) -> int:
     """The factor by which Pillow has multiplied grey values of 2 or 4 bits to fill 0..255; 1 for other images.
 
-    Pillow leaves the value that marks transparent pixels as it was. Of an image that was loaded before, the layout is
+    Pillow leaves the value that marks transparent pixels as it was. Of an image that was loaded before, the tile is
     gone; its values then tell, being all multiples of the factor."""
     for few, factor in (("L;2", 85), ("L;4", 17)):
-        if few in layout:
+        if few in tile:
             return factor
     key = image.info.get("transparency")
-    if image.mode != "L" or not isinstance(key, int) or layout not in ("", "[]", "()"):
+    if image.mode != "L" or not isinstance(key, int) or tile not in ("", "[]", "()"):
         return 1
     values = [value for value, count in enumerate(image.histogram()) if count]
     fitting = (factor for factor in (85, 17) if key * factor <= 255 and all(v % factor == 0 for v in values))
     return next(fitting, 1)
 
 
-def _blend_with(image: Image.Image, spread: int, deep: bool, ground: Colour) -> Image.Image:
-    """A transparent image in front of a colour.
+def _blend(image: Image.Image, factor: int, deep: bool, background: Colour) -> Image.Image:
+    """A transparent image in front of a background colour.
 
-    spread: the factor for the value that marks transparent pixels, from `_find_spread`. deep: whether the file has 16
-        bits per channel."""
+    factor: for the value that marks transparent pixels, from `_find_grey_factor`. deep: whether the file has 16 bits
+        per channel."""
     key = image.info.get("transparency")
     image = image.copy()  # whose key is changed below
     if isinstance(key, int) and image.mode in ("1", "L"):
-        image.info["transparency"] = key * spread if image.mode == "L" else 255 * bool(key)
+        image.info["transparency"] = key * factor if image.mode == "L" else 255 * bool(key)
     coarse = False
     if isinstance(key, tuple) and (deep or max(key) > 255):
         image.info["transparency"], coarse = tuple(value >> 8 for value in key), True
@@ -136,11 +136,11 @@ def _blend_with(image: Image.Image, spread: int, deep: bool, ground: Colour) -> 
             "of its 16 bits per channel Pillow reads 8, too few to tell which pixels have the transparent colour. "
             "Save it with an alpha channel"
         )
-    below = Image.new("RGBA", image.size, tuple(round(255 * value) for value in ground))
+    below = Image.new("RGBA", image.size, tuple(round(255 * value) for value in background))
     return Image.alpha_composite(below, full)
 
 
-def _decode_deep(image: Image.Image, ground: Colour) -> tuple[Pixels, str]:
+def _decode_deep(image: Image.Image, background: Colour) -> tuple[Pixels, str]:
     """The pixels of greyscale that `convert("RGB")` would clip or wrap around: over 8 bits, floats, signed values."""
     top = _find_white(image)
     negative = _read_tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO
@@ -156,7 +156,7 @@ def _decode_deep(image: Image.Image, ground: Colour) -> tuple[Pixels, str]:
         values = _read_samples(image, rows)[:, :, None]  # (h, W, 1)
         out[:] = np.divide(top - values if negative else values, top, dtype=np.float32)
         if key is not None:
-            np.copyto(out, np.array(ground, np.float32), where=values == key)
+            np.copyto(out, np.array(background, np.float32), where=values == key)
 
     warning = _word_dark_warning(int(top - low if negative else high), top) if top > 255 else ""
     return _convert_upright(image, 1 if key is None else 3, convert), warning
