@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import RECIPES, Objective, Recipe, optimize
-from vizcnn.models.layers.capture import activations
+from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Unit, target
@@ -57,7 +57,7 @@ class Bench:
         """The most that any image reaches, of each class and of each channel of the layer."""
         most = {OUTPUT: [], self.layer: []}  # type: dict[str, list[Tensor]]
         for batch in self.images.split(_TOGETHER):
-            for name, values in activations(self.model, batch, list(most)).items():
+            for name, values in read_activations(self.model, batch, list(most)).items():
                 most[name].append((values.flatten(2).mean(2) if values.dim() > 2 else values).amax(0))
         return {name: torch.stack(values).amax(0) for name, values in most.items()}
 
@@ -88,7 +88,7 @@ class Bench:
         features, logits = [], []
         for batch in images.split(_TOGETHER):
             fitted = F.interpolate(batch, self.judge.input.size, mode="bilinear", antialias=True).clamp(0, 1)
-            found = activations(self.judge, fitted, [self.features, OUTPUT])
+            found = read_activations(self.judge, fitted, [self.features, OUTPUT])
             values = found[self.features]
             features.append(values.flatten(2).mean(2) if values.dim() > 2 else values)
             logits.append(found[OUTPUT][:, theirs])

@@ -21,7 +21,7 @@ import torch
 
 from vizcnn.ascent import RECIPES, Objective, optimize
 from vizcnn.ascent.loop import Precision
-from vizcnn.models._torchvision import models
+from vizcnn.models._torchvision import import_models
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.models.targets import target
@@ -58,7 +58,7 @@ def ours(work: Work, precision: Precision = "float32") -> None:
 
 def peers(work: Work, seen: int | None) -> None:
     """torch-lucent; `seen` is the side in px of what the network sees, None for the peer's own default."""
-    models()  # its import of torchvision may need our remedy
+    import_models()  # its import of torchvision may need our remedy
     from lucent.optvis import objectives, param, render  # type: ignore[import-not-found]
 
     work.model.network.eval()

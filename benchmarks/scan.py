@@ -25,7 +25,7 @@ from occlusion import Time, machine, scenes, timed
 from torch import Tensor
 
 from vizcnn.models.borrowing import borrow
-from vizcnn.models.layers.dryrun import twin
+from vizcnn.models.layers.dryrun import copy_for_dry_run
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import default_batch
@@ -65,7 +65,10 @@ def batches_of(model: Model, count: int, batch: int) -> list[Batch]:
 def measured(model: Model, settings: ScanSettings, batches: Sequence[Batch], peer: bool) -> Cost:
     """Run bare pass, scan and peer in turn over the batches; the first counts for none."""
     finding = Finding(settings.make_tallies())
-    unwatched, other = twin(model), twin(model)  # made first: hooks of the scan must not see their runs
+    unwatched, other = (
+        copy_for_dry_run(model),
+        copy_for_dry_run(model),
+    )  # made first: hooks of the scan must not see their runs
     unwatched.network.eval()
     with borrow(model, "Benchmark"), observe(model, settings) as observe_batch, TemporaryDirectory() as folder:
         runs: dict[str, Callable[[Batch], None]] = {

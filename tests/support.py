@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.models.layers.capture import activations
+from vizcnn.models.layers.capture import read_activations
 from vizcnn.results import Provenance
 
 ROOT = Path(__file__).parents[1]
@@ -91,9 +91,9 @@ def enliven(network: nn.Module, images: Tensor, seed: int = 0) -> None:
 def sizes(model: vizcnn.Model, images: Tensor, targets: Sequence[Any]) -> npt.NDArray[np.float64]:
     """What each target's rounding is measured by (N, T): the largest number in its layer, for a probability its own
     share of that."""
-    wanted = [vizcnn.target(one).resolved(model).reading("logits") for one in targets]
+    wanted = [vizcnn.target(one).resolved(model).with_head("logits") for one in targets]
     with model.borrowed(), torch.no_grad():
-        seen = activations(model, images, frozenset().union(*(t.layers for t in wanted)))
+        seen = read_activations(model, images, frozenset().union(*(t.layers for t in wanted)))
     largest = {name: values.flatten(1).abs().amax(1) for name, values in seen.items() if isinstance(values, Tensor)}
     found = []
     for one in wanted:

@@ -19,7 +19,7 @@ from vizcnn.ascent import RECIPES, Objective, Outcome, Penalty, Pixels, Recipe, 
 from vizcnn.ascent.diversity import measure_similarity
 from vizcnn.errors import NonFiniteResult, NotDifferentiable, TargetError
 from vizcnn.models.borrowing import borrow
-from vizcnn.models.layers.capture import reading
+from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.targets import OUTPUT, Target, target
 
 Array = npt.NDArray[np.float64]
@@ -240,7 +240,7 @@ def test_neither_order_nor_batches_nor_other_layers_change_a_picture() -> None:
 def test_values_are_the_targets_numbers_for_the_pictures() -> None:
     of = model(small_cnn(), 12)
     found = ascend(of, ["3:1", 2], replace(PLAIN, steps=5))
-    with torch.no_grad(), reading(of, ["3", OUTPUT]) as read:
+    with torch.no_grad(), open_reader(of, ["3", OUTPUT]) as read:
         seen = read(found.pictures)
     assert found.scores[0].item() == pytest.approx(seen["3"][0, 1].mean().item(), rel=1e-5)
     assert found.scores[1].item() == pytest.approx(seen[OUTPUT][1, 2].item(), rel=1e-5)
@@ -256,7 +256,7 @@ def test_copies_of_a_target_differ_and_diversity_makes_them_differ_more() -> Non
     assert (plain.pictures[0] - plain.pictures[1]).abs().max() > 0.01
 
     def similarity(outcome: Outcome) -> float:
-        with torch.no_grad(), reading(of, ["3"]) as read:
+        with torch.no_grad(), open_reader(of, ["3"]) as read:
             outputs = {"3": read(outcome.pictures)["3"].split(1)}
         return float(measure_similarity(outputs, [one.group for one in objectives]).mean())
 
@@ -327,7 +327,7 @@ class Twice(nn.Module):
 
 def test_a_module_called_several_times_is_read_at_its_last_call() -> None:
     of = model(Twice(), channels=1)
-    with reading(of, ["once"]) as read:
+    with open_reader(of, ["once"]) as read:
         for _ in range(3):
             assert torch.equal(read(torch.ones(1, 1, 2, 2))["once"], torch.full((1, 1, 2, 2), 0.125))
     assert of.network.behind.runs == 1  # type: ignore[union-attr]

@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vizcnn.graph.geometry import (
     Arguments,
     Neighbourhood,
-    neighbourhood_of,
-    normalized_axes,
-    operation_name,
-    reduced_axes,
-    slides,
+    find_neighbourhood,
+    find_normalized_axes,
+    find_reduced_axes,
+    has_neighbourhood,
+    name_operation,
 )
-from vizcnn.models.layers.dryrun import by_name
+from vizcnn.models.layers.dryrun import name_arguments
 
 
 class Last(TorchDispatchMode):
@@ -31,8 +31,8 @@ class Last(TorchDispatchMode):
         self.accepts, self.name, self.args = accepts, "", dict[str, Any]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.accepts(operation_name(func)):
-            self.name, self.args = operation_name(func), by_name(func, args, kwargs or {})
+        if self.accepts(name_operation(func)):
+            self.name, self.args = name_operation(func), name_arguments(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 
@@ -74,8 +74,8 @@ SLIDING: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("run", SLIDING.values(), ids=SLIDING.keys())
 def test_a_neighbourhood_is_what_an_output_depends_on(run: Callable[[Tensor], Tensor]) -> None:
     image = torch.zeros(1, 1, 9, 11)
-    name, args = parsed(run, image, slides)
-    reads = neighbourhood_of(name, args)
+    name, args = parsed(run, image, has_neighbourhood)
+    reads = find_neighbourhood(name, args)
     assert reads is not None
     changed = torch.zeros(9, 11, *run(image).shape[2:], dtype=torch.bool)
     for y in range(9):
@@ -92,12 +92,12 @@ def test_a_neighbourhood_is_what_an_output_depends_on(run: Callable[[Tensor], Te
 
 
 def test_operations_without_a_neighbourhood_of_rows_and_columns() -> None:
-    assert neighbourhood_of("relu", {}) is None
-    assert not slides("relu")
-    name, args = parsed(lambda x: F.conv1d(x[0], ones(1, 9, 3)), torch.zeros(1, 1, 9, 11), slides)
+    assert find_neighbourhood("relu", {}) is None
+    assert not has_neighbourhood("relu")
+    name, args = parsed(lambda x: F.conv1d(x[0], ones(1, 9, 3)), torch.zeros(1, 1, 9, 11), has_neighbourhood)
     assert name == "convolution"
-    assert slides(name)
-    assert neighbourhood_of(name, args) is None
+    assert has_neighbourhood(name)
+    assert find_neighbourhood(name, args) is None
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_operations_without_a_neighbourhood_of_rows_and_columns() -> None:
 )
 def test_axes_that_a_reduction_goes_over(run: Callable[[Tensor], Tensor], axes: Sequence[int]) -> None:
     _, args = parsed(run, torch.zeros(2, 3, 4, 5), lambda name: name in ("sum", "mean", "amax", "_softmax"))
-    assert reduced_axes(args, 4) == axes
+    assert find_reduced_axes(args, 4) == axes
 
 
 def test_axes_that_a_layer_norm_goes_over() -> None:
     _, args = parsed(lambda x: F.layer_norm(x, (4, 5)), torch.zeros(2, 3, 4, 5), lambda name: "layer_norm" in name)
-    assert [*normalized_axes(args, 4)] == [2, 3]
+    assert [*find_normalized_axes(args, 4)] == [2, 3]
 
 
 def test_names_are_those_of_the_schema_without_the_mark_of_operations_in_place() -> None:
-    assert operation_name(torch.ops.aten.add_.Tensor) == "add"
-    assert operation_name(torch.ops.aten._softmax.default) == "_softmax"
+    assert name_operation(torch.ops.aten.add_.Tensor) == "add"
+    assert name_operation(torch.ops.aten._softmax.default) == "_softmax"

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vizcnn.errors import ImageError, ParameterError
 from vizcnn.inputs import archives
-from vizcnn.inputs.datasets import Images, Listed, TorchDataset, dataset
+from vizcnn.inputs.datasets import Images, ListedImages, TorchDataset, dataset
 from vizcnn.inputs.images import Photo
 from vizcnn.inputs.pixels import LARGEST
 from vizcnn.models import _torchvision
@@ -675,7 +675,7 @@ def test_numbers_are_named_by_the_datasets_own_classes(label: Any, name: str | N
 
 
 def image_folder(place: Path) -> Any:
-    _torchvision.models()  # mends an installation whose compiled operators are missing
+    _torchvision.import_models()  # mends an installation whose compiled operators are missing
     from torchvision.datasets import ImageFolder
 
     return ImageFolder(str(place))
@@ -708,7 +708,7 @@ def test_a_mistake_in_a_torch_dataset_is_no_unreadable_image() -> None:
 
 def test_lists_may_mix_files_pillow_images_and_arrays(photo_file: Path) -> None:
     images = dataset([photo_file, pillow(1), np.asarray(pillow(2))])
-    assert isinstance(images, Listed)
+    assert isinstance(images, ListedImages)
     assert len(images) == 3
     assert images.names[0] == "photo.png"
     assert [number_in(images, i) for i in (1, 2)] == [1, 2]

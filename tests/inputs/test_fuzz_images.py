@@ -20,7 +20,7 @@ from PIL import Image
 from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.inputs import images
 from vizcnn.inputs.datasets import dataset
-from vizcnn.inputs.images import FORMATS, photo_in
+from vizcnn.inputs.images import FORMATS, read_photo
 
 PLUGINS = {"HEIF"}  # formats that Pillow alone does not read
 BY_HAND = {"PSD", "QOI", "SUN"}  # formats that some Pillow reads and does not write
@@ -100,8 +100,8 @@ def test_a_damaged_image_is_an_image_or_an_error(kind: str, monkeypatch: pytest.
         pytest.skip(f"this Pillow has no {kind}")
     monkeypatch.setattr(images, "LARGEST", 1 << 20)  # larger ones are refused as those above the true limit are
     whole, random = file_of(kind), np.random.default_rng(1)
-    assert photo_in(io.BytesIO(whole), Path("x")).pixels.size == 16 * 12 * 3
-    answers = [tried(lambda: photo_in(io.BytesIO(damaged(whole, random)), Path("x"))) for _ in range(200)]
+    assert read_photo(io.BytesIO(whole), Path("x")).pixels.size == 16 * 12 * 3
+    answers = [tried(lambda: read_photo(io.BytesIO(damaged(whole, random)), Path("x"))) for _ in range(200)]
     assert all(0 <= photo.pixels.min() <= photo.pixels.max() <= 1 for photo in answers if photo)
     assert not all(answers)
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from vizcnn.errors import ImageError, ParameterError, VizcnnWarning
 from vizcnn.inputs import pixels
-from vizcnn.inputs.images import colour, grey, image_files, image_kinds, open_photo
+from vizcnn.inputs.images import image_files, list_image_endings, open_photo, parse_colour, to_grey
 
 
 def save(image: Image.Image, path: Path, **options: object) -> Path:
@@ -352,8 +352,8 @@ def test_no_other_program_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_endings_of_images_are_those_of_the_formats_that_are_read() -> None:
-    assert {".jpg", ".jpeg", ".png", ".tif", ".webp", ".pgm", ".mpo", ".gif", ".bmp"} <= image_kinds()
-    assert not {".eps", ".ps", ".pdf", ".wmf", ".emf", ".grib", ".h5", ".mpg", ".fits"} & image_kinds()
+    assert {".jpg", ".jpeg", ".png", ".tif", ".webp", ".pgm", ".mpo", ".gif", ".bmp"} <= list_image_endings()
+    assert not {".eps", ".ps", ".pdf", ".wmf", ".emf", ".grib", ".h5", ".mpg", ".fits"} & list_image_endings()
 
 
 def test_a_format_that_begins_well_and_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -453,5 +453,5 @@ def test_what_is_hidden_in_a_folder_is_no_image_and_what_is_lost_is_one(tmp_path
 
 
 def test_colours_and_luma() -> None:
-    assert colour("#ff0080") == (1, 0, 128 / 255)
-    np.testing.assert_allclose(grey(np.array([[[1.0, 0, 0]]], np.float32)), [[[0.299]]])
+    assert parse_colour("#ff0080") == (1, 0, 128 / 255)
+    np.testing.assert_allclose(to_grey(np.array([[[1.0, 0, 0]]], np.float32)), [[[0.299]]])

@@ -15,8 +15,8 @@ import vizcnn
 from vizcnn import testing
 from vizcnn.errors import TargetError
 from vizcnn.models import _torchvision
-from vizcnn.models.layers.axes import Axes, layers_of, remembering, spatial_layers
-from vizcnn.models.layers.capture import activations, reading, tapped
+from vizcnn.models.layers.axes import Axes, find_layers, find_spatial_layers, remember_layers
+from vizcnn.models.layers.capture import open_reader, read_activations, tap_layer
 from vizcnn.models.targets import direction, target
 
 MAP = Axes((0, 1, 2, 3), 2)
@@ -153,9 +153,9 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Axes]] = {
 def test_the_form_of_a_layer(kind: str) -> None:
     change, axes = FORMS[kind]
     model = vizcnn.Model(Chain(change), size=SIZE)
-    assert layers_of(model, model.grey())["seen"].axes == axes
+    assert find_layers(model, model.grey())["seen"].axes == axes
     images = torch.rand(3, 3, *SIZE)
-    found = activations(model, images, ["seen"])["seen"]
+    found = read_activations(model, images, ["seen"])["seen"]
     plain = change(model.network.conv(images))  # type: ignore[operator]
     if axes.places is None:
         torch.testing.assert_close(found.flatten(1), plain.flatten(1))
@@ -178,13 +178,13 @@ class Looking(nn.Module):
 def test_networks_that_look_at_numbers_are_followed_on_the_image(kind: str) -> None:
     change, axes = FORMS[kind]
     model = vizcnn.Model(Looking(change), size=SIZE)
-    assert layers_of(model, model.grey())["chain.seen"].axes == axes
+    assert find_layers(model, model.grey())["chain.seen"].axes == axes
 
 
 def test_images_second_cannot_be_told_where_a_network_looks_at_numbers() -> None:
     model = vizcnn.Model(Looking(lambda y: y.flatten(2).permute(2, 0, 1)), size=SIZE)
     with pytest.raises(TargetError, match=r"\(60, 2, 6\), in which no axes are known to be channels, rows and columns"):
-        target("chain.seen:0")(activations(model, torch.rand(2, 3, *SIZE), ["chain.seen"]))
+        target("chain.seen:0")(read_activations(model, torch.rand(2, 3, *SIZE), ["chain.seen"]))
 
 
 def test_a_map_made_of_a_vector_has_the_places_that_convolutions_give_it() -> None:
@@ -196,8 +196,8 @@ def test_a_map_made_of_a_vector_has_the_places_that_convolutions_give_it() -> No
         nn.ConvTranspose2d(2, 5, 4, 2),
     )
     model = vizcnn.Model(decoder, size=8)
-    assert layers_of(model, model.grey())["4"].axes == MAP
-    assert spatial_layers(model, model.grey()) == {"4": (6, 6)}
+    assert find_layers(model, model.grey())["4"].axes == MAP
+    assert find_spatial_layers(model, model.grey()) == {"4": (6, 6)}
 
 
 class Leaving(nn.Module):
@@ -214,9 +214,9 @@ class Leaving(nn.Module):
 
 def test_a_layer_that_only_some_images_reach() -> None:
     model, bright = vizcnn.Model(Leaving(), size=8), torch.full((1, 3, 8, 8), 0.9)
-    with remembering(model):
-        assert "late" not in layers_of(model, model.grey())
-        assert activations(model, bright, ["late"])["late"].shape == (1, 4, 6, 6)
+    with remember_layers(model):
+        assert "late" not in find_layers(model, model.grey())
+        assert read_activations(model, bright, ["late"])["late"].shape == (1, 4, 6, 6)
     found = vizcnn.Saliency()(model, bright, "late:1")
     assert found.scores[0, 0] == pytest.approx(float(model(bright)[0, 1].detach()))
 
@@ -227,14 +227,14 @@ def test_networks_that_cannot_be_copied_or_that_take_one_image_at_a_time() -> No
     single = Chain(lambda y: y.view(6, 6, 10).permute(1, 2, 0)[None])
     for network in (locked, single):
         model = vizcnn.Model(network, size=SIZE)
-        assert layers_of(model, model.grey())["seen"].axes == LAST
-        assert activations(model, torch.rand(1, 3, *SIZE), ["seen"])["seen"].shape == (1, 6, 6, 10)
+        assert find_layers(model, model.grey())["seen"].axes == LAST
+        assert read_activations(model, torch.rand(1, 3, *SIZE), ["seen"])["seen"].shape == (1, 6, 6, 10)
 
 
 def test_a_network_that_fails_half_way_is_known_as_far_as_it_runs() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
     model = vizcnn.Model(network, size=8)
-    with reading(model, ["0"]) as read:
+    with open_reader(model, ["0"]) as read:
         assert read(torch.rand(1, 3, 16, 16))["0"].shape == (1, 4, 14, 14)
 
 
@@ -247,27 +247,27 @@ def test_what_is_found_out_is_kept_while_the_network_stays_as_it_is() -> None:
         return y
 
     model = vizcnn.Model(Chain(change), size=SIZE)
-    with remembering(model):
-        activations(model, torch.rand(1, 3, *SIZE), ["seen"])
-        with remembering(model):
-            activations(model, torch.rand(1, 3, *SIZE), ["seen"])
-        activations(model, torch.rand(1, 3, *SIZE), ["seen"])
+    with remember_layers(model):
+        read_activations(model, torch.rand(1, 3, *SIZE), ["seen"])
+        with remember_layers(model):
+            read_activations(model, torch.rand(1, 3, *SIZE), ["seen"])
+        read_activations(model, torch.rand(1, 3, *SIZE), ["seen"])
     assert runs == 1
     model.network.change = lambda y: y.permute(0, 2, 3, 1)  # type: ignore[assignment]
-    assert layers_of(model, model.grey())["seen"].axes == LAST
+    assert find_layers(model, model.grey())["seen"].axes == LAST
 
 
 def test_the_network_is_left_as_it_was() -> None:
     model = testing.delicate_model()
     before = testing.state_of(model)
-    assert layers_of(model, model.grey())
+    assert find_layers(model, model.grey())
     assert testing.state_of(model) == before
 
 
 def test_a_tap_hands_the_network_its_own_layout() -> None:
     network = Chain(lambda y: y.permute(0, 2, 3, 1).contiguous())
     model, images = vizcnn.Model(network, size=SIZE), torch.rand(2, 3, *SIZE)
-    with tapped(model, "seen", images) as seen:
+    with tap_layer(model, "seen", images) as seen:
         output = model(images)
     assert seen["seen"].shape == (2, 6, 6, 10)
     (gradient,) = torch.autograd.grad((output * torch.arange(360.0)).sum(), seen["seen"])
@@ -281,7 +281,7 @@ def test_targets_mean_channels_wherever_these_lie(kind: str) -> None:
     change, axes = FORMS[kind]
     model, images = vizcnn.Model(Chain(change), size=SIZE), torch.rand(3, 3, *SIZE)
     plain = change(model.network.conv(images)).permute(axes.order)  # type: ignore[operator]
-    found = activations(model, images, ["seen"])
+    found = read_activations(model, images, ["seen"])
     torch.testing.assert_close(target("seen:4")(found), plain[:, 4].flatten(1).mean(1))
     torch.testing.assert_close(target("energy(seen)")(found), plain.square().flatten(1).mean(1))
     along = direction("seen", range(6))(found)
@@ -294,7 +294,7 @@ def test_neurons_have_the_place_that_they_have_in_the_image() -> None:
     images = torch.rand(1, 3, *SIZE)
     for kind in ("a map", "channels last", "rows and columns swapped"):
         model = vizcnn.Model(Chain(FORMS[kind][0]), size=SIZE)
-        found = target("seen:2@5,9")(activations(model, images, ["seen"]))
+        found = target("seen:2@5,9")(read_activations(model, images, ["seen"]))
         torch.testing.assert_close(found, model.network.conv(images)[:, 2, 5, 9])  # type: ignore[operator]
 
 
@@ -308,7 +308,7 @@ def test_neurons_have_the_place_that_they_have_in_the_image() -> None:
 )
 def test_what_has_no_channels_or_no_places_is_refused_by_name(kind: str, spec: str, message: str) -> None:
     model = vizcnn.Model(Chain(FORMS[kind][0]), size=SIZE)
-    found = activations(model, torch.rand(2, 3, *SIZE), ["seen"])
+    found = read_activations(model, torch.rand(2, 3, *SIZE), ["seen"])
     with pytest.raises(TargetError, match=message):
         target(spec)(found)
     with pytest.raises(TargetError, match="layer 'seen' is .*, a direction of 2 numbers does not fit"):
@@ -318,7 +318,7 @@ def test_what_has_no_channels_or_no_places_is_refused_by_name(kind: str, spec: s
 
 def transformers() -> dict[str, Callable[[], nn.Module]]:
     """Small ones of torchvision's, for images of 32 px."""
-    models = _torchvision.models()
+    models = _torchvision.import_models()
     block = models.convnext.CNBlockConfig
     return {
         "swin": lambda: models.SwinTransformer([4, 4], 8, [1, 2], [2, 2], [2, 2], num_classes=3),
@@ -342,9 +342,9 @@ def test_networks_of_torchvision(name: str, expected: dict[str, Axes], last: str
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = vizcnn.Model(transformers()[name]().eval(), size=32)
-    layers = layers_of(model, model.grey())
+    layers = find_layers(model, model.grey())
     assert {layer: layers[layer].axes for layer in expected} == expected
-    assert list(spatial_layers(model, model.grey()))[-1] == last
+    assert list(find_spatial_layers(model, model.grey()))[-1] == last
     two_dimensional = (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d)
     for layer, module in model.layers().items():
         assert layers[layer].axes == MAP if isinstance(module, two_dimensional) else True, layer

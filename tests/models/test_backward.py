@@ -10,7 +10,7 @@ from captum.attr import Deconvolution, GuidedBackprop
 from torch import Tensor, nn
 
 from vizcnn.errors import DegenerateResult
-from vizcnn.models.backward import DeconvnetRule, ReluRule, guided, rectified
+from vizcnn.models.backward import DeconvnetRule, ReluRule, guide, rectify
 
 SPELLINGS: dict[str, Any] = {
     "module": nn.ReLU(),
@@ -46,7 +46,7 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize(("rule", "peer"), [(guided, GuidedBackprop), (rectified, Deconvolution)])
+@pytest.mark.parametrize(("rule", "peer"), [(guide, GuidedBackprop), (rectify, Deconvolution)])
 def test_every_spelling_of_relu_obeys_and_equals_captum_on_modules(spelling: str, rule: Any, peer: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # captum says that it sets hooks
@@ -63,7 +63,7 @@ def test_every_spelling_of_relu_obeys_and_equals_captum_on_modules(spelling: str
 @pytest.mark.parametrize("relu6", [F.relu6, nn.ReLU6(), lambda x: nn.ReLU6(inplace=True)(x * 1)])
 def test_relu6_is_closed_above_six(relu6: Any) -> None:
     x = torch.tensor([-1.0, 3.0, 7.0], requires_grad=True)
-    with ReluRule(guided):
+    with ReluRule(guide):
         y = relu6(x)
     assert y.tolist() == [0, 3, 6]
     (found,) = torch.autograd.grad(y, x, torch.tensor([1.0, 2.0, 3.0]))
@@ -72,7 +72,7 @@ def test_relu6_is_closed_above_six(relu6: Any) -> None:
 
 def test_outside_the_context_nothing_has_changed() -> None:
     x = torch.tensor([-1.0, 2.0], requires_grad=True)
-    with ReluRule(guided):
+    with ReluRule(guide):
         pass
     (found,) = torch.autograd.grad(F.relu(x), x, torch.tensor([-1.0, -1.0]))
     assert found.tolist() == [0, -1]
@@ -81,14 +81,14 @@ def test_outside_the_context_nothing_has_changed() -> None:
 def test_activations_without_a_rule_are_refused() -> None:
     with (
         pytest.raises(DegenerateResult, match="uses silu, but this method's rule is defined for ReLU only"),
-        ReluRule(guided),
+        ReluRule(guide),
     ):
         nn.SiLU()(torch.zeros(1))
     others: tuple[Any, ...] = (nn.Hardtanh(), torch.selu_, torch.tanh, nn.Tanh(), Tensor.prelu, nn.Threshold(0.1, 0))
     for other in others:
-        with pytest.raises(DegenerateResult, match="is defined for ReLU only"), ReluRule(guided):
+        with pytest.raises(DegenerateResult, match="is defined for ReLU only"), ReluRule(guide):
             other(torch.zeros(1), *[torch.zeros(1)] * (other is Tensor.prelu))
-    with ReluRule(guided) as context:
+    with ReluRule(guide) as context:
         nn.Linear(2, 2)(torch.zeros(1, 2))
     with pytest.raises(DegenerateResult, match="no ReLU, so this method would be the plain gradient"):
         context.check()

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vizcnn
 from vizcnn.models.layers import dryrun
-from vizcnn.models.layers.dryrun import OnMeta, tensors_in
+from vizcnn.models.layers.dryrun import MetaMode, find_tensors
 
 Run = Callable[[Tensor], Any]
 IMAGES = torch.rand(2, 6, 9, 7, generator=torch.Generator().manual_seed(0))  # (N, C, H, W)
@@ -69,14 +69,14 @@ def forms(outcome: Any) -> list[tuple[Any, ...]]:
     listed = list(outcome) if isinstance(outcome, tuple) else [outcome]
     return [
         (t.dtype, [(side, step if side != 1 else None) for side, step in zip(t.shape, t.stride(), strict=True)])
-        for t in tensors_in(listed)
+        for t in find_tensors(listed)
     ]
 
 
 def dry(run: Run, dtype: torch.dtype = torch.float32) -> list[tuple[Any, ...]]:
-    with torch.no_grad(), OnMeta():
+    with torch.no_grad(), MetaMode():
         outcome = run(IMAGES.to("meta", dtype))
-    assert all(t.is_meta for t in tensors_in([outcome] if isinstance(outcome, Tensor) else list(outcome)))
+    assert all(t.is_meta for t in find_tensors([outcome] if isinstance(outcome, Tensor) else list(outcome)))
     return forms(outcome)
 
 
@@ -96,7 +96,7 @@ def test_a_run_without_numbers_gives_the_shapes_strides_and_dtypes_of_one_with_n
 @pytest.mark.parametrize("run", TORCHS.values(), ids=TORCHS)
 def test_what_is_not_told_for_certain_is_left_to_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     found = dry(run)
-    monkeypatch.setattr(dryrun, "_quickly", lambda *_: None)
+    monkeypatch.setattr(dryrun, "_answer_quickly", lambda *_: None)
     assert found == dry(run)
 
 
@@ -116,15 +116,15 @@ def test_what_is_frequent_is_told_without_torch(run: Run, monkeypatch: pytest.Mo
         "unsqueeze",
         "view",
     }
-    told = dryrun._quickly
+    told = dryrun._answer_quickly
 
     def watch(func: Any, args: Any, kwargs: Any) -> Any:
         outcome = told(func, args, kwargs)
-        if outcome is None and tensors_in(args, kwargs):
+        if outcome is None and find_tensors(args, kwargs):
             asked.append(func._schema.name.removeprefix("aten::"))
         return outcome
 
-    monkeypatch.setattr(dryrun, "_quickly", watch)
+    monkeypatch.setattr(dryrun, "_answer_quickly", watch)
     dry(run)
     assert not set(asked) - quick
 
@@ -145,7 +145,7 @@ def test_what_is_frequent_is_told_without_torch(run: Run, monkeypatch: pytest.Mo
 def test_what_does_not_fit_fails_without_numbers_too(run: Run) -> None:
     with pytest.raises((RuntimeError, IndexError)):
         run(IMAGES)
-    with pytest.raises((RuntimeError, IndexError)), OnMeta():
+    with pytest.raises((RuntimeError, IndexError)), MetaMode():
         run(IMAGES.to("meta"))
 
 

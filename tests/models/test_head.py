@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import ParameterError, TargetError
-from vizcnn.models.head import Makers, found_head
+from vizcnn.models.head import Makers, find_head
 from vizcnn.results.heatmap import Prediction
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is a probability")
@@ -117,7 +117,7 @@ def test_what_is_made_of_sigmoids_is_not_taken_for_logits(end: Callable[[Tensor]
     model = vizcnn.Model(Ending(end), size=8)
     with torch.no_grad(), Makers() as makers:
         output = model(torch.rand(2, 3, 8, 8))
-        assert found_head(output, makers=makers) == head
+        assert find_head(output, makers=makers) == head
 
 
 def test_tensors_without_memory_of_their_own_do_no_harm() -> None:
@@ -184,6 +184,6 @@ def test_nothing_is_called_certain(probability: float, share: str, percent: str)
 
 def test_maps_of_classes_have_heads_too() -> None:
     maps = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert found_head(maps.softmax(1)) == "softmax"
-    assert found_head(maps * 9 - 3) == "logits"
-    assert found_head([maps]) == "scores"
+    assert find_head(maps.softmax(1)) == "softmax"
+    assert find_head(maps * 9 - 3) == "logits"
+    assert find_head([maps]) == "scores"

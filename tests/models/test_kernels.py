@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import vizcnn
 from vizcnn.errors import DegenerateResult
-from vizcnn.models.layers.kernels import reads_image, used_kernels
+from vizcnn.models.layers.kernels import find_used_kernels, reads_image
 from vizcnn.probes.top_images import TopImages
 from vizcnn.testing import state_of
 
@@ -129,7 +129,7 @@ def test_kernels_are_those_of_the_next_run_and_no_trace_is_left(kind: str) -> No
 def test_layers_that_compute_their_kernels_themselves(first: nn.Module) -> None:
     model = stale(first)
     layer = "0" if isinstance(first, nn.Conv2d) else "0.conv"
-    assert convolves_with(model, layer, used_kernels(model, layer))
+    assert convolves_with(model, layer, find_used_kernels(model, layer))
 
 
 def test_what_is_beside_the_best_images_is_the_used_kernel_too() -> None:
@@ -138,7 +138,7 @@ def test_what_is_beside_the_best_images_is_the_used_kernel_too() -> None:
     before = state_of(model)
     found = TopImages(count=1, beside=("filter",))(model, photos, ["0:1", "0:4"], progress=False)
     assert state_of(model) == before
-    kernels = used_kernels(model, "0")
+    kernels = find_used_kernels(model, "0")
     for row, channel in zip(found.rows, (1, 4), strict=True):
         (_, shown), kernel = row.beside[0], kernels[channel].permute(1, 2, 0)  # (h, w, C)
         torch.testing.assert_close(torch.from_numpy(shown), 0.5 + kernel / (2 * kernel.abs().max()))
@@ -154,13 +154,13 @@ def test_kernels_that_are_parameters_are_read_without_a_run() -> None:
     model.network.register_forward_hook(lambda *_: pytest.fail("the network was run"))
     conv = model.layer("3")
     assert isinstance(conv, nn.Conv2d)
-    torch.testing.assert_close(used_kernels(model, "3"), conv.weight.detach())
+    torch.testing.assert_close(find_used_kernels(model, "3"), conv.weight.detach())
 
 
 def test_a_network_that_fails_behind_the_layer_still_shows_its_kernels() -> None:
     model = stale(nn.utils.weight_norm(nn.Conv2d(3, 8, 3)))
     model.network.add_module("4", nn.Linear(7, 3))
-    assert used_kernels(model, "0").shape == (8, 3, 3, 3)
+    assert find_used_kernels(model, "0").shape == (8, 3, 3, 3)
 
 
 def test_computed_kernels_of_a_layer_that_does_not_run_are_unknown() -> None:

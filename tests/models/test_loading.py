@@ -299,7 +299,7 @@ def test_a_device_that_is_not_there() -> None:
 
 
 def test_torchvision_is_usable_in_this_environment_whatever_its_operators() -> None:
-    models = _torchvision.models()
+    models = _torchvision.import_models()
     with torch.no_grad():
         assert models.get_model("resnet18", weights=None).eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 1000)
 
@@ -311,13 +311,13 @@ def test_a_torchvision_without_its_operators_is_usable(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("from torchvision import _meta_registrations, models\n")
     (package / "models.py").write_text("NAME = 'stand-in'\n")
     (package / "_meta_registrations.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
-    code = "from vizcnn import _torchvision; assert _torchvision.models().NAME == 'stand-in'"
+    code = "from vizcnn.models import _torchvision; assert _torchvision.import_models().NAME == 'stand-in'"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
 
 
 def test_other_import_errors_of_torchvision_are_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('disk on fire')\n")
-    code = "from vizcnn import _torchvision; _torchvision.models()"
+    code = "from vizcnn.models import _torchvision; _torchvision.import_models()"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )

@@ -38,7 +38,7 @@ def test_a_wrong_shape_is_refused() -> None:
 
 @pytest.mark.parametrize("size", [(500, 333), (333, 500), (224, 224), (256, 256), (1000, 250), (100, 120)])
 def test_photographs_are_prepared_as_torchvision_prepares_them(size: tuple[int, int]) -> None:
-    transform = _torchvision.models().get_model_weights("resnet18").DEFAULT.transforms()
+    transform = _torchvision.import_models().get_model_weights("resnet18").DEFAULT.transforms()
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     mean, std = (torch.tensor(v)[:, None, None] for v in (transform.mean, transform.std))
     expected = transform(torch.from_numpy(pixels).permute(2, 0, 1)) * std + mean

@@ -9,8 +9,8 @@ from support import small_cnn
 
 import vizcnn
 from vizcnn.errors import LayerNotFound, TargetError
-from vizcnn.models.layers.capture import activations
-from vizcnn.models.targets import OUTPUT, Unit, each_target, target, targets
+from vizcnn.models.layers.capture import read_activations
+from vizcnn.models.targets import OUTPUT, Unit, expand_target, parse_targets, target
 
 
 def test_strings_numbers_and_functions_parse_to_the_same_objects() -> None:
@@ -26,7 +26,7 @@ def test_strings_numbers_and_functions_parse_to_the_same_objects() -> None:
 )
 def test_arrays_and_tensors_of_one_whole_number_are_the_class_of_that_index(number: Any) -> None:
     assert target(number) == target(7)
-    assert each_target([number, "fc:3"]) == (target(7), target("fc:3"))
+    assert parse_targets([number, "fc:3"]) == (target(7), target("fc:3"))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_arrays_and_tensors_of_one_whole_number_are_the_class_of_that_index(numb
 )
 def test_other_arrays_and_tensors_are_refused_in_one_line(array: Any, said: str) -> None:
     with pytest.raises(TargetError) as caught:
-        each_target(array)
+        parse_targets(array)
     assert said in str(caught.value)
     assert "For several targets give a list" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -155,7 +155,7 @@ def test_captured_layers_are_not_overwritten_by_in_place_operations() -> None:
     model = vizcnn.Model(small_cnn(), size=8)
     images = torch.rand(2, 3, 8, 8)
     with torch.inference_mode():
-        seen = activations(model, images, ["0", OUTPUT])
+        seen = read_activations(model, images, ["0", OUTPUT])
         expected = next(model.network.children())(images)
     assert seen["0"].min() < 0
     torch.testing.assert_close(seen["0"], expected)
@@ -165,7 +165,7 @@ def test_captured_layers_are_not_overwritten_by_in_place_operations() -> None:
 def test_hooks_are_gone_after_a_capture_that_fails() -> None:
     model = vizcnn.Model(small_cnn(), size=8)
     with pytest.raises(RuntimeError):
-        activations(model, torch.rand(1, 3, 1, 1), ["0", "3"])
+        read_activations(model, torch.rand(1, 3, 1, 1), ["0", "3"])
     assert not any(m._forward_hooks for m in model.network.modules())
 
 
@@ -212,13 +212,13 @@ def test_directions_are_told_apart_and_must_fit(tiny: vizcnn.Model) -> None:
 
 
 def test_a_span_is_a_target_for_every_channel() -> None:
-    assert targets("layer2.0.conv1:0-3") == tuple(target(f"layer2.0.conv1:{i}") for i in range(4))
-    assert targets(" fc:7-7 ") == (target("fc:7"),)
-    assert targets("fc:7") == (target("fc:7"),)
-    assert targets("p(cat-like)") == (target("p(cat-like)"),)
-    assert targets(3) == (target(3),)
+    assert expand_target("layer2.0.conv1:0-3") == tuple(target(f"layer2.0.conv1:{i}") for i in range(4))
+    assert expand_target(" fc:7-7 ") == (target("fc:7"),)
+    assert expand_target("fc:7") == (target("fc:7"),)
+    assert expand_target("p(cat-like)") == (target("p(cat-like)"),)
+    assert expand_target(3) == (target(3),)
     with pytest.raises(TargetError, match="from the lower to the higher, got 'fc:3-1'"):
-        targets("fc:3-1")
+        expand_target("fc:3-1")
 
 
 def test_every_probe_takes_spans() -> None:

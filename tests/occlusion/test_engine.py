@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 import vizcnn
-from vizcnn.models.layers.dryrun import tensors_in, twin
+from vizcnn.models.layers.dryrun import copy_for_dry_run, find_tensors
 from vizcnn.models.targets import OUTPUT
 from vizcnn.occlusion.incremental import (
     Engine,
@@ -58,9 +58,9 @@ def test_what_cannot_be_followed_is_said(function: Callable[[Tensor], Tensor], r
         record(vizcnn.Model(Applied(function), size=12), (12, 12), [OUTPUT])
 
 
-def test_what_is_hung_on_a_twin_does_not_hang_on_the_network() -> None:
+def test_what_is_hung_on_a_copy_does_not_hang_on_the_network() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    other = twin(vizcnn.Model(network, size=12)).network
+    other = copy_for_dry_run(vizcnn.Model(network, size=12)).network
     for mine, theirs in zip(network.modules(), other.modules(), strict=True):
         theirs.register_forward_hook(lambda *_: None)
         assert mine is not theirs
@@ -93,7 +93,7 @@ class Alive(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.tensors.update(dict.fromkeys(tensors_in(out)))
+        self.tensors.update(dict.fromkeys(find_tensors(out)))
         memories = [tensor.untyped_storage() for tensor in self.tensors]
         self.most = max(self.most, sum({m.data_ptr(): m.nbytes() for m in memories}.values()))
         return out

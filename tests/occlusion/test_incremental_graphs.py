@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, ParameterError
-from vizcnn.models.layers.dryrun import watched
+from vizcnn.models.layers.dryrun import watch_layers
 
 EXAMPLES = os.environ.get("VIZCNN_EXAMPLES")
 
@@ -327,7 +327,7 @@ def _extended(network: nn.Sequential, make: Layer, x: Tensor) -> Tensor:
 def asked(draw: st.DrawFn, network: nn.Module, images: Tensor) -> tuple[str, ...]:
     """A class, and some units of layers."""
     shapes: dict[str, Sequence[int]] = {}
-    with torch.no_grad(), watched(network, lambda name, output: shapes.update({name: tuple(output.shape)})):
+    with torch.no_grad(), watch_layers(network, lambda name, output: shapes.update({name: tuple(output.shape)})):
         network(images[:1])
     targets = [draw(st.sampled_from(["0", "1", "p(2)"]))]
     for name in draw(st.lists(st.sampled_from(sorted(shapes)), min_size=1, max_size=3, unique=True)):

@@ -38,7 +38,7 @@ def test_same_numbers_on(name: str) -> None:
     weightless = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network: nn.Module = _torchvision.models().get_model(name, weights=None, num_classes=20, **weightless)
+        network: nn.Module = _torchvision.import_models().get_model(name, weights=None, num_classes=20, **weightless)
     model = vizcnn.Model(network, size=size, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), name=name)
     images, window = picture(size, count=4), (size[0] // 4, size[1] // 3)
     enliven(network, model.normalised(images))

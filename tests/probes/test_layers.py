@@ -53,7 +53,7 @@ def test_networks_of_torchvision(name: str) -> None:
     model = vizcnn.load(f"{name}@random")
     found = table(model)
     check(model, found)
-    published = _torchvision.models().get_model_weights(name).DEFAULT.meta
+    published = _torchvision.import_models().get_model_weights(name).DEFAULT.meta
     macs = sum(int(str(row[4])) for row in found.rows)
     assert macs / 1e9 == pytest.approx(published["_ops"], abs=0.001)
     assert sum(int(str(row[3])) for row in found.rows) == published["num_params"] or name == "inception_v3"

@@ -158,7 +158,7 @@ def test_what_enters_a_dense_layer_is_averaged_over_its_places() -> None:
 
 @pytest.fixture
 def transformer() -> vizcnn.Model:
-    network = _torchvision.models().VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3)
+    network = _torchvision.import_models().VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3)
     return vizcnn.Model(network.eval(), size=32, name="vit")
 
 

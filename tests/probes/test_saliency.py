@@ -42,10 +42,10 @@ def test_the_gradient_is_the_gradient(target: str | int) -> None:
     one = vizcnn.target(target)
 
     def number(images: Tensor) -> float:
-        from vizcnn.models.determinism import target_scores
+        from vizcnn.models.determinism import score_images
 
         with double.borrowed(), torch.no_grad():
-            return float(target_scores(double, images, [one])[0, 0])
+            return float(score_images(double, images, [one])[0, 0])
 
     for y, column in ((3, 4), (8, 8), (15, 0)):
         expected = 0.0

@@ -18,7 +18,7 @@ from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.rng import Rng
 from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, ShapeError
 from vizcnn.models.backward import Redirection
-from vizcnn.models.layers.capture import reading
+from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
 from vizcnn.progress import bar
 
@@ -125,7 +125,7 @@ def _check_targets(model: Model, objectives: Sequence[Objective], size: tuple[in
     """Raise TargetError for a channel or position that the layer has not, and ShapeError for a size that the network
     cannot take, before anything is optimised."""
     usual = model.input.size
-    with torch.no_grad(), reading(model, objectives[0].target.layers) as read:
+    with torch.no_grad(), open_reader(model, objectives[0].target.layers) as read:
         try:
             found = read(model.grey(size))
         except NetworkError as error:
@@ -217,7 +217,7 @@ class _Ascent:
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
         layers = self.objectives[0].target.layers
-        with reading(self.model, layers) as read, torch.inference_mode(False), torch.enable_grad():
+        with open_reader(self.model, layers) as read, torch.inference_mode(False), torch.enable_grad():
             yield read
 
     def render(self) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vizcnn.errors import TargetError
 from vizcnn.models.functions import LayerFunction, OutputFunction
-from vizcnn.models.layers.capture import reading
+from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 
@@ -45,7 +45,7 @@ def score_pictures(model: Model, objectives: Sequence[Objective], pictures: Tens
     """The targets' numbers for pictures (N, C, H, W) in [0, 1], one per objective, of objectives at the same layers:
     float64 (N,)."""
     layers = objectives[0].target.layers
-    with torch.no_grad(), reading(model, layers) as read:
+    with torch.no_grad(), open_reader(model, layers) as read:
         outputs = split_outputs(layers, read(pictures.to(model.device, model.dtype)), len(objectives))
         return score_outputs(objectives, outputs).cpu().double()
 

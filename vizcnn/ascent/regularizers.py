@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from vizcnn.inputs.blur import gaussian_blur
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Repair:
         mean: of the network's input, (1, C, 1, 1). gradient: of the target, (N, C, H, W). step: counted from 1."""
         x = (pixels - mean) * (1 - self.decay)  # (N, C, H, W)
         if self.blur and step % self.every == 0:
-            x = gaussian_blur(x, self.blur)
+            x = gaussian_blur(x, self.blur, reach=max(1, round(3 * self.blur)))
         if self.small_norm:
             x = drop_smallest(x, x.norm(dim=1, keepdim=True), self.small_norm)
         if self.small_contribution:
@@ -97,13 +97,3 @@ def drop_smallest(x: Tensor, size: Tensor, percentage: float) -> Tensor:
     """x (N, C, H, W) with zero at that percentage of each picture's pixels where `size` (N, 1, H, W) is smallest."""
     bound = size.flatten(1).quantile(percentage / 100, 1)  # (N,)
     return x * (size >= bound.view(-1, 1, 1, 1))
-
-
-def gaussian_blur(x: Tensor, width: float) -> Tensor:
-    """x (N, C, H, W) under a Gaussian whose standard deviation is `width` px; the edge is repeated outwards."""
-    reach = max(1, round(3 * width))
-    kernel = torch.exp(-torch.arange(-reach, reach + 1).to(x).square() / (2 * width**2))
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
-    padded = F.pad(x, (reach,) * 4, mode="replicate")
-    across = F.conv2d(padded, kernel, groups=x.shape[1])
-    return F.conv2d(across, kernel.mT, groups=x.shape[1])

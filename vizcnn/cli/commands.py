@@ -153,10 +153,10 @@ def _describe(done: _Done) -> str:
 
 def _list_unreadable(done: _Done) -> list[str]:
     """A line for each image that could not be read, and one for more of them."""
-    from vizcnn.inputs.images import shown
+    from vizcnn.inputs.images import to_printable
 
     index, bad = done.index, done.index.unreadable
-    lines = [f"{shown(index.names[number])} was skipped: {reason}" for number, reason in bad[:_SHOWN]]
+    lines = [f"{to_printable(index.names[number])} was skipped: {reason}" for number, reason in bad[:_SHOWN]]
     more = f"{len(bad):,} of {len(index.names):,} images could not be read (--json lists all)"
     return [*lines, more] if len(bad) > _SHOWN else lines
 

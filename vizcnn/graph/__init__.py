@@ -1,1 +1,1 @@
-"""Graph: what a network does, operation by operation."""
+"""Graph: the operations that a network applies to an image, one by one."""

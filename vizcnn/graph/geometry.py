@@ -1,7 +1,6 @@
-"""Geometry: what an operation of ATen does to rows and columns, read off its name and arguments.
+"""Geometry: what an ATen operation does to rows and columns, from its name and arguments.
 
-Receptive fields and the incremental engine both go by this: the one asks what an output reads, the other what an input
-can change."""
+Receptive fields ask what an output reads, the incremental engine what an input can change: both use this one parser."""
 
 from __future__ import annotations
 
@@ -24,8 +23,8 @@ class Neighbourhood:
     """What each output of an operation reads along the last two axes of its first input.
 
     Output y reads the rows y * stride - padding + k * dilation, for k from 0 to kernel - 1; columns alike. transposed:
-    the other way round, row y of the input is read by these outputs. beyond: what rows and columns that the input does
-    not have hold, and further inputs are read at the output's own place."""
+    the other way round, row y of the input is read by these outputs. beyond: the value of rows and columns outside the
+    input. Further inputs are read at the output's own position."""
 
     kernel: Pair
     stride: Pair = (1, 1)
@@ -35,68 +34,69 @@ class Neighbourhood:
     beyond: float = 0.0
 
 
-def operation_name(func: Any) -> str:
-    """As in ATen's schema, without the underscore of an operation in place: `add` for aten::add_.Tensor."""
+def name_operation(func: Any) -> str:
+    """An operation's name in ATen's schema, without the underscore of those in place: `add` for aten::add_.Tensor."""
     return str(func._schema.name).removeprefix("aten::").rstrip("_")
 
 
-def slides(name: str) -> bool:
+def has_neighbourhood(name: str) -> bool:
     """Whether operations of this name have a neighbourhood."""
     return name in _NEIGHBOURHOODS
 
 
-def neighbourhood_of(name: str, args: Arguments) -> Neighbourhood | None:
-    """What a convolution or pooling reads; None for other operations, and for convolutions of other dimensions or
-    with weights that are not given as a tensor."""
+def find_neighbourhood(name: str, args: Arguments) -> Neighbourhood | None:
+    """What each output of a convolution or pooling reads.
+
+    None for other operations, for convolutions that are not two-dimensional, and where the weights are not a tensor."""
     return _NEIGHBOURHOODS[name](args) if name in _NEIGHBOURHOODS else None
 
 
-def _of_convolution(args: Arguments) -> Neighbourhood | None:
+def _read_convolution(args: Arguments) -> Neighbourhood | None:
     weight = args["weight"]
     if not isinstance(weight, Tensor) or weight.dim() != 4:
         return None
     kernel = (weight.shape[2], weight.shape[3])
-    stride, padding, dilation = (_pair(args[name]) for name in ("stride", "padding", "dilation"))
+    stride, padding, dilation = (_to_pair(args[name]) for name in ("stride", "padding", "dilation"))
     return Neighbourhood(kernel, stride, padding, dilation, transposed=args["transposed"])
 
 
-def _of_mean_pool(args: Arguments) -> Neighbourhood:
-    kernel = _pair(args["kernel_size"])
-    return Neighbourhood(kernel, _pair(args["stride"] or kernel), _pair(args["padding"]))
+def _read_mean_pool(args: Arguments) -> Neighbourhood:
+    kernel = _to_pair(args["kernel_size"])
+    return Neighbourhood(kernel, _to_pair(args["stride"] or kernel), _to_pair(args["padding"]))
 
 
-def _of_max_pool(args: Arguments) -> Neighbourhood:
-    kernel = _pair(args["kernel_size"])
+def _read_max_pool(args: Arguments) -> Neighbourhood:
+    kernel = _to_pair(args["kernel_size"])
     return Neighbourhood(
-        kernel, _pair(args["stride"] or kernel), _pair(args["padding"]), _pair(args["dilation"]), beyond=-inf
+        kernel, _to_pair(args["stride"] or kernel), _to_pair(args["padding"]), _to_pair(args["dilation"]), beyond=-inf
     )
 
 
 _NEIGHBOURHOODS: dict[str, Callable[[Arguments], Neighbourhood | None]] = {
-    "avg_pool2d": _of_mean_pool,
-    "convolution": _of_convolution,
-    "max_pool2d_with_indices": _of_max_pool,
+    "avg_pool2d": _read_mean_pool,
+    "convolution": _read_convolution,
+    "max_pool2d_with_indices": _read_max_pool,
 }
 
 
-def _pair(values: int | Sequence[int]) -> Pair:
+def _to_pair(values: int | Sequence[int]) -> Pair:
     several = [values] if isinstance(values, int) else values
     return several[0], several[-1]
 
 
-def reduced_axes(args: Arguments, dim: int) -> list[int]:
-    """The axes, of so many, over which a reduction or a softmax goes: all where none are named."""
+def find_reduced_axes(args: Arguments, dim: int) -> list[int]:
+    """The axes over which a reduction or softmax of a tensor with `dim` axes goes: all of them where it names none."""
     named = args.get("dim")
     return [axis % max(dim, 1) for axis in ([named] if isinstance(named, int) else named or range(dim))]
 
 
-def normalized_axes(args: Arguments, dim: int) -> range:
-    """The axes, of so many, over which a layer norm goes: the last ones."""
+def find_normalized_axes(args: Arguments, dim: int) -> range:
+    """The axes over which a layer norm of a tensor with `dim` axes goes: the last ones."""
     return range(dim - len(args["normalized_shape"]), dim)
 
 
 VIEWS = ("_reshape_alias", "_unsafe_view", "view")
-"""Operations that give the same numbers another shape."""
+"""Operations that give the same elements another shape."""
 
 BATCH_NORMS = ("_native_batch_norm_legit_no_training", "cudnn_batch_norm", "native_batch_norm")
-"""Element by element, except with `training`: then each channel's own statistics count."""
+"""Operations that work element by element; with `training` each channel's own statistics count too."""

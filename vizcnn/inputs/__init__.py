@@ -1,6 +1,6 @@
 """Inputs: anything that a person calls an image or a data set.
 
-Names load on first use: whoever opens photographs needs no torch, which data sets do.
+Names load on first use: data sets need torch, photographs do not.
 """
 
 from importlib import import_module

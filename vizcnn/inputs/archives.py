@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from vizcnn.errors import ImageError
-from vizcnn.inputs.folders import Folder, Found, walk
-from vizcnn.inputs.images import opened, problem
+from vizcnn.inputs.folders import FileEntry, Folder, walk_files
+from vizcnn.inputs.images import describe_problem, open_file
 
 LARGEST_FILE = 300_000_000
-"""Most bytes that are unpacked of one file in an archive: room for the largest image, uncompressed, in RGB (268 MB)."""
+"""The most bytes that are unpacked of one file in an archive: the largest image as uncompressed RGB takes 268 MB."""
 
 _PIECE = 4096  # read at once: zipfile unpacks whatever comes of so many packed bytes, which bzip2 can make 80 MB of
 _LARGEST_HEADER = 1 << 20  # bytes of a tar's header, such as a long name or extended attributes
@@ -32,13 +32,13 @@ _UNPACKERS: dict[bytes, Any] = {b"\x1f\x8b": gzip, b"BZh": bz2, b"\xfd7zXZ\x00":
 
 
 class Link(NamedTuple):
-    """A symbolic link, by what it says: a path from the folder that it lies in."""
+    """A symbolic link. text: the path that it holds, from the folder that the link lies in."""
 
     text: str
 
 
-Tree = dict[str, Found | Link | None]
-"""What an archive would make if it were unpacked, by path; None for a folder."""
+Tree = dict[str, FileEntry | Link | None]
+"""The files and links that an archive holds, by path; None for a folder."""
 
 
 class Archive(ABC):
@@ -47,11 +47,11 @@ class Archive(ABC):
     def __init__(self) -> None:
         self._turn = threading.Lock()
 
-    def files(self) -> Iterator[tuple[str, Found]]:
-        """Path and file, for all files, and for links to them. Raises whatever a damaged archive leads to."""
-        return _resolved(self._tree())
+    def files(self) -> Iterator[tuple[str, FileEntry]]:
+        """Path and file of every file and of every link to one. Raises whatever a damaged archive leads to."""
+        return _resolve_links(self._tree())
 
-    def read(self, file: Found) -> io.BytesIO:
+    def read(self, file: FileEntry) -> io.BytesIO:
         """The bytes of a file. Raises ImageError, and whatever a damaged archive leads to."""
         if file.size > LARGEST_FILE:  # both libraries give no more than this size, whatever comes out
             raise ImageError(
@@ -71,11 +71,11 @@ class Archive(ABC):
     def _tree(self) -> Tree: ...
 
     @abstractmethod
-    def _stream(self, file: Found) -> IO[bytes]: ...
+    def _stream(self, file: FileEntry) -> IO[bytes]: ...
 
 
 def open_archive(path: Path) -> Archive:
-    """A .zip, or a .tar that may be compressed."""
+    """Open a .zip, or a .tar that may be compressed."""
     return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
 
 
@@ -88,37 +88,37 @@ class Zip(Archive):
         self._archive.close()
 
     def _tree(self) -> Tree:
-        return {_path(info): self._entry(info) for info in self._archive.infolist()}
+        return {_normalise_name(info): self._entry(info) for info in self._archive.infolist()}
 
-    def _entry(self, info: zipfile.ZipInfo) -> Found | Link | None:
+    def _entry(self, info: zipfile.ZipInfo) -> FileEntry | Link | None:
         if info.is_dir():
             return None
         if not stat.S_ISLNK(info.external_attr >> 16) or info.file_size > _PIECE:
-            return Found(info.file_size, info.filename)
+            return FileEntry(info.file_size, info.filename)
         try:
             with self._archive.open(info) as file:
                 return Link(os.fsdecode(file.read(_PIECE)))
         except Exception as error:
-            return Found(0, problem=problem(error))
+            return FileEntry(0, problem=describe_problem(error))
 
-    def _stream(self, file: Found) -> IO[bytes]:
+    def _stream(self, file: FileEntry) -> IO[bytes]:
         if self._archive.getinfo(file.at).flag_bits & 1:
             raise ImageError("it is encrypted. Unpack the archive to read it")
         return self._archive.open(file.at)
 
 
-def _path(info: zipfile.ZipInfo) -> str:
-    """Some programs for Windows part folders by backslashes, which no name of a file holds there."""
+def _normalise_name(info: zipfile.ZipInfo) -> str:
+    """The path of a zip's entry. Some programs on Windows write backslashes for slashes."""
     on_windows = info.create_system == 0
-    return _inside(info.filename.replace("\\", "/") if on_windows else info.filename)
+    return _keep_inside(info.filename.replace("\\", "/") if on_windows else info.filename)
 
 
 class Tar(Archive):
-    """Reading backwards in a compressed one begins again at its start, so files are best read in their order."""
+    """A tar, compressed or not. Read files in their order: going back in a compressed one unpacks it from the start."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._file = _Bounded(_unpacked(path))
+        self._file = _Bounded(_open_unpacked(path))
         try:
             self._archive = tarfile.TarFile(path, fileobj=self._file)  # type: ignore[arg-type]
         except BaseException:
@@ -131,24 +131,26 @@ class Tar(Archive):
     def _tree(self) -> Tree:
         tree: Tree = {}
         for member in self._members():
-            path = _inside(member.name)
+            path = _keep_inside(member.name)
             if member.isdir():
                 tree.setdefault(path, None)
             elif member.isfile():
                 at = member.offset_data
-                tree[path] = Found(member.size, at if member.sparse is None else (at, member.sparse))
+                tree[path] = FileEntry(member.size, at if member.sparse is None else (at, member.sparse))
             elif member.issym():
                 tree[path] = Link(member.linkname)
             elif member.islnk():  # another path of what came before
-                tree[path] = tree.get(_inside(member.linkname)) or Found(0, problem="is a link to what is not there")
+                tree[path] = tree.get(_keep_inside(member.linkname)) or FileEntry(
+                    0, problem="is a link to what is not there"
+                )
         return tree
 
     def _members(self) -> Iterator[tarfile.TarInfo]:
-        """The headers. Raises ReadError for an archive that was cut, where tarfile would just end."""
+        """The headers of all members. Raises ReadError for an archive that was cut, where tarfile would just end."""
         before = -1
         while True:
             member = self._archive.next()
-            if member is None and not self._goes_on():
+            if member is None and not self._has_next_archive():
                 return
             if member is None:
                 continue
@@ -158,8 +160,8 @@ class Tar(Archive):
             self._archive.members = []  # type: ignore[attr-defined] # which would keep them all
             yield member
 
-    def _goes_on(self) -> bool:
-        """Whether another archive follows the two empty blocks that end this one: some are joined by `cat`."""
+    def _has_next_archive(self) -> bool:
+        """Whether another archive follows the two empty blocks that end this one, as after `cat a.tar b.tar`."""
         empty = bytes(tarfile.BLOCKSIZE)
         self._file.seek(self._archive.offset)
         if self._file.read(2 * tarfile.BLOCKSIZE) != 2 * empty:
@@ -173,7 +175,7 @@ class Tar(Archive):
         self._archive.offset = self._file.tell() - tarfile.BLOCKSIZE
         return True
 
-    def _stream(self, file: Found) -> IO[bytes]:
+    def _stream(self, file: FileEntry) -> IO[bytes]:
         member = tarfile.TarInfo()
         member.size = file.size
         member.offset_data, member.sparse = file.at if isinstance(file.at, tuple) else (file.at, None)
@@ -183,7 +185,7 @@ class Tar(Archive):
 
 
 class _Bounded:
-    """A stream that does not give more at once than headers and pieces of files are long."""
+    """A stream that refuses to give more bytes at once than a header may have: a damaged one may ask for gigabytes."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -195,47 +197,48 @@ class _Bounded:
         return self._stream.read(size)
 
 
-def _unpacked(path: Path) -> IO[bytes]:
-    with opened(path) as file:
+def _open_unpacked(path: Path) -> IO[bytes]:
+    """The bytes of a file that may be compressed by gzip, bzip2 or xz, unpacked as they are read."""
+    with open_file(path) as file:
         start = file.read(6)
     for mark, unpacker in _UNPACKERS.items():
         if start.startswith(mark):
             stream: IO[bytes] = unpacker.open(path)
             return stream
-    return opened(path)
+    return open_file(path)
 
 
-def _inside(path: str) -> str:
-    """A path as those who unpack take it: never absolute, and never out of the folder that they unpack into."""
+def _keep_inside(path: str) -> str:
+    """A path without parts that lead out of the archive: never absolute, no `..`, as programs that unpack take it."""
     return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
 
 
-def _resolved(tree: Tree) -> Iterator[tuple[str, Found]]:
-    """The files of a tree, and those that links lead to, which are followed inside the tree only."""
+def _resolve_links(tree: Tree) -> Iterator[tuple[str, FileEntry]]:
+    """Path and file of every file of a tree; links are followed as long as they stay inside it."""
     tree.pop("", None)  # the archive's own folder
     links = {path: found.text for path, found in tree.items() if isinstance(found, Link)}
     if not links:
-        return ((path, found) for path, found in tree.items() if isinstance(found, Found))
-    children = _children(tree)
+        return ((path, found) for path, found in tree.items() if isinstance(found, FileEntry))
+    children = _list_children(tree)
 
-    def look(folder: str) -> Iterator[tuple[str, Found | Folder]]:
+    def look(folder: str) -> Iterator[tuple[str, FileEntry | Folder]]:
         for name in children[folder]:
             path = f"{folder}/{name}" if folder else name
             if path in links:
-                path = _followed(path, links)
+                path = _follow_links(path, links)
             found = tree.get(path)
-            if isinstance(found, Found):
+            if isinstance(found, FileEntry):
                 yield name, found
             elif path in children:
                 yield name, Folder(path, path)
             else:
-                yield name, Found(0, problem="is a link that leads out of the archive, or nowhere")
+                yield name, FileEntry(0, problem="is a link that leads out of the archive, or nowhere")
 
-    return walk(Folder("", ""), look)
+    return walk_files(Folder("", ""), look)
 
 
-def _children(tree: Tree) -> dict[str, dict[str, None]]:
-    """The names in each folder, in their order."""
+def _list_children(tree: Tree) -> dict[str, dict[str, None]]:
+    """The names in each folder of a tree, in the archive's order."""
     children: dict[str, dict[str, None]] = {path: {} for path, found in tree.items() if found is None}
     children[""] = {}
     for path in tree:
@@ -248,8 +251,8 @@ def _children(tree: Tree) -> dict[str, dict[str, None]]:
     return children
 
 
-def _followed(path: str, links: Mapping[str, str]) -> str:
-    """The path without links, as Unix follows them; nowhere, where they lead out of the archive or in a circle."""
+def _follow_links(path: str, links: Mapping[str, str]) -> str:
+    """The path that a path with links stands for, as on Unix; _NOWHERE if they lead out or in a circle."""
     todo, done, followed = path.split("/")[::-1], list[str](), 0
     while todo:
         part = todo.pop()

@@ -8,9 +8,10 @@ from torch import Tensor
 
 
 def gaussian_blur(images: Tensor, sigma: float, reach: int) -> Tensor:
-    """Images (N, C, H, W) under a Gaussian with a standard deviation of `sigma` px; beyond the border the edge goes on.
+    """Images (N, C, H, W) blurred by a Gaussian with a standard deviation of `sigma` px.
 
-    reach: where the Gaussian is cut off, in px from its middle; three sigma leave out 0.3% of its weight."""
+    reach: the Gaussian is cut off so many px from its middle; at three sigma that leaves out 0.3% of its weight. Beyond
+        the border the pixels at the edge are repeated."""
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)

@@ -20,24 +20,25 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, ParameterError
 from vizcnn.inputs.archives import Archive, open_archive
-from vizcnn.inputs.folders import Found, files_below
+from vizcnn.inputs.folders import FileEntry, list_files
 from vizcnn.inputs.images import (
     Photo,
-    each_source,
-    image_kinds,
+    expand_sources,
     is_hidden,
     is_image,
+    list_image_endings,
+    open_file,
     open_photo,
-    opened,
-    photo_in,
-    reading,
-    shown,
+    raise_image_errors,
+    read_photo,
+    to_printable,
 )
 
 Entry = tuple[Photo | Tensor, str | None]
 """An image, as a photograph or as an input of the network (C, H, W), and its class where that is known."""
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".txz", ".gz", ".xz", ".bz2")
+_IMAGES_OR_LISTS = (list, tuple, Tensor, np.ndarray, Image.Image)
 _SAMPLED = 8  # images that are looked at to tell one torch Dataset from another
 
 
@@ -62,16 +63,16 @@ class Images(ABC):
 
     @abstractmethod
     def identity(self) -> Iterator[str]:
-        """Texts that tell this data set from any other."""
+        """Texts by which this data set is told from any other."""
 
     @property
     def unlabelled(self) -> Images:
-        """The same images without classes that were given from elsewhere."""
+        """The same images, without the classes that `dataset(labels=...)` gave them."""
         return self
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the identity: of names and sizes for files, of a few images for a torch Dataset."""
+        """A digest of what the data set holds: of names and sizes for files, of a few images for a torch Dataset."""
         digest = hashlib.sha256()
         for text in self.identity():
             digest.update(f"{text}\n".encode("utf-8", "surrogateescape"))
@@ -79,113 +80,111 @@ class Images(ABC):
 
 
 def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -> Images:
-    """The data set that a description stands for.
+    """Open a data set: many images by number, each read when it is needed.
 
     source: a folder, read with all its sub-folders; a .zip or .tar archive (compressed ones too, slower), or a folder
         inside it as ARCHIVE/FOLDER; a torch Dataset with a length, of images or (image, label); an image or a list of
         them as `open_photo` takes them; tensors (C, H, W) or (N, C, H, W) in [0, 1], which are inputs as they are.
-        Of folders and archives, what is hidden is no part: names that begin with a dot, `__MACOSX` and the like.
+        Hidden files and folders are left out: names that begin with a dot, `__MACOSX` and the like.
     labels: the class of each image by its name, as a mapping or as a file of lines `name,class` (comma or tab, further
         columns are ignored). By default the sub-folder that an image lies in, or what a torch Dataset says.
 
     Raises ImageError and ParameterError.
     """
-    found = source if isinstance(source, Images) else _found(source)
+    found = source if isinstance(source, Images) else _open_source(source)
     if not len(found):
         raise ImageError(f"{found.where} holds no images")
-    return found if labels is None else Labelled(found, _mapping(labels))
+    return found if labels is None else LabelledImages(found, _read_labels(labels))
 
 
-def _found(source: Any) -> Images:
+def _open_source(source: Any) -> Images:
     if isinstance(source, str | Path):
-        return _on_disk(source)
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not _is_image_or_list(source):
+        return _open_path(source)
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, _IMAGES_OR_LISTS):
         return TorchDataset(source)
-    return Listed(source)
+    return ListedImages(source)
 
 
-def _is_image_or_list(source: Any) -> bool:
-    return isinstance(source, list | tuple | Tensor | np.ndarray | Image.Image)
-
-
-def _on_disk(source: str | Path) -> Images:
+def _open_path(source: str | Path) -> Images:
     path = Path(source).absolute()  # other processes may work in another folder
     if os.path.isdir(path):
-        return Files(path)
+        return FolderFiles(path)
     outer = next((p for p in (path, *path.parents) if os.path.isfile(p)), None)
     if outer is not None and outer.suffix.lower() in _ARCHIVES:
         inside = path.relative_to(outer).as_posix()
-        return Packed(outer, "" if inside == "." else f"{inside}/")
+        return ArchiveFiles(outer, "" if inside == "." else f"{inside}/")
     if not str(source).startswith("sample:"):
-        with reading(path), opened(path):  # what is no file is known at once
+        with raise_image_errors(path), open_file(path):  # what is no file is known at once
             pass
-    return Listed([source])
+    return ListedImages([source])
 
 
-class _Files(Images):
-    """Images that are files: what they share is the way to tell images and classes by their paths."""
+class _ImageFiles(Images):
+    """Images that are files, with their classes told by their paths."""
 
-    _found: Sequence[Found]
+    _found: Sequence[FileEntry]
 
-    def _take(self, files: Iterable[tuple[str, Found]]) -> None:
-        """Keep those files, by their paths, that are images or may have been some, in the order of their paths."""
-        kinds = image_kinds()
+    def _select_images(self, files: Iterable[tuple[str, FileEntry]]) -> None:
+        """Keep the image files, and what is lost and may have been one, sorted by path."""
+        kinds = list_image_endings()
         last = dict(files)  # an archive may hold a path again, which replaces what stood there before
-        kept = sorted((path, found) for path, found in last.items() if _counts(path, found, kinds))
+        kept = sorted((path, found) for path, found in last.items() if _is_wanted(path, found, kinds))
         self.names, self._found = [path for path, _ in kept], [found for _, found in kept]
         shared = posixpath.commonpath([posixpath.dirname(name) for name in self.names]) if kept else ""
         self._depth = len(PurePosixPath(shared).parts)
 
     def label(self, i: int) -> str | None:
-        """The first folder that not all images share."""
+        """The class of image i: the first folder of its path that is not common to all images; None without one."""
         parts = PurePosixPath(self.names[i]).parts
         return parts[self._depth] if len(parts) > self._depth + 1 else None
 
     def read(self, i: int) -> Entry:
         path, found = Path(self.names[i]), self._found[i]
         if found.problem:
-            raise ImageError(f"{shown(self.names[i])} {found.problem}")
-        with reading(path):
-            file = self._opened(i)
+            raise ImageError(f"{to_printable(self.names[i])} {found.problem}")
+        with raise_image_errors(path):
+            file = self._open_file(i)
         with file:
-            return photo_in(file, path), self.label(i)
+            return read_photo(file, path), self.label(i)
 
     @abstractmethod
-    def _opened(self, i: int) -> IO[bytes]:
-        """The bytes of file i."""
+    def _open_file(self, i: int) -> IO[bytes]:
+        """File i, open to be read."""
 
     def identity(self) -> Iterator[str]:
         for name, found in zip(self.names, self._found, strict=True):
             yield f"{name} {found.problem or found.size}"
 
 
-def _counts(path: str, found: Found, kinds: frozenset[str]) -> bool:
-    """Whether a file is an image; or is lost and may be a folder of images, for all that its name says."""
+def _is_wanted(path: str, found: FileEntry, kinds: frozenset[str]) -> bool:
+    """Whether a file is an image by its name, or cannot be read and may be a folder of images."""
     lost_folder = found.problem and (path.endswith("/") or not posixpath.splitext(path)[1])
     return is_image(path, kinds) or (bool(lost_folder) and not is_hidden(path))
 
 
-class Files(_Files):
+class FolderFiles(_ImageFiles):
     """The image files of a folder and all its sub-folders."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.where, self.place = folder, str(folder), str(folder)
-        with reading(folder):
-            self._take(files_below(folder))
+        with raise_image_errors(folder):
+            self._select_images(list_files(folder))
 
-    def _opened(self, i: int) -> IO[bytes]:
-        return opened(self.folder / self.names[i])
+    def _open_file(self, i: int) -> IO[bytes]:
+        return open_file(self.folder / self.names[i])
 
 
-class Packed(_Files):
+class ArchiveFiles(_ImageFiles):
     """The image files of an archive, or of a folder inside it. Each process opens it for itself."""
 
     def __init__(self, path: Path, inside: str) -> None:
         self.path, self.inside = path, inside
         self.where = self.place = f"{path}/{inside}".rstrip("/")
         self._archives: dict[int, Archive] = {}
-        with reading(path), closing(open_archive(path)) as archive:
-            self._take((name.removeprefix(inside), found) for name, found in archive.files() if name.startswith(inside))
+        with raise_image_errors(path), closing(open_archive(path)) as archive:
+            self._select_images(
+                (name.removeprefix(inside), found) for name, found in archive.files() if name.startswith(inside)
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_archives": {}}
@@ -194,11 +193,11 @@ class Packed(_Files):
         for archive in vars(self).get("_archives", {}).values():
             archive.close()
 
-    def _opened(self, i: int) -> IO[bytes]:
+    def _open_file(self, i: int) -> IO[bytes]:
         return self._archive().read(self._found[i])
 
     def _archive(self) -> Archive:
-        """The archive as this process opened it: what was open when it was forked is shared with the other."""
+        """The archive, opened by this process: one opened before a fork would share its position with the parent."""
         process = os.getpid()
         if process not in self._archives:
             new = open_archive(self.path)
@@ -207,11 +206,11 @@ class Packed(_Files):
         return self._archives[process]
 
 
-class Listed(Images):
-    """Images that a person holds or names one by one."""
+class ListedImages(Images):
+    """Images that a person gives one by one: paths, Pillow images, arrays, tensors."""
 
     def __init__(self, source: Any) -> None:
-        self._entries = [entry for one in each_source(source) for entry in _single(one)]
+        self._entries = [entry for one in expand_sources(source) for entry in _split(one)]
         self.where = f"{len(self._entries)} images"
         self.names = [
             name if isinstance(entry, str) else f"{name} {i}" for i, (name, entry) in enumerate(self._entries)
@@ -225,11 +224,11 @@ class Listed(Images):
 
     def identity(self) -> Iterator[str]:
         for name, entry in self._entries:
-            yield f"{name} {_size(entry) if isinstance(entry, str) else _digest(entry)}"
+            yield f"{name} {_measure_file(entry) if isinstance(entry, str) else _digest(entry)}"
 
 
-def _single(source: Any) -> Iterator[tuple[str, Any]]:
-    """A batch of inputs is as many images."""
+def _split(source: Any) -> Iterator[tuple[str, Any]]:
+    """Name and image of each image in a source: a tensor (N, C, H, W) holds N of them."""
     if isinstance(source, Tensor):
         yield from (("tensor", each) for each in (source if source.dim() == 4 else source[None]))
     else:
@@ -239,8 +238,8 @@ def _single(source: Any) -> Iterator[tuple[str, Any]]:
         yield Path(path or getattr(source, "filename", "") or "image").name, path or source
 
 
-def _size(path: str) -> int:
-    """Of a file in bytes; -1 for a sample, or where there is none."""
+def _measure_file(path: str) -> int:
+    """A file's size in bytes; -1 for a sample, or where there is no file."""
     return os.path.getsize(path) if os.path.isfile(path) else -1
 
 
@@ -258,10 +257,10 @@ class TorchDataset(Images):
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises of damaged files
             raise ImageError(f"image {i} cannot be read: {error}") from error
         image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
-        return image if isinstance(image, Tensor) else open_photo(image), self._named(label)
+        return image if isinstance(image, Tensor) else open_photo(image), self._name_class(label)
 
-    def _named(self, label: Any) -> str | None:
-        """The name of a class; None for what is no class, such as a number with a fraction or a list of boxes."""
+    def _name_class(self, label: Any) -> str | None:
+        """A label as a class name; None for what is no class, such as a number with a fraction or a list of boxes."""
         if isinstance(label, str):
             return label
         try:
@@ -281,8 +280,8 @@ class TorchDataset(Images):
                 yield f"{i} {label} {_digest(image)}"
 
 
-class Labelled(Images):
-    """A data set with classes from elsewhere, by the images' names."""
+class LabelledImages(Images):
+    """A data set with classes that a mapping from the images' names gives."""
 
     def __init__(self, images: Images, classes: Mapping[str, str]) -> None:
         self.images, self.where, self.names, self.place = images, images.where, images.names, images.place
@@ -302,24 +301,21 @@ class Labelled(Images):
         yield from map(str, self._classes)
 
 
-def _mapping(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
+def _read_labels(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
+    """The class by image name, from a mapping or a file of lines `name,class`. Raises ParameterError."""
     if isinstance(labels, Mapping):
         return {str(name): str(label) for name, label in labels.items()}
     try:
-        with opened(Path(labels)) as file:
+        with open_file(Path(labels)) as file:
             lines = file.read().decode("utf-8-sig").splitlines()
         rows = csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",", strict=True)
         return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
     except (OSError, UnicodeDecodeError, csv.Error, ImageError) as error:
-        raise ParameterError(f"the labels {shown(labels)} cannot be read: {error}") from error
-
-
-def photo_of(inputs: Tensor) -> Photo:
-    """An input (C, H, W) in [0, 1] as a photograph."""
-    return Photo(np.ascontiguousarray(inputs.permute(1, 2, 0).float().cpu().numpy()), "tensor")
+        raise ParameterError(f"the labels {to_printable(labels)} cannot be read: {error}") from error
 
 
 def _digest(image: Any) -> str:
+    """A digest of an image's pixels, or of an input tensor."""
     if not isinstance(image, Tensor):
         return open_photo(image).sha256()
     return hashlib.sha256(repr(image.shape).encode() + image.detach().cpu().float().numpy().tobytes()).hexdigest()

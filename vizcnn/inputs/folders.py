@@ -1,4 +1,4 @@
-"""Walks through folders, on disk or inside an archive: every file once for each way to it, and never in a circle."""
+"""Folders on disk or inside an archive: every file below one, once for each path that leads to it, links included."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vizcnn.errors import ImageError
-from vizcnn.inputs.images import is_hidden, problem
+from vizcnn.inputs.images import describe_problem, is_hidden
 
 _MOST_WAYS = 1000  # to one folder, by links; links to folders that hold links can multiply without bound
 
 
-class Found(NamedTuple):
-    """A file: its size in bytes, where it lies if its path does not tell, and what is wrong with it, if anything is."""
+class FileEntry(NamedTuple):
+    """A file below a folder.
+
+    size: in bytes. at: where an archive has it, in the archive's own terms. problem: why it cannot be read, or ""."""
 
     size: int
     at: Any = None
@@ -24,16 +26,21 @@ class Found(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """A folder: what is the same of it whatever way leads there, and where to look into it."""
+    """A folder.
+
+    identity: the same whatever path leads to it. place: what has to be asked to list it."""
 
     identity: Hashable
     place: Any
 
 
-def walk(top: Folder, look: Callable[[Any], Iterable[tuple[str, Found | Folder]]]) -> Iterator[tuple[str, Found]]:
-    """Path and file, for all files below a folder. look: what lies in a folder, by name.
+def walk_files(
+    top: Folder, look: Callable[[Any], Iterable[tuple[str, FileEntry | Folder]]]
+) -> Iterator[tuple[str, FileEntry]]:
+    """Path and file of every file below a folder. look: lists what lies directly in a folder, by name.
 
-    A folder that cannot be read is given as a file `name/` with a problem. Raises OSError where it is the top one."""
+    A folder inside it that cannot be read comes as a file `name/` with a problem; links that lead back up are left
+    out. Raises OSError where the top folder cannot be read, ImageError where links multiply the ways to a folder."""
     todo = [(top, "", frozenset[Hashable]())]
     ways: Counter[Hashable] = Counter()
     while todo:  # no recursion: folders may lie deeper than Python's stack
@@ -46,22 +53,22 @@ def walk(top: Folder, look: Callable[[Any], Iterable[tuple[str, Found | Folder]]
         except OSError as error:
             if not prefix:
                 raise
-            yield prefix, Found(0, problem=problem(error))
+            yield prefix, FileEntry(0, problem=describe_problem(error))
             continue
         above |= {folder.identity}
         for name, found in inside:
-            if isinstance(found, Found):
+            if isinstance(found, FileEntry):
                 yield prefix + name, found
             elif found.identity not in above:  # else a link leads back up
                 todo.append((found, f"{prefix}{name}/", above))
 
 
-def files_below(folder: Path) -> Iterator[tuple[str, Found]]:
-    """Path and size of all files below a folder on disk that are not hidden. Raises OSError."""
-    return walk(Folder(_identity(folder), str(folder)), _look)
+def list_files(folder: Path) -> Iterator[tuple[str, FileEntry]]:
+    """Path and file of every file below a folder on disk that is not hidden. Raises OSError."""
+    return walk_files(Folder(_identify_folder(folder), str(folder)), _list_folder)
 
 
-def _look(folder: str) -> Iterator[tuple[str, Found | Folder]]:
+def _list_folder(folder: str) -> Iterator[tuple[str, FileEntry | Folder]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_hidden(entry.name):
@@ -69,14 +76,17 @@ def _look(folder: str) -> Iterator[tuple[str, Found | Folder]]:
             try:
                 about = entry.stat()
                 if stat.S_ISDIR(about.st_mode):
-                    yield entry.name, Folder(_identity(entry.path), entry.path)
+                    yield entry.name, Folder(_identify_folder(entry.path), entry.path)
                 elif stat.S_ISREG(about.st_mode):
-                    yield entry.name, Found(about.st_size)
+                    yield entry.name, FileEntry(about.st_size)
             except OSError as error:
                 leads_nowhere = isinstance(error, FileNotFoundError) and entry.is_symlink()
-                yield entry.name, Found(0, problem="is a link that leads nowhere" if leads_nowhere else problem(error))
+                yield (
+                    entry.name,
+                    FileEntry(0, problem="is a link that leads nowhere" if leads_nowhere else describe_problem(error)),
+                )
 
 
-def _identity(folder: str | Path) -> Hashable:
+def _identify_folder(folder: str | Path) -> Hashable:
     about = os.stat(folder)  # an entry's own stat() leaves these numbers out on Windows
     return about.st_dev, about.st_ino

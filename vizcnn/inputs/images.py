@@ -1,4 +1,4 @@
-"""Everything a person may call an image, brought to one form: RGB or grey in [0, 1]."""
+"""Images: whatever a person calls one is read into the same form, RGB or grey pixels in [0, 1]."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ FORMATS = (
     *("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000"),
     *("PPM", "QOI", "ICO", "PSD", "SGI", "SUN", "PCX", "DIB", "TGA"),
 )
-"""The formats that are read, by Pillow's names, in the order in which they are tried: rasters that are decoded in this
-process. Pillow hands EPS, WMF and others to other programs, which no file may start, whatever it is called. HEIF needs
-a plugin of Pillow's; TGA comes last, since nothing at the start of a file marks it."""
+"""The formats that are read, by Pillow's names, in the order in which they are tried: raster formats that are decoded
+in this process. EPS, WMF and others are left out: Pillow starts other programs for them, which no file may do.
+HEIF needs a plugin of Pillow's; TGA comes last, since nothing at the start of a file marks it."""
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what it logs of bad files
 
 _NO_IMAGES = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
-"""Folders that systems and their tools put beside people's files, besides those whose names begin with a dot."""
+"""Folders that operating systems and their tools add; names that begin with a dot are hidden as well."""
 
 SAMPLES = {  # name: (package that ships it, path inside the package)
     "china": ("sklearn", "datasets/images/china.jpg"),
@@ -53,7 +53,7 @@ class Photo:
     """
 
     is_whole: ClassVar[bool] = True
-    """False where the pixels are not the image's own: what a saved result kept of it is no input for a network."""
+    """False for a thumbnail that a saved result has kept: it is no input for a network."""
 
     pixels: npt.NDArray[np.float32]
     name: str = "image"
@@ -85,36 +85,40 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
     if isinstance(source, Photo):
         if not source.is_whole:
             raise ImageError(
-                f"of {shown(source.name)} a saved result kept a thumbnail only. Open the image file itself"
+                f"of {to_printable(source.name)} a saved result kept a thumbnail only. Open the image file itself"
             )
         return source
     if isinstance(source, str | Path):
         name = str(source).removeprefix("sample:")
         if name in DRAWN and name != str(source):
             return Photo(DRAWN[name](), name)
-        return _from_file(_path(source), background)
+        path = _find_file(source)
+        with raise_image_errors(path):
+            file = open_file(path)
+        with file:
+            return read_photo(file, path, background=background)
     if isinstance(source, Image.Image):
-        return _decoded(source, Path(getattr(source, "filename", "") or "image"), background, float("inf"))
+        return _decode(source, Path(getattr(source, "filename", "") or "image"), background, float("inf"))
     if isinstance(source, np.ndarray):
-        pixels, warning = decode_array(source, _ground(background))
+        pixels, warning = decode_array(source, _parse_background(background))
         _warn(warning)
         return Photo(pixels)
     raise ImageError(f"an image is a path, a Pillow image or an array, got {type(source).__name__}")
 
 
 def image_files(source: str | Path) -> list[str]:
-    """The image files a path stands for: itself, or those directly inside a folder, by name.
+    """The image files that a path stands for: the file itself, or those directly inside a folder, sorted by name.
 
-    Of a folder, pictures that vizcnn has saved are no part: they carry their provenance, see
-    `vizcnn.inputs.provenance_in`. A warning says how many were skipped. A file that is named itself is always taken.
+    In a folder, pictures that vizcnn has saved are skipped, with a warning that says how many: they carry their
+    provenance, see `vizcnn.inputs.provenance_in`. A file that is named itself is always taken.
     Raises ImageError for a folder without images.
     """
     if not str(source):
         raise ImageError("the image's name is empty. Is a variable of your shell not set?")
     if str(source).startswith("sample:") or not os.path.isdir(source):
         return [str(source)]
-    kinds = image_kinds()
-    with reading(Path(source)), os.scandir(source) as entries:
+    kinds = list_image_endings()
+    with raise_image_errors(Path(source)), os.scandir(source) as entries:
         names = [entry.name for entry in entries if is_image(entry.name, kinds) and _is_file(entry)]
     files = sorted(str(Path(source) / name) for name in names)
     found = [file for file in files if provenance_in(file) is None]
@@ -122,15 +126,15 @@ def image_files(source: str | Path) -> list[str]:
     if not found:
         held = "no images" + f" but {ours}" * bool(files)
         raise ImageError(
-            f"folder {shown(source)} holds {held}. Name a file, or a folder with image files directly inside"
+            f"folder {to_printable(source)} holds {held}. Name a file, or a folder with image files directly inside"
         )
     if len(found) < len(files):
-        _warn(f"{ours} in {shown(source)} skipped. To look at one all the same, name the file")
+        _warn(f"{ours} in {to_printable(source)} skipped. To look at one all the same, name the file")
     return found
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file, or a link that leads nowhere: to be reported, when it is read, as an image that is lost."""
+    """Whether an entry is a file. A link that leads nowhere counts as one, so that reading it reports a lost image."""
     try:
         return stat.S_ISREG(entry.stat().st_mode)
     except OSError:
@@ -138,40 +142,40 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def is_image(path: str, kinds: frozenset[str]) -> bool:
-    """Whether a file's path below a folder promises an image: by its ending, and nothing of it is hidden."""
+    """Whether a path has the ending of an image (one of `kinds`) and no hidden part."""
     return posixpath.splitext(path)[1].lower() in kinds and not is_hidden(path)
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a part of a path is what systems hide or add: `.ipynb_checkpoints/`, `._photo.jpg`, `__MACOSX/`."""
+    """Whether a path has a part that systems hide or add: `.ipynb_checkpoints/`, `._photo.jpg`, `__MACOSX/`."""
     return any(part.startswith(".") or part in _NO_IMAGES for part in path.split("/"))
 
 
-def image_kinds() -> frozenset[str]:
-    """The endings of file names, such as `.jpg`, that promise an image which is read."""
+def list_image_endings() -> frozenset[str]:
+    """The endings of file names, such as `.jpg`, of the formats that are read."""
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
-def colour(text: str) -> tuple[float, float, float]:
+def parse_colour(text: str) -> tuple[float, float, float]:
     """RGB in [0, 1] of a colour as Pillow names it: `grey`, `#7f7f7f`, `rgb(10%,20%,30%)`. Raises ValueError."""
     red, green, blue = ImageColor.getcolor(text, "RGB")  # type: ignore[misc]
     return red / 255, green / 255, blue / 255
 
 
-def grey(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def to_grey(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Luma (ITU-R BT.601) of an image: (H, W, 3) to (H, W, 1); grey images pass through."""
     if pixels.shape[2] == 1:
         return pixels
     return pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)  # (H, W, 1)
 
 
-def _noise() -> npt.NDArray[np.float32]:
+def _draw_noise() -> npt.NDArray[np.float32]:
     """Grey noise of little contrast, (224, 224, 3): what a dream can begin with."""
     pixels: npt.NDArray[np.float32] = np.random.default_rng(0).normal(0.5, 0.08, (224, 224, 3)).astype(np.float32)
     return pixels.clip(0, 1)
 
 
-def _mosaic() -> npt.NDArray[np.float32]:
+def _draw_mosaic() -> npt.NDArray[np.float32]:
     """Coloured tiles with dark joints, (256, 256, 3): a style to transfer."""
     random = np.random.default_rng(3)
     centres, colours = random.uniform(0, 256, (220, 2)), random.uniform(0.15, 1, (220, 3)).astype(np.float32)
@@ -183,11 +187,12 @@ def _mosaic() -> npt.NDArray[np.float32]:
     return pixels
 
 
-DRAWN: dict[str, Callable[[], npt.NDArray[np.float32]]] = {"mosaic": _mosaic, "noise": _noise}
-"""Samples that are drawn when they are asked for."""
+DRAWN: dict[str, Callable[[], npt.NDArray[np.float32]]] = {"mosaic": _draw_mosaic, "noise": _draw_noise}
+"""The samples that are computed, by name."""
 
 
-def _path(source: str | Path) -> Path:
+def _find_file(source: str | Path) -> Path:
+    """The file that a path or `sample:NAME` stands for. Raises ImageError for an unknown sample."""
     if not str(source).startswith("sample:"):
         return Path(source)
     name = str(source).removeprefix("sample:")
@@ -201,43 +206,36 @@ def _path(source: str | Path) -> Path:
     return Path(spec.origin).parent / inside
 
 
-def _from_file(path: Path, background: str) -> Photo:
-    with reading(path):
-        file = opened(path)
-    with file:
-        return photo_in(file, path, background=background)
-
-
-def opened(path: Path) -> IO[bytes]:
-    """A file, opened to be read. Pipes, sockets and devices are refused: reading them may wait for ever."""
+def open_file(path: Path) -> IO[bytes]:
+    """Open a file to read it. Pipes, sockets and devices are refused, since reading them may wait for ever."""
     if "\0" in str(path):  # of which the system says something else
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
-        raise ImageError(f"{shown(path)} is {kind}. Save what comes from it in a file, and name that")
+        raise ImageError(f"{to_printable(path)} is {kind}. Save what comes from it in a file, and name that")
     return path.open("rb")
 
 
-def photo_in(file: IO[bytes], path: Path, *, background: str = "white") -> Photo:
-    """The image in an open file; `path` is what it is called. Raises ImageError as `open_photo` does."""
-    with reading(path):
-        image = _identified(file, path)
+def read_photo(file: IO[bytes], path: Path, *, background: str = "white") -> Photo:
+    """Read the image in an open file, which errors call `path`. Raises ImageError as `open_photo` does."""
+    with raise_image_errors(path):
+        image = _identify(file, path)
     with image:
-        return _decoded(image, path, background, LARGEST)
+        return _decode(image, path, background, LARGEST)
 
 
-def _decoded(image: Image.Image, path: Path, background: str, most: float) -> Photo:
-    ground = _ground(background)
-    with reading(path):
-        pixels, warning = decode(image, ground, most)
+def _decode(image: Image.Image, path: Path, background: str, most: float) -> Photo:
+    colour = _parse_background(background)
+    with raise_image_errors(path):
+        pixels, warning = decode(image, colour, most)
     _warn(warning)
     return Photo(pixels, path.name.encode("utf-8", "replace").decode())
 
 
-def _ground(background: str) -> Colour:
+def _parse_background(background: str) -> Colour:
     try:
-        return colour(background)
+        return parse_colour(background)
     except ValueError as error:
         raise ParameterError(f"the background is a colour, such as white or #7f7f7f, got {background!r}") from error
 
@@ -247,7 +245,7 @@ def _warn(warning: str) -> None:
         warnings.warn(warning, VizcnnWarning, stacklevel=2)
 
 
-def _identified(file: IO[bytes], path: Path) -> Image.Image:
+def _identify(file: IO[bytes], path: Path) -> Image.Image:
     Image.init()
     try:
         return Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
@@ -255,19 +253,19 @@ def _identified(file: IO[bytes], path: Path) -> Image.Image:
         file.seek(0)
         start = file.read(16)
     if not start:
-        raise ImageError(f"{shown(path)} is empty")
+        raise ImageError(f"{to_printable(path)} is empty")
     known = next((kind for kind, (_, accept) in Image.OPEN.items() if _accepts(accept, start)), None)
     if known is None or (known == "CUR" and path.suffix.lower() != ".cur"):  # which damaged TGA files look like
-        raise ImageError(f"{shown(path)} is not an image in a format that Pillow reads")
+        raise ImageError(f"{to_printable(path)} is not an image in a format that Pillow reads")
     if known in FORMATS:
         raise ImageError(
-            f"{shown(path)} begins as {known} does, but is damaged, or of a kind that Pillow does not read"
+            f"{to_printable(path)} begins as {known} does, but is damaged, or of a kind that Pillow does not read"
         )
-    raise ImageError(f"{shown(path)} is {known}, a format that is not read here. Save the image as PNG")
+    raise ImageError(f"{to_printable(path)} is {known}, a format that is not read here. Save the image as PNG")
 
 
 def _accepts(accept: Callable[[bytes], bool | str] | None, start: bytes) -> bool:
-    """Whether a file that begins so is of a format, as far as Pillow can tell without opening it."""
+    """Whether Pillow takes a file with this start for one of a format; accept: Pillow's test for the format."""
     try:
         return accept is not None and bool(accept(start))
     except Exception:  # some look for more bytes than there are
@@ -275,22 +273,24 @@ def _accepts(accept: Callable[[bytes], bool | str] | None, start: bytes) -> bool
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def raise_image_errors(path: Path) -> Iterator[None]:
     """Turn what Pillow may raise on a bad file into one clear ImageError."""
     try:
         with no_warnings():  # Pillow's, of odd metadata and of size; size is checked by us
             yield
     except ImageError as error:
-        if shown(path) not in str(error):
-            error.within(shown(path))
+        if to_printable(path) not in str(error):
+            error.within(to_printable(path))
         raise
     except Exception as error:
         named = getattr(error, "filename", None)  # more exact, such as the archive that a file lies in
-        raise ImageError(f"{shown(named if isinstance(named, str) else path)} {problem(error)}") from error
+        raise ImageError(
+            f"{to_printable(named if isinstance(named, str) else path)} {describe_problem(error)}"
+        ) from error
 
 
-def problem(error: Exception) -> str:
-    """What is wrong with a file, to be put behind its name."""
+def describe_problem(error: Exception) -> str:
+    """What is wrong with a file, as words that follow its name."""
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, IsADirectoryError):
@@ -308,20 +308,20 @@ def problem(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "is nested too deeply to be read"
     if isinstance(error, NotImplementedError):
-        return f"is of a kind that cannot be read here ({shown(error)})"
-    return f"cannot be decoded, it is damaged or truncated ({shown(error)})"
+        return f"is of a kind that cannot be read here ({to_printable(error)})"
+    return f"cannot be decoded, it is damaged or truncated ({to_printable(error)})"
 
 
-def shown(name: object) -> str:
-    """A file's name, or a message, in one line of text, whatever bytes it holds."""
+def to_printable(name: object) -> str:
+    """A file's name, or a message, as one line of text, with control and undecodable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
-def each_source(images: Any) -> Iterator[Any]:
-    """The single images that `images` stands for: itself, the members of a list, the files of a folder."""
+def expand_sources(images: Any) -> Iterator[Any]:
+    """Each single image that `images` stands for: itself, the members of a list, the files of a folder."""
     if isinstance(images, list | tuple):
         for image in images:
-            yield from each_source(image)
+            yield from expand_sources(image)
     elif isinstance(images, str | Path):
         yield from image_files(images)
     else:

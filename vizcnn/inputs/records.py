@@ -1,7 +1,7 @@
-"""The record inside a picture that vizcnn has made: how it is put there, and how it is found again.
+"""Records: the provenance inside a picture that vizcnn has saved, written and read again.
 
-It says where the picture comes from, so a picture that was sent to somebody can be traced to its making; and it tells
-our pictures from a person's own when a folder is read, whatever either is called.
+By it a picture that was sent to somebody can be traced to its making, and our pictures in a folder can be told from a
+person's own, whatever their names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LISTS = ("images", "targets", "target_specs")  # what makes a record long
 
 
 def save_options(kind: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What Pillow's `save` has to be told, beside the format, to put the record into a file.
+    """The arguments with which Pillow's `save` puts the record into a file.
 
     kind: `png` (a text chunk named vizcnn), `jpg` or `jpeg` (EXIF UserComment), `gif` (comment). A record that JPEG has
     no room for loses its lists of images and targets."""
@@ -34,24 +34,24 @@ def save_options(kind: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
         chunks.add_text(_KEY, json.dumps(provenance))
         return {"pnginfo": chunks}
     if kind == "gif":
-        return {"comment": as_text(provenance).encode("ascii")}
-    text = as_text(provenance)
+        return {"comment": to_text(provenance).encode("ascii")}
+    text = to_text(provenance)
     if len(text) > _ROOM:
-        text = as_text({key: value for key, value in provenance.items() if key not in _LISTS})
+        text = to_text({key: value for key, value in provenance.items() if key not in _LISTS})
     exif = Image.Exif()
     exif.get_ifd(_EXIF)[_COMMENT] = _ASCII + text.encode("ascii")
     return {"exif": exif}
 
 
-def as_text(provenance: Mapping[str, Any]) -> str:
+def to_text(provenance: Mapping[str, Any]) -> str:
     """The record as one ASCII text that names its maker, for formats that have a place for a comment."""
     return f"{_KEY} {json.dumps(provenance)}"
 
 
 def provenance_in(path: str | Path) -> dict[str, Any] | None:
-    """Where a picture (.png, .jpg or .gif) that vizcnn has saved comes from: its provenance, as a dictionary.
+    """The provenance inside a picture (.png, .jpg or .gif) that vizcnn has saved, as a dictionary.
 
-    None for any other file. Only the beginning of the file is read, and nothing is decoded.
+    None for any other file. Only the beginning of the file is read, and no pixel is decoded.
 
         vizcnn.inputs.provenance_in("photo-occlusion.png")["weights_sha256"]
     """
@@ -59,14 +59,14 @@ def provenance_in(path: str | Path) -> dict[str, Any] | None:
         if not os.path.isfile(path):  # reading a pipe may wait for ever
             return None
         with no_warnings(), Image.open(path, formats=["PNG", "JPEG", "GIF"]) as image:
-            found = json.loads(_text_in(image))
+            found = json.loads(_read_text(image))
     except Exception:  # what cannot be opened, or whose text is no JSON, does not come from here
         return None
     return found if isinstance(found, dict) else None
 
 
-def _text_in(image: Image.Image) -> str:
-    """The JSON of the record; an empty text where there is none."""
+def _read_text(image: Image.Image) -> str:
+    """The record in a picture, as JSON; "" where there is none."""
     if image.format == "PNG":
         return str(image.info.get(_KEY, ""))
     comment = image.info.get("comment", b"") if image.format == "GIF" else image.getexif().get_ifd(_EXIF).get(_COMMENT)

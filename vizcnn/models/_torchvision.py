@@ -1,9 +1,9 @@
-"""The one place that imports torchvision.
+"""torchvision, imported in this one place.
 
-A torchvision whose compiled operators do not match the installed torch (the usual case: a CPU build of torch beside the
-registry's torchvision) dies while importing `torchvision._meta_registrations`, which describes operators that are not
-there. Networks and weights need none of these operators, so that one module is replaced by an empty one, and only then.
-Box operators such as nms stay unavailable, exactly as they were.
+A torchvision whose compiled operators do not match the installed torch (mostly a CPU build of torch beside the usual
+torchvision) fails to import: `torchvision._meta_registrations` describes operators that are missing. Networks and
+weights need none of them, so in that case this one module is replaced by an empty one. Box operators such as nms stay
+unavailable, as they were.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _DESCRIPTIONS = "torchvision._meta_registrations"
 _ONE = threading.Lock()
 
 
-def models() -> Any:
+def import_models() -> Any:
     """The module torchvision.models, also where torchvision's own import fails for want of compiled operators."""
     with _ONE:  # another thread would find half of it in place
-        return _imported()
+        return _import_models()
 
 
 @cache
-def _imported() -> Any:
+def _import_models() -> Any:
     try:
         return import_module("torchvision.models")
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""Activation checkpointing, left out while a network is looked at.
+"""Activation checkpointing, switched off while a network is looked at.
 
-A checkpoint saves memory in training: it keeps no activations of a part of the network, and runs the part once more in
-the backward pass. Its older, reentrant kind refuses `torch.autograd.grad`, and gives layers inside it no gradient; the
-other kind fails where the second run differs from the first, as it does without the hooks and rules of a probe.
+A checkpoint saves memory in training: it keeps no activations of a part of the network and runs that part once more in
+the backward pass. The older, reentrant kind refuses `torch.autograd.grad` and gives layers inside it no gradient. The
+other kind fails where the second run differs from the first, and a probe's hooks and rules are gone by then.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _TORCHS: dict[str, Any] = {}  # what stood in torch when the first user came
 
 
 class _Plain:
-    """Instead of the reentrant checkpoint: in a thread that looks at a network the part is run as it is."""
+    """Stands in for the reentrant checkpoint: in a thread that looks at a network, the part simply runs."""
 
     @staticmethod
     def apply(part: Callable[..., Any], preserve: bool, *inputs: Any) -> Any:
         return part(*inputs) if _is_looking() else _TORCHS["CheckpointFunction"].apply(part, preserve, *inputs)
 
 
-def _keeping(frame: Any) -> Any:
-    """Instead of the hooks by which the other kind drops activations."""
+def _keep_activations(frame: Any) -> Any:
+    """Stands in for the hooks with which the other kind drops activations: in such a thread, none are dropped."""
     return nullcontext() if _is_looking() else _TORCHS["_checkpoint_hook"](frame)
 
 
@@ -39,13 +39,13 @@ def _is_looking() -> bool:
     return getattr(_HERE, "depth", 0) > 0
 
 
-_OURS: dict[str, Any] = {"CheckpointFunction": _Plain, "_checkpoint_hook": _keeping}
-"""By torch's private names: a version that has others keeps its checkpoints."""
+_OURS: dict[str, Any] = {"CheckpointFunction": _Plain, "_checkpoint_hook": _keep_activations}
+"""What replaces torch's own, by torch's private names. A version of torch without these names keeps its checkpoints."""
 
 
 @contextmanager
-def no_checkpoints() -> Iterator[None]:
-    """While the context is open, parts under an activation checkpoint run in this thread as if they were under none."""
+def skip_checkpoints() -> Iterator[None]:
+    """While the context is open, activation checkpoints have no effect in this thread."""
     _HERE.depth = getattr(_HERE, "depth", 0) + 1
     _install(1)
     try:
@@ -56,7 +56,7 @@ def no_checkpoints() -> Iterator[None]:
 
 
 def _install(user: int) -> None:
-    """Put our own in torch's place with the first user of the process, and what was there back with the last."""
+    """Replace torch's functions when the first user comes (user = 1), put them back when the last goes (user = -1)."""
     global _USERS
     with _INSTALLING.taken():
         if not _USERS:

@@ -1,8 +1,8 @@
-"""Other backward rules for ReLU and max-pooling, for as long as a context is open.
+"""Backward rules: other gradients for ReLU and max-pooling, as long as a context is open.
 
-The rules are put where the operations are called, not on modules: functional, in-place and reused ReLUs obey as well as
-modules do, and so do clamps at zero. The network itself is not touched. What
-ran forward inside the context follows the rule in its backward pass, also after the context has closed.
+The rules apply where the operations are called, not to modules, so that they reach functional, in-place and reused
+ReLUs as well, and clamps at zero. The network itself is not changed. What ran forward inside the context follows the
+rule in its backward pass, also after the context has closed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from vizcnn.errors import DegenerateResult
 
 Backward = Callable[[Tensor, Tensor], Tensor]
-"""From the signal that comes back and the ReLU's local derivative (0 or 1), the signal that goes on."""
+"""A rule: from the gradient that arrives at a ReLU and its local derivative (0 or 1) to the gradient passed on."""
 
 _RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 _CLIPPED = {F.hardtanh, F.hardtanh_}  # nn.ReLU6 is a hardtanh from 0 to 6
@@ -41,18 +41,18 @@ _UNSWITCHED = {F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices, F.frac
 _POOLS = {F.max_pool2d, F.max_pool2d_with_indices, torch.max_pool2d}
 
 
-def guided(signal: Tensor, derivative: Tensor) -> Tensor:
-    """Guided backpropagation: what is positive passes where the ReLU was open (Springenberg et al. 2015)."""
+def guide(signal: Tensor, derivative: Tensor) -> Tensor:
+    """Guided backpropagation: positive gradients pass where the ReLU was open (Springenberg et al. 2015)."""
     return signal.clamp(min=0) * derivative
 
 
-def rectified(signal: Tensor, derivative: Tensor) -> Tensor:  # noqa: ARG001 - the rule of the deconvnet ignores it
-    """The deconvnet's rule: what is positive passes, wherever the ReLU was open (Zeiler & Fergus 2014)."""
+def rectify(signal: Tensor, derivative: Tensor) -> Tensor:  # noqa: ARG001 - the rule of the deconvnet ignores it
+    """The deconvnet's rule: positive gradients pass, whether the ReLU was open or not (Zeiler & Fergus 2014)."""
     return signal.clamp(min=0)
 
 
-def redirected(signal: Tensor, derivative: Tensor) -> Tensor:
-    """For gradient ascent: an image of which nothing passes the ReLU gets what would open it (as Lucid does)."""
+def redirect(signal: Tensor, derivative: Tensor) -> Tensor:
+    """For gradient ascent: for an image that a ReLU shuts out, gradients pass that would open it (as in Lucid)."""
     passed = signal * derivative
     opening = torch.where(derivative > 0, signal, signal.clamp(min=0))
     stuck = (passed == 0).flatten(1).all(1).view(-1, *[1] * (signal.dim() - 1))  # (N, 1, ...)
@@ -62,8 +62,8 @@ def redirected(signal: Tensor, derivative: Tensor) -> Tensor:
 class ReluRule(TorchFunctionMode):
     """While open, every ReLU and ReLU6 follows `rule` in its backward pass.
 
-    Raises DegenerateResult when the network uses an activation for which the rule is not defined, and from `check()`
-    when no ReLU was met at all.
+    Raises DegenerateResult where the network uses an activation for which the rule is not defined, and in `check()`
+    where no ReLU has run.
     """
 
     def __init__(self, rule: Backward) -> None:
@@ -75,85 +75,85 @@ class ReluRule(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if function in _RELUS or function is F.relu6:
-            return self._relu(function, 6.0 if function is F.relu6 else torch.inf, *args, **kwargs)
+            return self._run_relu(function, 6.0 if function is F.relu6 else torch.inf, *args, **kwargs)
         if function in _CLIPPED:
-            return self._clipped(function, *args, **kwargs)
-        if function in _CLAMPS and (zero := _clamped_at_zero(*args, **kwargs)):
+            return self._run_hardtanh(function, *args, **kwargs)
+        if function in _CLAMPS and (zero := _find_clamp_at_zero(*args, **kwargs)):
             in_place = function.__name__.endswith("_")
-            return self._relu(function, zero.top, args[0], in_place)
+            return self._run_relu(function, zero.top, args[0], in_place)
         if function in _OTHERS:
-            self.unruled(function)
-        return self.other(function, args, kwargs)
+            self.handle_other_activation(function)
+        return self.run_other(function, args, kwargs)
 
-    def unruled(self, function: Any) -> None:
-        """An activation for which the rule is not defined."""
+    def handle_other_activation(self, function: Any) -> None:
+        """Called for an activation for which the rule is not defined."""
         raise DegenerateResult(
             f"the network uses {function.__name__}, but this method's rule is defined for ReLU only and would leave "
             "the others as plain gradients. Use gradient, smoothgrad or integrated-gradients"
         )
 
-    def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Any operation that is no activation."""
+    def run_other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation that is no activation."""
         return function(*args, **kwargs)
 
-    def _clipped(
+    def _run_hardtanh(
         self, function: Any, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
     ) -> Tensor:
         if min_val != 0:
-            self.unruled(function)
+            self.handle_other_activation(function)
             untouched: Tensor = function(input, min_val, max_val)
             return untouched
-        return self._relu(function, max_val, input, inplace)
+        return self._run_relu(function, max_val, input, inplace)
 
-    def _relu(self, function: Any, top: float, input: Tensor, inplace: bool = False) -> Tensor:
+    def _run_relu(self, function: Any, top: float, input: Tensor, inplace: bool = False) -> Tensor:
         self.met += 1
         output: Tensor = _Relu.apply(input, top, self.rule)  # type: ignore[no-untyped-call]
         return input.copy_(output) if inplace or function in _IN_PLACE else output
 
     def check(self) -> None:
-        """Raise DegenerateResult when no ReLU obeyed: the result would be a plain gradient under another name."""
+        """Raise DegenerateResult where no ReLU has run: the result would be a plain gradient under another name."""
         if not self.met:
             raise DegenerateResult("the network has no ReLU, so this method would be the plain gradient. Use gradient")
 
 
 @dataclass(frozen=True)
-class _Zero:
+class _ZeroClamp:
     """A clamp from zero up to `top`."""
 
     top: float
 
 
-def _clamped_at_zero(_input: Tensor, min: Any = None, max: Any = None) -> _Zero | None:
-    """The ReLU that a clamp is, if it is one."""
+def _find_clamp_at_zero(_input: Tensor, min: Any = None, max: Any = None) -> _ZeroClamp | None:
+    """A clamp from zero upwards, which is a ReLU; None for any other clamp."""
     if isinstance(min, Tensor) or isinstance(max, Tensor) or min != 0:
         return None
-    return _Zero(torch.inf if max is None else float(max))
+    return _ZeroClamp(torch.inf if max is None else float(max))
 
 
 class Redirection(ReluRule):
-    """While open, gradients find their way into images that no ReLU lets through; other activations stay as they are.
+    """While open, gradients also reach images of which a ReLU lets nothing through (`redirect`).
 
-    The gradient is taken of what is to grow.
+    Other activations stay as they are. The gradient must be that of a number that is to grow.
     """
 
     def __init__(self) -> None:
-        super().__init__(redirected)
+        super().__init__(redirect)
 
-    def unruled(self, function: Any) -> None:
+    def handle_other_activation(self, function: Any) -> None:
         pass
 
 
 class DeconvnetRule(ReluRule):
-    """The deconvnet: rectified signals, and max-pooling undone by its switches.
+    """The deconvnet: positive gradients through ReLUs (`rectify`), and max-pooling undone by its switches.
 
-    Unpooling puts each value back at the place its window's maximum came from. Where overlapping windows took the same
-    place the strongest value is put there, once; the gradient would add them up.
+    Unpooling puts each value back where the maximum of its window came from. Where overlapping windows share that
+    place, the largest value is put there; a gradient would add them up.
     """
 
     def __init__(self) -> None:
-        super().__init__(rectified)
+        super().__init__(rectify)
 
-    def other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if function in _UNSWITCHED:
             raise DegenerateResult(
                 f"the network pools with {function.__name__}, for which the deconvnet's unpooling is not defined here. "

@@ -1,4 +1,4 @@
-"""Borrowing a network: all that holds while somebody looks at it, and is undone afterwards."""
+"""Borrowing: what is set up while somebody looks at a network, and undone afterwards."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import torch
 from torch import nn
 
 from vizcnn.errors import DegenerateResult, VizcnnError
-from vizcnn.models.activation_checkpoints import no_checkpoints
-from vizcnn.models.layers.axes import remembering
+from vizcnn.models.activation_checkpoints import skip_checkpoints
+from vizcnn.models.layers.axes import remember_layers
 from vizcnn.models.model import Model
-from vizcnn.models.threads import random_state_kept
+from vizcnn.models.threads import keep_random_state
 
 
 @contextmanager
 def borrow(model: Model, what: str) -> Iterator[None]:
-    """Borrow the model's network; afterwards it and the random state are as they were. `what` says in errors for what.
+    """Borrow a model's network; afterwards it and the random state are as they were.
 
-    Other threads that ask the same network wait. Raises DegenerateResult where the images of a batch change each
-    other's answer."""
+    what: who borrows it, for error messages. Other threads that ask for the same network wait. Raises DegenerateResult
+    for a network that normalises with the statistics of each batch."""
     with (
-        explained(f"{what} on {model.name}"),
-        _outside_inference_mode(),
-        random_state_kept(),
+        add_context(f"{what} on {model.name}"),
+        _leave_inference_mode(),
+        keep_random_state(),
         model.borrowed(),
-        remembering(model),
-        no_checkpoints(),
+        remember_layers(model),
+        skip_checkpoints(),
     ):
         _refuse_batch_statistics(model.network)
         yield
 
 
 @contextmanager
-def _outside_inference_mode() -> Iterator[None]:
+def _leave_inference_mode() -> Iterator[None]:
     """Leave the caller's inference mode, if there is one: nothing made in it can have gradients."""
     if not torch.is_inference_mode_enabled():
         yield
@@ -44,7 +44,8 @@ def _outside_inference_mode() -> Iterator[None]:
 
 
 @contextmanager
-def explained(context: str) -> Iterator[None]:
+def add_context(context: str) -> Iterator[None]:
+    """Add to every error that passes through where it happened: `Occlusion on resnet18`."""
     try:
         yield
     except VizcnnError as error:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """What a call will cost, known before it starts.
+    """The cost of a call, known before it starts.
 
-    work: what is to be done, in words. flops: floating-point operations. memory: bytes beside the weights, at most.
-    seconds: estimated from a short trial. None is unknown.
+    work: what is to be done, in words. flops: floating-point operations. memory: the most bytes beside the weights.
+    seconds: estimated from a short trial. None: unknown.
     """
 
     work: str
@@ -19,7 +19,7 @@ class Cost:
     seconds: float
 
     def describe(self) -> str:
-        """One sentence."""
+        """The cost in one sentence."""
         flops = "FLOPs unknown" if self.flops is None else f"{self.flops / 1e9:.3g} GFLOP"
         memory = "memory unknown" if self.memory is None else f"{max(1, round(self.memory / 1e6))} MB of memory"
         return f"{self.work}; {flops}, {memory}, about {self.seconds:.2g} s"

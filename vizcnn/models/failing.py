@@ -1,4 +1,4 @@
-"""What a network's own forward raises, made one line that says what to do."""
+"""Failing: an error of the network's own forward, as one line that says what to do."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from vizcnn.errors import NetworkError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on the CPU or on a GPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def network_error(error: Exception, images: Tensor, size: tuple[int, int]) -> NetworkError:
-    """One line from what a network raised on images (N, C, H, W), whose Model says that it takes `size`."""
+def to_network_error(error: Exception, images: Tensor, size: tuple[int, int]) -> NetworkError:
+    """What a network raised on images (N, C, H, W), as one line with a remedy; size: that the Model says it takes."""
     lines = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     given = f"images {tuple(images.shape)} of {str(images.dtype).removeprefix('torch.')} on {images.device}"
-    return NetworkError(f"the network itself fails on {given}: {said.rstrip('.')}. {_remedy(said, images, size)}")
+    return NetworkError(
+        f"the network itself fails on {given}: {said.rstrip('.')}. {_suggest_remedy(said, images, size)}"
+    )
 
 
-def _remedy(said: str, images: Tensor, size: tuple[int, int]) -> str:
+def _suggest_remedy(said: str, images: Tensor, size: tuple[int, int]) -> str:
     if "required positional argument" in said:
         return "It needs more than images: wrap it in a module whose forward takes images alone and adds the rest"
     if "register a hook on a tensor that doesn't require grad" in said:

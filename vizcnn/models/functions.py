@@ -1,4 +1,4 @@
-"""A person's own functions as targets: of the network's output, or of layers' activations."""
+"""Functions as targets: a person's own, of the network's output or of layers' activations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from vizcnn.errors import TargetError, did_you_mean
 from vizcnn.models.model import Model
 
 OUTPUT = ""
-"""The key of the network's own output, as it gives it, among activations, whose other keys are layer names. A layer's
-activations have their usual form, see `vizcnn.models.layers.axes`."""
+"""Stands for the network's own output where layers are named. The output comes as the network gives it; a layer's
+activations come in their usual form, see `vizcnn.models.layers.axes`."""
 
 Activations = Mapping[str, Any]
+"""By layer name, or OUTPUT: what the layer, or the network, gives."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class OutputFunction:
         return self
 
     def __call__(self, activations: Activations) -> Tensor:
-        return _one_per_image(self, self.function(activations[OUTPUT]))
+        return _check_one_per_image(self, self.function(activations[OUTPUT]))
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class LayerFunction:
 
     @classmethod
     def of(cls, function: Callable[[Activations], Tensor], layers: str | Collection[str]) -> LayerFunction:
-        """The function of one layer or of several. Raises TargetError where they are not names."""
+        """The target that a function of these layers is. Raises TargetError where they are not names."""
         names = frozenset({layers} if isinstance(layers, str) else layers)
         if not names or not all(isinstance(name, str) for name in names):
             raise TargetError(f"layers are the names of those that the function needs, at least one, got {layers!r}")
@@ -70,11 +71,11 @@ class LayerFunction:
 
     def __call__(self, activations: Activations) -> Tensor:
         named = _Named({name: activations[name] for name in self.layers})
-        return _one_per_image(self, self.function(named))
+        return _check_one_per_image(self, self.function(named))
 
 
 class _Named(dict[str, Any]):
-    """The activations of the layers that a function has named, and of no other that happened to be read as well."""
+    """The activations of the layers that a function has named; asking for another is an error, also if it was read."""
 
     def __missing__(self, name: str) -> Any:
         raise TargetError(
@@ -83,7 +84,7 @@ class _Named(dict[str, Any]):
         )
 
 
-def _one_per_image(function: OutputFunction | LayerFunction, value: Any) -> Tensor:
+def _check_one_per_image(function: OutputFunction | LayerFunction, value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.dim() != 1:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise TargetError(f"target function {function} must return one number per image, a tensor (N,), got {got}")
@@ -91,7 +92,8 @@ def _one_per_image(function: OutputFunction | LayerFunction, value: Any) -> Tens
 
 
 def find_layer_names(function: Any) -> Collection[str]:
-    """The names in a callable object's attribute `layers`; none for a plain function, or for a network, of which
-    `layers` may be modules or their number."""
+    """The layer names in a callable object's attribute `layers`.
+
+    None for a plain function, and for a network, where `layers` may be modules or a count."""
     own = getattr(function, "layers", ())
     return own if isinstance(own, Collection) and all(isinstance(name, str) for name in own) else ()

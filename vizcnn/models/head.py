@@ -1,7 +1,8 @@
-"""What a network's outputs are: logits, probabilities, or neither. Decided once, and obeyed by whatever speaks of them.
+"""Head: what a network's outputs are, logits, probabilities or neither. Decided once, for everything that names them.
 
-Logits of a softmax, logits of many sigmoids, probabilities and their logarithms are all just numbers (N, K); a softmax
-over what went through a sigmoid already is no probability of anything. So it is found out how the network made them.
+Logits of a softmax, logits of many sigmoids, probabilities and their logarithms all look alike, (N, K); and a softmax
+of outputs that went through a sigmoid already is no probability of anything. So the operations that made the outputs
+are looked at, not the outputs alone.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ QUANTITIES: dict[Head, str] = {
 
 _SIGMOIDS = {"sigmoid", "expit", "special_expit"}
 _WEIGHTED = {"linear", "conv1d", "conv2d", "conv3d", "bilinear", "batch_norm", "layer_norm", "group_norm"}
-"""What has weights of its own: its outcome has no bounds, whatever it is given."""
+"""Operations with weights: their results have no bounds, whatever the inputs."""
 _SUMS = {
     "add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "div", "truediv", "itruediv", "sum", "relu",
 }  # fmt: skip
-"""What has no bounds if something that it is given has none."""
+"""Operations whose results have no bounds if one of their inputs has none."""
 _COPIES = {
     "to", "float", "double", "half", "bfloat16", "clone", "contiguous", "cpu", "type", "reshape", "flatten", "mean",
     "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "max_pool2d",
     "amax", "stack", "cat",
 }  # fmt: skip
-"""What gives numbers of the same kind as those that it is given: a mean of probabilities is one."""
+"""Operations whose results are of the same kind as their inputs: a mean of probabilities is a probability."""
 _REMEMBERED = 16  # results, the latest: few operations stand behind what makes the output
 
 
-def checked_head(head: Any) -> Head | None:
-    """Raises ParameterError unless it is one of the kinds, or None."""
+def check_head(head: Any) -> Head | None:
+    """The head that a person gave, or None. Raises ParameterError for anything else."""
     if head is None or head in get_args(Head):
         return head  # type: ignore[no-any-return]
     known = ", ".join(get_args(Head))
@@ -59,8 +60,8 @@ def checked_head(head: Any) -> Head | None:
 
 
 class Makers(TorchFunctionMode):
-    """While open, remembers which function made a tensor; what only looks at the same memory, copies it or averages it
-    counts as made by what made the original."""
+    """While open, remembers which function made each tensor. Views, copies and means of a tensor count as made by the
+    function that made the tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,10 +76,10 @@ class Makers(TorchFunctionMode):
         return result
 
     def _maker(self, function: str, args: tuple[Any, ...], result: Tensor) -> str:
-        """What counts as the maker of a function's result; empty where several makers have made parts of it."""
+        """The name of the function that counts as the maker of a result; "" where its parts have different makers."""
         name, given = function.strip("_"), [arg for arg in tree_leaves(args) if isinstance(arg, Tensor)]
         in_place = function.endswith("_") and not function.endswith("__")
-        same = bool(given) and _memory(given[0]) == _memory(result) and not in_place
+        same = bool(given) and _find_memory(given[0]) == _find_memory(result) and not in_place
         if name in _SUMS:
             return next((maker for maker in map(self.of, given) if maker in _WEIGHTED), name)
         if not (same or (given and name in _COPIES)):
@@ -87,58 +88,58 @@ class Makers(TorchFunctionMode):
         return makers.pop() if len(makers) == 1 else ""
 
     def of(self, tensor: Tensor) -> str:
-        """The name of the function that made a tensor; empty where that was not seen."""
-        memory = _memory(tensor)
-        return next((name for each, name in reversed(self.made) if _memory(each) == memory), "")
+        """The name of the function that made a tensor; "" where that was not seen."""
+        memory = _find_memory(tensor)
+        return next((name for each, name in reversed(self.made) if _find_memory(each) == memory), "")
 
 
-def _memory(tensor: Tensor) -> int:
+def _find_memory(tensor: Tensor) -> int:
+    """The address of a tensor's memory, which its views share."""
     try:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):  # sparse ones, and those that only wrap others
         return id(tensor)
 
 
-def found_head(output: Any, said: Head | None = None, makers: Makers | None = None) -> Head:
-    """What a network's output is: what the person has said, if it can be that; else what the function that made it and
-    its numbers show.
+def find_head(output: Any, said: Head | None = None, makers: Makers | None = None) -> Head:
+    """What a network's output is: as the person says, else as its maker and its values show.
 
-    What a layer with weights made are logits, whatever the numbers. Numbers between 0 and 1 that do not add up are
-    probabilities where a sigmoid made them, and otherwise just scores. Raises ParameterError where what was said cannot
-    be."""
+    The results of a layer with weights are logits, whatever their values. Values between 0 and 1 that do not add up to
+    1 are probabilities if a sigmoid made them, and just scores otherwise. Raises ParameterError where the values
+    contradict what the person says."""
     if not (isinstance(output, Tensor) and output.is_floating_point() and output.dim() >= 2 and output.numel()):
         return said or "scores"
-    numbers = output.detach().float()
+    values = output.detach().float()
     if said is not None:
-        _refuse_other(said, numbers, output.dtype)
+        _refuse_other(said, values, output.dtype)
         return said
     maker = makers.of(output) if makers else ""
     if maker in _WEIGHTED:
         return "logits"
-    if output.shape[1] > 1 and bool((numbers >= 0).all()) and _add_up(numbers, output.dtype):
+    if output.shape[1] > 1 and bool((values >= 0).all()) and _add_up(values, output.dtype):
         return "softmax"
-    if output.shape[1] > 1 and bool((numbers <= 0).all()) and _add_up(numbers.exp(), output.dtype):
+    if output.shape[1] > 1 and bool((values <= 0).all()) and _add_up(values.exp(), output.dtype):
         return "log-softmax"
     if maker in _SIGMOIDS:
         return "sigmoid"
-    between = bool(((numbers >= 0) & (numbers <= 1)).all())
+    between = bool(((values >= 0) & (values <= 1)).all())
     return "scores" if between else "logits"
 
 
 def _add_up(shares: Tensor, dtype: torch.dtype) -> bool:
-    """Whether numbers (N, K, ...) add up to 1 over the classes, within the rounding of their type."""
+    """Whether values (N, K, ...) add up to 1 over the classes, within the rounding of their dtype."""
     return bool(((shares.sum(1) - 1).abs() <= max(1e-3, 4 * torch.finfo(dtype).eps)).all())
 
 
-def _refuse_other(head: Head, numbers: Tensor, dtype: torch.dtype) -> None:
-    shares = numbers.exp() if head == "log-softmax" else numbers
+def _refuse_other(head: Head, values: Tensor, dtype: torch.dtype) -> None:
+    shares = values.exp() if head == "log-softmax" else values
     outside = bool(((shares < 0) | (shares > 1)).any()) and head in ("softmax", "sigmoid")
     if outside or (head in ("softmax", "log-softmax") and not _add_up(shares, dtype)):
-        got = f"{float(numbers.min()):.3g}..{float(numbers.max()):.3g}"
+        got = f"{float(values.min()):.3g}..{float(values.max()):.3g}"
         raise ParameterError(f"the Model's head is said to be {head}, but its outputs are {got}. Give another, or none")
 
 
-def probabilities(output: Tensor, head: Head) -> Tensor:
+def to_probabilities(output: Tensor, head: Head) -> Tensor:
     """The probability of each class, in the output's shape (N, K, ...). Raises TargetError where it is not known."""
     if head == "scores":
         raise TargetError(

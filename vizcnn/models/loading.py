@@ -1,4 +1,4 @@
-"""load(): from what a person types to a Model."""
+"""Loading: a Model from what a person types."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from vizcnn import zoo
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, did_you_mean
 from vizcnn.models import _torchvision
 from vizcnn.models.model import Model
-from vizcnn.models.threads import random_state_kept, seeded
+from vizcnn.models.threads import keep_random_state, seed_random
 from vizcnn.process import environment_kept
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-_SMALL, _PACKED = 2**28, 8  # bytes that weights may take whatever their file's size, and beyond, bytes for each of it
+_SMALL, _PACKED = 2**28, 8  # weights may take _SMALL bytes, and _PACKED more for each byte of their file
 
 
 def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True) -> Model:
-    """A Model from its name.
+    """Load a Model by its name.
 
     spec:
         `tiny`, `lecture`, `simple`         a bundled network (`simple@initial`: before its training)
@@ -48,13 +48,13 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     weights: False where the architecture is enough: a torchvision name without a tag is then read as NAME@random, and
         nothing is downloaded.
 
-    Whatever the source, the network is in eval mode, so that `model(images)` is the answer that probes explain; also
-    that of a factory that left it in training mode. To train it further, call `model.network.train()`.
+    The network is always in eval mode, also where a factory left it in training mode: `model(images)` is then the
+    answer that probes explain. To train it further, call `model.network.train()`.
     Pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound and WeightsError.
     """
-    with random_state_kept(), environment_kept():  # building a network draws random weights
-        model = _loaded(spec, "" if weights else "random")
+    with keep_random_state(), environment_kept():  # building a network draws random weights
+        model = _load(spec, "" if weights else "random")
     model.network.eval()
     try:
         model.network.to(device)
@@ -63,24 +63,24 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     return model
 
 
-def _loaded(spec: str, default_tag: str) -> Model:
+def _load(spec: str, default_tag: str) -> Model:
     file, ending, rest = spec.rpartition(".py:")  # a path may hold an @ of its own
     name, _, tag = rest.partition("@")
     if ":" in name or ending:
-        return _from_factory(file + ending + name, tag)
-    return _bundled(name, tag) if name in zoo.names() else _from_torchvision(name, tag or default_tag)
+        return _call_factory(file + ending + name, tag)
+    return _load_bundled(name, tag) if name in zoo.names() else _load_torchvision(name, tag or default_tag)
 
 
-def _from_torchvision(name: str, tag: str) -> Model:
-    library = _torchvision.models()
+def _load_torchvision(name: str, tag: str) -> Model:
+    library = _torchvision.import_models()
     builders = library.list_models(module=library)
     if name not in builders:
-        raise ModelNotFound(_unknown(name, [*zoo.names(), *builders]))
+        raise ModelNotFound(_explain_unknown(name, [*zoo.names(), *builders]))
     tags = list(library.get_model_weights(name))
     if tag == "random":
-        return _described(_random(library, name), name, tags[0], f"{name}@random")
+        return _wrap_torchvision(_build_random(library, name), name, tags[0], f"{name}@random")
     if _is_file(tag):
-        return _from_checkpoint(library, name, tags[0], tag)
+        return _load_checkpoint(library, name, tags[0], tag)
     known = {weights.name: weights for weights in tags}
     if tag and tag not in known:
         raise WeightsError(
@@ -88,8 +88,10 @@ def _from_torchvision(name: str, tag: str) -> Model:
             f"or a file ending in {', '.join(CHECKPOINTS)}"
         )
     weights = known[tag] if tag else library.get_model_weights(name).DEFAULT
-    _fetched(name, weights)
-    return _described(library.get_model(name, weights=weights, progress=False), name, weights, f"{name}@{weights.name}")
+    _download(name, weights)
+    return _wrap_torchvision(
+        library.get_model(name, weights=weights, progress=False), name, weights, f"{name}@{weights.name}"
+    )
 
 
 _NO_LAYERS = (
@@ -98,8 +100,8 @@ _NO_LAYERS = (
 )
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    if Path(name).suffix == ".pt2" or (isfile(name) and _is_torchscript(_members(Path(name)))):
+def _explain_unknown(name: str, known: list[str]) -> str:
+    if Path(name).suffix == ".pt2" or (isfile(name) and _is_torchscript(_list_members(Path(name)))):
         return f"{name} cannot be probed: {_NO_LAYERS}"
     if Path(name).suffix in CHECKPOINTS:
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
@@ -112,12 +114,12 @@ def _is_file(tag: str) -> bool:
     return Path(tag).suffix in CHECKPOINTS or "/" in tag or os.sep in tag
 
 
-def _fetched(name: str, weights: Any) -> None:
-    """Make sure that the weights are in torch's cache and hold nothing but weights."""
+def _download(name: str, weights: Any) -> None:
+    """Download weights into torch's cache if they are not there, and check that they are nothing but weights."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = weights.url.rsplit("/", 1)[-1]
     try:
-        with _announced():
+        with _show_download():
             weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
         raise WeightsError(
@@ -126,78 +128,77 @@ def _fetched(name: str, weights: Any) -> None:
         ) from error
     except (RuntimeError, UnpicklingError, EOFError) as error:
         raise WeightsError(
-            f"{name}: {folder / file} cannot be read as weights: {_first_line(error)}. Delete it"
+            f"{name}: {folder / file} cannot be read as weights: {_take_first_line(error)}. Delete it"
         ) from error
 
 
 @contextmanager
-def _announced() -> Iterator[None]:
-    """Show what torch says of a download on standard error where a person may be reading, and never on standard
-    output: that belongs to the program."""
+def _show_download() -> Iterator[None]:
+    """Show torch's messages of a download on standard error if that is a terminal; standard output is the program's."""
     shown = sys.stderr is not None and sys.stderr.isatty()
     with redirect_stderr(sys.stderr if shown else StringIO()) as place, redirect_stdout(place):
         yield
 
 
-def _bundled(name: str, tag: str) -> Model:
+def _load_bundled(name: str, tag: str) -> Model:
     facts = zoo.card(name)
     contract = {**facts["input"], "size": tuple(facts["input"]["size"])}
     spec = f"{name}@{tag}" if tag else name
     return Model(zoo.network(name, tag), labels=facts["labels"], head="logits", name=spec, **contract)
 
 
-def _described(network: nn.Module, name: str, weights: Any, spec: str) -> Model:
+def _wrap_torchvision(network: nn.Module, name: str, weights: Any, spec: str) -> Model:
     """A torchvision network with the preprocessing and labels of its published weights."""
-    recipe, labels = weights.transforms(), weights.meta["categories"]
-    if not all(hasattr(recipe, key) for key in ("crop_size", "resize_size", "mean", "std")):
+    preprocessing, labels = weights.transforms(), weights.meta["categories"]
+    if not all(hasattr(preprocessing, key) for key in ("crop_size", "resize_size", "mean", "std")):
         raise ModelNotFound(f"{name} is not an image classifier. Wrap it: vizcnn.Model(network, size=...)")
-    crop, resize = recipe.crop_size[0], recipe.resize_size[0]
+    crop, resize = preprocessing.crop_size[0], preprocessing.resize_size[0]
     return Model(
         network,
         size=crop,
-        mean=recipe.mean,
-        std=recipe.std,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
         resize=resize,
-        interpolation="bicubic" if recipe.interpolation.value == "bicubic" else "bilinear",
+        interpolation="bicubic" if preprocessing.interpolation.value == "bicubic" else "bilinear",
         labels=labels,
         head="logits",
         name=spec,
     )
 
 
-def _random(library: Any, name: str) -> nn.Module:
-    with seeded(0):
-        network: nn.Module = library.get_model(name, weights=None, **_quirks(name))
+def _build_random(library: Any, name: str) -> nn.Module:
+    with seed_random(0):
+        network: nn.Module = library.get_model(name, weights=None, **_choose_options(name))
     return network
 
 
-def _quirks(name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-    """What torchvision's own weight loading passes to the two Inception networks."""
+def _choose_options(name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """The options that the two Inception networks need, as torchvision passes them when it loads their weights."""
     if name not in ("googlenet", "inception_v3"):
         return {}
     auxiliary = state is None or any(key.lower().startswith("aux") for key in state)
     return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
 
 
-def _from_checkpoint(library: Any, name: str, weights: Any, file: str) -> Model:
+def _load_checkpoint(library: Any, name: str, weights: Any, file: str) -> Model:
     state = read_weights(file)
     spec = f"{name}@{Path(file).name}"
-    quirks = _quirks(name, state)
-    last = list(_outline(library, name, **quirks).state_dict())[-1]  # the bias of the output, or its weights
+    quirks = _choose_options(name, state)
+    last = list(_build_outline(library, name, **quirks).state_dict())[-1]  # the bias of the output, or its weights
     values = state.get(last)
     classes = len(values) if values is not None and values.dim() in (1, 2) and len(values) else 1000
-    outline = _outline(library, name, num_classes=classes, **quirks)
-    _put(state, outline, spec, assign=True)  # a shape that does not fit is found before memory is asked for
+    outline = _build_outline(library, name, num_classes=classes, **quirks)
+    _load_state(state, outline, spec, assign=True)  # a shape that does not fit is found before memory is asked for
     network = library.get_model(name, weights=None, num_classes=classes, **quirks)
-    _put(state, network, spec)
-    model = _described(network, name, weights, spec)
+    _load_state(state, network, spec)
+    model = _wrap_torchvision(network, name, weights, spec)
     if model.labels is not None and classes != len(model.labels):
         model.labels = None
     return model
 
 
-def _outline(library: Any, name: str, **options: Any) -> nn.Module:
-    """A torchvision network without memory for its weights, or with, where it computes while it is made."""
+def _build_outline(library: Any, name: str, **options: Any) -> nn.Module:
+    """A torchvision network without memory for its weights; with it, where the network computes while it is built."""
     try:
         with torch.device("meta"):
             network: nn.Module = library.get_model(name, weights=None, **options)
@@ -209,7 +210,7 @@ def _outline(library: Any, name: str, **options: Any) -> nn.Module:
 def read_weights(file: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, by name. Raises WeightsError.
 
-    Wrappers (`state_dict`, `model`) and the prefix `module.` of parallel training are taken off.
+    Wrappers (`state_dict`, `model`) and the prefix `module.` of parallel training are removed.
     """
     path = Path(file)
     if not isfile(path):
@@ -218,15 +219,15 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
         state = _read(path)
     except UnpicklingError as error:
         raise WeightsError(
-            f"{path} is no plain weights file: reading it would run code that it names ({_named_code(error)}). "
+            f"{path} is no plain weights file: reading it would run code that it names ({_find_named_code(error)}). "
             "Save only the state_dict, best as .safetensors"
         ) from error
     except WeightsError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {_take_first_line(error)}"
         raise WeightsError(f"{path} cannot be read as weights: {reason}") from error
-    tensors = _unwrapped(state, path)
+    tensors = _unwrap(state, path)
     _refuse_blown_up(path, sum(prod(each.shape) * each.element_size() for each in tensors.values()))
     return tensors
 
@@ -236,15 +237,15 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    members = _members(path)
+    members = _list_members(path)
     if _is_torchscript(members):
         raise WeightsError(f"{path} cannot be probed: {_NO_LAYERS}")
     _refuse_blown_up(path, sum(member.file_size for member in members))
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _members(path: Path) -> list[ZipInfo]:
-    """What a zip archive, as torch writes them, holds; nothing for another file, or a damaged one."""
+def _list_members(path: Path) -> list[ZipInfo]:
+    """The members of a zip archive, such as torch writes; none for another file or a damaged archive."""
     try:
         with ZipFile(path) as archive:
             return archive.infolist()
@@ -257,7 +258,9 @@ def _is_torchscript(members: list[ZipInfo]) -> bool:
 
 
 def _refuse_blown_up(path: Path, stated: int) -> None:
-    """Raise WeightsError for a small file of weights that would fill the memory: packed, or one number for many."""
+    """Raise WeightsError for a small file whose weights would take far more memory than its size makes likely.
+
+    stated: bytes that the weights would take."""
     size = path.stat().st_size
     if stated > _SMALL + _PACKED * size:
         raise WeightsError(
@@ -266,7 +269,7 @@ def _refuse_blown_up(path: Path, stated: int) -> None:
         )
 
 
-def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
+def _unwrap(state: Any, path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -275,7 +278,8 @@ def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
-def _put(state: Mapping[str, Tensor], network: nn.Module, spec: str, *, assign: bool = False) -> None:
+def _load_state(state: Mapping[str, Tensor], network: nn.Module, spec: str, *, assign: bool = False) -> None:
+    """Load weights into a network; assign: replace its tensors instead of filling them. Raises WeightsError."""
     own = network.state_dict()
     for name, value in state.items():
         if value.is_complex() and name in own and not own[name].is_complex():
@@ -289,9 +293,9 @@ def _put(state: Mapping[str, Tensor], network: nn.Module, spec: str, *, assign: 
         raise WeightsError(f"{spec}: the weights do not fit the architecture. {lines[0][:200]}{more}") from error
 
 
-def _from_factory(name: str, tag: str) -> Model:
+def _call_factory(name: str, tag: str) -> Model:
     place, _, attribute = name.rpartition(":")
-    module = _file_module(Path(place)) if place.endswith(".py") else _module(place)
+    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     factory = getattr(module, attribute, None)
     if factory is not None and not callable(factory):
         raise ModelNotFound(f"{attribute!r} of {place} is no function but {type(factory).__name__}")
@@ -305,15 +309,15 @@ def _from_factory(name: str, tag: str) -> Model:
             "guesses. Return vizcnn.Model(network, size=..., mean=..., std=...)"
         )
     if tag:
-        _put(read_weights(tag), model.network, name)
+        _load_state(read_weights(tag), model.network, name)
     return model
 
 
-def _module(name: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     if not name:
         raise ModelNotFound("no module is named before the colon. Write package.module:factory or ./file.py:factory")
     try:
-        with _importing_from(Path.cwd()):
+        with _import_from(Path.cwd()):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and name.startswith(error.name):
@@ -323,7 +327,7 @@ def _module(name: str) -> ModuleType:
         raise
 
 
-def _file_module(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     if not isfile(path):
         raise ModelNotFound(f"no file {path}")
     name = f"vizcnn_file_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
@@ -332,14 +336,14 @@ def _file_module(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with _importing_from(path.resolve().parent):
+    with _import_from(path.resolve().parent):
         spec.loader.exec_module(module)
     return module
 
 
 @contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
-    """Imports find the modules of this folder too, as they do for a script run there."""
+def _import_from(folder: Path) -> Iterator[None]:
+    """While the context is open, imports find the modules of this folder too, as for a script that is run there."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -347,10 +351,10 @@ def _importing_from(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _named_code(error: BaseException) -> str:
+def _find_named_code(error: BaseException) -> str:
     found = re.search(r"GLOBAL (\S+)", str(error))
     return found[1] if found else "not even a known format"
 
 
-def _first_line(error: BaseException) -> str:
+def _take_first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

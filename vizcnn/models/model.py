@@ -28,10 +28,10 @@ from vizcnn.errors import (
     did_you_mean,
 )
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo, grey
-from vizcnn.models.failing import is_out_of_memory, network_error
-from vizcnn.models.head import Head, checked_head
-from vizcnn.models.restoring import borrowed
+from vizcnn.inputs.images import Photo, to_grey
+from vizcnn.models.failing import is_out_of_memory, to_network_error
+from vizcnn.models.head import Head, check_head
+from vizcnn.models.restoring import borrow_network
 
 _PIECE = 2**24  # bytes digested at a time
 _LARGEST_SCALED = 25_000_000  # px; only images hundreds of times longer than wide come near
@@ -73,7 +73,7 @@ class InputContract:
             )
 
     def scaled_size(self, photo: tuple[int, int]) -> tuple[int, int]:
-        """Height and width to which a photograph of height and width `photo` is resampled before the cut."""
+        """Height and width to which a photograph of height and width `photo` is resampled before it is cropped."""
         if self.fit == "stretch":
             return self.size
         (h, w), (height, width) = photo, self.size
@@ -101,19 +101,19 @@ class InputContract:
         return pixels[0, :, top : top + height, left : left + width], self.seen(photo.size)  # (C, H, W)
 
     def seen(self, photo: tuple[int, int]) -> Box:
-        """The box that the network sees of a photograph of height and width `photo`, in its px."""
+        """The box of a photograph of height and width `photo` that the network sees, in px of the photograph."""
         scaled = self.scaled_size(photo)
         (top, left), (height, width) = self._corner(scaled), self.size
         return Box(top, left, top + height, left + width).mapped(scaled, Box(0, 0, *photo))
 
     def _corner(self, scaled: tuple[int, int]) -> tuple[int, int]:
-        """Top and left of the cut out of a photograph that was resampled to this size."""
+        """Top and left of the crop in a photograph that was resampled to this size."""
         return round((scaled[0] - self.size[0]) / 2), round((scaled[1] - self.size[1]) / 2)
 
     def channels_of(self, photo: Photo) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Its pixels (H, W, C) in the channels that the network takes: RGB or grey."""
+        """A photograph's pixels (H, W, C) in the channels that the network takes: RGB or grey."""
         if self.channels == 1:
-            return grey(photo.pixels)
+            return to_grey(photo.pixels)
         return np.repeat(photo.pixels, 3, axis=2) if photo.pixels.shape[2] == 1 else photo.pixels
 
 
@@ -151,12 +151,12 @@ class Model:
         self.network = network
         self.name = name or type(network).__name__
         self.labels = tuple(map(str, labels)) if labels is not None else None
-        self.head = checked_head(head)
+        self.head = check_head(head)
         self.input = InputContract(
-            size=_height_and_width(size),
+            size=_parse_size(size),
             channels=channels,
-            mean=_per_channel("mean", mean, 0.0, channels),
-            std=_per_channel("std", std, 1.0, channels),
+            mean=_parse_per_channel("mean", mean, 0.0, channels),
+            std=_parse_per_channel("std", std, 1.0, channels),
             fit=fit,
             resize=resize,
             interpolation=interpolation,
@@ -181,7 +181,7 @@ class Model:
         return next(floats, torch.empty(0))
 
     def __call__(self, images: Tensor) -> Any:
-        """The network's raw output for images (N, C, H, W) in [0, 1]. Raises NetworkError for what it raises itself."""
+        """The network's raw output for images (N, C, H, W) in [0, 1]. Raises NetworkError where the network fails."""
         inputs = self.normalised(images)
         before, _RUNNING.here = is_running(), True
         try:
@@ -189,7 +189,7 @@ class Model:
         except Exception as error:
             if isinstance(error, VizcnnError) or images.is_meta or is_out_of_memory(error):
                 raise
-            raise network_error(error, images, self.input.size) from error
+            raise to_network_error(error, images, self.input.size) from error
         finally:
             _RUNNING.here = before
 
@@ -205,7 +205,7 @@ class Model:
         return (images - mean) / std  # (N, C, H, W)
 
     def grey(self, size: tuple[int, int] | None = None) -> Tensor:
-        """A mid-grey input (1, C, H, W), by default of the contract's size: for what does not depend on the image."""
+        """A mid-grey input (1, C, H, W), by default of the contract's size: for questions that no image decides."""
         return torch.full(
             (1, self.input.channels, *(size or self.input.size)), 0.5, device=self.device, dtype=self.dtype
         )
@@ -232,7 +232,7 @@ class Model:
         """Position of a class in the output, by its name; case matters only where names differ in nothing else.
 
         Raises TargetError."""
-        return class_index(label, self.labels, self.name)
+        return find_class_index(label, self.labels, self.name)
 
     def class_name(self, index: int) -> str:
         """The name of a class, or its number where names are unknown."""
@@ -242,7 +242,7 @@ class Model:
         """Digest over all parameters and buffers with their names, shapes and types."""
         named = sorted(chain(self.network.named_parameters(), self.network.named_buffers()))
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            pieces = pool.map(_sha256, [piece for _, value in named for piece in _pieces(value)])
+            pieces = pool.map(_digest, [piece for _, value in named for piece in _split_bytes(value)])
             names = [f"{name} {value.dtype} {tuple(value.shape)};".encode() for name, value in named]
             return hashlib.sha256(b"".join([*names, *pieces])).hexdigest()
 
@@ -255,22 +255,22 @@ class Model:
 
         Other threads that borrow it, or a network that shares modules or weights with it, wait. See
         `vizcnn.models.restoring`."""
-        return borrowed(self.network)
+        return borrow_network(self.network)
 
 
 _RUNNING = threading.local()
 
 
 def is_running() -> bool:
-    """Whether this thread is inside a call of a Model: what runs layers elsewhere is not one of our own runs."""
+    """Whether this thread is inside a call of a Model. Layers that run otherwise are run by somebody else."""
     return getattr(_RUNNING, "here", False)
 
 
-def class_index(label: str, labels: Sequence[str] | None, model: str) -> int:
-    """Position of a class among labels, see Model.class_index. `model` is what has these classes, for messages.
+def find_class_index(label: str, labels: Sequence[str] | None, model: str) -> int:
+    """Position of a class among labels, see Model.class_index. model: its name, for messages.
 
-    Digits are the class's number, unless another class has them for its name; `=10` is the class named 10. Where no
-    class has that number, they are a name."""
+    Digits are a class's number, or a name where no class has that number; `=10` is the class named 10. Raises
+    TargetError where they are the number of one class and the name of another."""
     number = int(label) if re.fullmatch("0|[1-9][0-9]{0,17}", label) else None
     name = label.removeprefix("=") if labels is None or label not in labels else label
     same = [i for i, known in enumerate(labels or ()) if known == name]
@@ -297,18 +297,19 @@ def class_index(label: str, labels: Sequence[str] | None, model: str) -> int:
     return same[0]
 
 
-def _pieces(value: Tensor) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The bytes of a tensor, in parts that can be digested side by side."""
+def _split_bytes(value: Tensor) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """The bytes of a tensor, in parts that threads can digest at the same time."""
     plain = value.detach().cpu().contiguous().flatten()
     data = plain.view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
     yield from (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
 
 
-def _sha256(data: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+def _digest(data: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return hashlib.sha256(data.data).digest()
 
 
-def _height_and_width(size: Any) -> tuple[int, int]:
+def _parse_size(size: Any) -> tuple[int, int]:
+    """Height and width from a side or a pair. Raises ParameterError."""
     try:
         height, width = (size, size) if hasattr(size, "__index__") else size
         return index(height), index(width)
@@ -316,7 +317,7 @@ def _height_and_width(size: Any) -> tuple[int, int]:
         raise ParameterError(f"size is a side in px or (height, width), got {size!r}") from error
 
 
-def _per_channel(name: str, values: Sequence[float] | None, default: float, channels: int) -> tuple[float, ...]:
+def _parse_per_channel(name: str, values: Sequence[float] | None, default: float, channels: int) -> tuple[float, ...]:
     try:
         return tuple(map(float, values)) if values is not None else (default,) * channels
     except TypeError as error:
@@ -324,6 +325,7 @@ def _per_channel(name: str, values: Sequence[float] | None, default: float, chan
 
 
 def _refuse_what_cannot_be_probed(network: nn.Module) -> None:
+    """Raise ParameterError for TorchScript, for what is no nn.Module, and for weights without values."""
     if isinstance(network, torch.jit.ScriptModule):
         raise ParameterError(
             "TorchScript networks cannot be probed: hooks on them raise or silently never fire, so no picture could be "

@@ -1,4 +1,4 @@
-"""Restoring: a network that was looked at is exactly as it was."""
+"""Restoring: a network is exactly as it was, after somebody has looked at it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vizcnn.models.threads import one_at_a_time
+from vizcnn.models.threads import lock_network
 from vizcnn.process import environment_kept
 
 
 @contextmanager
-def borrowed(network: nn.Module) -> Iterator[nn.Module]:
+def borrow_network(network: nn.Module) -> Iterator[nn.Module]:
     """The network in eval mode with frozen parameters; afterwards it is exactly as before, whatever happened.
 
     Other threads that borrow it, or a network that shares modules or weights with it, wait. Flags are set directly: a
     network whose own `train()` does more than set a flag is not disturbed. Weights that were made in inference mode,
     through which no gradient can go, are replaced by copies for as long.
     """
-    with one_at_a_time(network), environment_kept():
+    with lock_network(network), environment_kept():
         modules = list(network.modules())
         modes = [(module, module.training) for module in modules]
         held = [(m, dict(m._parameters), dict(m._buffers)) for m in modules]

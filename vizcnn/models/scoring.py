@@ -1,5 +1,7 @@
-"""Scoring: run a network on many altered images. Whatever changes an image and asks what that does to a score goes
-through here: occlusion, Score-CAM, RISE, and your own probe."""
+"""Scoring: run a network on many altered images.
+
+Whatever changes an image and asks what that does to a score goes through here: occlusion, Score-CAM, RISE, your own
+probe."""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from vizcnn import progress
 from vizcnn.errors import NonFiniteResult
-from vizcnn.models.determinism import clean_runs, target_scores
+from vizcnn.models.determinism import run_clean, score_images
 from vizcnn.models.failing import is_out_of_memory
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
@@ -25,7 +27,7 @@ _PIXELS = _IMAGES * 224 * 224
 
 
 def default_batch(size: tuple[int, int]) -> int:
-    """Images per run that suit inputs of this height and width."""
+    """How many images to run at once, for inputs of this height and width."""
     return max(_IMAGES, _PIXELS // (size[0] * size[1]))
 
 
@@ -50,7 +52,7 @@ def score_batches(
         without it the check is made here, on the first image alone and beside another.
     label, shown: of the progress bar that appears for what takes longer than two seconds.
 
-    Each batch is handed out as soon as it is done, so whoever collects them still has those after Ctrl-C. The network
+    Each batch is yielded as soon as it is done, so that the caller still has those after Ctrl-C. The network
     should be borrowed meanwhile (`with model.borrowed():`). Raises NonFiniteResult for a score that is NaN or infinite,
     DegenerateResult (from the check) for a network that is random or lets the images of a batch influence each other.
 
@@ -75,14 +77,14 @@ def score_batches(
         first = alter(indices[:1])  # (1, C, H, W)
         batch = batch or default_batch((first.shape[2], first.shape[3]))
         if layout is None:
-            clean = clean_runs(model, first, tuple(targets))
+            clean = run_clean(model, first, tuple(targets))
             targets, layout = clean.targets[0], clean.layout
     start = 0
     with progress.bar(len(indices), label, "image", shown=shown) as bar:
         while start < len(indices):
             chosen = indices[start : start + batch]
             try:
-                scores = _scores(model, alter(chosen).contiguous(memory_format=layout), targets)
+                scores = _score_finite(model, alter(chosen).contiguous(memory_format=layout), targets)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(chosen) == 1:
                     raise
@@ -94,18 +96,18 @@ def score_batches(
 
 
 def differ(scores: Scores, clean: Scores, largest: float, dtype: torch.dtype) -> npt.NDArray[np.bool_]:
-    """Whether altered images' scores (n, T) differ from those of the image itself (T,) by more than rounding, (T,).
+    """Whether the scores of altered images (n, T) differ by more than rounding from the image's own (T,): bool (T,).
 
-    A map of rounding errors looks like any other. Rounding is judged by the scores and by `largest`, the magnitude of
-    the network's largest output for the image itself; dtype: that images are held in."""
+    A map of rounding errors looks like any other map. largest: the magnitude of the network's largest output for the
+    image itself; by it and the scores rounding is judged. dtype: of the images."""
     size = np.maximum(np.abs(scores).max(0), largest)
     return np.asarray(np.abs(clean - scores).max(0) > 16 * torch.finfo(dtype).eps * size)
 
 
 @torch.no_grad()
-def _scores(model: Model, images: Tensor, targets: Sequence[Target]) -> Scores:
-    """For altered images (B, C, H, W): (B, T)."""
-    scores = target_scores(model, images, targets)  # (B, T)
+def _score_finite(model: Model, images: Tensor, targets: Sequence[Target]) -> Scores:
+    """The targets' scores for altered images (B, C, H, W), float64 (B, T). Raises NonFiniteResult."""
+    scores = score_images(model, images, targets)  # (B, T)
     if not scores.isfinite().all():
         raise NonFiniteResult("the score of an altered image is NaN or infinite. Try another fill, or other changes")
     return np.asarray(scores.double().cpu().numpy())

@@ -1,4 +1,4 @@
-"""Targets: what to explain, as one number per image computed from the network's output or a layer's."""
+"""Targets: what to explain, one number per image, computed from the network's output or from layers' activations."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from vizcnn.errors import TargetError
 from vizcnn.models.functions import OUTPUT as OUTPUT
 from vizcnn.models.functions import Activations, LayerFunction, OutputFunction, find_layer_names
-from vizcnn.models.head import Head, found_head, probabilities
-from vizcnn.models.model import Model, class_index
+from vizcnn.models.head import Head, find_head, to_probabilities
+from vizcnn.models.model import Model, find_class_index
 
 _N = "[0-9]{1,18}"
 _LAYER_UNIT = re.compile(rf"(?P<layer>[^:]+):(?P<channel>{_N})(@(?P<y>{_N}),(?P<x>{_N}))?")
@@ -33,9 +33,9 @@ class Unit:
     layer: dotted name; OUTPUT for the network's output.
     channel: index among the layer's channels, wherever these lie, or a class name until the model is known.
     at: (y, x) of one neuron in a map; None takes the mean over all positions, or over all tokens.
-    probability: of the class, instead of the network's own number. head: what that number is; None finds it out from
-        the numbers.
-    label: the class's name. as_text: a number that came as text may be a class's name as well. ambiguous: it is.
+    probability: of the class, instead of the network's own output. head: what the output is; None: its values tell.
+    label: the class's name. as_text: the channel was given as digits in a text, which may also be a class's name.
+    ambiguous: the class's number is also the name of a class.
     """
 
     layer: str
@@ -54,7 +54,7 @@ class Unit:
 
     @property
     def spec(self) -> str:
-        """The text that makes this unit again: classes by number, with a `#` where that is a class's name too."""
+        """The text that `target` makes into this unit: classes by number, as `#10` where 10 is also a class's name."""
         number = f"#{self.channel}" if self.ambiguous else ""
         return str(replace(self, label=number))
 
@@ -77,17 +77,17 @@ class Unit:
         return replace(self, channel=index, label=model.class_name(index), as_text=False, ambiguous=ambiguous)
 
     def index_among(self, labels: Sequence[str] | None, model: str) -> int:
-        """The number of the class among these names. Raises TargetError, see `vizcnn.models.model.class_index`."""
+        """The class's position among these names. Raises TargetError, see `vizcnn.models.model.find_class_index`."""
         is_name = self.as_text or isinstance(self.channel, str)
-        return class_index(str(self.channel), labels, model) if is_name else int(self.channel)
+        return find_class_index(str(self.channel), labels, model) if is_name else int(self.channel)
 
-    def reading(self, head: Head) -> Unit:
+    def with_head(self, head: Head) -> Unit:
         return replace(self, head=head) if self.probability else self
 
     def __call__(self, activations: Activations) -> Tensor:
         values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
         if self.probability:
-            values = probabilities(values, self.head or found_head(values))
+            values = to_probabilities(values, self.head or find_head(values))
         one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
         if self.at is not None:
             return one[:, self.at[0], self.at[1]]  # (N,)
@@ -97,7 +97,9 @@ class Unit:
         where = f"layer {self.layer!r}" if self.layer else "the network's output"
         if not isinstance(values, Tensor) or values.dim() not in ((2, 3, 4) if self.layer else (2, 4)):
             if self.layer:
-                raise TargetError(f"{where} is {form(values)}. Choose another layer, or energy({self.layer})")
+                raise TargetError(
+                    f"{where} is {describe_activations(values)}. Choose another layer, or energy({self.layer})"
+                )
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise TargetError(f"{where} is {got}, not (N, C) or (N, C, H, W). Give a function of it as the target")
         if not 0 <= int(self.channel) < values.shape[1]:
@@ -176,7 +178,8 @@ class Direction:
         values = activations[self.layer]
         if not isinstance(values, Tensor) or values.dim() not in (2, 3, 4) or values.shape[1] != len(self.vector):
             raise TargetError(
-                f"layer {self.layer!r} is {form(values)}, a direction of {len(self.vector)} numbers does not fit"
+                f"layer {self.layer!r} is {describe_activations(values)}, a direction of {len(self.vector)} numbers "
+                "does not fit"
             )
         per_channel = values.flatten(2).mean(2) if values.dim() > 2 else values  # (N, C)
         return per_channel @ values.new_tensor(self.vector)  # (N,)
@@ -196,7 +199,7 @@ class Target:
 
     @property
     def spec(self) -> str:
-        """The target as text in which classes are numbers."""
+        """The text from which `target` makes each term again, with classes as numbers."""
         return self._sum(lambda unit: unit.spec)
 
     def _sum(self, name: Callable[[Term], str]) -> str:
@@ -226,7 +229,7 @@ class Target:
 
     @property
     def quantity(self) -> str:
-        """What the number is called on an axis; a sum of different quantities is a `score`."""
+        """The name of the number on an axis; a sum of different quantities is a `score`."""
         kinds = {unit.quantity for _, unit in self.terms}
         return kinds.pop() if len(kinds) == 1 else "score"
 
@@ -236,10 +239,10 @@ class Target:
         Raises TargetError and LayerNotFound."""
         return Target(tuple((weight, unit.resolved(model)) for weight, unit in self.terms))
 
-    def reading(self, head: Head) -> Target:
-        """The same target, told what the network's outputs are."""
-        told = ((weight, unit.reading(head) if isinstance(unit, Unit) else unit) for weight, unit in self.terms)
-        return Target(tuple(told))
+    def with_head(self, head: Head) -> Target:
+        """The same target, knowing what the network's outputs are."""
+        terms = ((weight, unit.with_head(head) if isinstance(unit, Unit) else unit) for weight, unit in self.terms)
+        return Target(tuple(terms))
 
     def __call__(self, activations: Activations) -> Tensor:
         """One number per image, (N,), from the activations of `layers`."""
@@ -249,7 +252,7 @@ class Target:
 
 
 def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
-    """What to explain: one number per image, from a description or from your own function.
+    """Make a target, which is what to explain: one number per image, from a description or from your own function.
 
     what: a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the network's output.
         `p(tabby)` asks for the probability; otherwise a class is the network's own number, mostly a logit.
@@ -277,19 +280,19 @@ def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
     if isinstance(what, Target):
         return what
     if hasattr(what, "dtype") and not (isinstance(what, str) or callable(what)):
-        what = _number_in(what)
+        what = _read_number(what)
     if hasattr(what, "__index__") and not isinstance(what, bool):
-        return Target(((1.0, _class(index(what))),))
+        return Target(((1.0, _make_class_unit(index(what))),))
     if isinstance(what, bool) or not (isinstance(what, str) or callable(what)):
         raise TargetError(f"a target is a class, 'layer:channel' or a function of the output, got {what!r}")
     if isinstance(what, str):
-        return Target(((1.0, _parsed(what.strip())),))
+        return Target(((1.0, _parse(what.strip())),))
     own = find_layer_names(what)
     return Target(((1.0, LayerFunction.of(what, own) if own else OutputFunction(what)),))
 
 
-def _number_in(array: Any) -> Any:
-    """The whole number that an array or tensor consists of. Raises TargetError for any other."""
+def _read_number(array: Any) -> Any:
+    """The one whole number that an array or tensor holds. Raises TargetError where it holds anything else."""
     if "int" in str(array.dtype) and prod(array.shape) == 1:
         return array.item()
     raise TargetError(
@@ -299,12 +302,12 @@ def _number_in(array: Any) -> Any:
 
 
 def direction(layer: str, vector: Iterable[float]) -> Target:
-    """A target: a layer's activations, averaged over positions, times a vector of one weight per channel."""
+    """Make a target: a layer's activations, averaged over positions, times a vector of one weight per channel."""
     return Target(((1.0, Direction(layer, tuple(map(float, vector)))),))
 
 
-def targets(what: Any) -> tuple[Target, ...]:
-    """The targets that one description stands for: `layer2:0-15` are sixteen channels, all else is one target."""
+def expand_target(what: Any) -> tuple[Target, ...]:
+    """The targets that one description stands for: `layer2:0-15` is sixteen channels, everything else one target."""
     span = _SPAN.fullmatch(what.strip()) if isinstance(what, str) else None
     if span is None:
         return (target(what),)
@@ -314,25 +317,25 @@ def targets(what: Any) -> tuple[Target, ...]:
     return tuple(Target(((1.0, Unit(span["layer"], channel)),)) for channel in range(first, last + 1))
 
 
-def each_target(what: Any) -> tuple[Target, ...]:
+def parse_targets(what: Any) -> tuple[Target, ...]:
     """The targets that a description or a list of descriptions stands for. Raises TargetError for an empty list."""
     several = what if isinstance(what, list | tuple) else [what]
     if not several:
         raise TargetError("the list of targets is empty. Leave it out to explain the predicted class")
-    return tuple(one for each in several for one in targets(each))
+    return tuple(one for each in several for one in expand_target(each))
 
 
-def _class(number: int) -> Unit:
+def _make_class_unit(number: int) -> Unit:
     if number < 0:
         raise TargetError(f"a class index is 0 or more, got {number}")
     return Unit(OUTPUT, number)
 
 
-def _parsed(text: str) -> Unit | Energy:
+def _parse(text: str) -> Unit | Energy:
     if match := _ENERGY.fullmatch(text):
         return Energy(match["layer"])
     if match := _PROBABILITY.fullmatch(text):
-        inner = _parsed(match["inner"])
+        inner = _parse(match["inner"])
         if isinstance(inner, Energy) or inner.layer:
             raise TargetError(f"p(...) is for classes, got the layer unit {text!r}")
         return replace(inner, probability=True)
@@ -340,12 +343,12 @@ def _parsed(text: str) -> Unit | Energy:
         at = (int(match["y"]), int(match["x"])) if match["y"] else None
         return Unit(match["layer"], int(match["channel"]), at)
     if _NUMBER.fullmatch(text):
-        return replace(_class(int(text.removeprefix("#"))), as_text=text[0] != "#")
+        return replace(_make_class_unit(int(text.removeprefix("#"))), as_text=text[0] != "#")
     return Unit(OUTPUT, text)
 
 
-def form(values: Any) -> str:
-    """What a layer's activations are, for messages: their shape, and why they are no maps."""
+def describe_activations(values: Any) -> str:
+    """A layer's activations in words, for messages: their shape, and why they are no maps."""
     if not isinstance(values, Tensor):
         return type(values).__name__
     if values.dim() > 4:  # see `vizcnn.models.layers.axes`

@@ -1,4 +1,4 @@
-"""What keeps threads apart: a lock for each network, and one for what the whole process shares.
+"""Threads: a lock for each network, and one for what the whole process shares.
 
 A web server, or a notebook beside a widget, asks one network from several threads. A probe puts hooks on the network
 and changes its flags for a while, so only one thread at a time may do that.
@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 
 class _Lock:
-    """A re-entrant lock with a number: whoever needs several takes them in order, so no two threads wait in a ring."""
+    """A re-entrant lock with a number. Whoever needs several takes them in order, so that threads cannot deadlock."""
 
     numbers = count()
 
@@ -40,18 +40,18 @@ class _Shared:
 _SHARED = _Shared()
 
 
-def _forget() -> None:
-    """A child made by fork has one thread, and nobody else in it will ever release what others held."""
+def _reset_locks() -> None:
+    """Start with new locks in a forked process: it has one thread, and nobody there would release the old ones."""
     global _SHARED
     _SHARED = _Shared()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_locks)
 
 
 @contextmanager
-def one_at_a_time(network: nn.Module) -> Iterator[None]:
+def lock_network(network: nn.Module) -> Iterator[None]:
     """Wait until no other thread holds this network, or one that shares modules or weights with it, and hold it."""
     parts = (*network.modules(), *network.parameters(), *network.buffers())
     with _SHARED.making:
@@ -63,24 +63,24 @@ def one_at_a_time(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Start torch's global random numbers at a seed, and afterwards let them go on where they were.
+def seed_random(seed: int) -> Iterator[None]:
+    """Seed torch's global random numbers; afterwards they continue as if nothing had been drawn.
 
-    For libraries that draw from nowhere else. Threads wait for each other here."""
-    with _SHARED.random, torch.random.fork_rng(devices=range(len(_cuda_states()))):
+    For libraries that cannot be given a generator of their own. Only one thread at a time may do this."""
+    with _SHARED.random, torch.random.fork_rng(devices=range(len(_read_cuda_states()))):
         torch.manual_seed(seed)
         yield
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Afterwards torch's global random numbers go on where they were, whatever a network has drawn.
+def keep_random_state() -> Iterator[None]:
+    """Afterwards torch's global random numbers continue as if nothing had been drawn, whatever a network has drawn.
 
-    The last of several calls that overlap puts them back: if each did, the one that ends last would bring back what
-    another had drawn."""
+    Of several calls that overlap, the last to end puts the state back that the first one found: if each put back what
+    it found itself, the last would bring back a state from the middle of another."""
     shared = _SHARED
     with shared.random:
-        shared.state = shared.state if shared.calls else [torch.get_rng_state(), *_cuda_states()]
+        shared.state = shared.state if shared.calls else [torch.get_rng_state(), *_read_cuda_states()]
         shared.calls += 1
     try:
         yield
@@ -91,8 +91,8 @@ def random_state_kept() -> Iterator[None]:
                 _put_back(shared.state)
 
 
-def _cuda_states() -> list[Tensor]:
-    """Of the devices that torch.manual_seed reaches; asking for more would start CUDA."""
+def _read_cuda_states() -> list[Tensor]:
+    """The random states of the CUDA devices; none where CUDA has not been started, which reading them would do."""
     return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 

@@ -30,7 +30,7 @@ def estimate_cost(sweep: Sweep) -> Cost:
 def _followed(sweep: Sweep) -> Engine | None:
     """The network's steps, to count its work; None where it cannot be followed."""
     try:
-        return Engine(sweep.tape or sweep.record())
+        return Engine(sweep.graph or sweep.record())
     except Untraceable:
         return None
 

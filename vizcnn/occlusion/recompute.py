@@ -12,7 +12,7 @@ from torch import Tensor
 from vizcnn.models.failing import is_out_of_memory
 from vizcnn.models.scoring import Scores
 from vizcnn.models.targets import Target
-from vizcnn.occlusion.incremental import Engine, Plan, Prepared, Tape, batches
+from vizcnn.occlusion.incremental import Engine, Graph, Plan, Prepared, batches
 from vizcnn.occlusion.plain import Case, Scored
 from vizcnn.occlusion.windows import Ints, Windows
 
@@ -23,9 +23,9 @@ _HEAD = 256
 class Incremental:
     """A sweep that recomputes only what windows touch. Its plans serve all images of a call."""
 
-    def __init__(self, tape: Tape, windows: Windows, batch: int) -> None:
+    def __init__(self, graph: Graph, windows: Windows, batch: int) -> None:
         self.windows, self.batch = windows, batch
-        self.engine = Engine(tape)
+        self.engine = Engine(graph)
         self.touched = self.engine.find_regions(windows)
         self.plans = self._plans(np.arange(len(windows)))
         self.seconds_per_window: list[float] = []

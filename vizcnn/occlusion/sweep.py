@@ -15,7 +15,7 @@ from vizcnn.errors import ParameterError, VizcnnWarning
 from vizcnn.models.failing import is_out_of_memory
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Scores
-from vizcnn.occlusion.incremental import Tape, Untraceable, executed_share, ideal_share, record
+from vizcnn.occlusion.incremental import Graph, Untraceable, executed_share, ideal_share, record
 from vizcnn.occlusion.plain import Case, Plain, Scored
 from vizcnn.occlusion.ranks import spearman
 from vizcnn.occlusion.recompute import Incremental
@@ -68,7 +68,7 @@ class Sweep:
         self.batch, self.engine, self.layout = batch, engine, layout
         self.plain = Plain(model, windows, batch, layout)
         self.incremental: Incremental | None = None
-        self.tape: Tape | None = None
+        self.graph: Graph | None = None
         self.checks, self.shares = Checks(), dict[str, float]()
         self._settled = engine == "incremental"
         if engine != "plain":
@@ -76,8 +76,8 @@ class Sweep:
 
     def _start(self) -> None:
         try:
-            self.tape = self.record()
-            incremental = Incremental(self.tape, self.windows, self.batch)
+            self.graph = self.record()
+            incremental = Incremental(self.graph, self.windows, self.batch)
             self.shares = {
                 "flops_ideal": ideal_share(incremental.engine, incremental.touched),
                 "flops_executed": executed_share(incremental.engine, incremental.plans),
@@ -88,8 +88,8 @@ class Sweep:
             if self._settled or self.shares["flops_executed"] <= PAYS:
                 self.incremental = incremental
 
-    def record(self) -> Tape:
-        """The network's tape as far as the targets need it. Raises Untraceable."""
+    def record(self) -> Graph:
+        """The network's graph as far as the targets need it. Raises Untraceable."""
         layers = frozenset[str]().union(*(target.layers for case in self.cases for target in case.targets))
         height, width = self.cases[0].image.shape[1:]
         return record(self.model, (height, width), layers)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError
 from vizcnn.inputs.blur import gaussian_blur
-from vizcnn.inputs.images import colour
+from vizcnn.inputs.images import parse_colour
 
 FILLS = ("mean", "model", "blur")
 """What may cover a window, beside any colour."""
@@ -76,7 +76,7 @@ def check_fill(option: str, fill: str) -> None:
     if fill in FILLS:
         return
     try:
-        colour(fill)
+        parse_colour(fill)
     except ValueError as error:
         raise ParameterError(
             f"{option} must be {', '.join(FILLS)} or a colour such as 'grey' or '#7f7f7f', got {fill!r}"
@@ -102,7 +102,7 @@ def make_cover(fill: str, image: Tensor, model_mean: tuple[float, ...], window: 
 
 
 def _colour(text: str, channels: int) -> tuple[float, ...]:
-    rgb = colour(text)
+    rgb = parse_colour(text)
     return rgb if channels == 3 else (float(np.dot(rgb, (0.299, 0.587, 0.114))),)
 
 

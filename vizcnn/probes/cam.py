@@ -14,12 +14,12 @@ from torch import Tensor
 
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.geometry import Box
-from vizcnn.models.determinism import target_scores
-from vizcnn.models.layers.axes import spatial_layers
-from vizcnn.models.layers.capture import activations, hooked, tapped
+from vizcnn.models.determinism import score_images
+from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.layers.capture import hook_layer, read_activations, tap_layer
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
-from vizcnn.models.targets import Target, form
+from vizcnn.models.targets import Target, describe_activations
 from vizcnn.probing.attribution import Map, each_map, heatmap, one_by_one, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -97,7 +97,7 @@ class Cam(Probe[Heatmap]):
 
 def last_spatial(model: Model, image: Tensor) -> str:
     """The layer that runs last among those whose output has more than one position. Raises DegenerateResult."""
-    spatial = list(spatial_layers(model, image))
+    spatial = list(find_spatial_layers(model, image))
     if not spatial:
         raise DegenerateResult(
             f"no layer of {model.name} gives a map (N, C, H, W) of more than one position, so there is none to make"
@@ -106,7 +106,7 @@ def last_spatial(model: Model, image: Tensor) -> str:
 
 
 def _values_and_gradient(subject: Subject, image: Tensor, target: Target, layer: str) -> tuple[Tensor, Tensor]:
-    with tapped(subject.model, layer, image) as seen:
+    with tap_layer(subject.model, layer, image) as seen:
         number = score(subject, image, target, f"layer {layer!r}")
     values = _spatial(layer, seen.get(layer))  # (1, C, h, w)
     (gradient,) = torch.autograd.grad(number.sum(), values, allow_unused=True)
@@ -122,8 +122,8 @@ def _spatial(layer: str, values: Tensor | None) -> Tensor:
         raise ParameterError(f"layer {layer!r} did not run for this input. Choose another")
     if values.dim() != 4 or values.shape[2] * values.shape[3] == 1:
         raise ParameterError(
-            f"layer {layer!r} has no space: its output is {form(values)}. Choose one with (N, C, H, W), or leave the "
-            "layer out"
+            f"layer {layer!r} has no space: its output is {describe_activations(values)}. Choose one with "
+            "(N, C, H, W), or leave the layer out"
         )
     return values
 
@@ -184,9 +184,9 @@ def _refuse_no_average(
 ) -> None:
     """CAM is exact only if what follows the layer is linear and treats all positions alike."""
     with torch.no_grad(), _silenced(subject.model, layer):
-        bias = float(target_scores(subject.model, image, [target]))
+        bias = float(score_images(subject.model, image, [target]))
     with torch.no_grad():
-        whole = float(target_scores(subject.model, image, [target]))
+        whole = float(score_images(subject.model, image, [target]))
     uneven = (gradient - gradient.mean((1, 2), keepdim=True)).abs().max()
     explained = float((gradient * values).sum())
     near = max(1e-3, 8 * torch.finfo(image.dtype).eps)
@@ -201,13 +201,13 @@ def _refuse_no_average(
 @contextmanager
 def _silenced(model: Model, layer: str) -> Iterator[None]:
     """While the context is open, the layer puts out zeros."""
-    with hooked(model.layer(layer), lambda _module, _inputs, output: torch.zeros_like(output)):
+    with hook_layer(model.layer(layer), lambda _module, _inputs, output: torch.zeros_like(output)):
         yield
 
 
 @torch.no_grad()
 def _score_cam(subject: Subject, image: Tensor, target: Target, layer: str, batch: int) -> Tensor:
-    values = _spatial(layer, activations(subject.model, image, [layer])[layer])[0].to(_PRECISE)  # (C, h, w)
+    values = _spatial(layer, read_activations(subject.model, image, [layer])[layer])[0].to(_PRECISE)  # (C, h, w)
     ground = image.new_tensor(subject.model.input.mean).view(1, -1, 1, 1)
 
     def shown(channels: Indices) -> Tensor:

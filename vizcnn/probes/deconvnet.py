@@ -14,7 +14,7 @@ from vizcnn import progress
 from vizcnn.errors import DegenerateResult, NonFiniteResult
 from vizcnn.geometry import Box
 from vizcnn.models.backward import DeconvnetRule
-from vizcnn.models.layers.capture import activations
+from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.targets import OUTPUT, Target, Unit
 from vizcnn.probing.attribution import score
 from vizcnn.probing.probe import Probe
@@ -83,7 +83,7 @@ def _at_its_strongest(subject: Subject, image: Tensor, target: Target) -> Target
     if others or not isinstance(unit, Unit) or unit.layer == OUTPUT or unit.at is not None:
         return target
     with torch.no_grad():
-        values = activations(subject.model, image, [unit.layer])[unit.layer]
+        values = read_activations(subject.model, image, [unit.layer])[unit.layer]
     target(dict.fromkeys([unit.layer], values))  # says so if there is no such channel
     if values.dim() != 4:
         return target

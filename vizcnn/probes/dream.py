@@ -13,7 +13,7 @@ from torch import Tensor
 from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, optimize, score_pictures
 from vizcnn.errors import TargetError
 from vizcnn.inputs.images import Photo
-from vizcnn.models.layers.axes import spatial_layers
+from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -54,7 +54,7 @@ class Dream(Probe[Pictures]):
     frames: int = param(0, "States of each octave to keep, for an animation (save as .gif).", min=0)
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        layers = list(spatial_layers(model, model.grey()))
+        layers = list(find_spatial_layers(model, model.grey()))
         return [f"energy({layers[len(layers) * 2 // 3]})"] if layers else [0]
 
     def keeps_frames(self) -> bool:

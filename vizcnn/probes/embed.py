@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError
 from vizcnn.geometry import Box
-from vizcnn.inputs.datasets import Images, photo_of
+from vizcnn.inputs.datasets import Images
+from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -159,6 +160,6 @@ def _cautions(found: Features, known: Neighbours, asked: int) -> Iterator[str]:
 def _thumbnails(model: Model, images: Images, found: Features, spread: MapGrid) -> Iterator[Thumbnail]:
     for index in sorted(spread.chosen.tolist()):  # in the order of the data set, which suits archives
         image: Any = images.read(int(found.numbers[index]))[0]
-        photo = photo_of(image) if isinstance(image, Tensor) else image
+        photo = to_photo(image) if isinstance(image, Tensor) else image
         seen = Box(0, 0, *photo.size) if isinstance(image, Tensor) else model.input.seen(photo.size)
         yield make_thumbnail(index, photo, seen)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, TargetError
 from vizcnn.geometry import Box
-from vizcnn.models.layers.axes import spatial_layers
-from vizcnn.models.layers.capture import activations
+from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import form
+from vizcnn.models.targets import describe_activations
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -76,7 +76,7 @@ class FeatureMaps(Probe[ImageGrid]):
     @torch.no_grad()
     def _shown(self, model: Model, image: Tensor, wanted: Wanted) -> dict[str, Shown]:
         """The chosen maps of each layer for one image (1, C, H, W)."""
-        once, again = (activations(model, image, wanted) for _ in range(2))
+        once, again = (read_activations(model, image, wanted) for _ in range(2))
         return {
             layer: _strongest(layer, _maps(layer, once[layer], again[layer]), channels, self.channels)
             for layer, channels in wanted.items()
@@ -122,7 +122,7 @@ def _chosen(entries: Sequence[str]) -> dict[str, list[int]]:
 def _spread(model: Model, image: Tensor) -> list[str]:
     """Of each size of map the last layer that gives it; of many sizes some, evenly from first to last."""
     ends: dict[tuple[int, int], str] = {}
-    for name, size in spatial_layers(model, image).items():
+    for name, size in find_spatial_layers(model, image).items():
         ends.pop(size, None)  # so that the ends come in the order of running
         ends[size] = name
     if not ends:
@@ -134,7 +134,9 @@ def _spread(model: Model, image: Tensor) -> list[str]:
 def _maps(layer: str, output: Tensor, again: Tensor) -> Maps:
     """A layer's output (1, C, h, w) as an array (C, h, w), seen to be finite and the same in a second run."""
     if output.dim() != 4:
-        raise TargetError(f"layer {layer!r} gives {form(output)}, not maps (N, C, H, W). Choose a layer before it")
+        raise TargetError(
+            f"layer {layer!r} gives {describe_activations(output)}, not maps (N, C, H, W). Choose a layer before it"
+        )
     if not output.isfinite().all():
         raise NonFiniteResult(f"layer {layer!r} gives NaN or infinity for this image. Check the weights")
     if not torch.allclose(output, again, rtol=1e-3, atol=1e-5 * float(output.abs().max())):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError
-from vizcnn.models.layers.kernels import convolutions, reads_image, used_kernels
+from vizcnn.models.layers.kernels import find_used_kernels, list_convolutions, reads_image
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
@@ -101,7 +101,7 @@ class Filters(Probe[ImageGrid]):
 
 
 def _first_convolution(model: Model) -> str:
-    if names := convolutions(model):
+    if names := list_convolutions(model):
         return names[0]
     raise LayerNotFound(f"{model.name} has no convolution (no nn.Conv2d), so it has no kernels to show")
 
@@ -110,12 +110,12 @@ def _kernels(model: Model, name: str) -> Kernels:
     """The weights of a convolution, float32 (K, C / groups, h, w)."""
     module = model.layer(name)
     if not isinstance(module, nn.Conv2d):
-        known = convolutions(model)
+        known = list_convolutions(model)
         some = ", ".join(known[:4]) + (f" and {len(known) - 4} more" if len(known) > 4 else "")
         raise ParameterError(
             f"layer {name!r} of {model.name} is {type(module).__name__}, not an nn.Conv2d. Choose one: {some or 'none'}"
         )
-    weights: Kernels = used_kernels(model, name).float().cpu().numpy()  # (K, C / groups, h, w)
+    weights: Kernels = find_used_kernels(model, name).float().cpu().numpy()  # (K, C / groups, h, w)
     if not np.isfinite(weights).all():
         raise NonFiniteResult(f"the weights of {name!r} of {model.name} hold NaN or infinity. Check the checkpoint")
     return weights

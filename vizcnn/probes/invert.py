@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, optimize
 from vizcnn.ascent.matching import ActivationDistance
-from vizcnn.models.layers.axes import layers_of
-from vizcnn.models.layers.capture import activations
+from vizcnn.models.layers.axes import find_layers
+from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import target
 from vizcnn.probing.parsing import parse_names
@@ -134,7 +134,7 @@ class Invert(Probe[Optimised]):
 
 def _choose_layers(model: Model) -> tuple[str, ...]:
     """The last layer of each of the last resolutions, and the network's last, in the order of their runs."""
-    found = layers_of(model, model.grey())
+    found = find_layers(model, model.grey())
     last = {layer.size: name for name, layer in found.items() if layer.axes.places == 2}
     chosen = {*[name for size, name in last.items() if size[0] * size[1] > 1][-_MOST:], list(found)[-1]}
     return tuple(name for name in found if name in chosen)
@@ -143,6 +143,6 @@ def _choose_layers(model: Model) -> tuple[str, ...]:
 @torch.no_grad()
 def _distances(model: Model, image: Tensor, layers: Sequence[str]) -> Iterator[ActivationDistance]:
     """How far each layer is from what it makes of an image (1, C, H, W)."""
-    wanted = activations(model, image, layers)
+    wanted = read_activations(model, image, layers)
     precise = torch.promote_types(model.dtype, torch.float32)  # squares overflow half precision
     yield from (ActivationDistance(layer, wanted[layer].to(precise)) for layer in layers)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
-from vizcnn.models.layers.dryrun import OnMeta, PlainMode, twin, watched
+from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, watch_layers
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
@@ -78,7 +78,7 @@ def _ran(model: Model) -> tuple[dict[str, Any], _Cost]:
     """What each layer puts out for one image, in order of execution, and the cost."""
     images = torch.empty(1, model.input.channels, *model.input.size, dtype=model.dtype, device="meta")  # (1, C, H, W)
     try:
-        with OnMeta():
+        with MetaMode():
             return _counted(model, images)
     except Exception:  # a network that looks at numbers while it runs is given some
         return _counted(model, torch.zeros_like(images, device=model.device))
@@ -92,9 +92,9 @@ def _counted(model: Model, images: Tensor) -> tuple[dict[str, Any], _Cost]:
         outputs[name] = output
 
     with (
-        twin(model).borrowed() as network,
+        copy_for_dry_run(model).borrowed() as network,
         torch.no_grad(),
-        watched(network, see),
+        watch_layers(network, see),
         _Counting(network) as counter,
     ):
         network(model.normalised(images))

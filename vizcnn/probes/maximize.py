@@ -11,7 +11,7 @@ import torch
 
 from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, find_recipe, optimize
 from vizcnn.errors import ParameterError, TargetError
-from vizcnn.models.layers.capture import activations
+from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Target
 from vizcnn.probing.probe import Probe, param
@@ -178,7 +178,7 @@ class Maximize(Probe[Optimised]):
 def _outputs(model: Model) -> int:
     """How many classes the network tells apart. Raises TargetError."""
     with torch.no_grad():
-        output = activations(model, model.grey(), [OUTPUT])[OUTPUT]
+        output = read_activations(model, model.grey(), [OUTPUT])[OUTPUT]
     if not isinstance(output, torch.Tensor) or output.dim() != 2:
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise TargetError(f"the network's output is {got}, not (N, classes). Give a target, such as LAYER:CHANNEL")

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from vizcnn.models.backward import ReluRule, guided, rectified
+from vizcnn.models.backward import ReluRule, guide, rectify
 from vizcnn.models.targets import Target
-from vizcnn.models.threads import seeded
+from vizcnn.models.threads import seed_random
 from vizcnn.occlusion.windows import check_fill, make_cover
 from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, one_by_one, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
@@ -27,7 +27,7 @@ _PAPERS = {
     "guided-backprop": "Springenberg et al. 2014, arXiv:1412.6806",
     "deconvnet": "Zeiler & Fergus 2014, arXiv:1311.2901 (its rule for ReLU)",
 }
-_RULES = {"guided-backprop": guided, "deconvnet": rectified}
+_RULES = {"guided-backprop": guide, "deconvnet": rectify}
 _CONTRIBUTIONS = ("gradient-x-input", "integrated-gradients")
 
 
@@ -110,7 +110,8 @@ class Saliency(Probe[Heatmap]):
         def smooth(image: Tensor, target: Target) -> Tensor:
             spread = self.noise * float(image.max() - image.min())
             tunnel = NoiseTunnel(Gradient(forward(target)))
-            with seeded(subject.seed):  # the same noise for each map; captum draws it from the process's random numbers
+            # the same noise for each map; captum draws it from the process's random numbers
+            with seed_random(subject.seed):
                 return tunnel.attribute(  # type: ignore[no-any-return]
                     image.requires_grad_(), nt_samples=self.samples, nt_samples_batch_size=8, stdevs=spread, abs=False
                 )

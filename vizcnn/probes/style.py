@@ -12,8 +12,8 @@ from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, compute_gram, opti
 from vizcnn.ascent.matching import ActivationDistance, GramDistance
 from vizcnn.errors import DegenerateResult
 from vizcnn.inputs.images import Photo, open_photo
-from vizcnn.models.layers.axes import spatial_layers
-from vizcnn.models.layers.capture import reading
+from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
 from vizcnn.models.targets import target
 from vizcnn.probing.parsing import parse_names
@@ -74,7 +74,7 @@ class Style(Probe[Pictures]):
 
     def _layers(self, model: Model) -> tuple[str, tuple[str, ...]]:
         """The content layer and the style layers."""
-        by_size = {size: name for name, size in spatial_layers(model, model.grey()).items()}
+        by_size = {size: name for name, size in find_spatial_layers(model, model.grey()).items()}
         usual = tuple(by_size.values())[:_LAYERS]
         if not usual:
             raise DegenerateResult(
@@ -108,7 +108,7 @@ class Style(Probe[Pictures]):
     def _distances(self, model: Model, photo: Tensor, manner: Tensor) -> tuple[ActivationDistance, GramDistance]:
         """What is to become small: the distances from the photograph's content and from the other's style."""
         content, style = self._layers(model)
-        with torch.no_grad(), reading(model, {content, *style}) as read:
+        with torch.no_grad(), open_reader(model, {content, *style}) as read:
             wanted = read(photo.to(model.dtype))[content].float()
             seen = read(manner.to(model.dtype))
         grams = {name: compute_gram(seen[name].float()) for name in style}
@@ -130,7 +130,7 @@ class Style(Probe[Pictures]):
         self, model: Model, content: ActivationDistance, style: GramDistance, recipe: Recipe, picture: Tensor
     ) -> dict[str, float]:
         """The terms and their weighted total for a picture (1, C, H, W)."""
-        with torch.no_grad(), reading(model, content.layers | style.layers) as read:
+        with torch.no_grad(), open_reader(model, content.layers | style.layers) as read:
             activations = read(picture.to(model.dtype))
             far, unlike = float(content(activations)), float(style(activations))
             smooth = float(recipe.penalty(picture, picture))

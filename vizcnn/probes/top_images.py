@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from vizcnn.ascent import Objective, find_recipe, optimize
 from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
-from vizcnn.models.layers.kernels import reads_image, used_kernels
+from vizcnn.models.layers.kernels import find_used_kernels, reads_image
 from vizcnn.models.model import Model
-from vizcnn.models.targets import Target, each_target
+from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -107,7 +107,7 @@ class TopImages(Probe[Exemplars]):
             raise ParameterError("an index has the labels that its scan was given. Leave labels out")
         if self.beside:
             raise ParameterError("an index holds no network to draw. Leave beside out, or see: vizcnn maximize --crops")
-        wanted, rank = [_named(index, one) for one in each_target(target)], index.rank
+        wanted, rank = [_named(index, one) for one in parse_targets(target)], index.rank
         if self.rank not in ("max", rank):
             raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
         options = asdict(replace(self, rank=rank))
@@ -143,7 +143,7 @@ def _filters(subject: Subject) -> dict[Target, Pixels]:
     model, units = subject.model, {target: require_unit(target) for target in subject.targets[0]}
     found: dict[Target, Pixels] = {}
     for layer in {unit.layer for unit in units.values() if unit.layer and reads_image(model, unit.layer)}:
-        kernels = used_kernels(model, layer).float().cpu().permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
+        kernels = find_used_kernels(model, layer).float().cpu().permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
         members = {target: int(unit.channel) for target, unit in units.items() if unit.layer == layer}
         found |= {target: draw_kernel(kernels[channel]) for target, channel in members.items()}
     return found

@@ -29,7 +29,7 @@ from torch import Tensor
 from vizcnn import progress
 from vizcnn.errors import DegenerateResult, NonFiniteResult, NotDifferentiable, ShapeError, VizcnnWarning
 from vizcnn.geometry import Box
-from vizcnn.models.determinism import target_scores
+from vizcnn.models.determinism import score_images
 from vizcnn.models.targets import Target
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark
@@ -78,7 +78,7 @@ def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], 
     Raises NotDifferentiable where they do not, and TargetError."""
     wanted = [targets] * len(images) if isinstance(targets, Target) else targets
     different = list(dict.fromkeys(wanted))
-    numbers = target_scores(subject.model, images, different)  # (B, different targets)
+    numbers = score_images(subject.model, images, different)  # (B, different targets)
     if not numbers.requires_grad:
         named = ", ".join(map(str, different))
         raise NotDifferentiable(

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError, ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.datasets import dataset, photo_of
-from vizcnn.inputs.images import Photo, each_source, open_photo
-from vizcnn.models.borrowing import borrow, explained
-from vizcnn.models.determinism import check_without_images, clean_runs
+from vizcnn.inputs.datasets import dataset
+from vizcnn.inputs.images import Photo, expand_sources, open_photo
+from vizcnn.inputs.tensors import check_unit_range, to_photo
+from vizcnn.models.borrowing import add_context, borrow
+from vizcnn.models.determinism import check_without_images, run_clean
 from vizcnn.models.model import Model
-from vizcnn.models.targets import Target, each_target
+from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
 
 
@@ -52,11 +53,11 @@ def prepare(
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         found = dataset(images, probe.labels_from()) if probe.streams else None
         photos, seen, inputs = _read_inputs(probe, model, images if found is None else None)
-        with explained(f"input {tuple(inputs.shape)}" if photos else ""):
+        with add_context(f"input {tuple(inputs.shape)}" if photos else ""):
             given = _resolve_targets(probe, model, wanted)
             if given and not photos:
                 given = check_without_images(model, given, probe.input_size(model))
-            clean = vars(clean_runs(model, inputs, given))
+            clean = vars(run_clean(model, inputs, given))
             yield Subject(
                 question, model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=found
             )
@@ -67,7 +68,7 @@ def _read_inputs(probe: Asking, model: Model, images: Any) -> tuple[tuple[Photo,
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
         return (), (), torch.empty(0, model.input.channels, *model.input.size)
-    ready = [entry for source in each_source(images) for entry in _prepare_source(model, source)]
+    ready = [entry for source in expand_sources(images) for entry in _prepare_source(model, source)]
     if not ready:
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
     photos, seen, inputs = zip(*ready, strict=True)
@@ -90,12 +91,8 @@ def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]
     values = batch.detach().to(model.device, model.dtype)
     if not batch.numel():
         raise ShapeError(f"an input tensor is empty: {tuple(source.shape)}. Pass at least one image")
-    if not (values.isfinite().all() and values.min() >= 0 and values.max() <= 1):
-        raise ShapeError(
-            f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. "
-            "Pass images before normalisation: the model normalises them itself"
-        )
-    return [(photo_of(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
+    check_unit_range(values)
+    return [(to_photo(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
 
 
 def _resolve_targets(probe: Asking, model: Model, wanted: Any) -> tuple[Target, ...] | None:
@@ -107,4 +104,4 @@ def _resolve_targets(probe: Asking, model: Model, wanted: Any) -> tuple[Target, 
     wanted = probe.default_targets(model) if wanted is None else wanted
     if wanted is None:
         return None
-    return tuple(one.resolved(model) for one in each_target(wanted))
+    return tuple(one.resolved(model) for one in parse_targets(wanted))

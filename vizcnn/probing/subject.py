@@ -14,7 +14,7 @@ from torch import Tensor
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.images import Photo
-from vizcnn.models.head import QUANTITIES, Head, probabilities
+from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 from vizcnn.results import Prediction, Provenance
@@ -73,7 +73,7 @@ class Subject:
         """The most probable classes of each image; empty where nothing is known of probabilities or names."""
         if self.model.labels is None or self.output is None or self.output.dim() != 2 or self.head == "scores":
             return ((),) * len(self.photos)
-        best = probabilities(self.output.float(), self.head).topk(min(top, self.output.shape[1]))
+        best = to_probabilities(self.output.float(), self.head).topk(min(top, self.output.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(tuple(Prediction(self.model.class_name(i), p) for i, p in zip(*row, strict=True)) for row in rows)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vizcnn.graph.geometry import operation_name
+from vizcnn.graph.geometry import name_operation
 from vizcnn.receptive.bounds import Bounds
 
 
@@ -31,7 +31,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        return operation_name(self.func)
+        return name_operation(self.func)
 
     def bounds(self, argument: str) -> Bounds:
         """The bounds of the argument of this name, a tensor."""

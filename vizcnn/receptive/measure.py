@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.models.layers.axes import Axes, layers_of, usual
-from vizcnn.models.layers.dryrun import PlainMode, twin, watched
+from vizcnn.models.layers.axes import Axes, find_layers, to_usual_form
+from vizcnn.models.layers.dryrun import PlainMode, copy_for_dry_run, watch_layers
 from vizcnn.models.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive.field import ReceptiveField, Rows
@@ -52,7 +52,7 @@ def measure_fields(
 
     Raises TooLongError, after a tenth of `seconds`, where the whole would take longer than that.
     """
-    all_layers = layers_of(model, model.grey(size))
+    all_layers = find_layers(model, model.grey(size))
     maps = {name: layer.axes for name, layer in all_layers.items() if layer.axes.places == 2}
     wanted = {name: axes for name, axes in maps.items() if layers is None or name in layers}
     model = _copy_to_cpu(model)
@@ -97,7 +97,7 @@ class _NanByWeightMode(PlainMode):
 def _copy_to_cpu(model: Model) -> Model:
     """A copy of the model on the CPU in float32, since GPU kernels may mix neighbours (Winograd, FFT)."""
     if model.device.type == "cpu" and model.dtype == torch.float32:
-        return twin(model)
+        return copy_for_dry_run(model)
     other = copy(model)
     other.network = deepcopy(model.network).cpu().float()
     return other
@@ -133,11 +133,11 @@ def _find_reached(model: Model, images: Tensor, axis: int, wanted: dict[str, Axe
     def see(name: str, output: Any) -> None:
         found.pop(name, None)
         if name in wanted and isinstance(output, Tensor):
-            values = usual(output, wanted[name])
+            values = to_usual_form(output, wanted[name])
             if values.dim() == 4 and len(values) == len(images):
                 found[name] = values.isnan().any(1).any(4 - axis)
 
-    with watched(model.network, see):
+    with watch_layers(model.network, see):
         model(images)
     return found
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from vizcnn.graph.geometry import BATCH_NORMS, VIEWS, normalized_axes, operation_name, reduced_axes
-from vizcnn.models.layers.dryrun import elementwise, tensors_in
-from vizcnn.models.layers.expanded import Shape, compact, reshaped
+from vizcnn.graph.geometry import BATCH_NORMS, VIEWS, find_normalized_axes, find_reduced_axes, name_operation
+from vizcnn.models.layers.dryrun import find_tensors, is_elementwise
+from vizcnn.models.layers.expanded import Shape, compact, reshape
 from vizcnn.receptive.bounds import Bounds, bound_nothing, join, take_minimum
 from vizcnn.receptive.call import Call, NoRuleError, Rule
 from vizcnn.receptive.sliding import (
@@ -31,8 +31,8 @@ from vizcnn.receptive.sliding import (
 
 def find_rule(func: Any) -> Rule:
     """The rule of an ATen operation. Raises NoRuleError."""
-    name = operation_name(func)
-    rule = RULES.get(name) or (bound_pointwise if elementwise(func) else None)
+    name = name_operation(func)
+    rule = RULES.get(name) or (bound_pointwise if is_elementwise(func) else None)
     if rule is None or (func._schema.is_mutable and rule not in RULES_IN_PLACE):
         raise NoRuleError(name)
     return rule
@@ -40,7 +40,7 @@ def find_rule(func: Any) -> Rule:
 
 def bound_pointwise(call: Call) -> Bounds:
     """Element by element, with broadcasting."""
-    return join([call.look_up(t) for t in tensors_in(call.args)], call.shape)
+    return join([call.look_up(t) for t in find_tensors(call.args)], call.shape)
 
 
 def bound_copy(call: Call) -> Bounds:
@@ -55,7 +55,7 @@ def bound_fresh(call: Call) -> Bounds:
 
 def bound_moves(call: Call) -> Bounds | list[Bounds]:
     """Elements change places, and the same operation moves their bounds."""
-    parts = [call.look_up(t) for t in tensors_in(call.args)]
+    parts = [call.look_up(t) for t in find_tensors(call.args)]
     step = max(p.step[0] for p in parts), max(p.step[1] for p in parts)
     outcomes = [_apply_to_edge(call, i) for i in range(8)]
     if isinstance(outcomes[0], Tensor):
@@ -81,7 +81,7 @@ def _concatenate(edges: list[Tensor], axis: int, shape: Shape) -> Tensor:
 
 
 def bound_view(call: Call) -> Bounds:
-    return call.bounds("self").map_edges(lambda edge: reshaped(edge, call.shape))
+    return call.bounds("self").map_edges(lambda edge: reshape(edge, call.shape))
 
 
 def bound_as_strided(call: Call) -> Bounds:
@@ -113,13 +113,13 @@ def bound_nearest(call: Call) -> Bounds:
 
 def bound_reduction(call: Call) -> Bounds:
     """A mean, sum, maximum or norm along axes."""
-    dims = reduced_axes(call.args, call.args["self"].dim())
+    dims = find_reduced_axes(call.args, call.args["self"].dim())
     return call.bounds("self").map_edges(lambda edge: take_minimum(edge, dims).reshape(call.shape))
 
 
 def bound_mixing(call: Call) -> Bounds:
     """Every output depends on all inputs along an axis, as in a softmax."""
-    dims = reduced_axes(call.args, call.args["self"].dim())
+    dims = find_reduced_axes(call.args, call.args["self"].dim())
     return call.bounds("self").map_edges(lambda edge: take_minimum(edge, dims).expand(call.shape))
 
 
@@ -133,7 +133,7 @@ def bound_unpooling(call: Call) -> Bounds:
 
 
 def bound_layer_norm(call: Call) -> Bounds:
-    dims = normalized_axes(call.args, len(call.shape))
+    dims = find_normalized_axes(call.args, len(call.shape))
     return call.bounds("input").map_edges(lambda edge: take_minimum(edge, dims).expand(call.shape))
 
 

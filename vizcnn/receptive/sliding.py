@@ -7,7 +7,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from vizcnn.graph.geometry import Neighbourhood, neighbourhood_of
+from vizcnn.graph.geometry import Neighbourhood, find_neighbourhood
 from vizcnn.models.layers.expanded import Shape, compact
 from vizcnn.receptive.bounds import Bounds, take_minimum
 from vizcnn.receptive.call import Call, NoRuleError
@@ -33,7 +33,7 @@ def slide(reads: Neighbourhood, bounds: Bounds, shape: Shape) -> Bounds:
 
 def bound_convolution(call: Call) -> Bounds:
     """A window of places in all channels of a group. Raises NoRuleError for other than two dimensions."""
-    reads, groups = neighbourhood_of(call.name, call.args), call.args["groups"]
+    reads, groups = find_neighbourhood(call.name, call.args), call.args["groups"]
     if reads is None:
         raise NoRuleError(f"convolution in {call.args['weight'].dim() - 2} dimensions")
     gathered = call.bounds("input").map_edges(lambda edge: _gather_groups(edge, groups))
@@ -61,7 +61,7 @@ def _spread_groups(edge: Tensor, shape: Shape) -> Tensor:
 
 def bound_pooling(call: Call) -> Bounds:
     """A window of places."""
-    reads = neighbourhood_of(call.name, call.args)
+    reads = find_neighbourhood(call.name, call.args)
     assert reads is not None  # every pooling has one
     return slide(reads, call.bounds("self"), call.shape)
 

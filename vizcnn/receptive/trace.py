@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from vizcnn.models.layers.axes import layers_of
-from vizcnn.models.layers.dryrun import OnMeta, by_name, following, tensors_in, twin, twin_or_itself
-from vizcnn.models.layers.expanded import overwritten
+from vizcnn.models.layers.axes import find_layers
+from vizcnn.models.layers.dryrun import (
+    MetaMode,
+    copy_for_dry_run,
+    find_tensors,
+    follow_run,
+    name_arguments,
+    try_copy_for_dry_run,
+)
+from vizcnn.models.layers.expanded import overwrite
 from vizcnn.models.model import Model
 from vizcnn.receptive.bounds import Bounds, bound_input, bound_nothing, take_minimum
 from vizcnn.receptive.call import Call, NoRuleError
@@ -31,10 +38,10 @@ def trace_fields(model: Model, size: tuple[int, int]) -> Fields:
     noise = torch.rand(1, model.input.channels, *size, generator=torch.Generator().manual_seed(0))
     images = noise.to(model.device, model.dtype)  # (1, C, H, W)
     try:
-        found = _trace_bounds(twin(model), images.to("meta"))
+        found = _trace_bounds(copy_for_dry_run(model), images.to("meta"))
     except Exception:  # whatever stops a run without values; errors of the network itself come again
-        found = _trace_bounds(twin_or_itself(model), images)
-    layers = layers_of(model, images)
+        found = _trace_bounds(try_copy_for_dry_run(model), images)
+    layers = find_layers(model, images)
     maps = {name: layers[name].axes for name in found if name in layers and layers[name].axes.places == 2}
     return {name: _make_field(bounds, maps[name].order) for name, bounds in found.items() if name in maps}
 
@@ -48,12 +55,12 @@ def _trace_bounds(model: Model, images: Tensor) -> dict[str, Bounds | None]:
         if isinstance(output, Tensor) and output.dim() == 4:
             found[name] = tracer.bounds(output)
 
-    with following(model, see, tracer):
+    with follow_run(model, see, tracer):
         model(images)
     return found
 
 
-class _Tracer(OnMeta):
+class _Tracer(MetaMode):
     """While the context is open, keeps the bounds of every tensor that is computed from the input.
 
     They are None behind an operation without a rule."""
@@ -72,13 +79,13 @@ class _Tracer(OnMeta):
             raise NoRuleError
         return found
 
-    def ran(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        inputs = tensors_in(args, kwargs)
+    def compute(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        inputs = find_tensors(args, kwargs)
         from_input = any(t in self.traced for t in inputs)
-        out = super().ran(func, args, kwargs)
-        if outputs := tensors_in(out):
+        out = super().compute(func, args, kwargs)
+        if outputs := find_tensors(out):
             if from_input:
-                self._apply_rule(func, by_name(func, args, kwargs), outputs)
+                self._apply_rule(func, name_arguments(func, args, kwargs), outputs)
             elif not inputs:  # a tensor made of nothing may be filled later
                 self.traced |= {output: bound_nothing(output.shape) for output in outputs}
         return out
@@ -104,7 +111,7 @@ class _Tracer(OnMeta):
 
 
 def _overwrite(old: Bounds, whole: Tensor, new: Bounds, part: Tensor) -> Bounds:
-    edges = (overwritten(o, whole, n, part) for o, n in zip(old.edges, new.edges, strict=True))
+    edges = (overwrite(o, whole, n, part) for o, n in zip(old.edges, new.edges, strict=True))
     return Bounds(tuple(edges), (max(old.step[0], new.step[0]), max(old.step[1], new.step[1])))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import ParameterError, legible
-from vizcnn.inputs.records import as_text, save_options
+from vizcnn.inputs.records import save_options, to_text
 from vizcnn.output import atomic, refuse_unwritable
 from vizcnn.process import Turns, no_warnings
 from vizcnn.results.storing import FORMAT, RECORD, NotStorableError, Writer, digest_of
@@ -182,7 +182,7 @@ class Result:
         figure = self.figure()
         record = asdict(self.provenance)
         if kind in _DESCRIBED:
-            carried: dict[str, Any] = {"metadata": {_DESCRIBED[kind]: as_text(record)}}
+            carried: dict[str, Any] = {"metadata": {_DESCRIBED[kind]: to_text(record)}}
         else:
             carried = {"pil_kwargs": save_options(kind, record)}
         with _DRAWING.taken(), no_warnings("Glyph"):  # texts.py has said it

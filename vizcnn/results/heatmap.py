@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo, grey
+from vizcnn.inputs.images import Photo, to_grey
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, draw_image, draw_outline, new_figure, remove_ticks, shorten
 
@@ -175,7 +175,7 @@ class Heatmap(Result):
     def _draw(self, ax: Axes, i: int, t: int) -> None:
         photo, box, values = self.photos[i], self.seen[i], self.values[i, t]
         cmap, norm = self._colours(i, t)
-        ax.imshow(0.35 + 0.65 * grey(photo.pixels)[:, :, 0], cmap="gray", vmin=0, vmax=1)
+        ax.imshow(0.35 + 0.65 * to_grey(photo.pixels)[:, :, 0], cmap="gray", vmin=0, vmax=1)
         extent = (box.left - 0.5, box.right - 0.5, box.bottom - 0.5, box.top - 0.5)
         opacity = np.nan_to_num(np.clip(np.abs(values) / self.scale(i, t), 0, 1) ** 0.5 * 0.85)
         ax.imshow(values, cmap=cmap, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import ResultError
-from vizcnn.inputs.images import problem, shown
+from vizcnn.inputs.images import describe_problem, to_printable
 from vizcnn.results.base import Provenance, Result
 from vizcnn.results.record import Record
 from vizcnn.results.storing import FORMAT, RECORD, Reader, digest_of
@@ -49,21 +49,21 @@ def load_result(path: str | Path) -> Result:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise ResultError(
-            f"results open from {', '.join(_READERS)}, got {shown(path.name)}: other formats hold a picture of them. "
-            "Save the result in one of these too"
+            f"results open from {', '.join(_READERS)}, got {to_printable(path.name)}: other formats hold a picture of "
+            "them. Save the result in one of these too"
         )
     if path.exists() and not path.is_file():
-        raise ResultError(f"{shown(path)} is no regular file. Name a file that save() wrote")
+        raise ResultError(f"{to_printable(path)} is no regular file. Name a file that save() wrote")
     try:
         manifest, record, arrays = read(path)
-        return _build(shown(path), manifest, record, arrays)
+        return _build(to_printable(path), manifest, record, arrays)
     except ResultError:
         raise
     except OSError as error:
-        raise ResultError(f"{shown(path)} {problem(error)}") from error
+        raise ResultError(f"{to_printable(path)} {describe_problem(error)}") from error
     except Exception as error:  # a damaged file can raise anything
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ResultError(f"{shown(path)} is damaged, or no {path.suffix.lower()} file ({said})") from error
+        raise ResultError(f"{to_printable(path)} is damaged, or no {path.suffix.lower()} file ({said})") from error
 
 
 def _build(name: str, manifest: dict[str, Any], record: dict[str, Any], arrays: Arrays) -> Result:
@@ -105,7 +105,7 @@ def _read_json(path: Path) -> Contents:
 
 def _find_record(path: Path, texts: Any) -> Any:
     if not isinstance(texts, dict) or RECORD not in texts:
-        raise ResultError(f"{shown(path)} is no result that vizcnn has saved")
+        raise ResultError(f"{to_printable(path)} is no result that vizcnn has saved")
     return texts[RECORD]
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.geometry import Box
-from vizcnn.inputs.datasets import Images, photo_of
+from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.images import Photo
+from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import InputContract, Model
 from vizcnn.models.targets import OUTPUT, Target, Unit
 from vizcnn.receptive import ReceptiveField, receptive_fields
@@ -123,7 +124,7 @@ def find_best(index: AnyIndex, unit: Unit, count: int) -> list[BestImage]:
 def _read_best(index: AnyIndex, field: ReceptiveField | None, value: float, number: int, place: int) -> BestImage:
     """The image of a number, with what the unit at a place (y * w + x) sees of it. field: of the unit's layer."""
     image = index.images.read(number)[0]
-    photo = photo_of(image) if isinstance(image, Tensor) else image
+    photo = to_photo(image) if isinstance(image, Tensor) else image
     whole = Box(0, 0, *photo.size)
     seen = whole if isinstance(image, Tensor) else index.contract.seen(photo.size)
     size = photo.size if isinstance(image, Tensor) else index.contract.size

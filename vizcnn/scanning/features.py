@@ -15,7 +15,7 @@ from torch import Tensor
 from vizcnn.errors import ImageError, NonFiniteResult, ParameterError, TargetError
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.determinism import check_deterministic
-from vizcnn.models.layers.capture import reading
+from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import default_batch
 from vizcnn.models.targets import OUTPUT
@@ -107,7 +107,7 @@ def _open_feature_reader(model: Model, name: str, enters: bool) -> Iterator[Read
         return found.float().cpu()
 
     try:
-        with torch.no_grad(), reading(model, [key], keep=_keep_nothing if enters else _pool) as run:
+        with torch.no_grad(), open_reader(model, [key], keep=_keep_nothing if enters else _pool) as run:
             yield read
     finally:
         if hook:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from vizcnn.errors import ImageError, LayerNotFound, TargetError, did_you_mean
 from vizcnn.inputs.datasets import Images
-from vizcnn.models.layers.axes import layers_of, usual
-from vizcnn.models.layers.dryrun import watched
+from vizcnn.models.layers.axes import find_layers, to_usual_form
+from vizcnn.models.layers.dryrun import watch_layers
 from vizcnn.models.model import Model
-from vizcnn.models.targets import form
+from vizcnn.models.targets import describe_activations
 
 Shape = tuple[int, ...]
 """The shape of a layer's output for one image: (C, h, w) or (C,), whatever order its axes have in the network."""
@@ -48,7 +48,7 @@ def select_layers(model: Model, size: tuple[int, int], patterns: Sequence[str] |
         raise TargetError(f"no layer of {model.name} is left to look at. Name some, see: vizcnn layers {model.name}")
     for name in chosen:
         if len(shapes[name]) not in (1, 3):
-            given = form(torch.empty(1, *shapes[name], device="meta"))
+            given = describe_activations(torch.empty(1, *shapes[name], device="meta"))
             raise TargetError(f"layer {name!r} gives {given} for an image, not (N, C) or (N, C, h, w)")
     return {name: shape for name, shape in shapes.items() if name in chosen}
 
@@ -75,7 +75,7 @@ def _match(model: Model, shapes: dict[str, Shape], pattern: str) -> list[str]:
 @torch.no_grad()
 def _find_shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
     """The output's shape of every layer that gives a tensor with one entry per image, in the order of last runs."""
-    shapes, layers = dict[str, Shape](), layers_of(model, model.grey(size))
+    shapes, layers = dict[str, Shape](), find_layers(model, model.grey(size))
     namesake: Any = None
 
     def see(name: str, output: Any) -> None:
@@ -84,11 +84,11 @@ def _find_shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
         shapes.pop(name, None)
         if isinstance(output, Tensor) and output.dim():
             raw = name == OUTPUT_NAME  # the network's own output is taken as it is
-            values = output if raw else usual(output, layers[name].axes if name in layers else None)
+            values = output if raw else to_usual_form(output, layers[name].axes if name in layers else None)
             if len(values) == 1:
                 shapes[name] = tuple(values.shape[1:])
 
-    with watched(model.network, see):
+    with watch_layers(model.network, see):
         answer = model(model.grey(size))
     if namesake is None or namesake is answer:
         see(OUTPUT_NAME, answer)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, ShapeError
 from vizcnn.inputs.datasets import Images
+from vizcnn.inputs.tensors import check_unit_range
 from vizcnn.models.model import InputContract
 
 
@@ -81,11 +82,7 @@ def _check_input(image: Tensor, contract: InputContract) -> Tensor:
     values = image.detach().cpu().float()
     if not values.isfinite().all():
         raise ImageError("the tensor holds NaN or infinity")
-    if values.numel() and not (values.min() >= 0 and values.max() <= 1):
-        raise ShapeError(
-            f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. Leave out normalisation: "
-            "the model does it"
-        )
+    check_unit_range(values)
     return values
 
 

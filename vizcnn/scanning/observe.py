@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vizcnn.errors import ShapeError
 from vizcnn.models.determinism import check_deterministic
-from vizcnn.models.layers.capture import reading
+from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT
 from vizcnn.scanning.layer_selection import OUTPUT_NAME, Shape
@@ -114,7 +114,7 @@ def observe(model: Model, settings: ScanSettings) -> Iterator[Observe]:
         for name, tally in finding.tallies.items():
             tally.add(seen[name], batch.numbers, batch.labels)
 
-    with torch.no_grad(), reading(model, layers, keep=keep) as read:
+    with torch.no_grad(), open_reader(model, layers, keep=keep) as read:
         yield observe_batch
 
 

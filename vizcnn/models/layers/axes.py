@@ -1,8 +1,8 @@
-"""Axes: where a layer's output has its images, channels, rows and columns.
+"""Axes: which axes of a layer's output are its images, channels, rows and columns.
 
-Most layers give maps (N, C, H, W), but not all do: inside ConvNeXt and Swin maps lie channels last, a transformer's
-tokens have one axis for rows and columns together, attention weights have two of each. One dry run tells for all
-layers from where in the image every element comes, and so which axis is which (see `coordinates`).
+Most layers give maps (N, C, H, W), but not all do: in ConvNeXt and Swin the channels come last, a transformer's tokens
+have one axis for rows and columns together, attention weights have two of each. A dry run follows from where in the
+image every element comes, which tells the axes of all layers at once (see `coordinates`).
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from vizcnn.models.layers.coordinates import Coordinates, Follower, spread
-from vizcnn.models.layers.dryrun import following, twin, twin_or_itself
+from vizcnn.models.layers.coordinates import Coordinates, Follower, measure_spread
+from vizcnn.models.layers.dryrun import copy_for_dry_run, follow_run, try_copy_for_dry_run
 from vizcnn.models.model import Model
 
-_CROSSED = 0.02  # share of its change by which a row may change along the columns of a map
-_WITHIN = 0.5  # the same along channels: those of a patch laid out as channels lie beside each other
+_CROSSED = 0.02  # the share of its change by which a row coordinate may change along the columns of a map
+_WITHIN = 0.5  # the same along channels, which may hold the pixels of a patch
 
 
 @dataclass(frozen=True)
 class Axes:
-    """How an output is brought to its usual form, and which form that is.
+    """A layer's axes, by which its output is brought to the usual form and back.
 
     order: the output's axes in the order of the usual form, images first.
-    places: how many axes of places follow the channels: 2 in maps (N, C, H, W), 1 in tokens (N, C, T), 0 in (N, C);
-        None where no axis is known to be channels. The form is then (N, 1, 1, 1, ...), which nobody takes for a map.
+    places: the number of axes after the channels: 2 in maps (N, C, H, W), 1 in tokens (N, C, T), 0 in (N, C); None
+        where no axis is known to be channels. The form is then (N, 1, 1, 1, ...), which nobody takes for a map.
     """
 
     order: tuple[int, ...]
     places: int | None
 
-    def applied(self, output: Tensor) -> Tensor:
-        """The output in its usual form, in the same memory."""
+    def apply(self, output: Tensor) -> Tensor:
+        """An output in its usual form, as a view."""
         values = output if self._is_usual else output.permute(self.order)
         return values[:, None, None, None] if self.places is None else values
 
-    def undone(self, values: Tensor) -> Tensor:
-        """What `applied` made, as the network laid it."""
+    def undo(self, values: Tensor) -> Tensor:
+        """Values in the usual form, with their axes as the network has them, as a view."""
         values = values[:, 0, 0, 0] if self.places is None else values
         return values if self._is_usual else values.permute(torch.tensor(self.order).argsort().tolist())
 
@@ -53,14 +53,14 @@ class Axes:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's axes, and the shape of its output as the network lays it."""
+    """A layer's axes, and the shape of its output with the axes as the network has them."""
 
     axes: Axes
     shape: tuple[int, ...]
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Of a map its height and width, of tokens their number."""
+        """Height and width of a map, the number of tokens, or nothing."""
         return tuple(self.shape[d] for d in self.axes.order[2:]) if self.axes.places else ()
 
 
@@ -68,8 +68,8 @@ _REMEMBERED: WeakKeyDictionary[Model, dict[tuple[int, ...], dict[str, Layer]]] =
 
 
 @contextmanager
-def remembering(model: Model) -> Iterator[None]:
-    """While the context is open, and the network thus stays as it is, its layers are found out only once."""
+def remember_layers(model: Model) -> Iterator[None]:
+    """While the context is open, a model's layers are found only once per size; it must not change meanwhile."""
     before = _REMEMBERED.get(model)
     _REMEMBERED[model] = {} if before is None else before
     try:
@@ -79,72 +79,74 @@ def remembering(model: Model) -> Iterator[None]:
             del _REMEMBERED[model]
 
 
-def layers_of(model: Model, images: Tensor) -> dict[str, Layer]:
-    """Every layer that gives a tensor for images (N, C, H, W) in [0, 1], by dotted name, in the order of the last runs.
+def find_layers(model: Model, images: Tensor) -> dict[str, Layer]:
+    """Every layer that gives a tensor for images (N, C, H, W) in [0, 1], by dotted name, in the order of last runs.
 
-    A network that looks at numbers while it runs is followed as far as the first image takes it."""
+    In a network that looks at values while it runs, these are the layers that the first image passes."""
     known, size = _REMEMBERED.get(model, {}), tuple(images.shape[2:])
     if size not in known:
-        known[size] = _found(model, images)
+        known[size] = _find_by_runs(model, images)
     return known[size]
 
 
-def layer_axes(model: Model, images: Tensor, names: Collection[str]) -> dict[str, Axes]:
-    """The axes of those of these layers that run for images (N, C, H, W) in [0, 1]."""
+def find_axes(model: Model, images: Tensor, names: Collection[str]) -> dict[str, Axes]:
+    """The axes of these layers for images (N, C, H, W) in [0, 1], without those that do not run."""
     if not names:
         return {}
-    layers = layers_of(model, images)
+    layers = find_layers(model, images)
     if any(name not in layers for name in names):  # the image before took another way through the network
-        layers |= {name: layer for name, layer in _found(model, images, dry=False).items() if name not in layers}
+        layers |= {name: layer for name, layer in _find_by_runs(model, images, dry=False).items() if name not in layers}
     return {name: layers[name].axes for name in names if name in layers}
 
 
-def spatial_layers(model: Model, images: Tensor) -> dict[str, tuple[int, int]]:
-    """The layers that give maps of more than one position for images (N, C, H, W) in [0, 1], with height and width of
-    the maps, in the order of the last runs."""
-    maps = {name: layer.size for name, layer in layers_of(model, images).items() if layer.axes.places == 2}
+def find_spatial_layers(model: Model, images: Tensor) -> dict[str, tuple[int, int]]:
+    """Height and width of the maps of every layer that gives maps of more than one position, in the order of last runs.
+
+    images: (N, C, H, W) in [0, 1]."""
+    maps = {name: layer.size for name, layer in find_layers(model, images).items() if layer.axes.places == 2}
     return {name: (h, w) for name, (h, w) in maps.items() if h * w > 1}
 
 
-def usual(output: Tensor, axes: Axes | None) -> Tensor:
-    """A layer's output in its usual form."""
-    return _fitting(output, axes).applied(output)
+def to_usual_form(output: Tensor, axes: Axes | None) -> Tensor:
+    """A layer's output in its usual form: (N, C, H, W), (N, C, T) or (N, C)."""
+    return _choose_axes(output, axes).apply(output)
 
 
-def laid_back(values: Tensor, like: Tensor, axes: Axes | None) -> Tensor:
-    """What `usual` made of an output, laid as that output is."""
-    return _fitting(like, axes).undone(values)
+def to_network_form(values: Tensor, like: Tensor, axes: Axes | None) -> Tensor:
+    """Values in the usual form, with their axes in the order that the layer's output `like` has."""
+    return _choose_axes(like, axes).undo(values)
 
 
-def _fitting(output: Tensor, axes: Axes | None) -> Axes:
-    """The axes, unless nothing is known of them, as of a layer that did not run when they were found out."""
+def _choose_axes(output: Tensor, axes: Axes | None) -> Axes:
+    """The axes if they fit the output, else its own order, as for a layer that did not run in the dry run."""
     fit = axes is not None and len(axes.order) == output.dim()
     return axes if axes and fit else Axes(tuple(range(output.dim())), 0 if output.dim() < 3 else None)
 
 
-def _found(model: Model, images: Tensor, *, dry: bool = True) -> dict[str, Layer]:
-    """What the first run that comes to its end sees; or else the one that comes furthest: why it stops is said when the
-    network runs in earnest. Each run is closer to the real one than those before, and on a copy of its own, since
-    networks keep things from one to the next."""
+def _find_by_runs(model: Model, images: Tensor, *, dry: bool = True) -> dict[str, Layer]:
+    """The layers as seen in the first dry run that reaches the network's end, or else in the one that gets furthest.
+
+    Each try is closer to a real run than the one before: two images without values, one without, one with. Each has a
+    copy of the network, since networks keep things from run to run. Why a run stops is said by the real one."""
     one, best, count = images[:1].detach(), _Seen(), 1
-    without_numbers = [torch.empty(n, *one.shape[1:], dtype=one.dtype, device="meta") for n in (2, 1)]
-    batches = [*without_numbers, one]  # of two images the axis shows; some networks take only one at a time
+    without_values = [torch.empty(n, *one.shape[1:], dtype=one.dtype, device="meta") for n in (2, 1)]
+    batches = [*without_values, one]  # of two images the axis shows; some networks take only one at a time
     for batch in batches if dry else [one]:
         seen = _Seen()
-        ended = _runs(model, batch, seen)
+        ended = _run_to_end(model, batch, seen)
         if ended or len(seen) > len(best):
             best, count = seen, len(batch)
         if ended:
             break
-    return {name: Layer(_axes(*each, count), each[0]) for name, each in best.items()}
+    return {name: Layer(_infer_axes(*each, count), each[0]) for name, each in best.items()}
 
 
 _Seen = dict[str, tuple[tuple[int, ...], Coordinates]]
-"""By layer the shape of its output, and where that comes from."""
+"""By layer name: the shape of its output, and its coordinates."""
 
 
-def _runs(model: Model, images: Tensor, seen: _Seen) -> bool:
-    """Whether the network comes to its end. What each layer gives is put into `seen` on the way."""
+def _run_to_end(model: Model, images: Tensor, seen: _Seen) -> bool:
+    """Run the network and put what each layer gives into `seen`; False where it does not reach its end."""
     follower = Follower(images)
 
     def see(name: str, output: Any) -> None:
@@ -153,24 +155,24 @@ def _runs(model: Model, images: Tensor, seen: _Seen) -> bool:
             seen[name] = (tuple(output.shape), follower.coordinates(output))
 
     try:
-        copy = twin(model) if images.is_meta else twin_or_itself(model)
-        with following(copy, see, follower):
+        copy = copy_for_dry_run(model) if images.is_meta else try_copy_for_dry_run(model)
+        with follow_run(copy, see, follower):
             copy(images)
-    except Exception:  # whatever stops a run without numbers; errors of the network itself come again
+    except Exception:  # whatever stops a run without values; errors of the network itself come again
         return False
     return True
 
 
-def _axes(shape: Sequence[int], coordinates: Coordinates, images: int) -> Axes:
-    """The axes of an output of this shape whose elements come from there, in a run of so many images."""
-    spreads = [spread(each) for each in coordinates]
+def _infer_axes(shape: Sequence[int], coordinates: Coordinates, images: int) -> Axes:
+    """The axes of an output, by its shape and the coordinates of its elements, in a run of so many images."""
+    spreads = [measure_spread(each) for each in coordinates]
     image, row, column = (each.index(max(each)) if each else None for each in spreads)
     first = image or 0
     rest = [d for d in range(len(shape)) if d != first]
     if len(shape) < 3:
         return Axes((first, *rest)[: len(shape)], 0)
     if shape[first] == images and first not in (row, column) and _are_apart(spreads, {first, row, column}):
-        places = _places(shape, rest, row, column)
+        places = _find_place_axes(shape, rest, row, column)
         channels = [d for d in rest if d not in places]
         if places and len(channels) == 1:
             return Axes((first, *channels, *places), len(places))
@@ -178,16 +180,16 @@ def _axes(shape: Sequence[int], coordinates: Coordinates, images: int) -> Axes:
 
 
 def _are_apart(spreads: Sequence[Sequence[float]], taken: Collection[int | None]) -> bool:
-    """Whether each coordinate changes along an axis of its own, not as in attention weights or tokens of windows."""
+    """Whether each coordinate changes along one axis alone: not so in attention weights and tokens of windows."""
     others = ((d, change) for s in spreads for d, change in enumerate(s) if d != s.index(max(s)))
     return all(change < (_CROSSED if d in taken else _WITHIN) for d, change in others)
 
 
-def _places(shape: Sequence[int], rest: Sequence[int], row: int | None, column: int | None) -> list[int]:
-    """The axes of rows and columns, or the one of tokens; nothing where they are not known.
+def _find_place_axes(shape: Sequence[int], rest: Sequence[int], row: int | None, column: int | None) -> list[int]:
+    """The axes of rows and columns, or the one axis of tokens; none where they are not known.
 
-    Along an axis of length 1 nothing changes: where one is missed, it is the last of those. A row that padding has made
-    to a map changes nowhere: rows come directly before columns then, as they usually do."""
+    Along an axis of length 1 no coordinate changes, so a missing axis is taken to be the last one of length 1. A single
+    row that padding has made into a map has no row coordinate either: rows then come directly before columns."""
     ones = [d for d in rest if shape[d] == 1 and d not in (row, column)]
     if len(rest) == 2:
         return [d for d in rest if d in (row, column)] or ones[-1:]

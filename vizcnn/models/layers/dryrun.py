@@ -1,4 +1,4 @@
-"""Dry runs: what a network's layers would do to an input, without computing a number."""
+"""Dry runs: what a network's layers would do to an input, on meta tensors, which have a shape but no values."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vizcnn.errors import ParameterError
 from vizcnn.models.model import Model
 
 See = Callable[[str, Any], None]
-"""Told a layer's dotted name and its output, each time that the layer has run."""
+"""Called with a layer's dotted name and its output each time that the layer has run."""
 
 _UNTAGGED = {"_prelu_kernel", "alias", "celu", "clone", "detach", "elu", "hardsigmoid", "hardswish", "hardtanh"}
 _UNTAGGED |= {"leaky_relu", "lift_fresh", "mish", "prelu", "selu"}
-"""Operations, also in place, that torch does not tag as element by element, or only its later versions do."""
+"""Operations element by element, also in place, that torch, or an older version of it, does not tag as such."""
 
 
 _KEEPING = {"add", "clamp", "clamp_max", "clamp_min", "div", "exp", "gelu", "mul", "neg", "pow", "relu", "rsqrt"}
 _KEEPING |= {"sigmoid", "silu", "softplus", "sqrt", "sub", "tanh"}
-"""Operations, element by element, whose output has the dtype of a floating-point input."""
+"""Operations element by element whose output has the dtype of their floating-point input."""
 
 
 class PlainMode(TorchDispatchMode):
-    """A mode that does not import torch's compiler. While it is on, `run_operation` meets each operation.
+    """A dispatch mode that does not import torch's compiler. While it is on, `run_operation` gets every operation.
 
     From torch 2.13 on, the `__torch_dispatch__` of a mode is wrapped to keep the compiler out of it, and the wrapper's
     first call imports the compiler for that, which takes more than a second. Where it is not imported there is nothing
@@ -54,49 +54,51 @@ class PlainMode(TorchDispatchMode):
         return self.run_operation(func, args, kwargs or {})
 
     def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """The outcome of one operation."""
+        """Run one operation and return its result."""
         raise NotImplementedError
 
 
-class OnMeta(PlainMode):
-    """While the context is open, a network given a meta tensor runs on meta tensors, its own weights left alone.
+class MetaMode(PlainMode):
+    """While the context is open, a network given a meta tensor runs on meta tensors; its weights stay as they are.
 
     Meta tensors have a shape and a dtype but no values: such a run takes milliseconds, whatever the network.
     """
 
     def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if len({t.is_meta for t in tensors_in(args, kwargs)}) == 2:
-            args, kwargs = with_tensors((args, kwargs), lambda t: t.to("meta"))
-        return self.ran(func, args, kwargs)
+        if len({t.is_meta for t in find_tensors(args, kwargs)}) == 2:
+            args, kwargs = map_tensors((args, kwargs), lambda t: t.to("meta"))
+        return self.compute(func, args, kwargs)
 
-    def ran(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """The outcome of one operation of the network."""
-        quick = _quickly(func, args, kwargs)
+    def compute(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run one operation, whose tensors are all on meta where one of them is, and return its result."""
+        quick = _answer_quickly(func, args, kwargs)
         return func(*args, **kwargs) if quick is None else quick
 
 
-def _quickly(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The outcome on meta tensors of what is frequent and easily told; None for anything else.
+def _answer_quickly(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The result of a frequent and simple operation on meta tensors; None for any other.
 
-    Torch takes long to work these out, and imports its compiler, or sympy, for the first of them."""
+    Torch takes long to infer these, and imports its compiler, or sympy, for the first of them."""
     if not (args and isinstance(args[0], Tensor) and args[0].is_meta):
         return None
     if func in _RULES:
-        return _RULES[func](*by_name(func, args, kwargs).values())
+        return _RULES[func](*name_arguments(func, args, kwargs).values())
     name = func._schema.name.removeprefix("aten::")
     if func._schema.is_mutable:  # in place, such as add_; others write into an argument called out
-        return args[0] if name.endswith("_") and elementwise(func) else None
-    return _alike(args[0]) if name in _KEEPING and _decides(args[0], (*args[1:], *kwargs.values())) else None
+        return args[0] if name.endswith("_") and is_elementwise(func) else None
+    return _make_alike(args[0]) if name in _KEEPING and _keeps_form(args[0], (*args[1:], *kwargs.values())) else None
 
 
-def _alike(values: Tensor) -> Tensor:
+def _make_alike(values: Tensor) -> Tensor:
+    """A meta tensor of the same shape, strides and dtype."""
     return torch.empty_strided(values.shape, values.stride(), dtype=values.dtype, device="meta")
 
 
-def _decides(first: Tensor, others: Sequence[Any]) -> bool:
-    """Whether an operation element by element has an output of the first tensor's shape, strides and dtype: that is
-    dense, of floating point, and the others are stretched to it or real numbers."""
-    tensors = tensors_in(others)
+def _keeps_form(first: Tensor, others: Sequence[Any]) -> bool:
+    """Whether the output of an operation element by element has the first tensor's shape, strides and dtype.
+
+    It does if that tensor is dense and floating-point, and the others are real numbers or broadcast to its shape."""
+    tensors = find_tensors(others)
     fits = all(
         (other.dtype == first.dtype or (not other.dim() and not other.is_complex()))
         and other.dim() <= first.dim()
@@ -108,7 +110,7 @@ def _decides(first: Tensor, others: Sequence[Any]) -> bool:
 
 
 def _is_dense(values: Tensor) -> bool:
-    """Whether the elements fill a piece of memory without gaps and without sharing places, in whatever order."""
+    """Whether the elements fill their memory without gaps or overlaps, in whatever order."""
     expected = 1
     for step, side in sorted(
         (step, side) for step, side in zip(values.stride(), values.shape, strict=True) if side != 1
@@ -119,16 +121,16 @@ def _is_dense(values: Tensor) -> bool:
     return True
 
 
-def _normalised(values: Tensor, *others: Any) -> Any:
-    """Batch normalisation in eval mode."""
+def _infer_batch_norm(values: Tensor, *others: Any) -> Any:
+    """The result of batch normalisation in eval mode; None in training."""
     training = others[4]
     if training or not _is_dense(values):
         return None
-    return _alike(values), *(torch.empty(0, dtype=values.dtype, device="meta") for _ in range(2))
+    return _make_alike(values), *(torch.empty(0, dtype=values.dtype, device="meta") for _ in range(2))
 
 
-def _averaged(values: Tensor, dims: Sequence[int] | None, keepdim: bool, dtype: torch.dtype | None) -> Tensor | None:
-    """A mean over these dimensions."""
+def _infer_mean(values: Tensor, dims: Sequence[int] | None, keepdim: bool, dtype: torch.dtype | None) -> Tensor | None:
+    """The result of a mean over these dimensions."""
     gone = {d % max(1, values.dim()) for d in dims or range(values.dim())}
     known = all(-values.dim() <= d < values.dim() for d in dims or ()) and len(gone) == len(dims or gone)
     if not (known and values.is_floating_point() and values.is_contiguous()):
@@ -137,15 +139,15 @@ def _averaged(values: Tensor, dims: Sequence[int] | None, keepdim: bool, dtype: 
     return torch.empty(sides, dtype=dtype or values.dtype, device="meta")
 
 
-def _multiplied(bias: Tensor, rows: Tensor, columns: Tensor, *_factors: Any) -> Tensor | None:
-    """A dense layer: rows (N, K) times columns (K, M), plus the bias (M,)."""
+def _infer_addmm(bias: Tensor, rows: Tensor, columns: Tensor, *_factors: Any) -> Tensor | None:
+    """The result of a dense layer: rows (N, K) times columns (K, M), plus the bias (M,)."""
     fits = rows.dim() == columns.dim() == 2 and rows.shape[1:] == columns.shape[:1] and bias.shape == columns.shape[1:]
     if not (fits and bias.dtype == rows.dtype == columns.dtype):
         return None
     return torch.empty(len(rows), columns.shape[1], dtype=rows.dtype, device="meta")  # (N, M)
 
 
-def _convolved(
+def _infer_convolution(
     images: Tensor,
     kernels: Tensor,
     bias: Tensor | None,
@@ -156,20 +158,20 @@ def _convolved(
     _output_padding: Sequence[int],
     groups: int,
 ) -> Tensor | None:
-    """What a plain convolution in two dimensions gives; None for any other, and for arguments that do not fit."""
+    """The result of a plain two-dimensional convolution; None for any other, and for arguments that do not fit."""
     if transposed or images.dim() != 4 or kernels.dim() != 4 or images.dtype != kernels.dtype:
         return None
     if not (images.is_contiguous() and kernels.is_contiguous() and images.shape[1] == kernels.shape[1] * groups):
         return None
     if len(kernels) % groups or (bias is not None and bias.shape != kernels.shape[:1]):
         return None
-    sides = _positions(images, kernels.shape[2:], stride, padding, dilation)
+    sides = _count_positions(images, kernels.shape[2:], stride, padding, dilation)
     if min(sides) < 1:
         return None
     return torch.empty(len(images), len(kernels), *sides, dtype=images.dtype, device="meta")  # (N, K, h, w)
 
 
-def _pooled(
+def _infer_max_pool(
     images: Tensor,
     kernel: Sequence[int],
     stride: Sequence[int],
@@ -177,49 +179,51 @@ def _pooled(
     dilation: Sequence[int],
     ceil_mode: bool,
 ) -> Any:
-    """The largest values under a window that slides over images (N, C, H, W), and their places."""
+    """The result of max-pooling images (N, C, H, W): the largest value of each window, and its index."""
     if ceil_mode or images.dim() != 4 or not images.is_contiguous():
         return None
-    sides = _positions(images, kernel, stride or kernel, padding, dilation)
-    if min(sides) < 1 or any(2 * pad > side for pad, side in zip(_twice(padding), _twice(kernel), strict=True)):
+    sides = _count_positions(images, kernel, stride or kernel, padding, dilation)
+    if min(sides) < 1 or any(2 * pad > side for pad, side in zip(_to_pair(padding), _to_pair(kernel), strict=True)):
         return None
     return tuple(torch.empty(*images.shape[:2], *sides, dtype=d, device="meta") for d in (images.dtype, torch.int64))
 
 
-def _positions(images: Tensor, *window: Sequence[int]) -> list[int]:
-    """How many places a window of these sides, stride, padding and dilation has in images (N, C, H, W)."""
-    each = zip(images.shape[2:], *map(_twice, window), strict=True)
+def _count_positions(images: Tensor, *window: Sequence[int]) -> list[int]:
+    """The number of positions, down and across, of a window in images (N, C, H, W).
+
+    window: its sides, stride, padding and dilation."""
+    each = zip(images.shape[2:], *map(_to_pair, window), strict=True)
     return [(size + 2 * pad - apart * (side - 1) - 1) // step + 1 for size, side, step, pad, apart in each]
 
 
-def _twice(numbers: Sequence[int]) -> Sequence[int]:
-    """One number for rows and one for columns."""
+def _to_pair(numbers: Sequence[int]) -> Sequence[int]:
+    """A number for rows and one for columns, from one or two numbers."""
     return numbers if len(numbers) == 2 else [*numbers] * 2
 
 
 _RULES: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.addmm.default: _multiplied,
-    torch.ops.aten.convolution.default: _convolved,
-    torch.ops.aten.max_pool2d_with_indices.default: _pooled,
-    torch.ops.aten.mean.dim: _averaged,
-    torch.ops.aten.native_batch_norm.default: _normalised,
+    torch.ops.aten.addmm.default: _infer_addmm,
+    torch.ops.aten.convolution.default: _infer_convolution,
+    torch.ops.aten.max_pool2d_with_indices.default: _infer_max_pool,
+    torch.ops.aten.mean.dim: _infer_mean,
+    torch.ops.aten.native_batch_norm.default: _infer_batch_norm,
 }
-"""By operation: its outcome, from all arguments; None where torch has to say it."""
+"""By operation: from all its arguments to its result, or to None where torch has to infer it."""
 
 
-def elementwise(func: Any) -> bool:
-    """Whether an ATen operation makes each element of its output of those at the same place."""
+def is_elementwise(func: Any) -> bool:
+    """Whether an ATen operation computes each element of its output from the elements at the same place."""
     return torch.Tag.pointwise in func.tags or func._schema.name.removeprefix("aten::").rstrip("_") in _UNTAGGED
 
 
-def twin(model: Model) -> Model:
-    """A Model whose network shares the weights and nothing else, so that a run leaves no trace on the original.
+def copy_for_dry_run(model: Model) -> Model:
+    """A copy of a Model for dry runs: its network shares the weights and nothing else, so a run leaves no trace.
 
-    A network may keep constants from one run to the next; without a twin a dry run would leave it meta tensors.
+    A network may store constants for later runs; after a dry run of the network itself, those would be meta tensors.
     Raises ParameterError for a network that cannot be copied."""
     memory: dict[int, Any] = {id(p): p for p in model.network.parameters()}
     for module in model.network.modules():
-        memory |= {id(value): value for value in tensors_in(vars(module))}
+        memory |= {id(value): value for value in find_tensors(vars(module))}
         memory |= {id(value): type(value)() for value in vars(module).values() if _is_empty(value)}
     other = copy(model)
     try:
@@ -232,10 +236,10 @@ def twin(model: Model) -> Model:
     return other
 
 
-def twin_or_itself(model: Model) -> Model:
-    """A copy where there can be one: for runs with numbers, which leave no traces but the network's usual ones."""
+def try_copy_for_dry_run(model: Model) -> Model:
+    """A copy for dry runs, or the Model itself where there can be none: only for runs with values, which do no harm."""
     try:
-        return twin(model)
+        return copy_for_dry_run(model)
     except ParameterError:
         return model
 
@@ -245,49 +249,48 @@ def _is_empty(value: Any) -> bool:
     return type(value) in (dict, OrderedDict) and not value
 
 
-def tensors_in(*trees: Any) -> list[Tensor]:
-    """The tensors among lists, tuples and dictionaries, which is all that arguments of ATen's operations consist of."""
+def find_tensors(*trees: Any) -> list[Tensor]:
+    """All tensors in nested lists, tuples and dictionaries, of which arguments of ATen operations consist."""
     found: list[Tensor] = []
     for tree in trees:
         if isinstance(tree, Tensor):
             found.append(tree)
         elif isinstance(tree, list | tuple):
-            found += tensors_in(*tree)
+            found += find_tensors(*tree)
         elif isinstance(tree, dict):
-            found += tensors_in(*tree.values())
+            found += find_tensors(*tree.values())
     return found
 
 
-def with_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The same lists, tuples and dictionaries with other tensors in them."""
+def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The same nested lists, tuples and dictionaries, with `change` applied to each tensor."""
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, list | tuple):
-        return type(tree)([with_tensors(value, change) for value in tree])
-    return {k: with_tensors(v, change) for k, v in tree.items()} if isinstance(tree, dict) else tree
+        return type(tree)([map_tensors(value, change) for value in tree])
+    return {k: map_tensors(v, change) for k, v in tree.items()} if isinstance(tree, dict) else tree
 
 
-def by_name(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """All arguments of an operation, in the order of its schema, defaults included."""
+def name_arguments(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of an operation by name, in the order of its schema, defaults included."""
     declared = func._schema.arguments
     given = {a.name: value for a, value in zip(declared, args, strict=False)} | kwargs
     return {a.name: given.get(a.name, a.default_value) for a in declared}
 
 
 @contextmanager
-def watched(network: nn.Module, see: See) -> Iterator[None]:
-    """While the context is open, `see` is told of every module inside the network that has run.
+def watch_layers(network: nn.Module, see: See) -> Iterator[None]:
+    """While the context is open, call `see` for every module inside the network that has run in this thread.
 
-    Unlike `capture` it takes any output and keeps none, so it can watch layers that give tuples. It does not count what
-    other threads run."""
+    Unlike `capture` it takes any output and keeps none, so that it can watch layers that give tuples."""
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             if name:
-                hooks.callback(module.register_forward_hook(_teller(name, see)).remove)
+                hooks.callback(module.register_forward_hook(_make_hook(name, see)).remove)
         yield
 
 
-def _teller(name: str, see: See) -> Any:
+def _make_hook(name: str, see: See) -> Any:
     thread = threading.get_ident()
 
     def tell(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -298,15 +301,15 @@ def _teller(name: str, see: See) -> Any:
 
 
 @contextmanager
-def following(model: Model, see: See, mode: OnMeta) -> Iterator[None]:
-    """While the context is open, the model can run, without gradients: the mode meets each operation, and `see` is told
-    of every module that has run."""
+def follow_run(model: Model, see: See, mode: MetaMode) -> Iterator[None]:
+    """While the context is open, the model runs without gradients: `mode` gets every operation, and `see`
+    every module that has run."""
     with (
         torch.inference_mode(False),  # in which operations come in larger pieces
         torch.no_grad(),
         torch.overrides.BaseTorchFunctionMode(),  # lets no module do its layers' work in one piece, past their hooks
         model.borrowed() as network,
-        watched(network, see),
+        watch_layers(network, see),
         mode,
     ):
         yield

@@ -1,7 +1,7 @@
-"""Expanded tensors: as large as a layer's output, while their numbers mostly repeat along its axes.
+"""Expanded tensors: as large as a layer's output, with values that repeat along most axes, in little memory.
 
-Torch's `expand` makes them without copies: an axis along which numbers repeat has stride 0. Whatever is known of every
-element of a network (what it sees, where it comes from) is kept so, and stays cheap.
+Torch's `expand` makes them without copies: an axis along which values repeat has stride 0. What is known of every
+element of a layer (what it sees, where it comes from) is stored like this.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor
 Shape = Sequence[int]
 
 
-def compact(numbers: Tensor, dims: Sequence[int] | None = None) -> Tensor:
-    """Without the repetitions of expanded axes, or of those among `dims`: they have length 1."""
-    chosen = range(numbers.dim()) if dims is None else {d % numbers.dim() for d in dims}
-    repeats = [d in chosen and numbers.stride(d) == 0 for d in range(numbers.dim())]
-    return numbers[tuple(slice(0, 1) if repeated else slice(None) for repeated in repeats)]
+def compact(values: Tensor, dims: Sequence[int] | None = None) -> Tensor:
+    """The tensor without repetitions: expanded axes, or those among `dims`, have length 1."""
+    chosen = range(values.dim()) if dims is None else {d % values.dim() for d in dims}
+    repeats = [d in chosen and values.stride(d) == 0 for d in range(values.dim())]
+    return values[tuple(slice(0, 1) if repeated else slice(None) for repeated in repeats)]
 
 
-def reshaped(numbers: Tensor, shape: Shape) -> Tensor:
-    """`numbers.reshape(shape)`, in which repeated numbers are written out only where their axis joins another's."""
-    factors = _common_factors(numbers.shape, shape)
+def reshape(values: Tensor, shape: Shape) -> Tensor:
+    """`values.reshape(shape)`, where only axes that are joined with others are written out."""
+    factors = _find_common_factors(values.shape, shape)
     if factors is None:
-        return numbers.reshape(tuple(shape))
-    slim, kept, d = numbers.view(factors), [*shape], 0
+        return values.reshape(tuple(shape))
+    slim, kept, d = values.view(factors), [*shape], 0
     for axis, length in enumerate(shape):
         start, held = d, 1
         while held < length:
@@ -36,8 +36,8 @@ def reshaped(numbers: Tensor, shape: Shape) -> Tensor:
     return slim.reshape(kept).expand(tuple(shape))
 
 
-def _common_factors(before: Shape, after: Shape) -> list[int] | None:
-    """Lengths whose products both shapes are, neighbour by neighbour; None where there are none: (4, 6) and (6, 4)."""
+def _find_common_factors(before: Shape, after: Shape) -> list[int] | None:
+    """Lengths from which both shapes come by multiplying neighbours; None if there are none: (4, 6) and (6, 4)."""
     left, right, factors = [*before], [*after], list[int]()
     while left and right:
         a, b = left.pop(), right.pop()
@@ -50,13 +50,13 @@ def _common_factors(before: Shape, after: Shape) -> list[int] | None:
     return [*left, *right, *reversed(factors)]  # what is left has length 1
 
 
-def overwritten(old: Tensor, whole: Tensor, new: Tensor, part: Tensor) -> Tensor:
-    """What is known of the elements of `whole` after those of `part`, which shares its memory, were changed.
+def overwrite(old: Tensor, whole: Tensor, new: Tensor, part: Tensor) -> Tensor:
+    """The values that belong to the elements of `whole`, after those of `part`, which shares its memory, have changed.
 
-    old, new: a number for each element of `whole` before the change, and of `part` after it."""
+    old: a value for each element of `whole` before the change. new: for each element of `part` after it."""
     places = whole.untyped_storage().nbytes() // whole.element_size()
-    numbers, changed = old.new_zeros(places), torch.zeros(places, dtype=torch.bool)
-    numbers.as_strided(part.size(), part.stride(), part.storage_offset()).copy_(new)
+    values, changed = old.new_zeros(places), torch.zeros(places, dtype=torch.bool)
+    values.as_strided(part.size(), part.stride(), part.storage_offset()).copy_(new)
     changed.as_strided(part.size(), part.stride(), part.storage_offset()).fill_(True)
-    now, hit = (m.as_strided(whole.size(), whole.stride(), whole.storage_offset()) for m in (numbers, changed))
+    now, hit = (m.as_strided(whole.size(), whole.stride(), whole.storage_offset()) for m in (values, changed))
     return torch.where(hit, now, old)

@@ -1,4 +1,4 @@
-"""The kernels of convolutions, as the network uses them."""
+"""Kernels: the weights of convolutions, as the network uses them."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from vizcnn.errors import DegenerateResult
 from vizcnn.models.model import Model
 
 
-def convolutions(model: Model) -> list[str]:
+def list_convolutions(model: Model) -> list[str]:
     """The names of the network's convolutions, in the order of registration."""
     return [name for name, module in model.layers().items() if isinstance(module, nn.Conv2d)]
 
 
 def reads_image(model: Model, layer: str) -> bool:
-    """Whether the channels of a layer's kernels are those of the image: it is the first convolution and takes all."""
+    """Whether a layer's kernels are in the image's colours: it is the first convolution and takes all channels."""
     module = model.layer(layer)
     return (
         isinstance(module, nn.Conv2d)
-        and convolutions(model)[0] == layer
+        and list_convolutions(model)[0] == layer
         and module.in_channels == model.input.channels
         and module.groups == 1
     )
 
 
-def used_kernels(model: Model, layer: str) -> Tensor:
-    """The weights (K, C / groups, h, w) with which the next run of the network in eval mode convolves in a layer.
+def find_used_kernels(model: Model, layer: str) -> Tensor:
+    """The weights (K, C / groups, h, w) that a layer convolves with when the network runs in eval mode.
 
-    Where hooks, parametrizations or the layer itself compute them in each run (weight norm, spectral norm, pruning,
-    standardized weights), its attribute `weight` is left from an earlier run, of which a checkpoint that was loaded
-    since knows nothing. So the network is run once and its convolutions are watched. Afterwards it is as it was.
+    Some weights are computed in each run, by hooks, parametrizations or the layer itself (weight norm, spectral norm,
+    pruning, standardized weights). The attribute `weight` then holds those of an earlier run, maybe from before a
+    checkpoint was loaded. In that case the network runs once and its convolutions are watched; then it is as it was.
 
-    layer: an nn.Conv2d. Raises DegenerateResult where it does not run, so that nobody knows its weights.
+    layer: an nn.Conv2d. Raises DegenerateResult where the weights are computed and the layer does not run.
     """
     module = model.layer(layer)
     assert isinstance(module, nn.Conv2d)
     if _are_stored(model, layer):
         return module.weight.detach().clone()  # (K, C / groups, h, w)
     watch = _Watch(module)
-    with model.borrowed() as network, _attributes_kept(network), torch.no_grad(), watch.hooked(), watch:
+    with model.borrowed() as network, _keep_attributes(network), torch.no_grad(), watch.watch_runs(), watch:
         try:
             model(model.grey())
         except Exception:  # behind the layer it does not matter
@@ -60,7 +60,7 @@ def used_kernels(model: Model, layer: str) -> Tensor:
 
 
 def _are_stored(model: Model, layer: str) -> bool:
-    """Whether a layer's kernels are a parameter that nothing changes before a run."""
+    """Whether a layer's kernels are a parameter that nothing changes when the network runs."""
     module = model.layer(layer)
     assert isinstance(module, nn.Conv2d)
     parts = layer.split(".")
@@ -75,7 +75,7 @@ def _are_stored(model: Model, layer: str) -> bool:
 
 
 class _Watch(TorchFunctionMode):
-    """While open, sees the weights with which a module convolves in this thread."""
+    """While open, records the weights with which a module convolves in this thread."""
 
     def __init__(self, module: nn.Conv2d) -> None:
         super().__init__()
@@ -93,14 +93,14 @@ class _Watch(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _is_its_own(self, weight: Tensor) -> bool:
-        """Some wrappers set the module's weight and call its `forward`, past its hooks."""
+        """Whether a weight is the module's own. Some wrappers set it and call its `forward`, past the hooks."""
         module = self.module
         shape = (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
         return weight.shape == shape and (self.inside or weight is vars(module).get("weight"))
 
     @contextmanager
-    def hooked(self) -> Iterator[_Watch]:
-        """While the context is open, know whether the module runs."""
+    def watch_runs(self) -> Iterator[_Watch]:
+        """While the context is open, keep track of whether the module is running."""
         hooks = [
             self.module.register_forward_pre_hook(lambda *_: self._notice(True)),
             self.module.register_forward_hook(lambda *_: self._notice(False), always_call=True),
@@ -117,8 +117,8 @@ class _Watch(TorchFunctionMode):
 
 
 @contextmanager
-def _attributes_kept(network: nn.Module) -> Iterator[None]:
-    """Afterwards each module has the attributes that it had, such as a weight that a hook has set."""
+def _keep_attributes(network: nn.Module) -> Iterator[None]:
+    """Afterwards each module has the attributes that it had before, such as a weight that a hook sets."""
     before = [(module, dict(vars(module))) for module in network.modules()]
     try:
         yield

@@ -7,7 +7,7 @@ from math import prod
 
 from torch import Tensor
 
-from vizcnn.graph.tape import Shape, Step, last_uses
+from vizcnn.graph.recording import Shape, Step, find_last_uses
 from vizcnn.occlusion.incremental.crops import PADDINGS
 from vizcnn.occlusion.incremental.engine import Engine
 from vizcnn.occlusion.incremental.plan import Plan
@@ -81,7 +81,7 @@ def _per_place(engine: Engine, value: int) -> int:
 
 def _peak(engine: Engine, plan: Plan) -> int:
     """The most numbers that live at once while a plan runs."""
-    freed, live, most = last_uses(engine.body, engine.crossing), {0: _numbers(engine, plan, 0)}, 0
+    freed, live, most = find_last_uses(engine.body, engine.crossing), {0: _numbers(engine, plan, 0)}, 0
     for place, step in enumerate(engine.body):
         for value in step.inputs:
             if (place, value) in plan.reads and -1 - value not in live:

@@ -1,6 +1,6 @@
 """The engine: what a network says of an image under every window, by recomputing only what the window can touch.
 
-The clean image runs once. Then each step of the tape computes, for a batch of windows, only the crops that they can
+The clean image runs once. Then each step of the graph computes, for a batch of windows, only the crops that they can
 touch and reads everything around from the clean run. The result is that of full runs, but for rounding.
 
 The idea: Nakandala et al. 2019, "Incremental and Approximate Inference for Faster Occlusion-based Deep CNN
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from vizcnn.graph.geometry import Neighbourhood
-from vizcnn.graph.tape import Ref, Shape, Step, Tape, last_uses, refs_in
+from vizcnn.graph.recording import Graph, Ref, Shape, Step, find_last_uses, find_refs
 from vizcnn.occlusion.incremental.crops import LOWEST, PADDINGS, ZEROS, as_rows, crop_of, from_rows, inside, row_numbers
 from vizcnn.occlusion.incremental.plan import Plan, make_plan
 from vizcnn.occlusion.incremental.regions import Region, find_regions
@@ -31,17 +31,17 @@ _MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "baddbmm")
 
 
 class Engine:
-    """A network's tape, made ready to run under windows.
+    """A network's graph, made ready to run under windows.
 
     It shares the network's weights and keeps nothing of an image."""
 
-    def __init__(self, tape: Tape) -> None:
-        tape = fuse(tape)
-        self.geometry = follow_maps(tape)
-        self.shapes, self.wanted = tape.shapes, tape.wanted
-        cut = _end_of_body(tape, self.geometry.spaces)
-        self.body, self.head = tape.steps[:cut], tape.steps[cut:]
-        self.crossing = _crossing(tape, cut)
+    def __init__(self, graph: Graph) -> None:
+        graph = fuse(graph)
+        self.geometry = follow_maps(graph)
+        self.shapes, self.wanted = graph.shapes, graph.wanted
+        cut = _end_of_body(graph, self.geometry.spaces)
+        self.body, self.head = graph.steps[:cut], graph.steps[cut:]
+        self.crossing = _crossing(graph, cut)
         self.course = _with_freed(self.body, self.crossing)
         self.joins = {place for place, step in enumerate(self.body) if _joins_channels(step, self)}
 
@@ -55,8 +55,8 @@ class Engine:
     def run_head(self, crossing: Values) -> dict[str, Any]:
         """Run the head: the wanted activations from what the body left, for any number of windows together."""
         values, images = dict(crossing), len(next(iter(crossing.values())))
-        for step, freed in _with_freed(self.head, refs_in(self.wanted)):
-            values |= _outputs(step, step.filled(values.__getitem__, images))
+        for step, freed in _with_freed(self.head, find_refs(self.wanted)):
+            values |= _outputs(step, step.fill_in(values.__getitem__, images))
             _free(values, freed)
         return {layer: tree_map_only(Ref, lambda ref: values[ref.value], tree) for layer, tree in self.wanted.items()}
 
@@ -76,7 +76,7 @@ class Prepared:
         values = {0: image[None].contiguous(memory_format=torch.channels_last)}
         self._keep(values, needed)
         for step, freed in _with_freed(self.engine.body, ()):
-            made = _outputs(step, step.filled(values.__getitem__, 1))
+            made = _outputs(step, step.fill_in(values.__getitem__, 1))
             self._keep(made, needed)
             values |= made
             _free(values, freed)
@@ -109,7 +109,7 @@ class Prepared:
         """One step's outputs. What it selected is gone when it returns."""
         if place in self.engine.joins and any((place, value) in plan.reads for value in step.inputs):
             return {step.outputs[0]: self._join(plan, place, step, values, rows)}
-        args = step.filled(self._reader(plan, place, step, values, rows), len(plan.chosen))
+        args = step.fill_in(self._reader(plan, place, step, values, rows), len(plan.chosen))
         out = plan.regions.get(step.outputs[0])
         args = _fit(step, self.engine.geometry.kinds[place], args, plan.paddings.get(place), out)
         return _outputs(step, args)
@@ -179,26 +179,26 @@ def _joins_channels(step: Step, engine: Engine) -> bool:
     return images and all(len(shape) == 3 for shape in shapes)
 
 
-def _end_of_body(tape: Tape, spaces: Mapping[int, Space]) -> int:
+def _end_of_body(graph: Graph, spaces: Mapping[int, Space]) -> int:
     """The head begins with the first matrix product behind the last map: its weights are read once for many windows.
 
     There is none where maps themselves are wanted."""
-    last = max((i for i, step in enumerate(tape.steps) if {*step.inputs, *step.outputs} & spaces.keys()), default=-1)
-    behind = (i for i, step in enumerate(tape.steps) if i > last and step.name in _MATRIX_PRODUCTS)
-    cut = next(behind, len(tape.steps))
-    plain = all(value not in spaces and tape.shapes[value] is not None for value in _crossing(tape, cut))
-    return cut if plain else len(tape.steps)
+    last = max((i for i, step in enumerate(graph.steps) if {*step.inputs, *step.outputs} & spaces.keys()), default=-1)
+    behind = (i for i, step in enumerate(graph.steps) if i > last and step.name in _MATRIX_PRODUCTS)
+    cut = next(behind, len(graph.steps))
+    plain = all(value not in spaces and graph.shapes[value] is not None for value in _crossing(graph, cut))
+    return cut if plain else len(graph.steps)
 
 
-def _crossing(tape: Tape, cut: int) -> tuple[int, ...]:
+def _crossing(graph: Graph, cut: int) -> tuple[int, ...]:
     """The values from before the cut that are needed behind it."""
-    made = {0, *(value for step in tape.steps[:cut] for value in step.outputs)}
-    used = {*refs_in(tape.wanted), *(value for step in tape.steps[cut:] for value in step.inputs)}
+    made = {0, *(value for step in graph.steps[:cut] for value in step.outputs)}
+    used = {*find_refs(graph.wanted), *(value for step in graph.steps[cut:] for value in step.inputs)}
     return tuple(sorted(made & used))
 
 
 def _with_freed(steps: Sequence[Step], kept: Iterable[int]) -> list[tuple[Step, list[int]]]:
-    freed = last_uses(steps, kept)
+    freed = find_last_uses(steps, kept)
     return [(step, freed.get(place, [])) for place, step in enumerate(steps)]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vizcnn.graph.geometry import Neighbourhood, Pair
-from vizcnn.graph.tape import Step
+from vizcnn.graph.recording import Step
 from vizcnn.occlusion.incremental.crops import Crop, crop_of, read_by, whole
 from vizcnn.occlusion.incremental.regions import Region
 from vizcnn.occlusion.incremental.space import MapGeometry

@@ -9,7 +9,7 @@ from functools import cached_property, reduce
 import numpy as np
 
 from vizcnn.graph.geometry import Neighbourhood, Pair
-from vizcnn.graph.tape import Step
+from vizcnn.graph.recording import Step
 from vizcnn.occlusion.incremental.space import Local, MapGeometry, Space
 from vizcnn.occlusion.windows import Ints, Windows
 

@@ -17,13 +17,13 @@ from vizcnn.graph.geometry import (
     VIEWS,
     Neighbourhood,
     Pair,
-    neighbourhood_of,
-    normalized_axes,
-    reduced_axes,
-    slides,
+    find_neighbourhood,
+    find_normalized_axes,
+    find_reduced_axes,
+    has_neighbourhood,
 )
-from vizcnn.graph.tape import PerImage, Shape, Step, Tape
-from vizcnn.models.layers.dryrun import elementwise
+from vizcnn.graph.recording import Graph, PerImage, Shape, Step
+from vizcnn.models.layers.dryrun import is_elementwise
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class MapGeometry:
     kinds: tuple[Kind, ...]
 
 
-def follow_maps(tape: Tape) -> MapGeometry:
-    """Follow rows and columns from the image (B, C, H, W) through the tape."""
-    shape = tape.shapes[0]
+def follow_maps(graph: Graph) -> MapGeometry:
+    """Follow rows and columns from the image (B, C, H, W) through the graph."""
+    shape = graph.shapes[0]
     assert shape is not None
     spaces = {0: Space((2, 3), (shape[1], shape[2]))}
-    kinds = [_follow(step, tape.shapes, spaces) for step in tape.steps]
+    kinds = [_follow(step, graph.shapes, spaces) for step in graph.steps]
     return MapGeometry(spaces, tuple(kinds))
 
 
@@ -76,7 +76,7 @@ def _follow(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space
 def _kind_and_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, Space]) -> tuple[Kind, Pair | None]:
     if not all(value in spaces for value in step.inputs):
         return None, None
-    if slides(step.name):
+    if has_neighbourhood(step.name):
         image_like = all(spaces[value].axes == (2, 3) for value in step.inputs)
         return (_sliding(step), (2, 3)) if image_like else (None, None)
     axes = _local_axes(step, shapes, spaces)
@@ -85,7 +85,7 @@ def _kind_and_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int
 
 def _sliding(step: Step) -> Neighbourhood | None:
     """What the outputs of a sliding step read; None where they are not the same function of it wherever they lie."""
-    reads, args = neighbourhood_of(step.name, step.args), step.args
+    reads, args = find_neighbourhood(step.name, step.args), step.args
     if reads is None or reads.transposed:
         return None
     if step.name == "avg_pool2d" and (
@@ -103,7 +103,7 @@ def _local_axes(step: Step, shapes: dict[int, Shape | None], spaces: dict[int, S
     dims = {len(shapes[value] or ()) for value in step.inputs}
     if rule := _LOCAL.get(step.name):
         return rule(step, first, len(shapes[step.inputs[0]] or ()) + 1)
-    follows = elementwise(step.func) and len(dims) == 1 and _spreads(step, first, dims.pop() + 1)
+    follows = is_elementwise(step.func) and len(dims) == 1 and _spreads(step, first, dims.pop() + 1)
     return first.axes if follows else None
 
 
@@ -136,7 +136,7 @@ def _unsqueezed(step: Step, space: Space, dim: int) -> Pair | None:
 
 def _reduced(step: Step, space: Space, dim: int) -> Pair | None:
     """A mean or maximum over channels."""
-    axes = {*reduced_axes(step.args, dim)}
+    axes = {*find_reduced_axes(step.args, dim)}
     if axes & {0, *space.axes}:
         return None
     return space.axes if step.args["keepdim"] else _moved(space, [d for d in range(dim) if d not in axes])
@@ -169,7 +169,7 @@ def _viewed(step: Step, space: Space, dim: int) -> Pair | None:
 
 
 def _layer_norm(step: Step, space: Space, dim: int) -> Pair | None:
-    return None if {*space.axes} & {*normalized_axes(step.args, dim)} else space.axes
+    return None if {*space.axes} & {*find_normalized_axes(step.args, dim)} else space.axes
 
 
 def _batch_norm(step: Step, space: Space, dim: int) -> Pair | None:

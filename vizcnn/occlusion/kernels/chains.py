@@ -1,4 +1,4 @@
-"""Chains: convolutions of a tape and the steps around each that can be done together with it."""
+"""Chains: convolutions of a graph and the steps around each that can be done together with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, float32
 
-from vizcnn.graph.tape import Ref, Step, Tape, refs_in
+from vizcnn.graph.recording import Graph, Ref, Step, find_refs
 from vizcnn.occlusion.kernels.packed import activation_of, is_product
 
 _NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
@@ -47,29 +47,29 @@ class Chain:
         return {"added": Ref(next(value for value in self.addition.inputs if value not in own))}
 
 
-def chains(tape: Tape) -> Iterator[Chain]:
+def chains(graph: Graph) -> Iterator[Chain]:
     """Each convolution that can be packed, with what goes with it; no step is in two chains."""
-    uses = Counter(value for tree in (tape.wanted, *(step.args for step in tape.steps)) for value in refs_in(tree))
-    follows = {value: step for step in tape.steps for value in step.inputs if uses[value] == 1}
-    makes = {step.outputs[0]: step for step in tape.steps}
+    uses = Counter(value for tree in (graph.wanted, *(step.args for step in graph.steps)) for value in find_refs(tree))
+    follows = {value: step for step in graph.steps for value in step.inputs if uses[value] == 1}
+    makes = {step.outputs[0]: step for step in graph.steps}
     taken: set[int] = set()
-    for convolution in (step for step in tape.steps if _packable(step, tape)):
+    for convolution in (step for step in graph.steps if _packable(step, graph)):
         chain = Chain(convolution)
         before = _before(convolution, makes, follows)
         if before and _is_constant_norm(before[0], uses) and taken.isdisjoint(step.outputs[0] for step in before):
             chain.before = before
             source = before[0].inputs[0]
             chain.in_place = follows.get(source) is before[0] and _is_joined(makes.get(source))
-        _extend(chain, tape, {value: step for value, step in follows.items() if step.outputs[0] not in taken}, uses)
+        _extend(chain, graph, {value: step for value, step in follows.items() if step.outputs[0] not in taken}, uses)
         taken.update(step.outputs[0] for step in (*chain.steps, *(chain.before or ())))
         yield chain
 
 
-def _extend(chain: Chain, tape: Tape, follows: dict[int, Step], uses: Counter[int]) -> None:
+def _extend(chain: Chain, graph: Graph, follows: dict[int, Step], uses: Counter[int]) -> None:
     """Take in a norm, an addition and an activation, as far as they follow."""
     if (after := follows.get(chain.value)) and _is_constant_norm(after, uses):
         chain.norm = after
-    if (after := follows.get(chain.value)) and _adds(after, chain, tape):
+    if (after := follows.get(chain.value)) and _adds(after, chain, graph):
         chain.addition = after
     if (after := follows.get(chain.value)) and activation_of(after):
         chain.activation = after
@@ -90,11 +90,11 @@ def _is_joined(step: Step | None) -> bool:
     return step is not None and step.name == "cat" and len(step.inputs) > 1
 
 
-def _packable(step: Step, tape: Tape) -> bool:
+def _packable(step: Step, graph: Graph) -> bool:
     weight = step.args.get("weight")
     if step.name != "convolution" or step.args["transposed"] or not isinstance(weight, Tensor) or weight.dim() != 4:
         return False
-    ours = not isinstance(step.args["bias"], Ref) and len(step.inputs) == 1 and tape.shapes[step.inputs[0]] is not None
+    ours = not isinstance(step.args["bias"], Ref) and len(step.inputs) == 1 and graph.shapes[step.inputs[0]] is not None
     return ours and weight.dtype == float32 and weight.device.type == "cpu" and not weight.is_mkldnn
 
 
@@ -107,7 +107,7 @@ def _is_constant_norm(step: Step, uses: Counter[int]) -> bool:
     return constants and own and not step.args.get("training") and not any(uses[v] for v in step.outputs[1:])
 
 
-def _adds(step: Step, chain: Chain, tape: Tape) -> bool:
+def _adds(step: Step, chain: Chain, graph: Graph) -> bool:
     """Whether a step adds another value of the same shape to the chain.
 
     The convolution then waits for that value. It must not read it too, nor what is overwritten in the meantime."""
@@ -116,6 +116,6 @@ def _adds(step: Step, chain: Chain, tape: Tape) -> bool:
         return False
     other, reads = others.pop(), chain.convolution.inputs[0]
     start, end = chain.convolution.outputs[0], step.outputs[0]  # values are numbered as they are made
-    meantime = (each for each in tape.steps if start < each.outputs[0] < end)
+    meantime = (each for each in graph.steps if start < each.outputs[0] < end)
     waits = other != reads and all(each.changes != reads for each in meantime)
-    return waits and tape.shapes[other] == tape.shapes[chain.value] is not None
+    return waits and graph.shapes[other] == graph.shapes[chain.value] is not None

@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vizcnn.graph.tape import Ref, Step, Tape
+from vizcnn.graph.recording import Graph, Ref, Step
 from vizcnn.occlusion.kernels.chains import Chain, chains
 from vizcnn.occlusion.kernels.packed import Dense, available, pack
 
 
 @torch.no_grad()
-def fuse(tape: Tape) -> Tape:
-    """The tape with its convolutions packed; as it is where oneDNN has no part."""
+def fuse(graph: Graph) -> Graph:
+    """The graph with its convolutions packed; as it is where oneDNN has no part."""
     if not available():
-        return tape
+        return graph
     made: dict[int, Step | None] = {}  # what stands in for a step, by the step's first output
-    for chain in chains(tape):
+    for chain in chains(graph):
         made.update((value, None) for step in chain.steps for value in step.outputs[:1])
-        made.update(_steps(chain, tape))
-    steps = (made.get(step.outputs[0], _as_dense(step)) for step in tape.steps)
-    return replace(tape, steps=tuple(step for step in steps if step))
+        made.update(_steps(chain, graph))
+    steps = (made.get(step.outputs[0], _as_dense(step)) for step in graph.steps)
+    return replace(graph, steps=tuple(step for step in steps if step))
 
 
 def _as_dense(step: Step) -> Step:
@@ -43,9 +43,9 @@ def _is_ours(tensor: Any) -> bool:
     return isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
-def _steps(chain: Chain, tape: Tape) -> dict[int, Step | None]:
+def _steps(chain: Chain, graph: Graph) -> dict[int, Step | None]:
     """What stands in for a chain, by the first output of the step whose place it takes."""
-    args, shape = chain.convolution.args, tape.shapes[chain.convolution.inputs[0]]
+    args, shape = chain.convolution.args, graph.shapes[chain.convolution.inputs[0]]
     assert shape is not None  # true of every step that can be packed
     weight, bias, steps = args["weight"], args["bias"], dict[int, Step | None]()
     if chain.before:

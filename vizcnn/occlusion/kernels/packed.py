@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vizcnn.graph.tape import Shape, Step
+from vizcnn.graph.recording import Shape, Step
 from vizcnn.occlusion.kernels.winograd import Winograd
 
 _NEEDED = ("_reorder_convolution_weight", "_convolution_pointwise", "_reorder_linear_weight", "_linear_pointwise")
