@@ -17,7 +17,9 @@ NAN = float("nan")
 
 @pytest.mark.parametrize(("values", "said"), [([0, 1.5], r"0\.\.1\.5"), ([-0.1, 1], r"-0\.1\.\.1"), ([0, NAN], "nan")])
 def test_values_outside_are_refused(values: list[float], said: str) -> None:
-    with pytest.raises(ShapeError, match=rf"values in \[0, 1\], got .*{said}.*the model normalises them itself"):
+    with pytest.raises(
+        ShapeError, match=rf"values in \[0, 1\], got .*{said}.*Pass images before normalisation: the model does it"
+    ):
         check_unit_range(torch.tensor(values))
 
 

@@ -14,7 +14,7 @@ def check_unit_range(values: Tensor) -> None:
     if values.numel() and not (values.min() >= 0 and values.max() <= 1):
         raise ShapeError(
             f"an input tensor holds values in [0, 1], got {values.min():g}..{values.max():g}. "
-            "Pass images before normalisation: the model normalises them itself"
+            "Pass images before normalisation: the model does it"
         )
 
 
