@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,17 @@ from torch import nn
 import vizcnn
 
 DATA = os.environ.get("VIZCNN_DATA", "")
+MOST_PROCESSES = 8  # each holds torch and its networks: about 1 GB
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: threads of one would only wait for those of others
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """A process for each core that this one may use; by itself pytest-xdist counts those of the whole machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES)
 
 settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
 settings.load_profile("patient")
@@ -76,3 +89,32 @@ class Brightness(nn.Module):
 @pytest.fixture
 def brightness() -> vizcnn.Model:
     return vizcnn.Model(Brightness(), size=8, labels=["corner", "all"], name="brightness")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two classes of ten training and two validation images, laid out like Tiny ImageNet."""
+    random = np.random.default_rng(0)
+
+    def add(name: str, content: bytes) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+    def picture(mode: str) -> bytes:
+        buffer = io.BytesIO()
+        shape = (64, 64, 3) if mode == "RGB" else (64, 64)
+        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(buffer, "JPEG")
+        return buffer.getvalue()
+
+    with tarfile.open(tmp_path / "small.tar.xz", "w:xz") as tar:
+        for wnid in ("n1", "n2"):
+            for i in range(10):
+                add(f"train/{wnid}/images/{wnid}_{i}.JPEG", picture("L" if i == 0 else "RGB"))
+        for i in range(4):
+            add(f"val/images/val_{i}.JPEG", picture("RGB"))
+        rows = [f"val_{i}.JPEG\tn{1 + i % 2}\t0\t0\t9\t9" for i in range(4)]
+        add("val/val_annotations.txt", "\n".join(rows).encode())
+        add("wnids.txt", b"n2\nn1")
+        add("words.txt", b"n1\ttabby, tabby cat\nn2\tlemon\n")
+    return tmp_path / "small.tar.xz"

@@ -142,3 +142,8 @@ def test_modules_stay_small(path: Path) -> None:
 def test_whoever_cites_the_package_cites_its_version() -> None:
     citation = (PACKAGE.parent / "CITATION.cff").read_text()
     assert re.findall(r"^version: (.*)$", citation, re.M) == [vizcnn.__version__]
+
+
+def test_the_page_of_the_architecture_lists_the_rooms_in_their_order() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == ROOMS

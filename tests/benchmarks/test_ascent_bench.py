@@ -57,6 +57,7 @@ def test_the_quality_benchmark_prints_a_row_per_recipe(data: Path, capsys: pytes
     assert printed[-1].count("|") == ascent_quality.HEAD.splitlines()[0].count("|")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # what the peer calls is its matter
 def test_the_speed_benchmark_prints_ratios_to_the_peer(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("lucent", reason="torch-lucent, the peer, is not installed")
     given = ["--rounds", "1", "--channels", "2", "--peer-channels", "1", "--steps", "2", "--size", "64"]

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import gzip
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import vizcnn
 from vizcnn import zoo
@@ -88,35 +85,6 @@ def test_digit_training_goes_on_where_it_stopped(digits: Path, tmp_path: Path) -
     assert finished[0].epoch == finished[1].epoch == 2
     for one, other in zip(finished[0].average.parameters(), finished[1].average.parameters(), strict=True):
         torch.testing.assert_close(one, other)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    """Two classes of ten training and two validation images, laid out like Tiny ImageNet."""
-    random = np.random.default_rng(0)
-
-    def add(name: str, content: bytes) -> None:
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-
-    def picture(mode: str) -> bytes:
-        buffer = io.BytesIO()
-        shape = (64, 64, 3) if mode == "RGB" else (64, 64)
-        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(buffer, "JPEG")
-        return buffer.getvalue()
-
-    with tarfile.open(tmp_path / "small.tar.xz", "w:xz") as tar:
-        for wnid in ("n1", "n2"):
-            for i in range(10):
-                add(f"train/{wnid}/images/{wnid}_{i}.JPEG", picture("L" if i == 0 else "RGB"))
-        for i in range(4):
-            add(f"val/images/val_{i}.JPEG", picture("RGB"))
-        rows = [f"val_{i}.JPEG\tn{1 + i % 2}\t0\t0\t9\t9" for i in range(4)]
-        add("val/val_annotations.txt", "\n".join(rows).encode())
-        add("wnids.txt", b"n2\nn1")
-        add("words.txt", b"n1\ttabby, tabby cat\nn2\tlemon\n")
-    return tmp_path / "small.tar.xz"
 
 
 def test_photograph_training_goes_on_where_it_stopped(archive: Path, tmp_path: Path) -> None:

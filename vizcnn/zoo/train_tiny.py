@@ -137,7 +137,7 @@ def accuracy(network: nn.Module, split: Split) -> tuple[float, float]:
     """Top-1 and top-5 accuracy, in percent, float32, one view of each whole image."""
     network.eval()
     top1 = top5 = 0
-    for images, labels in zip(split.images.split(250), split.labels.split(250), strict=True):
+    for images, labels in zip(split.images.split(50), split.labels.split(50), strict=True):
         best = network(normalised(images)).topk(5).indices  # (N, 5)
         hits = best == labels[:, None]
         top1, top5 = top1 + int(hits[:, 0].sum()), top5 + int(hits.sum())
