@@ -29,6 +29,7 @@ def pytest_xdist_auto_num_workers() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_PROCESSES)
 
+
 settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
 settings.load_profile("patient")
 
