@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import nn
 
@@ -35,6 +36,9 @@ ORIGIN = Provenance(
     paper="nobody 2026",
 )
 """Where a result made up for a test comes from."""
+
+settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
+settings.load_profile("patient")
 
 
 @pytest.fixture
