@@ -197,9 +197,8 @@ def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dic
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot make the folder {folder}: {reason}. Choose another") from error
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}. Choose another") from error
     names = names_file(images.names)
     facts = {
         "complete": False,
