@@ -33,6 +33,9 @@ def pytest_xdist_auto_num_workers() -> int:
 settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
 settings.load_profile("patient")
 
+settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
+settings.load_profile("patient")
+
 
 @pytest.fixture
 def data() -> Path:

@@ -154,6 +154,7 @@ def test_a_persons_own_checkpoints_stay_in_place(monkeypatch: pytest.MonkeyPatch
     class Own(torch.utils.checkpoint.CheckpointFunction):  # as some libraries of training have one
         pass
 
+    PROBES["saliency"](vizcnn.Model(Checkpointing(True), size=16))  # before it is there
     monkeypatch.setattr(torch.utils.checkpoint, "CheckpointFunction", Own)
     PROBES["saliency"](vizcnn.Model(Checkpointing(True), size=16))
     assert torch.utils.checkpoint.CheckpointFunction is Own

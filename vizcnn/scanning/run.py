@@ -216,9 +216,8 @@ def _create_index(
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot make the folder {folder}: {reason}. Choose another") from error
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}. Choose another") from error
     names = encode_names(images.names)
     facts = {
         "complete": False,
