@@ -136,6 +136,11 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Axes]] = {
     "one row": (lambda y: y.mean(2, keepdim=True), MAP),
     "one row, channels last": (lambda y: y.mean(2, keepdim=True).permute(0, 2, 3, 1), LAST),
     "one row made a map": (lambda y: F.pad(y[:, :, :1], (0, 0, 1, 1)), MAP),
+    "one column pooled into two": (lambda y: F.adaptive_avg_pool2d(y[..., :1], (1, 2)), MAP),
+    "one place made a row, channels last": (
+        lambda y: F.pad(y.mean((2, 3))[:, None, None], (0, 0, 0, 2)),
+        LAST,
+    ),
     "beside its mirror image": (lambda y: torch.cat([y, y.flip(-1)], 1), MAP),
     "mirror images between": (lambda y: torch.stack([y, y.flip(-1)], 2).flatten(1, 2), MAP),
     "beside its half turn": (lambda y: torch.cat([y, y.rot90(2, (2, 3))], 1), Axes((0, 1, 2, 3), None)),

@@ -77,7 +77,7 @@ def make_command(name: str) -> click.Command:
     return click.Command(
         name,
         params=[*_make_arguments(probe), *declared, *_list_shared(probe)],
-        help=_write_help(probe),
+        help=(probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n"),
         callback=_make_runner(name, probe),
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -89,10 +89,6 @@ def _make_arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:
         return [click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE...")]
     network = click.Argument(["network"], required=False, metavar="[MODEL]")
     return [network, *([click.Argument(["goals"], nargs=-1, metavar="[TARGET]...")] if probe.needs_target else [])]
-
-
-def _write_help(probe: type[Probe[Any]]) -> str:
-    return (probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n")
 
 
 def _make_option(option: Option) -> click.Option:

@@ -152,7 +152,9 @@ class Reader:
             case "dict":
                 return {self.read(key): self.read(each) for key, each in inside}
             case "array":
-                return self.arrays[inside] if isinstance(inside, str) else self._inline(**inside)
+                if isinstance(inside, str):
+                    return self.arrays[inside]
+                return np.array(self._numbers(inside["values"]), inside["dtype"])
             case "bytes":
                 return from_bytes(self.arrays[inside])
             case "photo":
@@ -161,9 +163,6 @@ class Reader:
 
     def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.read(each) for name, each in values.items()}
-
-    def _inline(self, dtype: str, values: Any) -> Array:
-        return np.array(self._numbers(values), dtype)
 
     def _numbers(self, values: Any) -> Any:
         return [self._numbers(each) for each in values] if isinstance(values, list) else self.read(values)

@@ -189,10 +189,13 @@ def _find_place_axes(shape: Sequence[int], rest: Sequence[int], row: int | None,
     """The axes of rows and columns, or the one axis of tokens; none where they are not known.
 
     Along an axis of length 1 no coordinate changes, so a missing axis is taken to be the last one of length 1. A single
-    row that padding has made into a map has no row coordinate either: rows then come directly before columns."""
+    row or place that padding or pooling has widened has no coordinates either: rows then come directly before columns,
+    and both behind the channels where that leaves a choice."""
     ones = [d for d in rest if shape[d] == 1 and d not in (row, column)]
     if len(rest) == 2:
         return [d for d in rest if d in (row, column)] or ones[-1:]
+    if row is None and column is None and len(ones) == 1:
+        return rest[-2:] if ones[0] in rest[-2:] else rest[:2]
     if column is None and ones:
         column = ones.pop()
     if row is None and ones:
