@@ -54,11 +54,11 @@ def assert_same(fields: Mapping[str, ReceptiveField | None], others: Mapping[str
 
 
 def assert_equal(fields: Mapping[str, ReceptiveField | None], network: nn.Module, size: tuple[int, int]) -> None:
-    """Equal to the oracle. Missing may be layers of which one place at most sees anything, and those behind: what widens
-    a single place into a map is not told from a vector that is viewed as one."""
+    """Equal to the oracle. Missing may be layers of which one place at most sees anything, and those behind: what makes
+    a map of a single place is not told from a vector that is viewed as one."""
     single = False
     for name, (top, bottom, left, right) in by_pixels(network, size).items():
-        single |= np.count_nonzero(bottom > top) <= 1 and np.count_nonzero(right > left) <= 1
+        single |= bool(np.count_nonzero(bottom > top) <= 1 and np.count_nonzero(right > left) <= 1)
         assert name in fields or single
         for side, sides in zip(SIDES, (top, bottom, left, right), strict=True):
             if name in fields:

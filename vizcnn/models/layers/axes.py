@@ -185,7 +185,7 @@ def _are_apart(spreads: Sequence[Sequence[float]], taken: Collection[int | None]
     return all(change < (_CROSSED if d in taken else _WITHIN) for d, change in others)
 
 
-def _find_place_axes(shape: Sequence[int], rest: Sequence[int], row: int | None, column: int | None) -> list[int]:
+def _find_place_axes(shape: Sequence[int], rest: list[int], row: int | None, column: int | None) -> list[int]:
     """The axes of rows and columns, or the one axis of tokens; none where they are not known.
 
     Along an axis of length 1 no coordinate changes, so a missing axis is taken to be the last one of length 1. A single
