@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vizcnn.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from vizcnn.ascent import Recipe as Recipe
     from vizcnn.errors import Interrupted as Interrupted
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from vizcnn.results import load_result as load_result
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Cam": "vizcnn.probes.cam",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 
-from vizcnn import __version__
 from vizcnn.cli.commands import COMMANDS
 from vizcnn.cli.options import DEVICE, REPORTING
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
@@ -18,6 +17,7 @@ from vizcnn.probing import registry
 from vizcnn.probing.call import CALLED, Call
 from vizcnn.probing.probe import Option, Probe, list_options
 from vizcnn.process import stdout_aside
+from vizcnn.version import __version__
 
 if TYPE_CHECKING:
     from vizcnn.models.model import Model

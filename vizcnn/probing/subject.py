@@ -18,6 +18,7 @@ from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 from vizcnn.results import Prediction, Provenance
+from vizcnn.version import __version__
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,6 @@ class Subject:
     def provenance(self, *, paper: str = "", **details: Any) -> Provenance:
         """The record kept with a result; `details` are what the options came to (sizes in px, engine used), `paper` the
         source of the method that was used, where a probe has several."""
-        from vizcnn import __version__
-
         return Provenance(
             version=__version__,
             torch=torch.__version__,

@@ -32,6 +32,7 @@ from vizcnn.scanning.layer_selection import Shape
 from vizcnn.scanning.shard import REPAIR, DamagedShardError, Shard, digest_bytes, digest_json
 from vizcnn.scanning.statistics import Rank
 from vizcnn.scanning.tally import Tally, merge_tallies, restore_tally
+from vizcnn.version import __version__
 
 MANIFEST, NAMES = "manifest.json", "images.json"
 _FORMAT = 2
@@ -139,8 +140,6 @@ class Index:
 
     def provenance(self, probe: str, options: Mapping[str, Any], paper: str, wanted: Sequence[Target]) -> Provenance:
         """The provenance of what a probe finds in this index. wanted: the targets that were asked for."""
-        from vizcnn import __version__
-
         about = {"dataset": self.facts["where"], "pictures": len(self.names), "index": self.facts["digest"][:16]}
         return Provenance(
             version=__version__,

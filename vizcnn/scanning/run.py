@@ -29,6 +29,7 @@ from vizcnn.scanning.loader_processes import load_batches
 from vizcnn.scanning.observe import Finding, ScanSettings, observe, set_threads
 from vizcnn.scanning.shard import digest_bytes, pack_shard
 from vizcnn.scanning.statistics import Rank
+from vizcnn.version import __version__
 
 MAX_TOP = 100
 """The most images that a scan can keep for each channel."""
@@ -212,8 +213,6 @@ def _create_index(
     folder: Path, model: Model, images: Images, settings: ScanSettings, identity: dict[str, Any], progress: bool
 ) -> Index:
     """A new index in a folder, without any shards yet. Raises OutputError, and ParameterError for foreign files."""
-    from vizcnn import __version__
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
