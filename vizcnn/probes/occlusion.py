@@ -78,7 +78,7 @@ class Occlusion(Probe[Heatmap]):
         )
         return _heatmap(subject, sweep.windows, scores, provenance, partial)
 
-    def price(self, subject: Subject) -> Cost:
+    def estimate_cost(self, subject: Subject) -> Cost:
         return estimate_cost(self._sweep(subject)[2])
 
     def _sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
