@@ -129,7 +129,7 @@ def test_a_mistyped_public_name_is_answered_with_the_nearest() -> None:
 
 
 def test_every_probe_of_ours_is_a_public_name() -> None:
-    ours = [registry.get(name) for name in registry.names() if registry.get(name).__module__.startswith("vizcnn.")]
+    ours = [registry.get(name) for name in registry.list_names() if registry.get(name).__module__.startswith("vizcnn.")]
     assert ours
     for probe in ours:
         assert getattr(vizcnn, probe.__name__) is probe

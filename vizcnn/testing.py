@@ -97,7 +97,7 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     themselves; the command line gives the same arrays.
     folder: an empty folder to write into. options: of the probe, such as fewer steps for a quicker check.
     """
-    assert registry.summary(name).strip(), f"{name} has no summary: write a docstring"
+    assert registry.read_summary(name).strip(), f"{name} has no summary: write a docstring"
     probe = registry.get(name)(**options)
     _check_no_trace(probe)
     _check_repeatable(probe)

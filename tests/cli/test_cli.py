@@ -80,10 +80,10 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(photo_file: Path) 
     assert "9 windows" in answer.output
     assert "GFLOP" in answer.output
     found = json.loads(call("occlusion", photo_file, *FAST, "--dry-run", "--json", "--engine", "plain").stdout)
-    price = found["results"][0]
-    assert price["flops"] > 1e9
-    assert price["memory"] > 1e6
-    assert price["seconds"] > 0
+    cost = found["results"][0]
+    assert cost["flops"] > 1e9
+    assert cost["memory"] > 1e6
+    assert cost["seconds"] > 0
     assert not list(Path().glob("*-occlusion.png"))
 
 

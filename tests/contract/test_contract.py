@@ -33,7 +33,7 @@ QUICK: dict[str, dict[str, Any]] = {
 """Options with which probes that take long keep the same contract in less time."""
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.list_names())
 def test_contract(name: str, tmp_path: Path) -> None:
     testing.check_probe(name, tmp_path, **QUICK.get(name, {}))
 
@@ -137,7 +137,7 @@ def test_the_contract_check_finds_a_probe_that_hides_an_error(tmp_path: Path, mo
             return Nothing(subject.provenance())
 
     monkeypatch.setattr(registry, "get", lambda _: Hiding)
-    monkeypatch.setattr(registry, "summary", lambda _: "hiding")
+    monkeypatch.setattr(registry, "read_summary", lambda _: "hiding")
     with pytest.raises(AssertionError, match="the network raised, and the probe hid it"):
         testing.check_probe("hiding", tmp_path)
 
@@ -147,7 +147,7 @@ def test_the_contract_check_finds_what_a_careless_probe_leaves_behind(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "get", lambda _: Careless)
-    monkeypatch.setattr(registry, "summary", lambda _: "careless")
+    monkeypatch.setattr(registry, "read_summary", lambda _: "careless")
     monkeypatch.setattr(f"{__name__}.FAULT", fault)
     try:
         with pytest.raises(AssertionError, match=f"after a normal run the network's {fault} differ from before"):

@@ -195,7 +195,7 @@ import sys
 from vizcnn.cli.main import main
 from vizcnn.probing import registry
 commands = {COMMANDS!r}
-ours = {{name for name in registry.names() if registry.get(name).__module__.startswith("vizcnn.")}}
+ours = {{name for name in registry.list_names() if registry.get(name).__module__.startswith("vizcnn.")}}
 print(sorted(ours - commands.keys()))
 for name, arguments in commands.items():
     try:

@@ -62,7 +62,7 @@ def job(name: str, model: vizcnn.Model, seed: int) -> Callable[[], dict[str, Any
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore::vizcnn.errors.VizcnnWarning")
 def test_eight_threads_get_the_answers_of_one(models: list[vizcnn.Model]) -> None:
-    jobs = [job(name, model, seed) for name in registry.names() for seed, model in enumerate(models)]
+    jobs = [job(name, model, seed) for name in registry.list_names() for seed, model in enumerate(models)]
     before = [state_of(model) for model in models]
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as alone:
         expected = list(alone.map(lambda run: run(), jobs))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import DegenerateResult, LayerNotFound, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.geometry import Box
-from vizcnn.probes.cam import Method, last_spatial, strongest_region
+from vizcnn.probes.cam import Method, find_last_spatial_layer, find_strongest_region
 
 METHODS = get_args(Method)
 Array = npt.NDArray[np.float64]
@@ -181,7 +181,7 @@ def test_a_map_is_the_same_alone_and_in_company(method: Method) -> None:
 
 
 def test_the_layer_is_the_last_with_space() -> None:
-    assert last_spatial(model(), image()) == "4"
+    assert find_last_spatial_layer(model(), image()) == "4"
     with pytest.raises(DegenerateResult, match="no layer of (Linear|Sequential) gives a map"):
         vizcnn.Cam()(vizcnn.Model(nn.Sequential(nn.Flatten(), nn.Linear(768, 2).double()), size=16), image(), 0)
 
@@ -211,8 +211,8 @@ def test_the_strongest_region_is_one_connected_piece() -> None:
     field[2:4, 3:6] = 0.5
     field[4, 6] = 1.0  # touches by a corner
     field[8, 0:3] = 0.9  # strong, but elsewhere
-    assert strongest_region(field) == Box(2, 3, 5, 7)
-    assert strongest_region(-field - 1) is None
+    assert find_strongest_region(field) == Box(2, 3, 5, 7)
+    assert find_strongest_region(-field - 1) is None
 
 
 def test_the_object_is_found_where_it_is() -> None:

@@ -116,8 +116,8 @@ def test_the_lectures_l1_darkens_the_digits() -> None:
 
 
 def test_options_replace_the_recipes_own() -> None:
-    assert vizcnn.Maximize(preset="mahendran").settled(model()) == RECIPES["mahendran"]
-    used = vizcnn.Maximize(preset="mahendran", steps=7, rate=0.3, l1=0.5, l2=0.0, tv=0.2).settled(model())
+    assert vizcnn.Maximize(preset="mahendran").choose_recipe(model()) == RECIPES["mahendran"]
+    used = vizcnn.Maximize(preset="mahendran", steps=7, rate=0.3, l1=0.5, l2=0.0, tv=0.2).choose_recipe(model())
     assert (used.steps, used.rate) == (7, 0.3)
     assert (used.penalty.l1, used.penalty.l2, used.penalty.tv) == (0.5, 0.0, 0.2)
     assert used.penalty.alpha == RECIPES["mahendran"].penalty.alpha

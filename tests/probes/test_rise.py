@@ -49,7 +49,7 @@ def slow_masks(masks: Masks, count: int) -> Array:
 
 def test_masks_are_those_of_the_paper() -> None:
     masks = Masks(600, 4, 0.3, (16, 20), seed=5)
-    made = masks.made(np.arange(600)).double().numpy()
+    made = masks.make(np.arange(600)).double().numpy()
     assert made.shape == (600, 16, 20)
     np.testing.assert_allclose(made[:40], slow_masks(Masks(600, 4, 0.3, (16, 20), seed=5), 40), atol=1e-6)
     assert masks.cell == (4, 5)
@@ -173,7 +173,7 @@ def test_ctrl_c_keeps_the_masks_that_came() -> None:
     assert found.values.shape == (2, 1, 16, 20)
     whole = vizcnn.Rise(masks=40, batch=10)(model(), IMAGES, 1).values
     np.testing.assert_allclose(found.values[0], whole[0], atol=1e-5)
-    masks = Masks(40, 7, 0.5, (16, 20), seed=0).made(np.arange(20)).double()
+    masks = Masks(40, 7, 0.5, (16, 20), seed=0).make(np.arange(20)).double()
     clean = model()
     with torch.no_grad():
         ground = torch.tensor([0.4, 0.5, 0.6])[:, None, None]

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import vizcnn.cli.main
 from vizcnn import Probe, Result, param
 from vizcnn.errors import ParameterError
-from vizcnn.probing.call import CALLED
+from vizcnn.probing.call import CALL_NAMES
 from vizcnn.probing.probe import list_options, list_reserved
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Table
@@ -123,7 +123,7 @@ class Everything(Probe[Result]):
     def answer(self, index: Any, target: Any) -> Result:
         raise NotImplementedError
 
-    def price(self, subject: Subject) -> None: ...
+    def estimate_cost(self, subject: Subject) -> None: ...
 
 
 class Alone(Probe[Result]):
@@ -142,7 +142,7 @@ def test_what_the_command_line_reads_for_every_probe_is_reserved_and_nothing_els
     read = {*flags, *(each.name for each in shared)}
     calls = {*signature(Probe.__call__).parameters, *signature(Probe.dry_run).parameters} - {"self"}
     assert read | calls | {"help"} == list_reserved()
-    assert read == CALLED
+    assert read == CALL_NAMES
 
 
 def test_an_option_that_only_the_command_line_would_know_cannot_be_added_unseen(

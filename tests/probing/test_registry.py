@@ -21,9 +21,9 @@ elsewhere = exporting:Renamed
 
 
 def test_our_own_probes_are_plugins_too() -> None:
-    assert "occlusion" in registry.names()
+    assert "occlusion" in registry.list_names()
     assert registry.get("occlusion") is Occlusion
-    assert registry.summary("occlusion") == "What happens to the answer when a part of the image is covered?"
+    assert registry.read_summary("occlusion") == "What happens to the answer when a part of the image is covered?"
 
 
 def test_a_mistyped_probe_is_answered_with_the_nearest() -> None:

@@ -14,7 +14,7 @@ from vizcnn.cli.commands import COMMANDS
 from vizcnn.cli.options import DEVICE, REPORTING
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
-from vizcnn.probing.call import CALLED, Call
+from vizcnn.probing.call import CALL_NAMES, Call
 from vizcnn.probing.probe import Option, Probe, list_options
 from vizcnn.process import stdout_aside
 from vizcnn.version import __version__
@@ -31,14 +31,14 @@ class ProbeGroup(click.Group):
     """Commands are the installed probes. Listing them imports none; a broken plugin is one line in the list."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return [*registry.names(), *COMMANDS]
+        return [*registry.list_names(), *COMMANDS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        return make_command(name) if name in registry.names() else COMMANDS.get(name)
+        return make_command(name) if name in registry.list_names() else COMMANDS.get(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Probes"):
-            formatter.write_dl([(name, registry.summary(name)) for name in registry.names()])
+            formatter.write_dl([(name, registry.read_summary(name)) for name in registry.list_names()])
         with formatter.section("Data sets"):
             formatter.write_dl([(name, each.get_short_help_str(80)) for name, each in COMMANDS.items()])
 
@@ -88,7 +88,7 @@ def _make_arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:
     if probe.needs_images:
         return [click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE...")]
     network = click.Argument(["network"], required=False, metavar="[MODEL]")
-    return [network, *([click.Argument(["goals"], nargs=-1, metavar="[TARGET]...")] if probe.needs_target else [])]
+    return [network, *([click.Argument(["targets"], nargs=-1, metavar="[TARGET]...")] if probe.needs_target else [])]
 
 
 def _make_option(option: Option) -> click.Option:
@@ -121,7 +121,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
     )
     return [
         *([index] if probe.answer is not Probe.answer else []),
-        *([dry] if probe.price is not Probe.price else []),
+        *([dry] if probe.estimate_cost is not Probe.estimate_cost else []),
         *([target] if probe.needs_target else []),
         click.Option(["-m", "--model"], help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
@@ -152,7 +152,7 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         from vizcnn.cli.session import Session
 
-        call = Call(**{key: given.pop(key) for key in CALLED & given.keys()})
+        call = Call(**{key: given.pop(key) for key in CALL_NAMES & given.keys()})
         spec, targets = _split_model_and_targets(kind, call)
         try:
             probe = kind(**given)
@@ -176,10 +176,10 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
 def _split_model_and_targets(probe: type[Probe[Any]], call: Call) -> tuple[str, list[str]]:
     """Which model, and what is asked of it. With -m, the first argument is a target already."""
     if not (call.model and call.network):
-        return call.model or call.network or _DEFAULT, [*call.goals, *call.target]
+        return call.model or call.network or _DEFAULT, [*call.targets, *call.target]
     if not probe.needs_target:
         raise click.UsageError(f"two models were given: {call.network} and -m {call.model}. Leave one out")
-    return call.model, [call.network, *call.goals, *call.target]
+    return call.model, [call.network, *call.targets, *call.target]
 
 
 def _call_once(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:

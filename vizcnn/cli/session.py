@@ -63,10 +63,10 @@ class Session:
                 model = load()
             for file in files:
                 with self._report_errors(), _show_warnings_in_one_line():
-                    price = estimate(model, file)
-                    assert price is not None
-                    self.results.append({"image": file, **asdict(price)})
-                    self._print(f"{file}: {price.describe()}")
+                    cost = estimate(model, file)
+                    assert cost is not None
+                    self.results.append({"image": file, **asdict(cost)})
+                    self._print(f"{file}: {cost.describe()}")
             self._leave()
 
     def finish(

@@ -19,8 +19,8 @@ from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
 
-_LARGEST = 512  # px, the longer side of a dream of a larger photograph
-_SMALLEST = 32  # px, the shorter side of an octave that is smaller than the picture
+_LARGEST = 512  # px: the longer side of a dream, unless another is asked for
+_SMALLEST = 32  # px: the shorter side of the smallest octave
 
 
 class Dream(Probe[Pictures]):
@@ -29,8 +29,8 @@ class Dream(Probe[Pictures]):
     The photograph is changed along the gradient of its target, first at a small size and then at ever larger ones
     (octaves), each beginning with the details that the one before has added. The target is a whole layer's energy
     (the mean square of its activations; by default that of a layer in the middle), or any other: a channel, a class.
-    The picture has the photograph's own size, up to 512 px, not the network's. `sample:noise` is a start without a
-    subject.
+    The picture has the photograph's own size, up to 512 px, not the network's. `sample:noise` is a start that shows
+    nothing yet.
 
     Source: Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks".
     Raises TargetError, ShapeError, NotDifferentiable, NonFiniteResult.
@@ -67,33 +67,34 @@ class Dream(Probe[Pictures]):
                 raise TargetError(f"a dream raises one target, got {len(targets)}: {named}. Give one, or their sum")
         scenes, finished = [], True
         for i, photo in enumerate(subject.photos):
-            scene, finished = self._make(subject, photo, Objective(subject.targets[i][0]))
+            scene, finished = self._make_picture(subject, photo, Objective(subject.targets[i][0]))
             scenes.append(scene)
             if not finished:
                 break
         subject = subject.first(len(scenes))
         return Pictures(subject.provenance(octaves=self.octaves), tuple(scenes), not finished)
 
-    def _make(self, subject: Subject, photo: Photo, objective: Objective) -> tuple[Scenery, bool]:
+    def _make_picture(self, subject: Subject, photo: Photo, objective: Objective) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""
-        base = self._open(subject.model, photo)  # (1, C, H, W)
-        picture, films, finished = base, list[Tensor](), True
+        base = self._resize_photo(subject.model, photo)  # (1, C, H, W)
+        picture, frames, finished = base, list[Tensor](), True
         for octave, size in enumerate(sizes := self._list_sizes(base)):
-            small = _resize(base, size)
-            before = small if octave == 0 else small + _resize(picture - _resize(base, picture.shape[2:]), size)
-            outcome = self._run_octave(subject, objective, before.clamp(0, 1), f"octave {octave + 1} of {len(sizes)}")
+            start = small = _resize(base, size)  # (1, C, h, w)
+            if octave:
+                start = small + _resize(picture - _resize(base, picture.shape[2:]), size)  # with the details so far
+            outcome = self._run_octave(subject, objective, start.clamp(0, 1), f"octave {octave + 1} of {len(sizes)}")
             picture, finished = outcome.pictures.to(base), outcome.finished
-            films.append(_resize(outcome.frames[:, 0].float() / 255, base.shape[2:]))
+            frames.append(_resize(outcome.frames[:, 0].float() / 255, base.shape[2:]))  # (F, C, H, W)
             if not finished:
                 picture = base + _resize(picture - small, base.shape[2:])
                 break
         picture = picture.clamp(0, 1)
-        ends = [float(score_pictures(subject.model, [objective], x)[0]) for x in (base, picture)]
+        before, after = (float(score_pictures(subject.model, [objective], each)[0]) for each in (base, picture))
         return Scenery(
             _to_array(picture)[0],
             (("", photo),),
-            {str(objective.target): (ends[0], ends[1])},
-            (_to_array(torch.cat(films)) * 255).round().astype(np.uint8),
+            {str(objective.target): (before, after)},
+            (_to_array(torch.cat(frames)) * 255).round().astype(np.uint8),
         ), finished
 
     def _run_octave(self, subject: Subject, objective: Objective, start: Tensor, label: str) -> Outcome:
@@ -120,32 +121,34 @@ class Dream(Probe[Pictures]):
     def _choose_jitter(self, objective: Objective) -> float:
         if self.jitter is not None:
             return self.jitter
+        # a neuron looks at one fixed place, and shifts would smear what appears there
         return 0.0 if any(getattr(unit, "at", None) for _, unit in objective.target.terms) else 0.06
 
-    def _open(self, model: Model, photo: Photo) -> Tensor:
+    def _resize_photo(self, model: Model, photo: Photo) -> Tensor:
         """The photograph (1, C, H, W) in the size of the dream."""
-        pixels = model.input.channels_of(photo)
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device)
+        image = torch.from_numpy(model.input.channels_of(photo)).permute(2, 0, 1)[None].to(model.device)
         longer = max(photo.size)
         factor = (self.size or min(longer, _LARGEST)) / longer
         height, width = (max(1, round(side * factor)) for side in photo.size)
         return _resize(image, (height, width)).clamp(0, 1)
 
     def _list_sizes(self, base: Tensor) -> list[tuple[int, int]]:
-        """Height and width of each octave, the picture's own last."""
+        """Height and width of each octave, from small to the picture's own."""
         height, width = base.shape[2:]
-        found = [(height, width)]
+        sizes = [(height, width)]
         for octave in range(1, self.octaves):
             smaller = round(height / self.scale**octave), round(width / self.scale**octave)
             if min(smaller) < _SMALLEST:
                 break
-            found.insert(0, smaller)
-        return found
+            sizes.insert(0, smaller)
+        return sizes
 
 
 def _resize(images: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(images.shape[2:]) == tuple(size) or not len(images):
-        return images if len(images) else images.new_empty(0, images.shape[1], *size)
+    if not len(images):
+        return images.new_empty(0, images.shape[1], *size)
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
     return F.interpolate(images, tuple(size), mode="bilinear", antialias=True)
 
 

@@ -21,9 +21,9 @@ from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Optimised, Panel, Row, Scene, shorten
 
-_MOST = 5  # resolutions
-_COLUMNS, _SIDE = 3, 1.8  # tiles in a line; inches
-_NAME = 24  # letters over a tile
+_MOST = 5  # resolutions whose last layer is inverted by default
+_COLUMNS, _SIDE = 3, 1.8  # tiles in a line; the side of a tile in inches
+_NAME = 24  # letters over a tile, at most
 
 
 class Invert(Probe[Optimised]):
@@ -34,7 +34,7 @@ class Invert(Probe[Optimised]):
         |a(x) - b|^2 / |b|^2  +  alpha * mean |2 (x - m)|^6  +  tv * mean (dx^2 + dy^2)
 
     is made small, with m the colour that the network's input is centred on and means over pixels and colours. To the
-    layer, the picture is the photograph. What looks different to us is what the layer has let go: first exact colours
+    layer, the picture is the photograph. What looks different to us is what the layer has lost: first exact colours
     and edges, then places. The number below a picture is the relative error reached, |a(x) - b| / |b|: where it stays
     large, the picture says little about the layer.
 
@@ -72,7 +72,7 @@ class Invert(Probe[Optimised]):
         objectives = [
             Objective(pixels * target(distance), lowered=True)
             for image in subject.inputs
-            for distance in _distances(subject.model, image[None], layers)
+            for distance in _make_distances(subject.model, image[None], layers)
         ]
         outcome = optimize(
             subject.model,
@@ -93,18 +93,18 @@ class Invert(Probe[Optimised]):
             label="invert",
             progress=subject.progress,
         )
-        made = [divmod(index, len(layers)) for index in outcome.indices]  # photograph and layer of each picture
-        subject = subject.first(1 + made[-1][0])  # after Ctrl-C, those that were begun
+        sources = [divmod(index, len(layers)) for index in outcome.indices]  # photograph and layer of each picture
+        subject = subject.first(1 + sources[-1][0])  # after Ctrl-C only the photographs that were begun
         errors = (outcome.scores / pixels).sqrt().numpy()  # (K,)
         rows, findings = [], []
         for i, photo in enumerate(subject.photos):
-            mine = [k for k, (which, _) in enumerate(made) if which == i]
-            names = [layers[made[k][1]] for k in mine]
-            panel = self._panel(i, names, outcome.pictures[mine], errors[mine])
+            indices = [k for k, (photo_index, _) in enumerate(sources) if photo_index == i]
+            names = [layers[sources[k][1]] for k in indices]
+            panel = self._make_panel(i, names, outcome.pictures[indices], errors[indices])
             rows.append(Row((panel,), Scene(photo, subject.seen[i], (None,))))
-            said = ", ".join(f"{name} {error:.2g}" for name, error in zip(names, errors[mine], strict=True))
+            reached = ", ".join(f"{name} {error:.2g}" for name, error in zip(names, errors[indices], strict=True))
             findings.append(
-                f"{photo.name}: relative errors reached: {said}" + " (stopped early)" * (not outcome.finished)
+                f"{photo.name}: relative errors reached: {reached}" + " (stopped early)" * (not outcome.finished)
             )
         return Optimised(
             subject.provenance(layers=",".join(layers)),
@@ -115,7 +115,7 @@ class Invert(Probe[Optimised]):
             not outcome.finished,
         )
 
-    def _panel(self, i: int, names: Sequence[str], pictures: Tensor, errors: npt.NDArray[np.float64]) -> Panel:
+    def _make_panel(self, i: int, names: Sequence[str], pictures: Tensor, errors: npt.NDArray[np.float64]) -> Panel:
         """The pictures (K, C, H, W) that layers cannot tell from photograph i."""
         tiles = pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
         return Panel(
@@ -133,16 +133,16 @@ class Invert(Probe[Optimised]):
 
 
 def _choose_layers(model: Model) -> tuple[str, ...]:
-    """The last layer of each of the last resolutions, and the network's last, in the order of their runs."""
-    found = find_layers(model, model.grey())
-    last = {layer.size: name for name, layer in found.items() if layer.axes.places == 2}
-    chosen = {*[name for size, name in last.items() if size[0] * size[1] > 1][-_MOST:], list(found)[-1]}
-    return tuple(name for name in found if name in chosen)
+    """The last layer of each of the last resolutions, and the network's last, in the order of running."""
+    layers = find_layers(model, model.grey())
+    last = {layer.size: name for name, layer in layers.items() if layer.axes.places == 2}
+    chosen = {*[name for size, name in last.items() if size[0] * size[1] > 1][-_MOST:], list(layers)[-1]}
+    return tuple(name for name in layers if name in chosen)
 
 
 @torch.no_grad()
-def _distances(model: Model, image: Tensor, layers: Sequence[str]) -> Iterator[ActivationDistance]:
-    """How far each layer is from what it makes of an image (1, C, H, W)."""
-    wanted = read_activations(model, image, layers)
+def _make_distances(model: Model, image: Tensor, layers: Sequence[str]) -> Iterator[ActivationDistance]:
+    """For each layer, the distance of its activations from those for an image (1, C, H, W)."""
+    activations = read_activations(model, image, layers)
     precise = torch.promote_types(model.dtype, torch.float32)  # squares overflow half precision
-    yield from (ActivationDistance(layer, wanted[layer].to(precise)) for layer in layers)
+    yield from (ActivationDistance(layer, activations[layer].to(precise)) for layer in layers)

@@ -20,9 +20,9 @@ from vizcnn.results import Optimised
 from vizcnn.results.sheet import CROPS, Made, Making, RealImages, arrange
 from vizcnn.scanning import Index, crop_best, find_channel, refuse_other_network, require_unit
 
-_CLASSES = 10  # drawn where no target was given
-_SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # of the data each bundled network was trained on
-_AGREE = 0.05  # share by which values may differ between precisions
+_CLASSES = 10  # how many classes are drawn where no target was given
+_SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # by network, of the data that it was trained on
+_TOLERANCE = 0.05  # share by which scores may differ between precisions
 _GIVEN_UP = "bfloat16 gave values more than 5% off, so float32 was used after all"
 
 
@@ -34,8 +34,8 @@ class Maximize(Probe[Optimised]):
     exaggerated; photographs that excite it look different, and a picture for a class can be noise to a person.
 
     All pictures for one layer are optimised together, and each comes out as it would alone. The number below a picture
-    is what it reaches in the network without any movement. Where a ReLU lets nothing through, the gradient is
-    redirected until it does; a unit that never responds is named.
+    is its score in the network, without the movements that it was optimised with. Where a ReLU lets nothing through,
+    the gradient is redirected until it does; a unit that never responds is named.
 
     Without a target: the first ten classes. `layer2:0-15` are sixteen channels.
     Recipes: lecture (plain pixels), yosinski-1 to -4 (blur, clipping), mahendran (total variation), lucid (waves,
@@ -85,12 +85,12 @@ class Maximize(Probe[Optimised]):
 
     @property
     def _recipe(self) -> Recipe:
-        """The preset, which was a name until the options were settled."""
+        """The preset. The option may be a name, but that was parsed when this object was made."""
         assert isinstance(self.preset, Recipe)
         return self.preset
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        return list(range(min(_CLASSES, _outputs(model))))
+        return list(range(min(_CLASSES, _count_classes(model))))
 
     def input_size(self, model: Model) -> tuple[int, int]:
         return (self.size, self.size) if self.size else model.input.size
@@ -99,40 +99,40 @@ class Maximize(Probe[Optimised]):
         return self.frames > 0
 
     def compute(self, subject: Subject) -> Optimised:
-        used = self.settled(subject.model)
-        goals = _by_panel(list(self._goals(subject.targets[0])))
-        index = self._index(subject)
-        peaks, precision = self._optimize(subject, goals, used)
-        begun = [goals[i] for i in peaks.indices]
+        recipe = self.choose_recipe(subject.model)
+        objectives = _sort_by_panel(list(self._list_objectives(subject.targets[0])))
+        index = self._open_index(subject)
+        outcome, precision = self._optimize(subject, objectives, recipe)
+        begun = [objectives[i] for i in outcome.indices]
         provenance = subject.provenance(
-            paper=_PAPERS.get(used.name, self.paper),
-            recipe=used.name,
-            steps=used.steps,
-            size=tuple(peaks.pictures.shape[2:]),
+            paper=_PAPERS.get(recipe.name, self.paper),
+            recipe=recipe.name,
+            steps=recipe.steps,
+            size=tuple(outcome.pictures.shape[2:]),
             precision=precision,
-            **({"spectrum": used.parametrization.like} if isinstance(used.parametrization, Maco) else {}),
+            **({"spectrum": recipe.parametrization.like} if isinstance(recipe.parametrization, Maco) else {}),
         )
         return arrange(
             provenance,
-            list(_made(begun, peaks, index)),
-            _making(used),
-            peaks.frames.permute(0, 1, 3, 4, 2).numpy(),  # (F, K, H, W, C)
+            list(_list_pictures(begun, outcome, index)),
+            _summarize(recipe),
+            outcome.frames.permute(0, 1, 3, 4, 2).numpy(),  # (F, K, H, W, C)
             crops_from=None if index is None else RealImages(len(index.names), index.rank),
             notes=(_GIVEN_UP,) if precision != self.precision else (),
-            interrupted_of=None if peaks.finished else len(goals),
+            interrupted_of=None if outcome.finished else len(objectives),
         )
 
-    def _index(self, subject: Subject) -> Index | None:
+    def _open_index(self, subject: Subject) -> Index | None:
         if self.crops is None:
             return None
         index = Index.open(self.crops)
         refuse_other_network(index, subject.identity["weights_sha256"])
         for target in subject.targets[0]:
-            find_channel(index, require_unit(target))  # what is not in the index is known before anything is optimised
+            find_channel(index, require_unit(target))  # refuses what is not in the index before anything is optimised
         return index
 
-    def settled(self, model: Model) -> Recipe:
-        """The recipe with the options that were given in place of its own."""
+    def choose_recipe(self, model: Model) -> Recipe:
+        """The preset, with the options that were given in place of its own."""
         weights = {name: value for name in ("l1", "l2", "tv") if (value := getattr(self, name)) is not None}
         parametrization = self._recipe.parametrization
         if isinstance(parametrization, Maco):
@@ -145,25 +145,31 @@ class Maximize(Probe[Optimised]):
             rate=self.rate or self._recipe.rate,
         )
 
-    def _goals(self, targets: Sequence[Target]) -> Iterator[Objective]:
+    def _list_objectives(self, targets: Sequence[Target]) -> Iterator[Objective]:
         for lowered in {"positive": [False], "negative": [True], "both": [False, True]}[self.sign]:
             for target in targets:
                 yield from (Objective(target, copy, lowered) for copy in range(self.copies))
 
-    def _optimize(self, subject: Subject, goals: Sequence[Objective], used: Recipe) -> tuple[Outcome, str]:
+    def _optimize(self, subject: Subject, objectives: Sequence[Objective], recipe: Recipe) -> tuple[Outcome, str]:
         """The pictures, and the precision they were made in."""
-        peaks = self._ascent(subject, goals, used, self.precision)
-        if self.precision == "float32" or not peaks.finished or _agrees(peaks):
-            return peaks, self.precision
-        return self._ascent(subject, goals, used, "float32"), "float32"
+        outcome = self._optimize_in(self.precision, subject, objectives, recipe)
+        if self.precision != "float32" and outcome.finished:
+            differences = (outcome.computed - outcome.scores).abs()  # of the scores in this precision and in full
+            if not (differences <= _TOLERANCE * outcome.scores.abs()).all():
+                return self._optimize_in("float32", subject, objectives, recipe), "float32"
+        return outcome, self.precision
 
-    def _ascent(
-        self, subject: Subject, goals: Sequence[Objective], used: Recipe, precision: Literal["float32", "bfloat16"]
+    def _optimize_in(
+        self,
+        precision: Literal["float32", "bfloat16"],
+        subject: Subject,
+        objectives: Sequence[Objective],
+        recipe: Recipe,
     ) -> Outcome:
         return optimize(
             subject.model,
-            goals,
-            used,
+            objectives,
+            recipe,
             size=self.input_size(subject.model),
             seed=subject.seed,
             diversity=self.diversity,
@@ -175,7 +181,7 @@ class Maximize(Probe[Optimised]):
         )
 
 
-def _outputs(model: Model) -> int:
+def _count_classes(model: Model) -> int:
     """How many classes the network tells apart. Raises TargetError."""
     with torch.no_grad():
         output = read_activations(model, model.grey(), [OUTPUT])[OUTPUT]
@@ -185,49 +191,38 @@ def _outputs(model: Model) -> int:
     return output.shape[1]
 
 
-def _agrees(peaks: Outcome) -> bool:
-    """Whether the precision of the ascent told nearly the same values as full precision does."""
-    return bool(((peaks.computed - peaks.scores).abs() <= _AGREE * peaks.scores.abs()).all())
+def _sort_by_panel(objectives: Sequence[Objective]) -> list[Objective]:
+    """The objectives panel by panel: a panel holds one quantity, either raised or lowered."""
+    panels = [(one.target.quantity, one.lowered) for one in objectives]
+    return [objectives[i] for i in sorted(range(len(panels)), key=lambda i: panels.index(panels[i]))]
 
 
-def _by_panel(goals: Sequence[Objective]) -> list[Objective]:
-    """In the order of their panels: what is raised or lowered together stands together."""
-    kinds = list(dict.fromkeys(map(_kind, goals)))
-    return sorted(goals, key=lambda goal: kinds.index(_kind(goal)))
-
-
-def _kind(goal: Objective) -> tuple[str, bool]:
-    return goal.target.quantity, goal.lowered
-
-
-def _made(goals: Sequence[Objective], peaks: Outcome, index: Index | None) -> Iterator[Made]:
+def _list_pictures(objectives: Sequence[Objective], outcome: Outcome, index: Index | None) -> Iterator[Made]:
     """Each picture with what it was made for, and with crops from the index where there is one."""
-    pixels = peaks.pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
+    pixels = outcome.pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
     size = pixels.shape[1], pixels.shape[2]
-    for i, goal in enumerate(goals):
+    for i, objective in enumerate(objectives):
+        terms = objective.target.terms
+        channel = getattr(terms[0][1], "channel", None) if len(terms) == 1 else None
         yield Made(
-            target=str(goal.target),
-            quantity=goal.target.quantity,
+            target=str(objective.target),
+            quantity=objective.target.quantity,
             pixels=pixels[i],
-            reached=float(peaks.scores[i]),
-            lowered=goal.lowered,
-            copy=goal.copy,
-            channel=_channel(goal.target),
-            responded=bool(peaks.moved[i]),
-            crops=() if index is None else tuple(crop_best(index, require_unit(goal.target), CROPS, size)),
+            reached=float(outcome.scores[i]),
+            lowered=objective.lowered,
+            copy=objective.copy,
+            channel=channel if isinstance(channel, int) else None,
+            responded=bool(outcome.moved[i]),
+            crops=() if index is None else tuple(crop_best(index, require_unit(objective.target), CROPS, size)),
         )
 
 
-def _channel(target: Target) -> int | None:
-    """The number of the unit that a target is, where it is one."""
-    channel = getattr(target.terms[0][1], "channel", None)
-    return channel if len(target.terms) == 1 and isinstance(channel, int) else None
-
-
-def _making(used: Recipe) -> Making:
-    usual = RECIPES.get(used.name, used).penalty
-    own = {name: getattr(used.penalty, name) for name in ("l1", "l2", "tv")}
-    return Making(used.name, used.steps, {n: weight for n, weight in own.items() if weight != getattr(usual, n)})
+def _summarize(recipe: Recipe) -> Making:
+    """What is said of a recipe: of the penalties' weights, those that are not its own."""
+    usual = RECIPES.get(recipe.name, recipe).penalty
+    weights = {name: getattr(recipe.penalty, name) for name in ("l1", "l2", "tv")}
+    changed = {name: weight for name, weight in weights.items() if weight != getattr(usual, name)}
+    return Making(recipe.name, recipe.steps, changed)
 
 
 _PAPERS = {

@@ -67,24 +67,24 @@ class Occlusion(Probe[Heatmap]):
     def check(self) -> None:
         check_fill("Occlusion: fill", self.fill)
         if self.window and self.stride:
-            check_sides(_both(self.window), _both(self.stride))
+            check_sides(_to_sides(self.window), _to_sides(self.stride))
 
     def compute(self, subject: Subject) -> Heatmap:
-        window, stride, sweep = self._sweep(subject)
+        window, stride, sweep = self._make_sweep(subject)
         scores, partial = collect(sweep, shown=subject.progress)
         subject = subject.first(len(scores))
         provenance = subject.provenance(
             window=window, stride=stride, windows=len(sweep.windows), fill=self.fill, **sweep.details
         )
-        return _heatmap(subject, sweep.windows, scores, provenance, partial)
+        return _make_heatmap(subject, sweep.windows, scores, provenance, partial)
 
-    def price(self, subject: Subject) -> Cost:
-        return estimate_cost(self._sweep(subject)[2])
+    def estimate_cost(self, subject: Subject) -> Cost:
+        return estimate_cost(self._make_sweep(subject)[2])
 
-    def _sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
+    def _make_sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
         """The window's sides, the stride, and the sweep, ready to run."""
         model, size = subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
-        window, stride = self._sizes(size)
+        window, stride = self._choose_sides(size)
         cases = [
             Case(
                 name=photo.name,
@@ -101,40 +101,36 @@ class Occlusion(Probe[Heatmap]):
         windows, batch = place_windows(size, window, stride), self.batch or default_batch(size)
         return window, stride, Sweep(model, cases, windows, batch=batch, engine=self.engine, layout=subject.layout)
 
-    def _sizes(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        window = _both(self.window or max(1, round(min(size) / 5)))
-        stride = _both(self.stride) if self.stride else (max(1, window[0] // 5), max(1, window[1] // 5))
+    def _choose_sides(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The sides of the window, and the stride down and across."""
+        window = _to_sides(self.window or max(1, round(min(size) / 5)))
+        stride = _to_sides(self.stride) if self.stride else (max(1, window[0] // 5), max(1, window[1] // 5))
         return window, stride
 
 
-def _both(side: int | tuple[int, int]) -> tuple[int, int]:
+def _to_sides(side: int | tuple[int, int]) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else side
 
 
-def _heatmap(subject: Subject, windows: Windows, found: list[Scores], provenance: Provenance, partial: bool) -> Heatmap:
+def _make_heatmap(
+    subject: Subject, windows: Windows, scores: list[Scores], provenance: Provenance, partial: bool
+) -> Heatmap:
     maps, marks, findings = [], [], []
-    for i, scores in enumerate(found):
-        came = ~np.isnan(scores[:, 0])
-        drops = subject.scores[i] - scores[came]  # (n, T)
-        maps.append(average_over_windows(windows[came], drops, (subject.inputs.shape[2], subject.inputs.shape[3])))
-        worst = []  # for each target the window whose covering costs most, in px of the photograph, and its cost
-        for t, place in enumerate(drops.argmax(0)):
-            top, bottom, left, right = windows[came][place].tolist()
-            worst.append((subject.in_photo(i, Box(top, left, bottom, right)), float(drops[place, t])))
+    for i, occluded in enumerate(scores):
+        done = ~np.isnan(occluded[:, 0])  # after Ctrl-C, the windows that were not reached have no score
+        drops = subject.scores[i] - occluded[done]  # (n, T)
+        maps.append(average_over_windows(windows[done], drops, (subject.inputs.shape[2], subject.inputs.shape[3])))
+        worst = windows[done][drops.argmax(0)].tolist()  # for each target the window that lowers it most
+        boxes = [subject.in_photo(i, Box(top, left, bottom, right)) for top, bottom, left, right in worst]
+        largest = drops.max(0).tolist()  # (T,)
         marks.append(
-            tuple(Mark(box, f"this window alone: {drop:.3g} lost") if drop > 0 else None for box, drop in worst)
+            tuple(
+                Mark(box, f"this window alone: {drop:.3g} lost") if drop > 0 else None
+                for box, drop in zip(boxes, largest, strict=True)
+            )
         )
         findings.append(
-            tuple(
-                _finding(
-                    start=subject.said(i),
-                    what=f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}",
-                    score=float(subject.scores[i, t]),
-                    place=subject.place(i, box),
-                    drop=drop,
-                )
-                for t, (box, drop) in enumerate(worst)
-            )
+            tuple(_describe(subject, i, t, box, drop) for t, (box, drop) in enumerate(zip(boxes, largest, strict=True)))
         )
     return Heatmap(
         provenance=provenance,
@@ -150,8 +146,10 @@ def _heatmap(subject: Subject, windows: Windows, found: list[Scores], provenance
     )
 
 
-def _finding(*, start: str, what: str, score: float, place: str, drop: float) -> str:
-    """One sentence: what was predicted, where covering hurts most and by how much."""
+def _describe(subject: Subject, i: int, t: int, box: Box, drop: float) -> str:
+    """One sentence: what was predicted, which window lowers target t of image i most, and by how much."""
+    what, score = f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}", subject.scores[i, t]
     if drop <= 0:
-        return f"{start}covering no part lowers {what} ({score:.3g})"
-    return f"{start}covering the {place} costs most: {what} falls by {drop:.3g}, from {score:.3g}"
+        return f"{subject.said(i)}covering no part lowers {what} ({score:.3g})"
+    place = subject.place(i, box)
+    return f"{subject.said(i)}covering the {place} costs most: {what} falls by {drop:.3g}, from {score:.3g}"

@@ -30,12 +30,12 @@ class Rise(Probe[Heatmap]):
 
     the mean score while x is seen, less the mean of all: positive (red) where seeing helps the target, negative (blue)
     where it hurts. The paper divides by the share of cells that is kept, which is the mean of all possible masks. Here
-    it is the mean of those that were drawn: otherwise a pixel that they happen to show more often gets a higher value,
-    and the more so the higher the scores lie. The last term moves the whole map and changes no ranking.
+    it is the mean of those that were drawn: otherwise a pixel that happens to be shown more often would get a higher
+    value, and the more so the higher the scores are. The last term moves the whole map and changes no ranking.
 
     A mask is a grid of cells, each shown with probability `keep`, enlarged (bilinear, align_corners=False) to one cell
     more than the image in each direction, and cut out at a random place. All images see the same masks, which the seed
-    determines. After Ctrl-C an image's map is that of the masks that came.
+    determines. After Ctrl-C an image's map is that of the masks that were run.
 
         >>> import vizcnn
         >>> result = vizcnn.Rise(masks=500)(vizcnn.load("tiny"), "sample:grace_hopper")
@@ -71,18 +71,21 @@ class Rise(Probe[Heatmap]):
         masks, sums, partial = Masks(self.masks, self.grid, self.keep, size, subject.seed), list[_Sums](), False
         try:
             for i, image in enumerate(subject.inputs):
-                for chosen, scores in self._scores(subject, i, masks):
+                for indices, scores in self._score_masks(subject, i, masks):
                     if len(sums) == i:
-                        nothing = torch.zeros(scores.shape[1], *size, dtype=torch.float64, device=image.device)
-                        sums.append(_Sums(nothing, nothing[0].clone(), []))
-                    sums[i].add(masks.made(chosen).to(image.device), scores - subject.scores[i])
+                        zeros = torch.zeros(scores.shape[1], *size, dtype=torch.float64, device=image.device)
+                        sums.append(_Sums(zeros, zeros[0].clone(), []))
+                    sums[i].add(masks.make(indices).to(image.device), scores - subject.scores[i])
                 _refuse_unmoved(subject, i, sums[i])
         except KeyboardInterrupt:
             sums = [each for each in sums if each.gains]
             if not sums:
                 raise
             partial = True
-        rows = [[_describe(values) for values in each.maps()] for each in sums]
+        rows = [
+            [Map(values, find_densest(values.clamp(min=0)), "being seen helps most") for values in each.compute_maps()]
+            for each in sums
+        ]
         return heatmap(
             subject,
             Maps(rows, partial),
@@ -91,17 +94,17 @@ class Rise(Probe[Heatmap]):
             details={"masks": self.masks, "grid": self.grid, "fill": self.fill},
         )
 
-    def _scores(self, subject: Subject, i: int, masks: Masks) -> Iterator[tuple[Indices, Scores]]:
-        """The scores of image i behind the masks."""
-        image = subject.inputs[i]
-        ground = make_cover(self.fill, image, subject.model.input.mean, masks.cell)
+    def _score_masks(self, subject: Subject, i: int, masks: Masks) -> Iterator[tuple[Indices, Scores]]:
+        """The scores of image i behind the masks, batch after batch."""
+        image = subject.inputs[i]  # (C, H, W)
+        cover = make_cover(self.fill, image, subject.model.input.mean, masks.cell)  # (C, H, W)
 
-        def shown(chosen: Indices) -> Tensor:
-            return ground + (image - ground) * masks.made(chosen)[:, None].to(image)  # (B, C, H, W)
+        def show_through(indices: Indices) -> Tensor:
+            return cover + (image - cover) * masks.make(indices)[:, None].to(image)  # (B, C, H, W)
 
         return score_batches(
             subject.model,
-            shown,
+            show_through,
             np.arange(self.masks),
             subject.targets[i],
             batch=self.batch,
@@ -111,15 +114,13 @@ class Rise(Probe[Heatmap]):
         )
 
 
-def _describe(values: Tensor) -> Map:
-    """A map (H, W), with its place."""
-    return Map(values, find_densest(values.clamp(min=0)), "being seen helps most")
-
-
 class Masks:
-    """Random masks for images of height and width `size`, always the same for a seed; each is made when it is needed.
+    """Random masks for images of height and width `size`, always the same for a seed.
 
-    cell: height and width of a grid's cell in px, rounded up, so that a mask can move by up to one cell."""
+    Only the grids are kept; a mask is made of one when it is needed.
+
+    cell: height and width of a grid's cell in px, rounded up, so that grid + 1 cells are at least one cell larger than
+        the image and a mask can be cut out up to one cell away from the corner."""
 
     def __init__(self, count: int, grid: int, keep: float, size: tuple[int, int], seed: int) -> None:
         rng = torch.Generator().manual_seed(seed)
@@ -127,35 +128,38 @@ class Masks:
         self.grids = (torch.rand(count, grid, grid, generator=rng) < keep).float()  # (n, g, g)
         self.corners = torch.stack([torch.randint(side, (count,), generator=rng) for side in self.cell], 1)  # (n, 2)
 
-    def made(self, chosen: Indices) -> Tensor:
-        """Some of the masks, float32 (B, H, W) in [0, 1]."""
-        grids = self.grids[torch.from_numpy(chosen)]
-        large = [(grids.shape[1] + 1) * side for side in self.cell]
-        enlarged = F.interpolate(grids[:, None], large, mode="bilinear", align_corners=False)[:, 0]
-        corners = self.corners[torch.from_numpy(chosen)].tolist()
+    def make(self, indices: Indices) -> Tensor:
+        """The masks of these numbers, float32 (B, H, W) in [0, 1]."""
+        grids = self.grids[torch.from_numpy(indices), None]  # (B, 1, g, g)
+        large = [(grids.shape[2] + 1) * side for side in self.cell]
+        enlarged = F.interpolate(grids, large, mode="bilinear", align_corners=False)[:, 0]
+        corners = self.corners[torch.from_numpy(indices)].tolist()
         height, width = self.size
-        parts = [one[y : y + height, x : x + width] for one, (y, x) in zip(enlarged, corners, strict=True)]
-        return torch.stack(parts)  # (B, H, W)
+        masks = [one[y : y + height, x : x + width] for one, (y, x) in zip(enlarged, corners, strict=True)]
+        return torch.stack(masks)  # (B, H, W)
 
 
 @dataclass
 class _Sums:
-    """What the masks so far come to, float64: gains times masks (T, H, W), masks (H, W), and the gains (n, T) in parts.
+    """Sums over the masks so far, from which the maps are computed.
 
-    A gain is a score less that of the whole image: the map does not depend on the difference, its rounding does."""
+    A gain is a score less that of the whole image. S is the same for gains as for scores, but gains are small numbers
+    and lose less by rounding.
+
+    weighted: the gains times the masks, float64 (T, H, W). masks: float64 (H, W). gains: of each batch, (B, T)."""
 
     weighted: Tensor
     masks: Tensor
     gains: list[Scores]
 
     def add(self, masks: Tensor, gains: Scores) -> None:
-        """A batch of masks (B, H, W) and their gains (B, T)."""
+        """Add a batch of masks (B, H, W) and their gains (B, T)."""
         masks = masks.double()
         self.weighted += torch.einsum("bt,bhw->thw", torch.from_numpy(gains).to(masks), masks)
         self.masks += masks.sum(0)
         self.gains.append(gains)
 
-    def maps(self) -> Tensor:
+    def compute_maps(self) -> Tensor:
         """S for each target, (T, H, W); 0 where no mask showed anything."""
         mean = torch.from_numpy(np.concatenate(self.gains).mean(0)).to(self.masks)[:, None, None]  # (T, 1, 1)
         return torch.where(self.masks > 0, self.weighted / self.masks - mean, 0.0)

@@ -1,4 +1,4 @@
-"""Style: one picture's content in another's manner."""
+"""Style: the content of one picture in the style of another."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LAYERS = 5  # resolutions at which style is compared, as in the paper
 class Style(Probe[Pictures]):
     """How would this photograph look in the manner of that picture?
 
-    The picture starts as the photograph. It is changed until its activations in the content layer stay those of the
-    photograph while the correlations between channels (Gram matrices) in the style layers become those of the style
+    The picture starts as the photograph. It is changed so that its activations in the content layer stay those of the
+    photograph, while the correlations between channels (Gram matrices) in the style layers become those of the style
     picture. Each term is divided by the size of what it compares with, and the style's by the number of its layers,
-    so the weights mean much the same in every network. Networks of VGG's type give the best pictures.
+    so that a weight means much the same in every network. Networks of VGG's type give the best pictures.
 
     By default style is compared at the last layer of each of the first five resolutions, and content at the second
     to last of these. `like` is a file or `sample:NAME`.
@@ -56,38 +56,39 @@ class Style(Probe[Pictures]):
     frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
 
     def compute(self, subject: Subject) -> Pictures:
-        manner = open_photo(self.like)
+        style_photo = open_photo(self.like)
         scenes: list[Scenery] = []
         finished = True
         for photo in subject.photos:
-            scene, finished = self._painted(subject, photo, manner)
+            scene, finished = self._paint(subject, photo, style_photo)
             scenes.append(scene)
             if not finished:
                 break
         subject = subject.first(len(scenes))
-        content, style = self._layers(subject.model)
-        provenance = subject.provenance(manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style)
+        content, style = self._choose_layers(subject.model)
+        manner = f"{style_photo.name} {style_photo.sha256()[:8]}"
+        provenance = subject.provenance(manner=manner, content=content, style=style)
         return Pictures(provenance, tuple(scenes), not finished)
 
     def keeps_frames(self) -> bool:
         return self.frames > 0
 
-    def _layers(self, model: Model) -> tuple[str, tuple[str, ...]]:
+    def _choose_layers(self, model: Model) -> tuple[str, tuple[str, ...]]:
         """The content layer and the style layers."""
-        by_size = {size: name for name, size in find_spatial_layers(model, model.grey()).items()}
-        usual = tuple(by_size.values())[:_LAYERS]
-        if not usual:
+        last = {size: name for name, size in find_spatial_layers(model, model.grey()).items()}  # of each resolution
+        layers = tuple(last.values())[:_LAYERS]
+        if not layers:
             raise DegenerateResult(
                 f"no layer of {model.name} gives a map (N, C, H, W) of more than one position, so none knows a style"
             )
-        return self.content_layer or usual[max(0, len(usual) - 2)], self.style_layers or usual
+        return self.content_layer or layers[max(0, len(layers) - 2)], self.style_layers or layers
 
-    def _painted(self, subject: Subject, photo: Photo, manner: Photo) -> tuple[Scenery, bool]:
+    def _paint(self, subject: Subject, photo: Photo, style_photo: Photo) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""
         model = subject.model
-        start, other = (_tensor(model, each, self.size) for each in (photo, manner))  # (1, C, H, W)
-        content, style = self._distances(model, start, other)
-        recipe = self._recipe(start)
+        start, other = (_resize_photo(model, each, self.size) for each in (photo, style_photo))  # (1, C, H, W)
+        content, style = self._make_distances(model, start, other)
+        recipe = self._make_recipe(start)
         outcome = optimize(
             model,
             [Objective(self.content * target(content) + self.style * target(style), lowered=True)],
@@ -99,46 +100,49 @@ class Style(Probe[Pictures]):
             label="style",
             progress=subject.progress,
         )
-        values = [self._values(model, content, style, recipe, each) for each in (start, outcome.pictures.to(start))]
-        numbers = {name: (values[0][name], values[1][name]) for name in values[0]}
-        sources = (("content", photo), ("style", manner))
+        before, after = (
+            self._compute_terms(model, content, style, recipe, each) for each in (start, outcome.pictures.to(start))
+        )
+        terms = {name: (before[name], after[name]) for name in before}
+        sources = (("content", photo), ("style", style_photo))
         image = outcome.pictures[0].permute(1, 2, 0).numpy()  # (H, W, C)
-        return Scenery(image, sources, numbers, outcome.frames[:, 0].permute(0, 2, 3, 1).numpy()), outcome.finished
+        return Scenery(image, sources, terms, outcome.frames[:, 0].permute(0, 2, 3, 1).numpy()), outcome.finished
 
-    def _distances(self, model: Model, photo: Tensor, manner: Tensor) -> tuple[ActivationDistance, GramDistance]:
+    def _make_distances(self, model: Model, photo: Tensor, other: Tensor) -> tuple[ActivationDistance, GramDistance]:
         """What is to become small: the distances from the photograph's content and from the other's style."""
-        content, style = self._layers(model)
+        content, style = self._choose_layers(model)
         with torch.no_grad(), open_reader(model, {content, *style}) as read:
-            wanted = read(photo.to(model.dtype))[content].float()
-            seen = read(manner.to(model.dtype))
-        grams = {name: compute_gram(seen[name].float()) for name in style}
-        return ActivationDistance(content, wanted), GramDistance(grams)
+            of_photo = read(photo.to(model.dtype))[content].float()
+            of_other = read(other.to(model.dtype))
+        grams = {name: compute_gram(of_other[name].float()) for name in style}
+        return ActivationDistance(content, of_photo), GramDistance(grams)
 
-    def _recipe(self, picture: Tensor) -> Recipe:
-        """Of pixels; the total variation is a mean over those of the picture."""
+    def _make_recipe(self, picture: Tensor) -> Recipe:
+        """How a picture (1, C, H, W) is optimised: its pixels directly, without random movements."""
         return Recipe(
             "style",
             Pixels(),
-            penalty=Penalty(tv=self.tv / picture[0, 0].numel(), power=1.0),
+            penalty=Penalty(tv=self.tv / picture[0, 0].numel(), power=1.0),  # Penalty adds up, tv weighs the mean
             optimiser=self.optimiser,
             rate=self.rate or {"lbfgs": 1.0, "adam": 0.02}[self.optimiser],
             steps=self.steps,
             keep="best",
         )
 
-    def _values(
+    def _compute_terms(
         self, model: Model, content: ActivationDistance, style: GramDistance, recipe: Recipe, picture: Tensor
     ) -> dict[str, float]:
         """The terms and their weighted total for a picture (1, C, H, W)."""
         with torch.no_grad(), open_reader(model, content.layers | style.layers) as read:
             activations = read(picture.to(model.dtype))
-            far, unlike = float(content(activations)), float(style(activations))
-            smooth = float(recipe.penalty(picture, picture))
-        return {"content": far, "style": unlike, "total": self.content * far + self.style * unlike + smooth}
+            of_content, of_style = float(content(activations)), float(style(activations))
+            of_variation = float(recipe.penalty(picture, picture))
+        total = self.content * of_content + self.style * of_style + of_variation
+        return {"content": of_content, "style": of_style, "total": total}
 
 
-def _tensor(model: Model, photo: Photo, side: int) -> Tensor:
-    """A photograph (1, C, H, W) whose longer side is so many px."""
+def _resize_photo(model: Model, photo: Photo, side: int) -> Tensor:
+    """A photograph (1, C, H, W), enlarged or reduced so that its longer side has `side` px."""
     image = torch.from_numpy(model.input.channels_of(photo)).permute(2, 0, 1)[None]
     factor = side / max(photo.size)
     size = [max(1, round(each * factor)) for each in photo.size]

@@ -30,7 +30,7 @@ from vizcnn.scanning import (
     select_layers,
 )
 
-_SHOWN = 4  # channels where no target was given
+_CHANNELS = 4  # how many are shown where no target was given
 _BESIDE = ("filter", "maximize")
 
 
@@ -81,76 +81,76 @@ class TopImages(Probe[Exemplars]):
         if not maps:
             return [0]
         name, shape = list(maps.items())[-1]
-        return [f"{name}:{channel}" for channel in range(min(_SHOWN, shape[0]))]
+        return [f"{name}:{channel}" for channel in range(min(_CHANNELS, shape[0]))]
 
     def compute(self, subject: Subject) -> Exemplars:
         assert subject.dataset is not None
-        wanted = [require_unit(one) for one in subject.targets[0]]
-        layers = list(dict.fromkeys(name_layer(unit) for unit in wanted))
+        layers = list(dict.fromkeys(name_layer(require_unit(one)) for one in subject.targets[0]))
         finding = scan_in_memory(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
         index = MemoryIndex(subject.model, subject.dataset, finding, progress=subject.progress)
         provenance = subject.provenance(dataset=subject.dataset.where, pictures=len(subject.dataset))
-        found = self._shown(index, subject.targets[0], self.rank, provenance)
+        result = self._make_result(index, subject.targets[0], self.rank, provenance)
         if not self.beside:
-            return found
+            return result
         try:
-            pictures = list(self._pictures(subject))
+            pictures = list(self._make_pictures(subject))
         except KeyboardInterrupt:
-            return replace(found, notes=(*found.notes, "stopped before what stands beside was made"), partial=True)
-        return replace(found, rows=tuple(replace(r, beside=p) for r, p in zip(found.rows, pictures, strict=True)))
+            return replace(result, notes=(*result.notes, "stopped before what stands beside was made"), partial=True)
+        rows = tuple(replace(row, beside=beside) for row, beside in zip(result.rows, pictures, strict=True))
+        return replace(result, rows=rows)
 
     def answer(self, index: Index, target: Any) -> Exemplars:
-        """The same from the index of a scan, without the network. Images are ranked and labelled as they were there.
+        """The same from the index of a scan, without the network. Images are ranked and labelled as in that scan.
 
-        Raises ParameterError for another rank that was asked for, for labels, and for pictures of the network."""
+        Raises ParameterError for a rank other than the scan's, for labels, and for pictures beside the photographs."""
         if self.labels is not None:
             raise ParameterError("an index has the labels that its scan was given. Leave labels out")
         if self.beside:
             raise ParameterError("an index holds no network to draw. Leave beside out, or see: vizcnn maximize --crops")
-        wanted, rank = [_named(index, one) for one in parse_targets(target)], index.rank
-        if self.rank not in ("max", rank):
+        targets, rank = [_name_class(index, one) for one in parse_targets(target)], index.rank
+        if self.rank not in ("max", rank):  # max is the default, so nobody may have asked for it
             raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
         options = asdict(replace(self, rank=rank))
-        return self._shown(index, wanted, rank, index.provenance(self.name(), options, self.paper, wanted))
+        return self._make_result(index, targets, rank, index.provenance(self.name(), options, self.paper, targets))
 
-    def _pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:
-        """What stands beside each target's photographs."""
-        wanted = self.beside or ()
-        filters = _filters(subject) if "filter" in wanted else {}
-        optimised = _optimised(subject) if "maximize" in wanted else {}
+    def _make_pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:
+        """The pictures beside each target's photographs, with their names."""
+        beside = self.beside or ()
+        filters = _draw_filters(subject) if "filter" in beside else {}
+        optimised = _optimize_pictures(subject) if "maximize" in beside else {}
         for target in subject.targets[0]:
             sources = (("filter", filters), ("maximize", optimised))
             yield tuple((name, pictures[target]) for name, pictures in sources if target in pictures)
 
-    def _shown(self, index: AnyIndex, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
-        rows = tuple(self._row(index, one) for one in wanted)
+    def _make_result(self, index: AnyIndex, targets: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
+        rows = tuple(self._make_row(index, one) for one in targets)
         if not any(row.exemplars for row in rows):
-            raise DegenerateResult(f"no image excites any of {', '.join(map(str, wanted))}. Dead units?")
-        layers = dict.fromkeys(name_layer(require_unit(one)) for one in wanted)
-        return Exemplars(provenance, rows, RANKED_BY[rank], tuple(_gaps(index, layers, self.count).describe()))
+            raise DegenerateResult(f"no image excites any of {', '.join(map(str, targets))}. Dead units?")
+        layers = dict.fromkeys(name_layer(require_unit(one)) for one in targets)
+        return Exemplars(provenance, rows, RANKED_BY[rank], tuple(_find_gaps(index, layers, self.count).describe()))
 
-    def _row(self, index: AnyIndex, wanted: Target) -> Excited:
-        unit = require_unit(wanted)
-        shown = tuple(
+    def _make_row(self, index: AnyIndex, target: Target) -> Excited:
+        unit = require_unit(target)
+        exemplars = tuple(
             make_exemplar(one.number, one.name, one.label, one.value, one.at, one.photo, one.seen, one.box)
             for one in find_best(index, unit, self.count)
         )
-        return Excited(str(wanted), shown, index.tally(name_layer(unit)).statistics(find_channel(index, unit)))
+        return Excited(str(target), exemplars, index.tally(name_layer(unit)).statistics(find_channel(index, unit)))
 
 
-def _filters(subject: Subject) -> dict[Target, Pixels]:
-    """The kernel of each target that is a channel of the convolution that reads the image, as a picture."""
+def _draw_filters(subject: Subject) -> dict[Target, Pixels]:
+    """A picture of the kernel of each target that is a channel of the convolution that reads the image."""
     model, units = subject.model, {target: require_unit(target) for target in subject.targets[0]}
-    found: dict[Target, Pixels] = {}
+    pictures: dict[Target, Pixels] = {}
     for layer in {unit.layer for unit in units.values() if unit.layer and reads_image(model, unit.layer)}:
         kernels = find_used_kernels(model, layer).float().cpu().permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
-        members = {target: int(unit.channel) for target, unit in units.items() if unit.layer == layer}
-        found |= {target: draw_kernel(kernels[channel]) for target, channel in members.items()}
-    return found
+        channels = {target: int(unit.channel) for target, unit in units.items() if unit.layer == layer}
+        pictures |= {target: draw_kernel(kernels[channel]) for target, channel in channels.items()}
+    return pictures
 
 
-def _optimised(subject: Subject) -> dict[Target, Pixels]:
-    """A picture for each target, as the probe `maximize` makes it by default. Raises KeyboardInterrupt."""
+def _optimize_pictures(subject: Subject) -> dict[Target, Pixels]:
+    """A picture for each target, by the default recipe of the probe `maximize`. Raises KeyboardInterrupt."""
     targets = list(dict.fromkeys(subject.targets[0]))
     objectives = [Objective(target) for target in targets]
     outcome = optimize(
@@ -162,17 +162,18 @@ def _optimised(subject: Subject) -> dict[Target, Pixels]:
     return dict(zip(targets, pictures, strict=True))
 
 
-def _named(index: Index, wanted: Target) -> Target:
-    """A target with its class as number and name, as a model would resolve it."""
-    unit = require_unit(wanted)
+def _name_class(index: Index, target: Target) -> Target:
+    """The target; a class with its number and name, as a model would resolve it."""
+    unit = require_unit(target)
     if unit.layer:
-        return wanted
+        return target
     number = find_channel(index, unit)
     label = index.classes[number] if index.classes else str(number)
     return Target(((1.0, replace(unit, channel=number, label=label)),))
 
 
-def _gaps(index: AnyIndex, layers: Iterable[str], asked: int) -> Gaps:
+def _find_gaps(index: AnyIndex, layers: Iterable[str], asked: int) -> Gaps:
+    """What is missing: images that could not be used, fewer of them than were asked for, parts not scanned yet."""
     tallies = {layer: index.tally(layer) for layer in layers}
     return Gaps(
         images=len(index.images),

@@ -6,13 +6,14 @@ A probe says how its maps are computed; the rest is here, and comes out as it do
         "By how much would the answer change, to first order, if this pixel were black?"
 
         def compute(self, subject: Subject) -> vizcnn.Heatmap:
-            def maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
-                numbers = score(subject, images.requires_grad_(), targets)  # (B,)
-                (slope,) = torch.autograd.grad(numbers.sum(), images)  # (B, C, H, W)
-                return [Map(one, find_densest(one), "black costs most") for one in (slope * images).sum(1)]
+            def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
+                scores = score(subject, images.requires_grad_(), targets)  # (B,)
+                (slopes,) = torch.autograd.grad(scores.sum(), images)  # (B, C, H, W)
+                values = (slopes * images).sum(1)  # (B, H, W)
+                return [Map(one, find_densest(one), "black costs most") for one in values]
 
-            found = each_map(subject, maps, label="taylor")
-            return heatmap(subject, found, meaning=lambda quantity: f"{quantity} lost", signed=True)
+            maps = each_map(subject, make_maps, label="taylor")
+            return heatmap(subject, maps, meaning=lambda quantity: f"{quantity} lost", signed=True)
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Map:
     """What a method makes of one image and target.
 
     values: (H, W), in px of the input. box: the place to point at, in the same px; None for none.
-    finding: the verb of the sentence that describes the map, such as `gradient is strongest`; where that is, and how
-        large the target is, is put behind it.
+    finding: what is said of that place, such as `gradient is strongest`. The sentence goes on with where it lies and
+        with the target's score.
     """
 
     values: Tensor
@@ -51,48 +52,48 @@ class Map:
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps by image and target, for the first images of a subject. partial: Ctrl-C came before all were made."""
+    """Maps by image and target. partial: Ctrl-C came before all were made, so these are of the first images only."""
 
     rows: list[list[Map]] = field(default_factory=list)
     partial: bool = False
 
 
 Method = Callable[[Tensor, Sequence[Target]], Sequence[Map]]
-"""From images (B, C, H, W) in [0, 1] and the target of each to the map of each. The images may be written to, and
-gradients are recorded."""
+"""Makes the map of each of the images (B, C, H, W) in [0, 1] for the target of each. It may write to the images, and
+gradients are on."""
 
 
 def one_by_one(method: Callable[[Tensor, Target], Map]) -> Method:
     """A method for a batch from one for a single image (1, C, H, W)."""
 
-    def each(images: Tensor, targets: Sequence[Target]) -> list[Map]:
+    def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
         return [method(image, target) for image, target in zip(images.split(1), targets, strict=True)]
 
-    return each
+    return make_maps
 
 
 def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], source: str = "the pixels") -> Tensor:
-    """The target's number for each of the images (B, C, H, W), as a differentiable (B,).
+    """The target's score for each of the images (B, C, H, W), as a differentiable (B,).
 
-    targets: one for all images, or one for each. source: what the numbers should depend on, for the error.
+    targets: one for all images, or one for each. source: what the scores should depend on, for the error.
     Raises NotDifferentiable where they do not, and TargetError."""
-    wanted = [targets] * len(images) if isinstance(targets, Target) else targets
-    different = list(dict.fromkeys(wanted))
-    numbers = score_images(subject.model, images, different)  # (B, different targets)
-    if not numbers.requires_grad:
+    of_images = [targets] * len(images) if isinstance(targets, Target) else targets
+    different = list(dict.fromkeys(of_images))
+    scores = score_images(subject.model, images, different)  # (B, different targets)
+    if not scores.requires_grad:
         named = ", ".join(map(str, different))
         raise NotDifferentiable(
             f"target {named} has no gradient with respect to {source}: it does not depend on it, or the network or "
             "the target function detaches it (argmax, .item(), no_grad, rounding). Use occlusion, or another target"
         )
-    own = torch.tensor([different.index(target) for target in wanted], device=numbers.device)
-    return numbers.gather(1, own[:, None])[:, 0]  # (B,)
+    columns = torch.tensor([different.index(target) for target in of_images], device=scores.device)
+    return scores.gather(1, columns[:, None])[:, 0]  # (B,)
 
 
 def each_map(subject: Subject, method: Method, *, label: str) -> Maps:
     """The method's map for every image and target of a subject, under a progress bar with this label.
 
-    At present the method is given one image at a time; it must not count on that. Gradients are on whatever the
+    Today the method is given one image at a time; later it may be given several. Gradients are on, whatever the
     caller's mode. After Ctrl-C the images whose maps were all made are kept; KeyboardInterrupt where there are none.
     Raises NonFiniteResult, DegenerateResult for a map that is zero everywhere, and ShapeError for one of another size.
     """
@@ -114,13 +115,14 @@ def each_map(subject: Subject, method: Method, *, label: str) -> Maps:
 
 
 def _make_map(subject: Subject, i: int, target: Target, method: Method) -> Map:
+    """The method's map of one image and target, checked."""
     with torch.inference_mode(False), torch.enable_grad():
-        found = method(subject.inputs[i].clone()[None], (target,))
+        maps = method(subject.inputs[i].clone()[None], (target,))
     what = f"the map of {target} for {subject.photos[i].name}"
-    shapes = [tuple(one.values.shape) for one in found]
-    if shapes != [tuple(subject.inputs.shape[2:])]:
-        raise ShapeError(f"{what} must be one of the input's size {tuple(subject.inputs.shape[2:])}, got {shapes}")
-    (one,) = found
+    size, sizes = tuple(subject.inputs.shape[2:]), [tuple(one.values.shape) for one in maps]
+    if sizes != [size]:
+        raise ShapeError(f"{what} must be one of the input's size {size}, got {sizes}")
+    (one,) = maps
     if not one.values.isfinite().all():
         raise NonFiniteResult(f"{what} holds NaN or infinity")
     if not one.values.any():
@@ -143,13 +145,18 @@ def heatmap(
 ) -> Heatmap:
     """The maps as a result, with what the network says of each image, a sentence for each map, and its place marked.
 
-    meaning: what one unit of the colour bar is, given what the target's number is called: `logit` to `d logit / d
-        pixel`. signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
+    meaning: from what the target's score is called to what the map's values are: from `logit` to `d logit / d pixel`.
+    signed: whether values have a sign, with zero in the middle of the colours; otherwise they are magnitudes.
     percentile: of the magnitudes above zero, where the colours end; the values themselves are kept.
     paper, details: for the provenance, see `Subject.provenance`.
     """
     subject = subject.first(len(maps.rows))
     values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in maps.rows])  # (N, T, H, W)
+    marks = [
+        [Mark(subject.in_photo(i, one.box), "marked: where it is strongest") if one.box else None for one in row]
+        for i, row in enumerate(maps.rows)
+    ]
+    findings = [[_describe(subject, i, t, one) for t, one in enumerate(row)] for i, row in enumerate(maps.rows)]
     return Heatmap(
         provenance=subject.provenance(paper=paper, **(details or {})),
         values=values,
@@ -158,30 +165,24 @@ def heatmap(
         photos=subject.photos,
         seen=subject.seen,
         predictions=subject.predictions(),
-        marks=tuple(tuple(_make_mark(subject, i, one) for one in row) for i, row in enumerate(maps.rows)),
-        findings=tuple(
-            tuple(_describe(subject, i, t, one) for t, one in enumerate(row)) for i, row in enumerate(maps.rows)
-        ),
+        marks=tuple(map(tuple, marks)),
+        findings=tuple(map(tuple, findings)),
         partial=maps.partial,
         signed=signed,
         percentile=percentile,
     )
 
 
-def _make_mark(subject: Subject, i: int, one: Map) -> Mark | None:
-    return Mark(subject.in_photo(i, one.box), "marked: where it is strongest") if one.box else None
-
-
 def _describe(subject: Subject, i: int, t: int, one: Map) -> str:
-    number = float(subject.scores[i, t])
+    """One sentence: what was predicted, where the map is strongest, and the target's score."""
     where = f" in the {subject.place(i, subject.in_photo(i, one.box))}" if one.box else ""
-    what = f"{subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}"
-    return f"{subject.said(i)}{one.finding}{where}; {what} {number:.3g}"
+    quantity = subject.quantity(t).split(" of ")[0]
+    return f"{subject.said(i)}{one.finding}{where}; {quantity}{subject.about(i, t)} {subject.scores[i, t]:.3g}"
 
 
 def warn_of_softmax(subject: Subject) -> None:
-    """A saturated softmax or sigmoid has hardly any gradient, and in a softmax is every other class's evidence: say so
-    once."""
+    """Warn of a target that is a probability: a saturated softmax or sigmoid has hardly any gradient, and evidence
+    against any other class raises the softmax of this one."""
     kinds = {subject.quantity(t) for t in range(len(subject.targets[0]))}
     if subject.head in ("softmax", "sigmoid") and "probability" in kinds:
         linear = [n for n, m in subject.model.layers().items() if isinstance(m, torch.nn.Linear)]
@@ -196,8 +197,8 @@ def warn_of_softmax(subject: Subject) -> None:
 
 
 def find_densest(values: Tensor, side: float = 0.2) -> Box:
-    """The square of `side` (share of the shorter edge) that holds the most magnitude of a map (H, W), in px; or, where
-    a smaller box holds all that is not zero, that box."""
+    """The square, in px, in which the magnitudes of a map (H, W) add up to most; or, where a box no larger holds all
+    that is not zero, that box. side: of the square, as a share of the map's shorter edge."""
     height, width = values.shape
     edge = max(1, round(side * min(height, width)))
     box = Box.around(values)

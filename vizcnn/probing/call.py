@@ -1,4 +1,4 @@
-"""What the command line reads for every probe, beside the probe's own options."""
+"""What the command line reads for every probe, besides the probe's own options."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 class Call:
     """One call of a probe from the command line.
 
-    The command line fills it by these names, each the name of an argument or of an option (`--dry-run` is `dry_run`),
-    and can read nothing that is not here. So these are also the names that no probe's own option can have.
+    Each field has the name of an argument or an option (`--dry-run` is `dry_run`), and the command line reads nothing
+    else for every probe. So a probe's own option cannot have any of these names.
 
-    images: files and folders. network, goals: what stands without a dash for a probe of the network alone, the model
-    and its targets. target, model: of the options of that name. index: the folder of a scan that is to answer.
+    images: files and folders. network, targets: for a probe of the network alone, the arguments MODEL and TARGET.
+    target, model: the options of those names. index: the folder of the scan that answers in place of a network.
     """
 
     images: tuple[str, ...] | None = None
     network: str | None = None
-    goals: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
     model: str | None = None
     out: Path | None = None
@@ -32,5 +32,5 @@ class Call:
     debug: bool = False
 
 
-CALLED = frozenset(field.name for field in fields(Call))
-HELP = "help"  # which click answers itself
+CALL_NAMES = frozenset(field.name for field in fields(Call))
+HELP = "help"  # no field of Call, because click answers it by itself

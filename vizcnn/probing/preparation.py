@@ -1,4 +1,4 @@
-"""Preparation: from what a person hands a probe to its Subject, with everything checked on the way."""
+"""Preparation: makes a Subject of what a person hands to a probe, and checks everything on the way."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
 
 
-class Asking(Protocol):
-    """The members of a `vizcnn.Probe` that say what it wants to look at. A probe's call stands on this module, so this
-    module cannot name the class itself."""
+class ProbeLike(Protocol):
+    """The members of a `vizcnn.Probe` that say what it needs. The module of that class imports this one, so this one
+    cannot import the class."""
 
     needs_images: ClassVar[bool]
     streams: ClassVar[bool]
@@ -38,11 +38,11 @@ class Asking(Protocol):
 
 @contextmanager
 def prepare(
-    probe: Asking, question: Question, model: Model, images: Any, wanted: Any, *, seed: int, progress: bool
+    probe: ProbeLike, question: Question, model: Model, images: Any, target: Any, *, seed: int, progress: bool
 ) -> Iterator[Subject]:
-    """Prepare a probe's subject; afterwards the network and the random state are as they were.
+    """Prepare a probe's subject. When the context closes, the network and the random state are as they were.
 
-    Errors that pass through say which probe met them, on which model and input.
+    An error from inside the context says which probe met it, on which model and input.
     """
     if not isinstance(model, Model):
         raise ParameterError(
@@ -51,37 +51,39 @@ def prepare(
         )
     with borrow(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
-        found = dataset(images, probe.labels_from()) if probe.streams else None
-        photos, seen, inputs = _read_inputs(probe, model, images if found is None else None)
+        stream = dataset(images, probe.labels_from()) if probe.streams else None
+        photos, seen, inputs = _read_inputs(probe, model, images if stream is None else None)
         with add_context(f"input {tuple(inputs.shape)}" if photos else ""):
-            given = _resolve_targets(probe, model, wanted)
-            if given and not photos:
-                given = check_without_images(model, given, probe.input_size(model))
-            clean = vars(run_clean(model, inputs, given))
+            targets = _resolve_targets(probe, model, target)
+            if targets and not photos:
+                targets = check_without_images(model, targets, probe.input_size(model))
+            clean = vars(run_clean(model, inputs, targets))
             yield Subject(
-                question, model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=found
+                question, model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=stream
             )
 
 
-def _read_inputs(probe: Asking, model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
+def _read_inputs(probe: ProbeLike, model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
     if not probe.needs_images or probe.streams:
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
         return (), (), torch.empty(0, model.input.channels, *model.input.size)
-    ready = [entry for source in expand_sources(images) for entry in _prepare_source(model, source)]
-    if not ready:
+    prepared = [image for source in expand_sources(images) for image in _prepare_source(model, source)]
+    if not prepared:
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
-    photos, seen, inputs = zip(*ready, strict=True)
+    photos, seen, inputs = zip(*prepared, strict=True)
     if len({tuple(x.shape) for x in inputs}) > 1:
         raise ShapeError(f"tensors of one call must share a shape, got {[tuple(x.shape) for x in inputs]}")
     return photos, seen, torch.stack(inputs)  # (N, C, H, W)
 
 
 def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
-    """A photograph is resized and cropped; a tensor is taken as the input that it is."""
+    """The photograph of each image in a source, the box of it that the network sees, and the input (C, H, W).
+
+    A photograph is resized and cropped; a tensor is an input already, and its photograph is made from it."""
     if not isinstance(source, Tensor):
         photo = open_photo(source)
-        inputs, box = model.prepared(photo)
+        inputs, box = model.prepared(photo)  # (C, H, W)
         return [(photo, box, inputs)]
     batch = source[None] if source.dim() == 3 else source
     if batch.dim() != 4 or batch.shape[1] != model.input.channels:
@@ -95,13 +97,11 @@ def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]
     return [(to_photo(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
 
 
-def _resolve_targets(probe: Asking, model: Model, wanted: Any) -> tuple[Target, ...] | None:
-    """The targets that were asked for; None for whatever class is predicted."""
+def _resolve_targets(probe: ProbeLike, model: Model, target: Any) -> tuple[Target, ...] | None:
+    """The targets of every image, resolved; None where each image's own predicted class is its target."""
     if not probe.needs_target:
-        if wanted is not None:
-            raise ParameterError(f"this probe explains no target, got {wanted!r}. Leave the target out")
+        if target is not None:
+            raise ParameterError(f"this probe explains no target, got {target!r}. Leave the target out")
         return ()
-    wanted = probe.default_targets(model) if wanted is None else wanted
-    if wanted is None:
-        return None
-    return tuple(one.resolved(model) for one in parse_targets(wanted))
+    target = probe.default_targets(model) if target is None else target
+    return None if target is None else tuple(one.resolved(model) for one in parse_targets(target))

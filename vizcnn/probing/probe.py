@@ -25,7 +25,7 @@ from typing import (
 )
 
 from vizcnn.errors import Interrupted, ParameterError
-from vizcnn.probing.call import CALLED, HELP
+from vizcnn.probing.call import CALL_NAMES, HELP
 
 if TYPE_CHECKING:
     from vizcnn.models.cost import Cost
@@ -96,10 +96,10 @@ def _check_option(probe: type[Probe[Any]], field: dataclasses.Field[Any], hint: 
 
 @cache
 def list_reserved() -> frozenset[str]:
-    """Names that options cannot have: what the command line reads for every probe, and the parameters of a probe's
-    calls. Nor can an option have the name of anything else that a probe inherits."""
+    """The names that options cannot have: of what the command line reads for every probe, and of the parameters of a
+    probe's calls. `list_options` also refuses the name of any other member that a probe inherits."""
     calls = (Probe.__call__, Probe.dry_run)
-    return CALLED | {HELP} | {name for call in calls for name in signature(call).parameters} - {"self"}
+    return CALL_NAMES | {HELP} | {name for call in calls for name in signature(call).parameters} - {"self"}
 
 
 R = TypeVar("R", bound="Result", covariant=True)
@@ -109,9 +109,9 @@ R = TypeVar("R", bound="Result", covariant=True)
 class Probe(Generic[R]):
     """Base of all probes. A subclass declares options with `param()` and answers in `compute()`.
 
-    Subclasses become frozen, keyword-only dataclasses by themselves; `Probe[Heatmap]` tells a type checker what a call
-    returns. Options are checked when the object is made,
-    before any network is loaded; `check()` may add conditions that concern several options.
+    A subclass becomes a frozen, keyword-only dataclass by itself; `Probe[Heatmap]` tells a type checker what a call
+    returns. Options are checked when the object is made, before any network is loaded; `check()` may add conditions
+    that concern several options.
     """
 
     paper: ClassVar[str] = ""
@@ -119,11 +119,11 @@ class Probe(Generic[R]):
     needs_images: ClassVar[bool] = True
     """False for probes of the network alone: they are called as `probe(model)`."""
     streams: ClassVar[bool] = False
-    """True for probes of whole data sets: images are read batch by batch, never all at once, by one call for all."""
+    """True for probes of whole data sets: one call looks at all images and reads them batch by batch."""
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
     needs_target: ClassVar[bool] = True
-    """False for probes to which no single number matters: any output will do, and a target is refused."""
+    """False for probes that explain no target: a target is refused, and the network may give any kind of output."""
 
     def __init_subclass__(cls) -> None:
         own_doc = cls.__doc__
@@ -134,10 +134,11 @@ class Probe(Generic[R]):
 
     def __post_init__(self) -> None:
         for option in list_options(type(self)):
-            self._settle(option)
+            self._read_option(option)
         self.check()
 
-    def _settle(self, option: Option) -> None:
+    def _read_option(self, option: Option) -> None:
+        """Replace an option's text by the value it stands for, and check the value."""
         value = getattr(self, option.name)
         if isinstance(value, str) and option.param.parse:
             try:
@@ -157,19 +158,19 @@ class Probe(Generic[R]):
         """Raise ParameterError when options contradict each other."""
 
     def default_targets(self, model: Model) -> Sequence[Any] | None:  # noqa: ARG002 - for probes that override it
-        """What is explained when no target is given; None for the class predicted for each image."""
+        """What is explained when no target is given; None for each image's predicted class."""
         return None
 
     def input_size(self, model: Model) -> tuple[int, int]:
-        """Height and width in px of the images on which a probe of the network alone will run it."""
+        """Height and width, in px, of the images that a probe of the network alone will make."""
         return model.input.size
 
     def labels_from(self) -> str | None:
-        """Of a probe of whole data sets: the file that says the images' classes, see `vizcnn.inputs.dataset`."""
+        """For probes of whole data sets: the file with the images' classes, see `vizcnn.inputs.dataset`."""
         return None
 
     def keeps_frames(self) -> bool:
-        """Whether results hold how they were made, so that they can be saved as an animation (.gif)."""
+        """Whether results keep states on the way, so that they can be saved as an animation (.gif)."""
         return False
 
     def compute(self, subject: Subject) -> R:
@@ -183,14 +184,14 @@ class Probe(Generic[R]):
         """The same from the index of a scan, without the network; the command line then has --index."""
         raise ParameterError(f"{type(self).__name__} has no answer in the index of a scan. Call it with a model")
 
-    def price(self, subject: Subject) -> Cost | None:  # noqa: ARG002 - for probes that override it
-        """What `compute` would cost; None for probes that are done at once."""
+    def estimate_cost(self, subject: Subject) -> Cost | None:  # noqa: ARG002 - for probes that override it
+        """What `compute` would cost; None for probes that take a moment. Probes that override this have --dry-run."""
         return None
 
     def dry_run(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Cost | None:
         """What a call with the same arguments would cost, estimated in a moment."""
         with self._prepare(model, images, target, seed=seed, progress=False) as subject:
-            return self.price(subject)
+            return self.estimate_cost(subject)
 
     def __call__(
         self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0, progress: bool = True
@@ -206,7 +207,7 @@ class Probe(Generic[R]):
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
 
-        Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C left it partial.
+        Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C has cut the result short.
         """
         with self._prepare(model, images, target, seed=seed, progress=progress) as subject:
             result = self.compute(subject)
@@ -225,12 +226,12 @@ class Probe(Generic[R]):
 
 
 def _find_problem(option: Option, value: Any) -> str | None:
-    """What the value should have been, when it is not."""
+    """What the option's value should have been; None where the value is valid."""
     if not _fits(option.type, value):
         return _name_type(option.type)
     numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int | float)]
     low, high, unit = option.param.min, option.param.max, option.param.unit and f" {option.param.unit}"
-    if low is not None and any(not n >= low for n in numbers):
+    if low is not None and any(not n >= low for n in numbers):  # `not >=` rather than `<`: NaN is refused too
         return f"at least {low:g}{unit}"
     if high is not None and any(not n <= high for n in numbers):
         return f"at most {high:g}{unit}"
@@ -266,6 +267,7 @@ def _name_type(wanted: Any) -> str:
     return "None" if wanted is type(None) else str(wanted) if get_args(wanted) else wanted.__name__
 
 
-def _document(doc: str, declared: Sequence[Option]) -> str:
-    lines = [f"    {o.name}: {_name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in declared]
+def _document(doc: str, options: Sequence[Option]) -> str:
+    """The docstring of a probe, with a list of its options at the end."""
+    lines = [f"    {o.name}: {_name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in options]
     return f"{doc.rstrip()}\n\n    Options:\n" + "\n".join(lines) if lines else doc

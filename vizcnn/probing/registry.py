@@ -1,6 +1,7 @@
-"""Which probes are installed: the entry points of the group `vizcnn.probes`, ours and everybody's.
+"""Which probes are installed: the entry points of the group `vizcnn.probes`, ours and those of plugins.
 
-Names and summaries are read without running any probe's code, so listing them loads neither torch nor a broken plugin.
+Names and summaries are read without running any probe's code, so that a listing needs no torch and a broken plugin
+cannot stop it.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ GROUP = "vizcnn.probes"
 
 @cache
 def _find_entries() -> dict[str, EntryPoint]:
+    """The entry points of all installed probes, by name. Of two with the same name ours is kept, not the plugin's."""
     ours_last = sorted(entry_points(group=GROUP), key=lambda e: e.module.startswith("vizcnn."))
     return {entry.name: entry for entry in ours_last}
 
 
-def names() -> list[str]:
-    """The names of all installed probes, sorted. A plugin cannot take the name of one of ours."""
+def list_names() -> list[str]:
+    """The names of all installed probes, sorted."""
     return sorted(_find_entries())
 
 
 def get(name: str) -> type[Probe[Any]]:
     """The probe class of this name. Raises ProbeNotFound, also when a plugin cannot be imported."""
     if name not in _find_entries():
-        raise ProbeNotFound(f"no probe named {name!r}.{did_you_mean(name, names())} See: vizcnn --help")
+        raise ProbeNotFound(f"no probe named {name!r}.{did_you_mean(name, list_names())} See: vizcnn --help")
     entry = _find_entries()[name]
     try:
         probe = entry.load()
@@ -48,7 +50,7 @@ def get(name: str) -> type[Probe[Any]]:
     return probe
 
 
-def summary(name: str) -> str:
+def read_summary(name: str) -> str:
     """The first line of a probe's docstring, read from its source without importing it."""
     entry = _find_entries()[name]
     try:
@@ -59,7 +61,7 @@ def summary(name: str) -> str:
 
 
 def _read_class_doc(module: str, name: str) -> str:
-    """The docstring of a class, also where the module only imports it from another; empty where it cannot be seen."""
+    """The docstring of a class, also where the module only imports the class; empty where the source shows none."""
     spec = _find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no module named {module!r}")
@@ -73,7 +75,7 @@ def _read_class_doc(module: str, name: str) -> str:
 
 
 def _find_spec(module: str) -> ModuleSpec | None:
-    """Find a module's file; unlike importlib.util.find_spec, parent packages are not imported."""
+    """Find a module's file without importing its parent packages; importlib.util.find_spec would import them."""
     if module in sys.modules:
         return sys.modules[module].__spec__
     top, *rest = module.split(".")

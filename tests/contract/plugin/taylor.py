@@ -15,11 +15,11 @@ class Taylor(Probe[Heatmap]):
     grey: float = param(0.5, "The grey.", min=0, max=1)
 
     def compute(self, subject):
-        def maps(images, targets):
-            numbers = score(subject, images.requires_grad_(), targets)  # (B,)
-            (slope,) = torch.autograd.grad(numbers.sum(), images)  # (B, C, H, W)
-            values = ((images.detach() - self.grey) * slope).sum(1)  # (B, H, W)
+        def make_maps(images, targets):
+            scores = score(subject, images.requires_grad_(), targets)  # (B,)
+            (slopes,) = torch.autograd.grad(scores.sum(), images)  # (B, C, H, W)
+            values = ((images.detach() - self.grey) * slopes).sum(1)  # (B, H, W)
             return [Map(one, find_densest(one), "grey would change most") for one in values]
 
-        found = each_map(subject, maps, label="taylor")
-        return heatmap(subject, found, meaning=lambda quantity: f"{quantity} lost in grey", signed=True)
+        maps = each_map(subject, make_maps, label="taylor")
+        return heatmap(subject, maps, meaning=lambda quantity: f"{quantity} lost in grey", signed=True)
