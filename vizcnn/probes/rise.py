@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vizcnn.errors import DegenerateResult
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
-from vizcnn.occlusion.windows import check_fill, make_cover
+from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.probing.attribution import Map, Maps, find_densest, heatmap
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -94,7 +94,7 @@ class Rise(Probe[Heatmap]):
     def _scores(self, subject: Subject, i: int, masks: Masks) -> Iterator[tuple[Indices, Scores]]:
         """The scores of image i behind the masks."""
         image = subject.inputs[i]
-        ground = make_cover(self.fill, image, subject.model.input.mean, masks.cell)
+        ground = make_baseline(self.fill, image, subject.model.input.mean, masks.cell)
 
         def shown(chosen: Indices) -> Tensor:
             return ground + (image - ground) * masks.made(chosen)[:, None].to(image)  # (B, C, H, W)
