@@ -74,7 +74,7 @@ class Engine:
 
 
 class Recomputation:
-    """One image after its clean run, whose values plans select from."""
+    """One image after its clean run, from whose values plans select."""
 
     def __init__(self, engine: Engine, image: Tensor, baseline: Tensor, needed: Iterable[int]) -> None:
         """image, baseline: (C, H, W); a window shows the baseline instead of the image. needed: the values that plans
@@ -141,6 +141,7 @@ class Recomputation:
         return read
 
     def _select(self, plan: Plan, i: int, value: int, values: Values, vectors: Values, kind: Kind) -> Tensor:
+        """What step i, of this kind, reads of a value: crops that may reach into the clean map and beyond it."""
         space, read = self.engine.geometry.spaces[value], plan.reads[i, value]
         padding = LOWEST if isinstance(kind, Neighbourhood) and kind.beyond < 0 else ZEROS
         indices = find_indices(space, plan.regions[value].crop, read, padding).to(self.device)
