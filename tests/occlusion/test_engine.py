@@ -17,12 +17,12 @@ from vizcnn.models.targets import OUTPUT
 from vizcnn.occlusion.incremental import (
     Engine,
     Plan,
-    Prepared,
+    Recomputation,
     Untraceable,
-    executed_share,
-    ideal_share,
-    memory,
-    per_image,
+    compute_executed_share,
+    compute_ideal_share,
+    count_flops,
+    estimate_memory,
     record,
 )
 from vizcnn.occlusion.kernels.packed import Packed
@@ -76,12 +76,12 @@ def chain() -> Engine:
 
 
 def test_flops_are_twice_the_multiplications() -> None:
-    assert per_image(chain()) == 2 * (8 * 18 * 18 * 27 + 8 * 16 * 16 * 36 + 8 * 16 * 16 * 5)
+    assert count_flops(chain()) == 2 * (8 * 18 * 18 * 27 + 8 * 16 * 16 * 36 + 8 * 16 * 16 * 5)
 
 
 def test_memory_of_full_runs_is_that_of_the_two_largest_neighbours() -> None:
     whole = Plan(np.arange(7), {}, {}, {})
-    assert memory(chain(), [whole], 4) == 4 * 7 * (8 * 18 * 18 + 8 * 16 * 16)
+    assert estimate_memory(chain(), [whole], 4) == 4 * 7 * (8 * 18 * 18 + 8 * 16 * 16)
 
 
 class Alive(TorchDispatchMode):
@@ -104,28 +104,30 @@ def test_a_batch_holds_no_more_than_the_estimate_says() -> None:
     layers = (each for _ in range(4) for each in (nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()))
     network = nn.Sequential(nn.Conv2d(3, 32, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     engine = Engine(record(vizcnn.Model(network, size=64), (64, 64), [OUTPUT]))
-    touched, image = engine.find_regions(place_windows((64, 64), (8, 8), (8, 8))), torch.rand(3, 64, 64)
-    plan = engine.plan(touched, np.arange(len(touched[0].top)))
+    regions, image = engine.find_regions(place_windows((64, 64), (8, 8), (8, 8))), torch.rand(3, 64, 64)
+    plan = engine.plan(regions, np.arange(len(regions[0].rows[0])))
     with Alive() as alive:
-        Prepared(engine, image, torch.zeros_like(image), plan.selected).run(plan)
-    assert alive.most < 1.1 * memory(engine, [plan], 4)
+        Recomputation(engine, image, torch.zeros_like(image), plan.sources).run(plan)
+    assert alive.most < 1.1 * estimate_memory(engine, [plan], 4)
 
 
 def test_the_ideal_share_of_the_work_is_what_one_window_touches() -> None:
     engine = chain()
     window = np.array([[8, 12, 8, 12]])  # 4 x 4 px, far from the border: 6 x 6 places, then 8 x 8
-    touched = engine.find_regions(window)
+    regions = engine.find_regions(window)
     first, second, head = 8 * 27, 8 * 36, 8 * 16 * 16 * 5
     work = first * 6 * 6 + second * 8 * 8 + head
-    assert ideal_share(engine, touched) == pytest.approx(work / (first * 18 * 18 + second * 16 * 16 + head))
-    assert executed_share(engine, [engine.plan(touched, np.array([0]))]) == pytest.approx(ideal_share(engine, touched))
+    assert compute_ideal_share(engine, regions) == pytest.approx(work / (first * 18 * 18 + second * 16 * 16 + head))
+    assert compute_executed_share(engine, [engine.plan(regions, np.array([0]))]) == pytest.approx(
+        compute_ideal_share(engine, regions)
+    )
 
 
 def test_a_batch_of_unlike_windows_costs_more_than_the_ideal() -> None:
     engine, windows = chain(), place_windows((20, 20), (4, 4), (4, 4))
-    touched = engine.find_regions(windows)
-    together = executed_share(engine, [engine.plan(touched, np.arange(len(windows)))])
-    assert ideal_share(engine, touched) < together < 1
+    regions = engine.find_regions(windows)
+    together = compute_executed_share(engine, [engine.plan(regions, np.arange(len(windows)))])
+    assert compute_ideal_share(engine, regions) < together < 1
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
@@ -231,8 +233,8 @@ def test_fused_steps_do_what_the_network_does(
     engine = Engine(record(model, (20, 20), [OUTPUT]))
     fused = [step for step in engine.body if isinstance(step.func, Packed)]
     assert len(fused) == (count if packs else 0)
-    prepared = Prepared(engine, image, torch.zeros_like(image), ())
-    found = engine.run_head(prepared.crossing)[OUTPUT]
+    recomputation = Recomputation(engine, image, torch.zeros_like(image), ())
+    found = engine.run_tail(recomputation.crossing)[OUTPUT]
     torch.testing.assert_close(found, model(image[None]), atol=2e-6, rtol=2e-6)
 
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vizcnn
 from vizcnn.occlusion import spearman
-from vizcnn.occlusion.windows import at_shares, place_windows
+from vizcnn.occlusion.windows import pick_windows, place_windows
 
 
 def test_rank_correlation_of_known_numbers() -> None:
@@ -26,8 +26,8 @@ def test_rank_correlation_of_known_numbers() -> None:
 
 def test_windows_at_shares_of_the_grid() -> None:
     windows = place_windows((30, 50), (10, 10), (10, 10))  # 3 x 5
-    assert at_shares(windows, [(1, 1), (0, 0.5), (0.5, 0.5), (0, 0), (0, 0)]).tolist() == [0, 2, 7, 14]
-    assert at_shares(windows[:1], [(0.3, 0.7), (1, 1)]).tolist() == [0]
+    assert pick_windows(windows, [(1, 1), (0, 0.5), (0.5, 0.5), (0, 0), (0, 0)]).tolist() == [0, 2, 7, 14]
+    assert pick_windows(windows[:1], [(0.3, 0.7), (1, 1)]).tolist() == [0]
 
 
 CONVOLUTIONS = ("aten::convolution", "mkldnn::_convolution_pointwise")
@@ -77,7 +77,7 @@ def test_the_incremental_batch_halves_until_it_fits(subject: tuple[vizcnn.Model,
     np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
 
 
-def test_ctrl_c_keeps_what_waits_for_the_head(subject: tuple[vizcnn.Model, Tensor]) -> None:
+def test_ctrl_c_keeps_what_waits_for_the_tail(subject: tuple[vizcnn.Model, Tensor]) -> None:
     runs: list[int] = []
 
     def interrupt(name: str, args: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vizcnn.errors import ParameterError
 from vizcnn.inputs.blur import gaussian_blur
-from vizcnn.occlusion.windows import average_over_windows, make_cover, occlude, pair, place_windows
+from vizcnn.occlusion.windows import average_over_windows, make_baseline, occlude, parse_sides, place_windows
 
 
 @st.composite
@@ -58,13 +58,13 @@ def test_windows_that_cannot_be() -> None:
         place_windows((10, 10), (3, 3), (4, 4))
 
 
-def test_covers() -> None:
+def test_baselines() -> None:
     image = torch.rand(3, 6, 6)
-    torch.testing.assert_close(make_cover("mean", image, (0, 0, 0), (2, 2))[:, 3, 3], image.mean((1, 2)))
-    assert make_cover("model", image, (0.1, 0.2, 0.3), (2, 2))[:, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
-    assert make_cover("#ff0000", image, (0, 0, 0), (2, 2))[:, 5, 5].tolist() == [1, 0, 0]
-    torch.testing.assert_close(make_cover("blur", image, (0, 0, 0), (2, 5)), gaussian_blur(image[None], 2.5, 8)[0])
-    assert make_cover("white", image[:1], (0,), (2, 2)).flatten().tolist() == pytest.approx([1] * 36)
+    torch.testing.assert_close(make_baseline("mean", image, (0, 0, 0), (2, 2))[:, 3, 3], image.mean((1, 2)))
+    assert make_baseline("model", image, (0.1, 0.2, 0.3), (2, 2))[:, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert make_baseline("#ff0000", image, (0, 0, 0), (2, 2))[:, 5, 5].tolist() == [1, 0, 0]
+    torch.testing.assert_close(make_baseline("blur", image, (0, 0, 0), (2, 5)), gaussian_blur(image[None], 2.5, 8)[0])
+    assert make_baseline("white", image[:1], (0,), (2, 2)).flatten().tolist() == pytest.approx([1] * 36)
 
 
 def test_only_the_window_is_covered() -> None:
@@ -77,8 +77,8 @@ def test_only_the_window_is_covered() -> None:
 
 
 def test_sizes_in_text() -> None:
-    assert pair("32") == 32
-    assert pair("32x16") == (32, 16)
+    assert parse_sides("32") == 32
+    assert parse_sides("32x16") == (32, 16)
     for text in ("wide", "²", "5x", "1x2x3", "-5", ""):
         with pytest.raises(ValueError, match="a side in px such as 32, or HEIGHTxWIDTH"):
-            pair(text)
+            parse_sides(text)

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vizcnn.occlusion.kernels.packed import available, pack
+from vizcnn.occlusion.kernels.packed import is_available, pack
 from vizcnn.occlusion.kernels.winograd import Winograd
 
-pytestmark = pytest.mark.skipif(not available(), reason="this torch has no oneDNN")
+pytestmark = pytest.mark.skipif(not is_available(), reason="this torch has no oneDNN")
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
@@ -34,14 +34,14 @@ _PLAIN: dict[str, Any] = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1
 @pytest.mark.parametrize(
     ("channels", "side", "height", "changed", "kind"),
     [
-        (192, 3, 7, {}, "_Filtered"),
+        (192, 3, 7, {}, "_WinogradConvolution"),
         (191, 3, 7, {}, "_Convolution"),
         (192, 5, 7, {}, "_Convolution"),
         (192, 3, 5, {}, "_Convolution"),
         (192, 3, 7, {"stride": [1, 2]}, "_Convolution"),
         (192, 3, 7, {"dilation": [2, 2]}, "_Convolution"),
         (384, 3, 7, {"groups": 2}, "_Convolution"),
-        (192, 1, 7, {"padding": [0, 0]}, "_Product"),
+        (192, 1, 7, {"padding": [0, 0]}, "_MatrixProduct"),
     ],
 )
 @torch.no_grad()

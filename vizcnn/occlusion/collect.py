@@ -1,4 +1,6 @@
-"""Collect the scores under all windows, and refuse what none moves: a map of rounding errors looks like any other."""
+"""Collect the scores under all windows.
+
+A target that no window changes is refused: a map of rounding errors looks like any other."""
 
 from __future__ import annotations
 
@@ -15,44 +17,48 @@ from vizcnn.occlusion.sweep import Sweep
 def collect(sweep: Sweep, *, shown: bool) -> tuple[list[Scores], bool]:
     """The targets' scores under every window, float64 (n, T) per image, and whether Ctrl-C ended the sweep.
 
-    Interrupted, the last image reached has NaN for the windows that did not come. shown: whether a bar is, for what
-    takes longer than two seconds. Raises DegenerateResult for a target that no window moves, as soon as it can be told.
+    After Ctrl-C there are only the images that were reached, and the last has NaN for the windows that were not.
+    shown: whether what takes longer than two seconds shows a progress bar. Raises DegenerateResult, as soon as it is
+    clear, for a target that no window changes.
     """
     collected: list[Scores] = []
     windows = len(sweep.windows)
     try:
         with progress.bar(len(sweep.cases) * windows, "occlusion", "window", shown=shown) as bar:
             for i, case in enumerate(sweep.cases):
-                for places, scores in sweep.score(case):
+                for indices, scores in sweep.score(case):
                     first = len(collected) == i
                     if first:
                         collected.append(np.full((windows, scores.shape[1]), np.nan))
-                    bar.update(int(np.isnan(collected[i][places, 0]).sum()))
-                    collected[i][places] = scores
+                    bar.update(int(np.isnan(collected[i][indices, 0]).sum()))
+                    collected[i][indices] = scores
                     if first:
-                        _refuse_unmovable(sweep, case, scores)
+                        _check_can_change(sweep, case, scores)
     except KeyboardInterrupt:
         if not collected:
             raise
         return collected, True
     for case, scores in zip(sweep.cases, collected, strict=True):
-        _refuse_unmoved(case, scores)
+        _check_changed(case, scores)
     return collected, False
 
 
-def _refuse_unmovable(sweep: Sweep, case: Case, scores: Scores) -> None:
-    """Refuse a target that nothing can move before all windows are run, given its scores (n, T) under the first ones.
+def _check_can_change(sweep: Sweep, case: Case, scores: Scores) -> None:
+    """Raise DegenerateResult, before all windows are run, for a target that nothing changes.
 
-    Where those do nothing, the whole image is covered, turned into its negative, mirrored and replaced by noise."""
+    scores: (n, T), under the first windows. Only where these change nothing, the network also sees the whole image
+    covered, its negative, its mirror image and noise."""
     if differ(scores, case.scores, case.largest, case.image.dtype).all():
         return
     noise = torch.rand(case.image.shape, generator=torch.Generator().manual_seed(0)).to(case.image)
-    others = torch.stack([case.cover, 1 - case.image, case.image.flip(-1), noise])  # (4, C, H, W)
+    others = torch.stack([case.baseline, 1 - case.image, case.image.flip(-1), noise])  # (4, C, H, W)
     batches = score_batches(
         sweep.model, others.__getitem__, np.arange(4), case.targets, batch=1, layout=sweep.layout, shown=False
     )
-    every = np.concatenate([scores, *(more for _, more in batches)])  # (n + 4, T)
-    for t in np.nonzero(~differ(every, case.scores, case.largest, case.image.dtype))[0]:
+    every = np.concatenate([scores, *(other for _, other in batches)])  # (n + 4, T)
+    unchanged = np.flatnonzero(~differ(every, case.scores, case.largest, case.image.dtype))
+    if len(unchanged):
+        t = unchanged[0]
         raise DegenerateResult(
             f"no window changes the target {case.targets[t]} of {case.name} by more than rounding "
             f"(it stays {case.scores[t]:g} under the first {len(scores)}), nor does covering the whole image, "
@@ -60,8 +66,11 @@ def _refuse_unmovable(sweep: Sweep, case: Case, scores: Scores) -> None:
         )
 
 
-def _refuse_unmoved(case: Case, scores: Scores) -> None:
-    for t in np.nonzero(~differ(scores, case.scores, case.largest, case.image.dtype))[0]:
+def _check_changed(case: Case, scores: Scores) -> None:
+    """Raise DegenerateResult for a target that no window has changed. scores: (n, T), under all windows."""
+    unchanged = np.flatnonzero(~differ(scores, case.scores, case.largest, case.image.dtype))
+    if len(unchanged):
+        t = unchanged[0]
         raise DegenerateResult(
             f"no window changes the target {case.targets[t]} of {case.name} by more than "
             f"rounding (it stays {case.scores[t]:g}): a dead unit, or one that does not see the input"

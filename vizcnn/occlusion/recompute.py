@@ -1,4 +1,4 @@
-"""The incremental engine at work: batches of windows, the head run for many together, memory kept in bounds."""
+"""The incremental engine at work: windows in batches, the tail run for many at once, smaller batches if memory ends."""
 
 from __future__ import annotations
 
@@ -10,88 +10,93 @@ import torch
 from torch import Tensor
 
 from vizcnn.models.failing import is_out_of_memory
-from vizcnn.models.scoring import Scores
+from vizcnn.models.scoring import Indices, Scores
 from vizcnn.models.targets import Target
-from vizcnn.occlusion.incremental import Engine, Graph, Plan, Prepared, batches
-from vizcnn.occlusion.plain import Case, Scored
-from vizcnn.occlusion.windows import Ints, Windows
+from vizcnn.occlusion.incremental import Engine, Graph, Plan, Recomputation, group_windows
+from vizcnn.occlusion.plain import Case, ScoreBatches
+from vizcnn.occlusion.windows import Windows
 
-_HEAD = 256
-"""So many windows go through the head together, whose weights are large and whose work is small."""
+_TAIL_BATCH = 256
+"""Windows that go through the tail together: reading its large weights takes longer than the work for one window."""
 
 
-class Incremental:
-    """A sweep that recomputes only what windows touch. Its plans serve all images of a call."""
+class IncrementalRuns:
+    """Runs that recompute only what windows can change. Their plans serve all images of a call.
+
+    seconds_per_window: of each batch that was run."""
 
     def __init__(self, graph: Graph, windows: Windows, batch: int) -> None:
         self.windows, self.batch = windows, batch
         self.engine = Engine(graph)
-        self.touched = self.engine.find_regions(windows)
-        self.plans = self._plans(np.arange(len(windows)))
+        self.regions = self.engine.find_regions(windows)
+        self.plans = self._make_plans(np.arange(len(windows)))
         self.seconds_per_window: list[float] = []
 
-    def _plans(self, places: Ints) -> list[Plan]:
+    def _make_plans(self, indices: Indices) -> list[Plan]:
         """Plans for some windows, in batches of the present size."""
-        parts = (batch[np.isin(batch, places)] for batch in batches(self.touched, self.batch))
-        return [self.engine.plan(self.touched, part) for part in parts if len(part)]
+        batches = (batch[np.isin(batch, indices)] for batch in group_windows(self.regions, self.batch))
+        return [self.engine.plan(self.regions, batch) for batch in batches if len(batch)]
 
     @torch.no_grad()
-    def score(self, case: Case) -> Scored:
-        """The targets' scores under all windows, in an order of its own. The batch shrinks when memory runs out.
+    def score(self, case: Case) -> ScoreBatches:
+        """The targets' scores under all windows, in an order of its own. Batches shrink when memory runs out.
 
-        Interrupted by Ctrl-C, it gives what is done first."""
-        plans, body = list(self.plans), _Body(self.engine, case.targets)
+        On Ctrl-C it first gives the scores of what the body has done."""
+        plans, queue = list(self.plans), _TailQueue(self.engine, case.targets)
         try:
-            prepared = self._prepare(case, plans)
+            recomputation = self._prepare(case, plans)
             while plans:
                 try:
-                    body.add(plans[0], self._run(prepared, plans[0]))
+                    queue.add(plans[0], self._run(recomputation, plans[0]))
                     plans.pop(0)
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error) or self.batch == 1:
                         raise
-                    plans = self._halve(plans)
-                    prepared = self._prepare(case, plans)
-                yield from body.flush(at_least=_HEAD if plans and self.engine.head else 1)
+                    plans = self._halve_batch(plans)
+                    recomputation = self._prepare(case, plans)
+                yield from queue.flush(at_least=_TAIL_BATCH if plans and self.engine.tail else 1)
         except KeyboardInterrupt:
-            yield from body.flush(at_least=1)
+            yield from queue.flush(at_least=1)
             raise
 
-    def _prepare(self, case: Case, plans: list[Plan]) -> Prepared:
-        needed = set[int]().union(*(plan.selected for plan in plans))
-        return Prepared(self.engine, case.image, case.cover, needed)
+    def _prepare(self, case: Case, plans: list[Plan]) -> Recomputation:
+        """The image's clean run, which keeps what these plans select from."""
+        needed = set[int]().union(*(plan.sources for plan in plans))
+        return Recomputation(self.engine, case.image, case.baseline, needed)
 
-    def _run(self, prepared: Prepared, plan: Plan) -> dict[int, Tensor]:
+    def _run(self, recomputation: Recomputation, plan: Plan) -> dict[int, Tensor]:
+        """What the body gives for the windows of a plan; the time is noted."""
         start = time.perf_counter()
-        values = prepared.run(plan)
-        if prepared.image.is_cuda:
-            torch.cuda.synchronize(prepared.image.device)
-        self.seconds_per_window.append((time.perf_counter() - start) / len(plan.chosen))
+        values = recomputation.run(plan)
+        if recomputation.image.is_cuda:
+            torch.cuda.synchronize(recomputation.image.device)
+        self.seconds_per_window.append((time.perf_counter() - start) / len(plan.indices))
         return values
 
-    def _halve(self, plans: list[Plan]) -> list[Plan]:
-        """What is left to do, in batches of half the size; further images begin with these."""
+    def _halve_batch(self, plans: list[Plan]) -> list[Plan]:
+        """Plans for the windows that are left, in batches of half the size. Further images begin with this size."""
         self.batch //= 2
-        self.plans = self._plans(np.arange(len(self.windows)))
-        return self._plans(np.concatenate([plan.chosen for plan in plans]))
+        self.plans = self._make_plans(np.arange(len(self.windows)))
+        return self._make_plans(np.concatenate([plan.indices for plan in plans]))
 
 
-class _Body:
-    """What has gone through the body and waits for the head."""
+class _TailQueue:
+    """What the body has given for some windows, and waits for the tail."""
 
     def __init__(self, engine: Engine, targets: tuple[Target, ...]) -> None:
         self.engine, self.targets = engine, targets
-        self.waiting: list[tuple[Ints, dict[int, Tensor]]] = []
+        self.waiting: list[tuple[Indices, dict[int, Tensor]]] = []
 
     def add(self, plan: Plan, values: dict[int, Tensor]) -> None:
-        self.waiting.append((plan.chosen, values))
+        self.waiting.append((plan.indices, values))
 
-    def flush(self, at_least: int) -> Iterator[tuple[Ints, Scores]]:
-        if sum(len(places) for places, _ in self.waiting) < at_least:
+    def flush(self, at_least: int) -> Iterator[tuple[Indices, Scores]]:
+        """Run the tail for all windows that wait, if they are enough: their indices, and the targets' scores (B, T)."""
+        if sum(len(indices) for indices, _ in self.waiting) < at_least:
             return
-        places = np.concatenate([places for places, _ in self.waiting])
+        indices = np.concatenate([indices for indices, _ in self.waiting])
         crossing = {v: torch.cat([values[v] for _, values in self.waiting]) for v in self.engine.crossing}
         self.waiting = []
-        activations = self.engine.run_head(crossing)
+        activations = self.engine.run_tail(crossing)
         scores = torch.stack([target(activations) for target in self.targets], 1)  # (B, T)
-        yield places, np.asarray(scores.double().cpu().numpy())
+        yield indices, np.asarray(scores.double().cpu().numpy())

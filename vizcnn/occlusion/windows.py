@@ -1,4 +1,4 @@
-"""The windows of an occlusion: where they lie, what covers them, and how their drops become a map."""
+"""The windows of an occlusion: where they lie, what covers them, and how drops under windows become a map."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from torch import Tensor
 from vizcnn.errors import ParameterError
 from vizcnn.inputs.blur import gaussian_blur
 from vizcnn.inputs.images import parse_colour
+from vizcnn.models.scoring import Indices
 
 FILLS = ("mean", "model", "blur")
 """What may cover a window, beside any colour."""
 
-Ints = npt.NDArray[np.int64]
-Windows = Ints
+Windows = npt.NDArray[np.int64]
 """(n, 4): top, bottom, left, right in input px, top and left inclusive, bottom and right exclusive."""
 
 
 def place_windows(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> Windows:
-    """Windows every `stride` px, row by row, the last of each row and column clipped to the image of height and width
-    `size`. Every pixel is covered. Raises ParameterError when that cannot be."""
+    """Windows every `stride` px, row by row, that cover every pixel of an image of height and width `size`.
+
+    The last of each row and column are clipped to the image. Raises ParameterError for a window larger than the image
+    or a stride larger than the window."""
     check_sides(window, stride)
     for axis, side, length in zip(("high", "wide"), window, size, strict=True):
         if side > length:
@@ -35,9 +37,10 @@ def place_windows(size: tuple[int, int], window: tuple[int, int], stride: tuple[
     return np.stack([top, np.minimum(top + window[0], size[0]), left, np.minimum(left + window[1], size[1])], 1)
 
 
-def at_shares(windows: Windows, shares: Sequence[tuple[float, float]]) -> Ints:
-    """The places, among all windows of a grid, of those that lie so far down and across it: (0, 0) is the upper left
-    and (1, 1) the lower right. Each place comes once, in order."""
+def pick_windows(windows: Windows, shares: Sequence[tuple[float, float]]) -> Indices:
+    """The indices, in order and each once, of the windows that lie so far down and across the grid.
+
+    shares: (down, across), from (0, 0), the upper left window, to (1, 1), the lower right one."""
     tops, lefts = np.unique(windows[:, 0]), np.unique(windows[:, 2])
     cells = [(round(down * (len(tops) - 1)), round(across * (len(lefts) - 1))) for down, across in shares]
     return np.unique([row * len(lefts) + column for row, column in cells])
@@ -53,10 +56,11 @@ def check_sides(window: tuple[int, int], stride: tuple[int, int]) -> None:
 def average_over_windows(
     windows: Windows, drops: npt.NDArray[np.float64], size: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
-    """For each pixel the mean drop of the windows that cover it: (n, T) drops to maps (T, H, W).
+    """For each pixel the mean drop of the windows that cover it: (n, T) drops to maps (T, H, W), NaN under no window.
 
-    NaN where no window lies. Sums over rectangles are made from their corners (a summed-area table), so the cost does
-    not depend on the window's size.
+    A drop is added at two corners of its window and subtracted at the other two; cumulative sums down and across then
+    spread it over the whole window (the reverse of a summed-area table). So the cost does not depend on the window's
+    size.
     """
     weighted = np.concatenate([drops, np.ones((len(drops), 1))], 1)  # (n, T + 1)
     width = size[1] + 1
@@ -72,7 +76,7 @@ def average_over_windows(
 
 
 def check_fill(option: str, fill: str) -> None:
-    """Raise ParameterError unless `make_cover` knows the fill."""
+    """Raise ParameterError unless `make_baseline` knows the fill."""
     if fill in FILLS:
         return
     try:
@@ -83,7 +87,7 @@ def check_fill(option: str, fill: str) -> None:
         ) from error
 
 
-def make_cover(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tuple[int, int]) -> Tensor:
+def make_baseline(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tuple[int, int]) -> Tensor:
     """What shows where an image (C, H, W) is covered: another image (C, H, W).
 
     fill: `mean` (the image's mean colour), `model` (the mean the model subtracts), `blur` (the image blurred by a
@@ -93,28 +97,25 @@ def make_cover(fill: str, image: Tensor, model_mean: tuple[float, ...], window: 
         sigma = max(window) / 2
         return gaussian_blur(image[None], sigma, int(np.ceil(3 * sigma)))[0]
     if fill == "mean":
-        plain = image.mean((1, 2))
+        colour = image.mean((1, 2))
     elif fill == "model":
-        plain = image.new_tensor(model_mean)
+        colour = image.new_tensor(model_mean)
     else:
-        plain = image.new_tensor(_colour(fill, image.shape[0]))
-    return plain[:, None, None].expand_as(image)
+        rgb = parse_colour(fill)
+        grey = float(np.dot(rgb, (0.299, 0.587, 0.114)))
+        colour = image.new_tensor(rgb if len(image) == 3 else [grey])
+    return colour[:, None, None].expand_as(image)
 
 
-def _colour(text: str, channels: int) -> tuple[float, ...]:
-    rgb = parse_colour(text)
-    return rgb if channels == 3 else (float(np.dot(rgb, (0.299, 0.587, 0.114))),)
-
-
-def occlude(image: Tensor, cover: Tensor, windows: Windows) -> Tensor:
-    """A copy of the image (C, H, W) for each of B windows, covered there: (B, C, H, W)."""
+def occlude(image: Tensor, baseline: Tensor, windows: Windows) -> Tensor:
+    """A copy of the image (C, H, W) for each of B windows, which shows the baseline (C, H, W) there: (B, C, H, W)."""
     batch = image.repeat(len(windows), 1, 1, 1)
-    for one, (top, bottom, left, right) in zip(batch, windows.tolist(), strict=True):
-        one[:, top:bottom, left:right] = cover[:, top:bottom, left:right]
+    for copy, (top, bottom, left, right) in zip(batch, windows.tolist(), strict=True):
+        copy[:, top:bottom, left:right] = baseline[:, top:bottom, left:right]
     return batch
 
 
-def pair(text: str) -> int | tuple[int, int]:
+def parse_sides(text: str) -> int | tuple[int, int]:
     """Read `32` or `32x16` (height x width) as a window or stride. Raises ValueError."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):

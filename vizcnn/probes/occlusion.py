@@ -15,8 +15,8 @@ from vizcnn.occlusion.windows import (
     average_over_windows,
     check_fill,
     check_sides,
-    make_cover,
-    pair,
+    make_baseline,
+    parse_sides,
     place_windows,
 )
 from vizcnn.probing.probe import Probe, param
@@ -44,14 +44,14 @@ class Occlusion(Probe[Heatmap]):
         "Side of the covering square, or HEIGHTxWIDTH; by default a fifth of the input.",
         min=1,
         unit="px",
-        parse=pair,
+        parse=parse_sides,
     )
     stride: int | tuple[int, int] | None = param(
         None,
         "Distance between windows, or DOWNxACROSS; by default a fifth of the window.",
         min=1,
         unit="px",
-        parse=pair,
+        parse=parse_sides,
     )
     fill: str = param(
         "blur",
@@ -89,7 +89,7 @@ class Occlusion(Probe[Heatmap]):
             Case(
                 name=photo.name,
                 image=image,
-                cover=make_cover(self.fill, image, model.input.mean, window),
+                baseline=make_baseline(self.fill, image, model.input.mean, window),
                 targets=targets,
                 scores=scores,
                 largest=subject.largest(i),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vizcnn.errors import DegenerateResult
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
-from vizcnn.occlusion.windows import check_fill, make_cover
+from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.probing.attribution import Map, Maps, find_densest, heatmap
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -97,10 +97,10 @@ class Rise(Probe[Heatmap]):
     def _score_masks(self, subject: Subject, i: int, masks: Masks) -> Iterator[tuple[Indices, Scores]]:
         """The scores of image i behind the masks, batch after batch."""
         image = subject.inputs[i]  # (C, H, W)
-        cover = make_cover(self.fill, image, subject.model.input.mean, masks.cell)  # (C, H, W)
+        baseline = make_baseline(self.fill, image, subject.model.input.mean, masks.cell)  # (C, H, W)
 
         def show_through(indices: Indices) -> Tensor:
-            return cover + (image - cover) * masks.make(indices)[:, None].to(image)  # (B, C, H, W)
+            return baseline + (image - baseline) * masks.make(indices)[:, None].to(image)  # (B, C, H, W)
 
         return score_batches(
             subject.model,

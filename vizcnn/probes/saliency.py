@@ -11,7 +11,7 @@ from torch import Tensor
 from vizcnn.models.backward import ReluRule, guide, rectify
 from vizcnn.models.targets import Target
 from vizcnn.models.threads import seed_random
-from vizcnn.occlusion.windows import check_fill, make_cover
+from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, one_by_one, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -123,7 +123,7 @@ class Saliency(Probe[Heatmap]):
                 )
 
         def integrate(image: Tensor, target: Target) -> Tensor:
-            start = make_cover(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]
+            start = make_baseline(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]
             return IntegratedGradients(score_for(target)).attribute(  # type: ignore[no-any-return]
                 image.requires_grad_(), baselines=start, n_steps=self.steps, internal_batch_size=16
             )

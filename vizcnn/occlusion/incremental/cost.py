@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 from torch import Tensor
@@ -14,8 +14,13 @@ from vizcnn.occlusion.incremental.plan import Plan
 from vizcnn.occlusion.incremental.regions import Region
 
 
-def flops(step: Step, shapes: Mapping[int, Shape | None]) -> int:
-    """Floating-point operations of a step for one image: multiplications and additions of convolutions and products."""
+def count_flops(engine: Engine) -> int:
+    """FLOPs of one full run: multiplications and additions of convolutions and matrix products."""
+    return sum(_count_step_flops(step, engine.shapes) for step in (*engine.body, *engine.tail))
+
+
+def _count_step_flops(step: Step, shapes: Mapping[int, Shape | None]) -> int:
+    """FLOPs of a step for one image."""
     shape = shapes[step.outputs[0]]
     if step.name == "convolution" and isinstance(step.args["weight"], Tensor) and shape:
         weight = step.args["weight"]
@@ -27,85 +32,87 @@ def flops(step: Step, shapes: Mapping[int, Shape | None]) -> int:
     return 0
 
 
-def per_image(engine: Engine) -> int:
-    """FLOPs of one full run."""
-    return sum(flops(step, engine.shapes) for step in (*engine.body, *engine.head))
+def compute_ideal_share(engine: Engine, regions: Mapping[int, Region]) -> float:
+    """FLOPs for exactly what each window can change, as a share of full runs."""
+    parts = []
+    for step in engine.body:
+        region = regions.get(step.outputs[0])
+        parts.append(float(region.areas.mean()) / prod(region.space.size) if region else 1.0)
+    return _weigh_by_flops(engine, parts)
 
 
-def ideal_share(engine: Engine, touched: Mapping[int, Region]) -> float:
-    """FLOPs for what each window really touches, as a share of full runs."""
-    return _share(engine, lambda step: _mean_cover(touched.get(step.outputs[0])))
-
-
-def _mean_cover(region: Region | None) -> float:
-    return 1.0 if region is None else float(region.areas.mean()) / prod(region.space.size)
-
-
-def executed_share(engine: Engine, plans: Sequence[Plan]) -> float:
+def compute_executed_share(engine: Engine, plans: Sequence[Plan]) -> float:
     """FLOPs that the plans come to, as a share of full runs."""
-    windows = sum(len(plan.chosen) for plan in plans)
-
-    def cover(step: Step) -> float:
-        parts = ((plan.regions.get(step.outputs[0]), len(plan.chosen)) for plan in plans)
-        return sum(count * _crop_cover(region) for region, count in parts) / windows
-
-    return _share(engine, cover)
-
-
-def _crop_cover(region: Region | None) -> float:
-    return 1.0 if region is None else prod(region.size) / prod(region.space.size)
+    windows = sum(len(plan.indices) for plan in plans)
+    parts = []
+    for step in engine.body:
+        regions = ((len(plan.indices), plan.regions.get(step.outputs[0])) for plan in plans)
+        shares = (n * (prod(region.crop.size) / prod(region.space.size) if region else 1.0) for n, region in regions)
+        parts.append(sum(shares) / windows)
+    return _weigh_by_flops(engine, parts)
 
 
-def _share(engine: Engine, cover: Callable[[Step], float]) -> float:
-    work = [(flops(step, engine.shapes), cover(step)) for step in engine.body]
-    head = sum(flops(step, engine.shapes) for step in engine.head)
-    total = sum(full for full, _ in work) + head
-    return (sum(full * part for full, part in work) + head) / total if total else 1.0
+def _weigh_by_flops(engine: Engine, parts: Sequence[float]) -> float:
+    """The share of the FLOPs of a full run when so large a part of each step of the body is computed, and the whole
+    tail."""
+    body = [_count_step_flops(step, engine.shapes) for step in engine.body]
+    tail = sum(_count_step_flops(step, engine.shapes) for step in engine.tail)
+    total = sum(body) + tail
+    return (sum(full * part for full, part in zip(body, parts, strict=True)) + tail) / total if total else 1.0
 
 
-def memory(engine: Engine, plans: Iterable[Plan], number_bytes: int) -> int:
-    """Bytes of the clean rows and of the largest moment of any plan, the network's weights left out."""
+def estimate_memory(engine: Engine, plans: Iterable[Plan], number_bytes: int) -> int:
+    """Bytes of the clean run's vectors and of the fullest moment of any plan, the network's weights left out."""
     plans = list(plans)
-    selected = set().union(*(plan.selected for plan in plans))
-    clean = sum(_places(engine, value) * _per_place(engine, value) for value in selected)
-    return number_bytes * (clean + max(_peak(engine, plan) for plan in plans))
+    sources = set().union(*(plan.sources for plan in plans))
+    clean = sum(_count_clean(engine, value) for value in sources)
+    return number_bytes * (clean + max(_find_peak(engine, plan) for plan in plans))
 
 
-def _places(engine: Engine, value: int) -> int:
-    return prod(engine.geometry.spaces[value].size) + PADDINGS
+def _find_peak(engine: Engine, plan: Plan) -> int:
+    """The most numbers that exist at once while a plan runs.
 
-
-def _per_place(engine: Engine, value: int) -> int:
-    return prod(engine.shapes[value] or ()) // prod(engine.geometry.spaces[value].size)
-
-
-def _peak(engine: Engine, plan: Plan) -> int:
-    """The most numbers that live at once while a plan runs."""
-    freed, live, most = find_last_uses(engine.body, engine.crossing), {0: _numbers(engine, plan, 0)}, 0
-    for place, step in enumerate(engine.body):
+    Follows `Recomputation.run`: a value's crops are copied after its clean vectors when a step first selects from it.
+    """
+    freed, most = find_last_uses(engine.body, engine.crossing), 0
+    computed = {0: _count_computed(engine, plan, 0)}  # numbers of each value's crops or whole maps
+    copied = dict[int, int]()  # numbers of the clean vectors before them
+    for i, step in enumerate(engine.body):
         for value in step.inputs:
-            if (place, value) in plan.reads and -1 - value not in live:
-                most = max(most, sum(live.values()) + _numbers(engine, plan, value))  # copied into its rows
-                live[-1 - value] = _places(engine, value) * _per_place(engine, value)
-        read = sum(_read(engine, plan, place, value) for value in step.inputs)
+            if (i, value) in plan.reads and value not in copied:
+                twice = _count_computed(engine, plan, value)  # while the crops are copied
+                most = max(most, sum(computed.values()) + sum(copied.values()) + twice)
+                copied[value] = _count_clean(engine, value)
+        read = sum(_count_read(engine, plan, i, value) for value in step.inputs)
         if step.changes is None:
-            live |= {value: _numbers(engine, plan, value) for value in step.outputs}
+            computed |= {value: _count_computed(engine, plan, value) for value in step.outputs}
         else:
-            live[step.outputs[0]] = live.pop(step.changes)
-        most = max(most, sum(live.values()) + read)
-        for value in freed.get(place, ()):
-            live.pop(value, None)
-            live.pop(-1 - value, None)
+            computed[step.outputs[0]] = computed.pop(step.changes)
+        most = max(most, sum(computed.values()) + sum(copied.values()) + read)
+        for value in freed.get(i, ()):
+            computed.pop(value, None)
+            copied.pop(value, None)
     return most
 
 
-def _read(engine: Engine, plan: Plan, place: int, value: int) -> int:
-    read = plan.reads.get((place, value))
-    return 0 if read is None else len(plan.chosen) * prod(read.size) * _per_place(engine, value)
+def _count_clean(engine: Engine, value: int) -> int:
+    """Numbers in the vectors of a value's clean map and of padding."""
+    return (prod(engine.geometry.spaces[value].size) + PADDINGS) * _find_vector_length(engine, value)
 
 
-def _numbers(engine: Engine, plan: Plan, value: int) -> int:
-    region, count = plan.regions.get(value), len(plan.chosen)
+def _count_computed(engine: Engine, plan: Plan, value: int) -> int:
+    """Numbers that are computed of a value for all windows of a plan."""
+    region, windows = plan.regions.get(value), len(plan.indices)
     if region is None:
-        return count * prod(engine.shapes[value] or ())
-    return count * prod(region.size) * _per_place(engine, value)
+        return windows * prod(engine.shapes[value] or ())
+    return windows * prod(region.crop.size) * _find_vector_length(engine, value)
+
+
+def _count_read(engine: Engine, plan: Plan, i: int, value: int) -> int:
+    """Numbers that step i selects from a value for all windows of a plan."""
+    read = plan.reads.get((i, value))
+    return 0 if read is None else len(plan.indices) * prod(read.size) * _find_vector_length(engine, value)
+
+
+def _find_vector_length(engine: Engine, value: int) -> int:
+    return prod(engine.shapes[value] or ()) // prod(engine.geometry.spaces[value].size)
