@@ -33,14 +33,11 @@ def pytest_xdist_auto_num_workers() -> int:
 settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
 settings.load_profile("patient")
 
-settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
-settings.load_profile("patient")
-
 
 @pytest.fixture
 def data() -> Path:
     """The folder of real weights and photographs, which is never part of the project."""
-    if not DATA:
+    if not os.path.isdir(DATA):
         pytest.skip("VIZCNN_DATA does not name a folder of real weights and photographs")
     return Path(DATA)
 

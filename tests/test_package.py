@@ -84,6 +84,15 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert not imports, f"in circles, or importing what is in one: {sorted(imports)}"
 
 
+def test_no_test_module_imports_another() -> None:
+    """What tests share stands in modules that hold no tests."""
+    files = [*Path(__file__).parent.rglob("*.py")]
+    tests = {path.stem for path in files if path.stem.startswith("test_")}
+    for path in files:
+        parts = {part for name in _named_in(ast.walk(ast.parse(path.read_text()))) for part in name.split(".")}
+        assert not parts & tests, path
+
+
 def test_probes_do_not_import_each_other() -> None:
     probes = {_name(path): all_imports(path) for path in MODULES if room_of(path) == "probes"}
     assert not {name: others & probes.keys() for name, others in probes.items() if others & probes.keys()}

@@ -21,6 +21,7 @@ import vizcnn
 from vizcnn.cli.main import main
 from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.inputs import image_files, provenance_in
+from vizcnn.inputs.records import save_options
 from vizcnn.results import Heatmap, Pictures, Scenery, Table
 
 ODD = "ümlaut “quoted” <tag> & 猫"
@@ -57,12 +58,26 @@ def test_pages_and_drawings_hold_the_record_as_text(tmp_path: Path) -> None:
     assert b"/Subject (vizcnn" in table().save(tmp_path / "a.pdf").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif"])
+def test_a_record_with_what_json_does_not_know_is_kept_as_text(kind: str, tmp_path: Path) -> None:
+    odd = {"layer": np.int64(3), "file": Path("a") / "b"}
+    Image.new("RGB", (4, 4)).save(tmp_path / f"a.{kind}", **save_options(kind, odd))
+    assert provenance_in(tmp_path / f"a.{kind}") == {"layer": "3", "file": str(Path("a") / "b")}
+
+
+@pytest.mark.parametrize("long", ["options", "details", "targets"])
+def test_a_record_that_jpeg_has_no_room_for_loses_its_longest_entries(long: str, tmp_path: Path) -> None:
+    record = {**expected(), long: {"names": ["a" * 100] * 700}}
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", **save_options("jpg", record))
+    assert provenance_in(tmp_path / "a.jpg") == {key: value for key, value in record.items() if key != long}
+
+
 def test_a_record_that_jpeg_has_no_room_for_loses_its_lists_and_nothing_else(tmp_path: Path) -> None:
     many = replace(ORIGIN, images=tuple((f"photo-{i}.png", f"{i:064x}") for i in range(2000)))
     whole = expected(many)
     assert provenance_in(table(many).save(tmp_path / "a.png")) == whole
     short = provenance_in(table(many).save(tmp_path / "a.jpg"))
-    assert short == {key: value for key, value in whole.items() if key not in ("images", "targets", "target_specs")}
+    assert short == {key: value for key, value in whole.items() if key != "images"}
 
 
 def test_what_others_have_made_has_no_record_of_ours(tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ def normalised(y: Tensor) -> Tensor:
     return F.batch_norm(made, made.new_zeros(6), made.new_ones(6))
 
 
+def gated(y: Tensor) -> Tensor:
+    return (y.mean((2, 3)) @ y.new_ones(6, 60)).view(-1, 1, 6, 10).sigmoid()  # (N, 1, 6, 10)
+
+
 FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Axes]] = {
     "a map": (lambda y: y, MAP),
     "channels last": (lambda y: y.permute(0, 2, 3, 1), LAST),
@@ -137,10 +141,7 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], Axes]] = {
     "one row, channels last": (lambda y: y.mean(2, keepdim=True).permute(0, 2, 3, 1), LAST),
     "one row made a map": (lambda y: F.pad(y[:, :, :1], (0, 0, 1, 1)), MAP),
     "one column pooled into two": (lambda y: F.adaptive_avg_pool2d(y[..., :1], (1, 2)), MAP),
-    "one place made a row, channels last": (
-        lambda y: F.pad(y.mean((2, 3))[:, None, None], (0, 0, 0, 2)),
-        LAST,
-    ),
+    "a vector made a map of one channel": (gated, Axes((0, 1, 2, 3), None)),
     "beside its mirror image": (lambda y: torch.cat([y, y.flip(-1)], 1), MAP),
     "mirror images between": (lambda y: torch.stack([y, y.flip(-1)], 2).flatten(1, 2), MAP),
     "beside its half turn": (lambda y: torch.cat([y, y.rot90(2, (2, 3))], 1), Axes((0, 1, 2, 3), None)),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from support import assert_same, enliven, picture, sizes
-from test_incremental_graphs import LAYERS, Apply, Case, applied, cases, plainly, run, thorough
+from support_graphs import LAYERS, Apply, Case, applied, cases, plainly, run, thorough
 from torch import Tensor, nn
 
 import vizcnn

@@ -121,6 +121,51 @@ def test_every_kind_of_result_opens_equal(result: vizcnn.Result, ending: str, tm
     assert_equal(result.arrays(), opened.arrays())
 
 
+ODD_ARRAYS: dict[str, Any] = {
+    "one number": np.array(2.5, np.float32),
+    "a scalar of numpy": np.float64(3),
+    "another order of bytes": np.arange(3, dtype=">i4"),
+    "not in one piece": np.arange(12).reshape(3, 4)[:, ::2],
+    "nothing": np.empty((0, 3)),
+    "a list": [1, 2],
+}
+
+
+@pytest.mark.parametrize("ending", FILES)
+def test_arrays_of_any_form_open_again(ending: str, tmp_path: Path) -> None:
+    file = Odd(ORIGIN).save(tmp_path / f"a{ending}")
+    numbers = vizcnn.load_result(file).arrays()
+    assert numbers.keys() == ODD_ARRAYS.keys()
+    for name, values in ODD_ARRAYS.items():
+        np.testing.assert_array_equal(numbers[name], values, name, strict=name != "another order of bytes")
+
+
+def test_times_are_numbers_of_an_npz(tmp_path: Path) -> None:
+    times = np.array(["2026-01-02"], "datetime64[D]")
+    with np.load(Odd(ORIGIN, {"times": times}).save(tmp_path / "a.npz")) as saved:
+        np.testing.assert_array_equal(saved["times"], times)
+
+
+class Odd(vizcnn.Result):
+    """A result of a person's own class."""
+
+    def __init__(self, origin: vizcnn.results.Provenance, numbers: Any = ODD_ARRAYS) -> None:
+        object.__setattr__(self, "provenance", origin)
+        object.__setattr__(self, "numbers", numbers)
+
+    def arrays(self) -> dict[str, Any]:
+        return {**self.numbers}  # type: ignore[attr-defined]
+
+    def summary(self) -> dict[str, Any]:
+        return {}
+
+    def describe(self) -> str:
+        return "odd"
+
+    def figure(self) -> Any:
+        raise NotImplementedError
+
+
 def test_every_kind_of_result_draws_as_it_did(result: vizcnn.Result, tmp_path: Path) -> None:
     opened = vizcnn.load_result(result.save(tmp_path / "a.npz"))
     before, after = drawn(result, tmp_path), drawn(opened, tmp_path)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from support import small_cnn
-from test_scan import QUIET, Tensors
+from support_scanning import QUIET, Tensors
 
 from vizcnn.errors import VizcnnError
 from vizcnn.models.model import Model

@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support import small_cnn
-from test_tally import assert_exact
+from support_scanning import QUIET, Tensors, assert_exact
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from vizcnn.errors import (
     DegenerateResult,
@@ -41,9 +40,6 @@ from vizcnn.probes.top_images import TopImages
 from vizcnn.scanning import Index, compute_features, find_best, scan
 from vizcnn.scanning.embedding import compute_knn_accuracy
 from vizcnn.testing import delicate_model, state_of
-
-QUIET: Any = {"progress": False, "loaders": 0}
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,17 +76,6 @@ def kept(model: Model, inputs: Tensor, layer: str) -> Tensor:
 def outputs(model: Model, inputs: Tensor) -> Tensor:
     with model.borrowed():
         return torch.cat([model(one[None]) for one in inputs])
-
-
-class Tensors(Dataset[tuple[Tensor, int]]):
-    def __init__(self, inputs: Tensor, labels: Tensor) -> None:
-        self.inputs, self.labels, self.classes = inputs, labels, ["cat", "dog", "owl"]
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        return self.inputs[i], int(self.labels[i])
 
 
 # what is found

@@ -17,19 +17,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import small_cnn
-from torch import Tensor
+from support_scanning import OPTIONS, SHARDED, model_of, pictures, shards_of
 
 import vizcnn
 from vizcnn.errors import OutputError, ParameterError
-from vizcnn.models.model import Model
 from vizcnn.scanning import Index, Part, scan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-
-OPTIONS: dict[str, Any] = {"batch": 4, "shard_size": 8, "top": 3, "threads": 1}
-QUIET: dict[str, Any] = {**OPTIONS, "progress": False, "loaders": 0}
 
 NETWORK = """
 import os, time, torch, vizcnn
@@ -74,12 +69,7 @@ def start(photos: Path, index: Path, *more: str, slow: float = 0, **settings: An
 
 def undisturbed(photos: Path, index: Path, **more: Any) -> Index:
     """The same scan in this process."""
-    return scan(vizcnn.load(f"{photos.parent / 'net.py'}:make"), photos, index, **QUIET | more)
-
-
-def shards_of(index: Path) -> dict[str, int]:
-    """The shards that are done, with the times when they were written."""
-    return {p.name: p.stat().st_mtime_ns for p in index.glob("shard-*.safetensors")}
+    return scan(vizcnn.load(f"{photos.parent / 'net.py'}:make"), photos, index, **SHARDED | more)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
@@ -95,18 +85,6 @@ def finished(process: subprocess.Popen[str], code: int = 0) -> str:
     assert process.returncode == code, (out, err)
     assert "Traceback" not in err
     return out + err
-
-
-def model_of(seed: int = 0, **settings: Any) -> Model:
-    network = small_cnn()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.nn.init.normal_(network[0].bias)  # type: ignore[arg-type]
-    return Model(network, size=settings.pop("size", 16), name="net", **settings)
-
-
-def pictures(count: int = 40) -> Tensor:
-    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 # killed and continued
@@ -149,24 +127,24 @@ def test_ctrl_c_is_exit_status_130_and_leaves_whole_shards_and_no_process(photos
 
 
 def test_what_a_killed_write_leaves_behind_is_no_shard(tmp_path: Path) -> None:
-    index = scan(model_of(), pictures(), tmp_path, **QUIET)
+    index = scan(model_of(), pictures(), tmp_path, **SHARDED)
     index.shard_file(2).unlink()
     (tmp_path / ".shard-00002-x7.safetensors").write_bytes(b"half of i")
-    again = scan(model_of(), pictures(), tmp_path, **QUIET)
+    again = scan(model_of(), pictures(), tmp_path, **SHARDED)
     assert again.digest == index.digest
     assert not again.pending()
 
 
 def test_a_scan_stopped_between_its_two_first_files_begins_again(tmp_path: Path) -> None:
-    first = scan(model_of(), pictures(), tmp_path / "a", **QUIET)
+    first = scan(model_of(), pictures(), tmp_path / "a", **SHARDED)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "images.json").write_bytes((tmp_path / "a" / "images.json").read_bytes())
-    assert scan(model_of(), pictures(), tmp_path / "b", **QUIET).digest == first.digest
+    assert scan(model_of(), pictures(), tmp_path / "b", **SHARDED).digest == first.digest
 
 
 def test_a_scan_continues_with_the_threads_that_it_was_begun_with(tmp_path: Path) -> None:
-    without = {key: value for key, value in QUIET.items() if key != "threads"}
-    first = scan(model_of(), pictures(), tmp_path, **QUIET)
+    without = {key: value for key, value in SHARDED.items() if key != "threads"}
+    first = scan(model_of(), pictures(), tmp_path, **SHARDED)
     first.shard_file(0).unlink()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -202,7 +180,7 @@ def test_a_scan_continues_with_the_threads_that_it_was_begun_with(tmp_path: Path
 def test_another_model_data_set_or_option_is_refused_with_what_differs(
     tmp_path: Path, change: dict[str, Any], difference: str
 ) -> None:
-    given: dict[str, Any] = {"model": model_of(), "images": pictures(), **QUIET}
+    given: dict[str, Any] = {"model": model_of(), "images": pictures(), **SHARDED}
     scan(folder=tmp_path, **given)
     before = shards_of(tmp_path), (tmp_path / "manifest.json").read_bytes()
     with pytest.raises(ParameterError, match=f"holds another scan .*{difference}.* Choose another folder"):
@@ -211,27 +189,27 @@ def test_another_model_data_set_or_option_is_refused_with_what_differs(
 
 
 def test_another_device_is_refused(tmp_path: Path) -> None:
-    index = scan(model_of(), pictures(), tmp_path, **QUIET)
+    index = scan(model_of(), pictures(), tmp_path, **SHARDED)
     Index(tmp_path, {**index.identity, "device": "cuda"}, index.facts).write()
     with pytest.raises(ParameterError, match="device: cuda there, cpu here"):
-        scan(model_of(), pictures(), tmp_path, **QUIET)
+        scan(model_of(), pictures(), tmp_path, **SHARDED)
     assert index.complete
 
 
 def test_changed_files_are_another_data_set(photos: Path, tmp_path: Path) -> None:
-    scan(model_of(), photos, tmp_path / "index", **QUIET)
+    scan(model_of(), photos, tmp_path / "index", **SHARDED)
     (photos / "a" / "00.png").rename(photos / "b" / "00.png")
     with pytest.raises(ParameterError, match="dataset fingerprint"):
-        scan(model_of(), photos, tmp_path / "index", **QUIET)
+        scan(model_of(), photos, tmp_path / "index", **SHARDED)
 
 
 def test_a_shard_of_another_scan_is_refused_and_kept(tmp_path: Path) -> None:
-    scan(model_of(1), pictures(), tmp_path / "a", **QUIET)
-    index = scan(model_of(), pictures(), tmp_path / "b", **QUIET)
+    scan(model_of(1), pictures(), tmp_path / "a", **SHARDED)
+    index = scan(model_of(), pictures(), tmp_path / "b", **SHARDED)
     foreign = (tmp_path / "a" / "shard-00001.safetensors").read_bytes()
     index.shard_file(1).write_bytes(foreign)
     with pytest.raises(ParameterError, match=r"shard-00001.safetensors belongs to another scan. Delete it or choose"):
-        scan(model_of(), pictures(), tmp_path / "b", **QUIET)
+        scan(model_of(), pictures(), tmp_path / "b", **SHARDED)
     assert index.shard_file(1).read_bytes() == foreign
 
 
@@ -241,7 +219,7 @@ def test_a_shard_of_another_scan_is_refused_and_kept(tmp_path: Path) -> None:
 def test_a_manifest_of_something_else_is_refused_and_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text, "latin-1")
     works: list[Callable[[], Index]] = [
-        lambda: scan(model_of(), pictures(), tmp_path, **QUIET),
+        lambda: scan(model_of(), pictures(), tmp_path, **SHARDED),
         lambda: Index.open(tmp_path),
     ]
     for work in works:
@@ -263,13 +241,13 @@ def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_somebody_elses_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "images.json").write_text('{"annotations": []}')
     with pytest.raises(ParameterError, match="images.json is not of this scan and would be overwritten"):
-        scan(model_of(), pictures(), tmp_path, **QUIET)
+        scan(model_of(), pictures(), tmp_path, **SHARDED)
     assert (tmp_path / "images.json").read_text() == '{"annotations": []}'
 
 
 def test_what_else_lies_in_the_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    assert scan(model_of(), pictures(), tmp_path, **QUIET).complete
+    assert scan(model_of(), pictures(), tmp_path, **SHARDED).complete
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -279,14 +257,14 @@ def test_what_else_lies_in_the_folder_is_left_alone(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot make the folder .*/file/index: Not a directory. Choose another"):
-        scan(model_of(), pictures(), tmp_path / "file" / "index", **QUIET)
+        scan(model_of(), pictures(), tmp_path / "file" / "index", **SHARDED)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="a system without /proc")
 def test_a_folder_that_may_not_be_written_to_is_a_clear_error() -> None:
     """Bits of permission do not bind an administrator; a place of the system without files does."""
     with pytest.raises(OutputError, match="cannot write /proc/self/fd/images.json: "):
-        scan(model_of(), pictures(), "/proc/self/fd", **QUIET)
+        scan(model_of(), pictures(), "/proc/self/fd", **SHARDED)
 
 
 def small_files() -> None:
@@ -335,7 +313,7 @@ def test_a_batch_and_a_shard_of_nothing_but_unreadable_images(tmp_path: Path) ->
             (tmp_path / "photos" / f"{i:02}.png").write_text("no image")
         else:
             Image.new("RGB", (16, 16), (i * 10, 9, 8)).save(tmp_path / "photos" / f"{i:02}.png")
-    index = scan(model_of(), tmp_path / "photos", tmp_path / "index", **QUIET)
+    index = scan(model_of(), tmp_path / "photos", tmp_path / "index", **SHARDED)
     assert [number for number, _ in index.unreadable] == list(range(10))
     assert index.tally("0").counted.tolist() == [10, 0]
 
@@ -343,7 +321,7 @@ def test_a_batch_and_a_shard_of_nothing_but_unreadable_images(tmp_path: Path) ->
 def test_nothing_but_unreadable_images(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_text("no image")
-    index = scan(model_of(), tmp_path / "photos", tmp_path / "index", **QUIET)
+    index = scan(model_of(), tmp_path / "photos", tmp_path / "index", **SHARDED)
     assert len(index.unreadable) == 1
     assert index.complete
 

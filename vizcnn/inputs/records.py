@@ -21,23 +21,23 @@ _KEY = "vizcnn"
 _EXIF, _COMMENT = 0x8769, 0x9286  # the tags of EXIF's own directory, and of its UserComment
 _ASCII = b"ASCII\0\0\0"  # how a UserComment says its encoding
 _ROOM = 60_000  # bytes; all metadata of a JPEG file share a segment of 64 KiB
-_LISTS = ("images", "targets", "target_specs")  # what makes a record long
+_START = 4096  # bytes of a file, in which a record begins
 
 
 def save_options(kind: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with which Pillow's `save` puts the record into a file.
 
     kind: `png` (a text chunk named vizcnn), `jpg` or `jpeg` (EXIF UserComment), `gif` (comment). A record that JPEG has
-    no room for loses its lists of images and targets."""
+    no room for loses its longest entries, mostly the lists of images and targets."""
     if kind == "png":
         chunks = PngInfo()
-        chunks.add_text(_KEY, json.dumps(provenance))
+        chunks.add_text(_KEY, _to_json(provenance))
         return {"pnginfo": chunks}
     if kind == "gif":
         return {"comment": to_text(provenance).encode("ascii")}
-    text = to_text(provenance)
-    if len(text) > _ROOM:
-        text = to_text({key: value for key, value in provenance.items() if key not in _LISTS})
+    kept = dict(provenance)
+    while len(text := to_text(kept)) > _ROOM:
+        del kept[max(kept, key=lambda name: len(_to_json(kept[name])))]
     exif = Image.Exif()
     exif.get_ifd(_EXIF)[_COMMENT] = _ASCII + text.encode("ascii")
     return {"exif": exif}
@@ -45,7 +45,13 @@ def save_options(kind: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_text(provenance: Mapping[str, Any]) -> str:
     """The record as one ASCII text that names its maker, for formats that have a place for a comment."""
-    return f"{_KEY} {json.dumps(provenance)}"
+    return f"{_KEY} {_to_json(provenance)}"
+
+
+def _to_json(value: Any) -> str:
+    """JSON in ASCII. What JSON does not know, such as a number of numpy or a path, is written as its text, so that no
+    picture is refused for it."""
+    return json.dumps(value, default=str)
 
 
 def provenance_in(path: str | Path) -> dict[str, Any] | None:
@@ -58,6 +64,9 @@ def provenance_in(path: str | Path) -> dict[str, Any] | None:
     try:
         if not os.path.isfile(path):  # reading a pipe may wait for ever
             return None
+        with open(path, "rb") as file:
+            if _KEY.encode() not in file.read(_START):  # quick, for folders of very many images
+                return None
         with no_warnings(), Image.open(path, formats=["PNG", "JPEG", "GIF"]) as image:
             found = json.loads(_read_text(image))
     except Exception:  # what cannot be opened, or whose text is no JSON, does not come from here

@@ -146,7 +146,7 @@ class Result:
             record = self._record(manifest, {}, in_json=True)
             file.write_text(json.dumps(manifest | {RECORD: record}, indent=2) + "\n", encoding="utf-8")
         else:
-            manifest, arrays = self.manifest(), self.arrays()
+            manifest, arrays = self.manifest(), {name: _to_native(each) for name, each in self.arrays().items()}
             record = self._record(manifest, arrays, in_json=False)
             _write_arrays(file, kind, arrays, {"manifest": json.dumps(manifest), RECORD: json.dumps(record)})
 
@@ -208,6 +208,12 @@ def _is_made_of_its_fields(kind: type[Result]) -> bool:
     return "__dataclass_fields__" in vars(kind) and all(field.init for field in fields(kind))
 
 
+def _to_native(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """An array in this machine's order of bytes, which is all that every format keeps."""
+    array = np.asarray(values)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def _write_arrays(file: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]], texts: Mapping[str, str]) -> None:
     if kind == ".npz":
         with file.open("wb") as stream:  # a name would be given the ending .npz once more where it has .NPZ
@@ -215,7 +221,7 @@ def _write_arrays(file: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]],
     else:
         from safetensors.numpy import save_file
 
-        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, file, {**texts})
+        save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, file, {**texts})
 
 
 R = TypeVar("R", bound=Result)

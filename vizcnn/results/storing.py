@@ -181,5 +181,5 @@ def digest_of(manifest: Mapping[str, Any], record: Mapping[str, Any], arrays: Ma
     digest = sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -188,14 +188,14 @@ def _are_apart(spreads: Sequence[Sequence[float]], taken: Collection[int | None]
 def _find_place_axes(shape: Sequence[int], rest: list[int], row: int | None, column: int | None) -> list[int]:
     """The axes of rows and columns, or the one axis of tokens; none where they are not known.
 
-    Along an axis of length 1 no coordinate changes, so a missing axis is taken to be the last one of length 1. A single
-    row or place that padding or pooling has widened has no coordinates either: rows then come directly before columns,
-    and both behind the channels where that leaves a choice."""
+    Along an axis of length 1 no coordinate changes, so a missing axis is taken to be the last one of length 1. Where
+    padding has made a map of a single row, that row's axis has another length: then rows come directly before columns.
+    Where neither is known, as in a single column that pooling has made two of, both are taken to come last."""
     ones = [d for d in rest if shape[d] == 1 and d not in (row, column)]
     if len(rest) == 2:
         return [d for d in rest if d in (row, column)] or ones[-1:]
     if row is None and column is None and len(ones) == 1:
-        return rest[-2:] if ones[0] in rest[-2:] else rest[:2]
+        return rest[-2:] if ones[0] in rest[-2:] else []
     if column is None and ones:
         column = ones.pop()
     if row is None and ones:
