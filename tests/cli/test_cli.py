@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 
 import vizcnn
 from vizcnn.cli.main import main
+from vizcnn.models.cost import Cost
+from vizcnn.probes.maximize import Maximize
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +87,14 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(photo_file: Path) 
     assert cost["memory"] > 1e6
     assert cost["seconds"] > 0
     assert not list(Path().glob("*-occlusion.png"))
+
+
+def test_a_dry_run_without_images_says_what_it_would_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = Cost("10 pictures", flops=None, memory=None, seconds=1.5)
+    monkeypatch.setattr(Maximize, "estimate_cost", lambda *_: cost)
+    answer = call("maximize", "lecture", "--dry-run")
+    assert answer.exit_code == 0
+    assert answer.output == cost.describe() + "\n"
 
 
 def test_quiet_prints_nothing(photo_file: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +37,13 @@ QUICK: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", registry.list_names())
 def test_contract(name: str, tmp_path: Path) -> None:
     testing.check_probe(name, tmp_path, **QUICK.get(name, {}))
+
+
+def test_the_contract_is_kept_where_warnings_are_only_shown(tmp_path: Path) -> None:
+    """Occlusion says in a warning that the network raised, and why, before it goes another way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        testing.check_probe("occlusion", tmp_path, window=(5, 4), engine="auto")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from support import ORIGIN
 import vizcnn
 from vizcnn.cli.main import main
 from vizcnn.errors import ImageError, VizcnnWarning
-from vizcnn.inputs import image_files, provenance_in
+from vizcnn.inputs import dataset, image_files, provenance_in
 from vizcnn.inputs.records import save_options
 from vizcnn.results import Heatmap, Pictures, Scenery, Table
 
@@ -126,6 +126,19 @@ def test_the_command_line_and_python_see_the_same_files(
     assert "vizcnn: warning: 1 picture that vizcnn has made in . skipped." in answer.stderr
     printed = [each["images"][0]["name"] for each in json.loads(answer.stdout)["results"]]
     assert printed == [photo.name for photo in seen.photos] == ["partial-occlusion.jpg", "photo.png"]
+
+
+def test_a_data_set_is_without_our_pictures_too(photo_file: Path) -> None:
+    folder = photo_file.parent
+    (folder / "cat").mkdir()
+    Image.open(photo_file).save(folder / "cat" / "1-occlusion.png")
+    table().save(folder / "sheet.png")
+    with pytest.warns(VizcnnWarning, match="1 picture that vizcnn has made in .* skipped"):
+        found = dataset(folder)
+    assert found.names == ["cat/1-occlusion.png", "photo.png"]
+    (folder / "photo.png").unlink()
+    with pytest.warns(VizcnnWarning, match="skipped"):  # our picture does not make `cat` a class
+        assert dataset(folder).read(0)[1] is None
 
 
 def test_photographs_are_opened_without_torch() -> None:

@@ -47,6 +47,7 @@ TOLD: dict[str, Run] = {
 }
 TORCHS: dict[str, Run] = {
     "another dtype": lambda x: (x > 0.5, x + x.double(), x.round().long() + 1, x * 1j),
+    "one number of double precision and another": lambda x: x.sum() * torch.tensor(2.0, dtype=torch.float64),
     "larger than the first": lambda x: ROW + x,
     "overlapping": lambda x: F.relu(x[:, :1].expand(-1, 3, -1, -1)),
     "with gaps": lambda x: F.relu(x[:, ::2]),
@@ -136,11 +137,12 @@ def test_what_is_frequent_is_told_without_torch(run: Run, monkeypatch: pytest.Mo
         lambda x: F.conv2d(x, torch.rand(4, 5, 3, 3)),
         lambda x: F.conv2d(x, torch.rand(4, 6, 30, 3)),
         lambda x: F.max_pool2d(x, 3, padding=2),
+        lambda x: F.max_pool2d(x, 3, stride=0),
         lambda x: F.linear(x.flatten(1), torch.rand(5, 377), torch.rand(5)),
         lambda x: x.mean(4),
         lambda x: x.mean((1, -3)),
     ],
-    ids=["sub", "channels", "too large", "padding", "dense", "no such side", "a side twice"],
+    ids=["sub", "channels", "too large", "padding", "no stride", "dense", "no such side", "a side twice"],
 )
 def test_what_does_not_fit_fails_without_numbers_too(run: Run) -> None:
     with pytest.raises((RuntimeError, IndexError)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult, NonFiniteResult
+from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError
 from vizcnn.models.scoring import Indices, Scores, default_batch, score_batches
 
 IMAGE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -111,9 +111,16 @@ def test_after_ctrl_c_whoever_collects_has_what_was_done() -> None:
     assert sorted(kept) == list(range(8))
 
 
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_no_image_is_refused(batch: int) -> None:
+    model = vizcnn.Model(Watched(lambda _, x: x), size=16)
+    with pytest.raises(ParameterError, match=f"batch must be at least 1, got {batch}"):
+        next(score_batches(model, dimmed, ALL, resolved(model, 1), batch=batch))
+
+
 def test_a_score_that_is_no_number_is_refused() -> None:
     model = vizcnn.Model(Watched(lambda _, x: x / (x.mean((1, 2, 3), keepdim=True) > 0.2)), size=16)
-    with pytest.raises(NonFiniteResult, match="the score of an altered image is NaN or infinite"):
+    with pytest.raises(NonFiniteResult, match=r"the score of 1 for an altered image is (inf|nan). Alter the images"):
         list(score_batches(model, dimmed, ALL[::-1].copy(), resolved(model, 1), batch=4))
 
 

@@ -25,6 +25,7 @@ from vizcnn.occlusion.incremental import (
     estimate_memory,
     record,
 )
+from vizcnn.occlusion.incremental.engine import _run as run_step
 from vizcnn.occlusion.kernels.packed import Packed
 from vizcnn.occlusion.windows import place_windows
 
@@ -233,8 +234,10 @@ def test_fused_steps_do_what_the_network_does(
     engine = Engine(record(model, (20, 20), [OUTPUT]))
     fused = [step for step in engine.body if isinstance(step.func, Packed)]
     assert len(fused) == (count if packs else 0)
-    recomputation = Recomputation(engine, image, torch.zeros_like(image), ())
-    found = engine.run_tail(recomputation.crossing)[OUTPUT]
+    values = {0: image[None].contiguous(memory_format=torch.channels_last)}
+    for step in engine.body:
+        values |= run_step(step, step.fill_in(values.__getitem__, 1))
+    found = engine.run_tail(values)[OUTPUT]
     torch.testing.assert_close(found, model(image[None]), atol=2e-6, rtol=2e-6)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import captum.attr as captum
@@ -160,6 +161,23 @@ def test_methods_that_would_degenerate_are_refused() -> None:
         vizcnn.Saliency()(model(dead), image(), "a")
     with pytest.raises(NotDifferentiable, match="target <lambda> has no gradient with respect to the pixels"):
         vizcnn.Saliency()(model(), image(), lambda output: output.argmax(1).float())
+
+
+@dataclass
+class Brightest:
+    """A person's own target: a plain dataclass has no hash."""
+
+    layers = ("0",)
+
+    def __call__(self, activations: Any) -> Tensor:
+        return activations["0"].amax((1, 2, 3))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("probe", [vizcnn.Saliency(), vizcnn.Cam(layer="0")])
+def test_a_target_of_ones_own_needs_no_hash(probe: Any) -> None:
+    found = probe(model(), image(), [Brightest(), "b"], progress=False)
+    same = probe(model(), image(), [vizcnn.target(Brightest(), layers="0"), "b"], progress=False)
+    np.testing.assert_array_equal(found.values, same.values)
 
 
 def test_a_target_after_a_softmax_is_warned_of_and_the_logit_offered() -> None:

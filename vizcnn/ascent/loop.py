@@ -231,7 +231,7 @@ class _Ascent:
         seen = pictures.detach().requires_grad_()  # (N, C, H, W)
         upwards, heights = self._target_gradient(read, seen)
         downwards, penalties = self._penalty_gradient(seen)
-        (gradient,) = torch.autograd.grad(pictures, parameters, upwards - downwards)
+        (gradient,) = torch.autograd.grad((pictures * (upwards - downwards)).sum(), parameters)
         with torch.no_grad():
             if self.best:
                 self.best.see(pictures, heights - penalties)
@@ -269,7 +269,7 @@ class _Ascent:
             similarity = measure_similarity(outputs, [objective.group for objective in self.objectives])
             gradient = gradient - self.diversity * torch.autograd.grad(similarity.sum(), inputs)[0]
         upwards: Tensor
-        (upwards,) = torch.autograd.grad(transformed, seen, gradient)
+        (upwards,) = torch.autograd.grad((transformed * gradient).sum(), seen)
         return upwards, scores.detach() * self._signs(scores)
 
     def _redirect(self, read: Reader, inputs: Tensor, gradient: Tensor) -> Tensor:
@@ -298,7 +298,10 @@ class _Ascent:
                 "what it computes before this layer. Choose an earlier layer"
             )
         if not scores.isfinite().all():
-            raise NonFiniteResult(f"a target became {scores.detach().tolist()} during the ascent. Check the weights")
+            raise NonFiniteResult(
+                f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
+                "smaller steps, or check the network's weights"
+            )
         signs = scores.new_tensor([-1.0 if objective.lowered else 1.0 for objective in objectives])
         gradient: Tensor
         (gradient,) = torch.autograd.grad((scores * signs).sum(), inputs, retain_graph=bool(self.diversity))

@@ -29,10 +29,7 @@ def _parse_part(_ctx: click.Context, _param: click.Parameter, text: str | None) 
 
 
 def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    try:
-        return None if text is None else parse_names(text)
-    except ValueError as error:
-        raise click.BadParameter(f"layers are {error}, got {text!r}") from error
+    return None if text is None else parse_names(text)
 
 
 @with_options(DEVICE, *REPORTING)
@@ -79,11 +76,11 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
 
         given = {key: value for key, value in options.items() if key not in ("images", "workers", "dask", "part")}
         images, workers = options["images"], options["workers"]
+        network, part = load(model, device=device), Part(*options["part"])
+        source = images[0] if len(images) == 1 else list(images)
         if workers:
             _share_processors(workers)
         with open_cluster(options["dask"], workers) as client:
-            source = images[0] if len(images) == 1 else list(images)
-            network, part = load(model, device=device), Part(*options["part"])
             index = run(network, source, out, part=part, client=client, progress=not quiet, **given)
         return _Done(index, index.digest)
 

@@ -167,7 +167,7 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
         if kind.streams:
             session.run(load, None, partial(_call_once, probe, call.images or (), **asked))
         if call.dry_run:
-            session.estimate(load, call.images or (), partial(probe.dry_run, **asked))
+            session.estimate(load, call.images, partial(probe.dry_run, **asked))
         session.run(load, call.images, partial(probe, **asked))
 
     return run

@@ -41,7 +41,7 @@ class Session:
     def run(self, load: Callable[[], Model], images: Sequence[str] | None, compute: Callable[..., Result]) -> NoReturn:
         """Load the model, probe each image (or the network alone, without images), and leave with the exit code."""
         with self._keep_stdout_clear():
-            files: list[str | None] = [None] if images is None else [*self._expand(images)]
+            files = self._expand(images)
             with self._report_errors(essential=True):
                 outputs = self._choose_outputs(files)
                 model = load()
@@ -54,9 +54,9 @@ class Session:
             self._leave()
 
     def estimate(
-        self, load: Callable[[], Model], images: Sequence[str], estimate: Callable[..., Cost | None]
+        self, load: Callable[[], Model], images: Sequence[str] | None, estimate: Callable[..., Cost | None]
     ) -> NoReturn:
-        """Say what each image would cost, and leave."""
+        """Say what each image (or the network alone, without images) would cost, and leave."""
         with self._keep_stdout_clear():
             files = self._expand(images)
             with self._report_errors(essential=True):
@@ -66,7 +66,7 @@ class Session:
                     cost = estimate(model, file)
                     assert cost is not None
                     self.results.append({"image": file, **asdict(cost)})
-                    self._print(f"{file}: {cost.describe()}")
+                    self._print(f"{file}: {cost.describe()}" if file else cost.describe())
             self._leave()
 
     def finish(
@@ -140,8 +140,11 @@ class Session:
             if essential:
                 self._leave()
 
-    def _expand(self, images: Sequence[str]) -> list[str]:
-        found: list[str] = []
+    def _expand(self, images: Sequence[str] | None) -> list[str | None]:
+        """The image files that are asked for; None alone where no images are."""
+        if images is None:
+            return [None]
+        found: list[str | None] = []
         for image in images:
             with self._report_errors(), _show_warnings_in_one_line():
                 found += image_files(image)

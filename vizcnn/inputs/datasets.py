@@ -32,7 +32,9 @@ from vizcnn.inputs.images import (
     raise_image_errors,
     read_photo,
     to_printable,
+    warn_of_skipped,
 )
+from vizcnn.inputs.records import provenance_in
 
 Entry = tuple[Photo | Tensor, str | None]
 """An image, as a photograph or as an input of the network (C, H, W), and its class where that is known."""
@@ -126,9 +128,9 @@ class _ImageFiles(Images):
 
     def _select_images(self, files: Iterable[tuple[str, FileEntry]]) -> None:
         """Keep the image files, and what is lost and may have been one, sorted by path."""
-        kinds = list_image_endings()
+        endings = list_image_endings()
         last = dict(files)  # an archive may hold a path again, which replaces what stood there before
-        kept = sorted((path, found) for path, found in last.items() if _is_wanted(path, found, kinds))
+        kept = sorted((path, found) for path, found in last.items() if _is_wanted(path, found, endings))
         self.names, self._found = [path for path, _ in kept], [found for _, found in kept]
         shared = posixpath.commonpath([posixpath.dirname(name) for name in self.names]) if kept else ""
         self._depth = len(PurePosixPath(shared).parts)
@@ -156,19 +158,23 @@ class _ImageFiles(Images):
             yield f"{name} {found.problem or found.size}"
 
 
-def _is_wanted(path: str, found: FileEntry, kinds: frozenset[str]) -> bool:
+def _is_wanted(path: str, found: FileEntry, endings: frozenset[str]) -> bool:
     """Whether a file is an image by its name, or cannot be read and may be a folder of images."""
     lost_folder = found.problem and (path.endswith("/") or not posixpath.splitext(path)[1])
-    return is_image(path, kinds) or (bool(lost_folder) and not is_hidden(path))
+    return is_image(path, endings) or (bool(lost_folder) and not is_hidden(path))
 
 
 class FolderFiles(_ImageFiles):
-    """The image files of a folder and all its sub-folders."""
+    """The image files of a folder and all its sub-folders, without the pictures that vizcnn has made."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.where, self.place = folder, str(folder), str(folder)
         with raise_image_errors(folder):
-            self._select_images(list_files(folder))
+            files = dict(list_files(folder))
+        endings = list_image_endings()
+        own = {name for name in files if is_image(name, endings) and provenance_in(folder / name) is not None}
+        warn_of_skipped(len(own), folder)
+        self._select_images((name, found) for name, found in files.items() if name not in own)
 
     def _open_file(self, i: int) -> IO[bytes]:
         return open_file(self.folder / self.names[i])

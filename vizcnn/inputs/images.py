@@ -117,20 +117,30 @@ def image_files(source: str | Path) -> list[str]:
         raise ImageError("the image's name is empty. Is a variable of your shell not set?")
     if str(source).startswith("sample:") or not os.path.isdir(source):
         return [str(source)]
-    kinds = list_image_endings()
+    endings = list_image_endings()
     with raise_image_errors(Path(source)), os.scandir(source) as entries:
-        names = [entry.name for entry in entries if is_image(entry.name, kinds) and _is_file(entry)]
+        names = [entry.name for entry in entries if is_image(entry.name, endings) and _is_file(entry)]
     files = sorted(str(Path(source) / name) for name in names)
     found = [file for file in files if provenance_in(file) is None]
-    ours = f"{len(files) - len(found)} picture{'s' * (len(files) - len(found) > 1)} that vizcnn has made"
+    skipped = len(files) - len(found)
     if not found:
-        held = "no images" + f" but {ours}" * bool(files)
+        but = f" but {_count_own(skipped)}" if skipped else ""
         raise ImageError(
-            f"folder {to_printable(source)} holds {held}. Name a file, or a folder with image files directly inside"
+            f"folder {to_printable(source)} holds no images{but}. Name a file, or a folder with image files directly "
+            "inside"
         )
-    if len(found) < len(files):
-        _warn(f"{ours} in {to_printable(source)} skipped. To look at one all the same, name the file")
+    warn_of_skipped(skipped, source)
     return found
+
+
+def warn_of_skipped(count: int, folder: str | Path) -> None:
+    """Say how many pictures of ours in a folder are not looked at."""
+    if count:
+        _warn(f"{_count_own(count)} in {to_printable(folder)} skipped. To look at one all the same, name the file")
+
+
+def _count_own(count: int) -> str:
+    return f"{count} pictures that vizcnn has made" if count > 1 else "1 picture that vizcnn has made"
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -141,9 +151,9 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def is_image(path: str, kinds: frozenset[str]) -> bool:
-    """Whether a path has the ending of an image (one of `kinds`) and no hidden part."""
-    return posixpath.splitext(path)[1].lower() in kinds and not is_hidden(path)
+def is_image(path: str, endings: frozenset[str]) -> bool:
+    """Whether a path has the ending of an image (one of `endings`) and no hidden part."""
+    return posixpath.splitext(path)[1].lower() in endings and not is_hidden(path)
 
 
 def is_hidden(path: str) -> bool:

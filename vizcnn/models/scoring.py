@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vizcnn import progress
-from vizcnn.errors import NonFiniteResult
+from vizcnn.errors import NonFiniteResult, ParameterError
 from vizcnn.models.determinism import run_clean, score_images
 from vizcnn.models.failing import is_out_of_memory
 from vizcnn.models.model import Model
@@ -71,11 +71,13 @@ def score_batches(
         >>> np.concatenate([scores for _, scores in batches]).shape
         (6, 1)
     """
+    if batch is not None and batch < 1:
+        raise ParameterError(f"batch must be at least 1, got {batch}")
     if not len(indices):
         return
     if batch is None or layout is None:
         first = alter(indices[:1])  # (1, C, H, W)
-        batch = batch or default_batch((first.shape[2], first.shape[3]))
+        batch = batch if batch is not None else default_batch((first.shape[2], first.shape[3]))
         if layout is None:
             clean = run_clean(model, first, tuple(targets))
             targets, layout = clean.targets[0], clean.layout
@@ -108,6 +110,11 @@ def differ(scores: Scores, clean: Scores, largest: float, dtype: torch.dtype) ->
 def _score_finite(model: Model, images: Tensor, targets: Sequence[Target]) -> Scores:
     """The targets' scores for altered images (B, C, H, W), float64 (B, T). Raises NonFiniteResult."""
     scores = score_images(model, images, targets)  # (B, T)
-    if not scores.isfinite().all():
-        raise NonFiniteResult("the score of an altered image is NaN or infinite. Try another fill, or other changes")
+    finite = scores.isfinite()
+    if not finite.all():
+        i, t = (~finite).nonzero()[0].tolist()
+        raise NonFiniteResult(
+            f"the score of {targets[t]} for an altered image is {float(scores[i, t])}. Alter the images in another way "
+            "(another fill, another method), or take another target"
+        )
     return np.asarray(scores.double().cpu().numpy())

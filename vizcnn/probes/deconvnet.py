@@ -79,7 +79,7 @@ def _project(subject: Subject, i: int, target: Target) -> _Projection:
                 f"unit {unit} is not active in {subject.photos[i].name} (its value is {float(value):g}), so "
                 "there is nothing to project. Choose an active unit, behind its ReLU"
             )
-        (signal,) = torch.autograd.grad(activation, image, value)
+        (signal,) = torch.autograd.grad((activation * value).sum(), image)
     return _cut_to_box(subject, i, unit, float(value), signal[0])
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
-from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, watch_layers
+from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, keep_last, watch_layers
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
@@ -88,14 +88,10 @@ def _run_once(model: Model) -> tuple[dict[str, Any], _Macs]:
 def _run_and_count(model: Model, images: Tensor) -> tuple[dict[str, Any], _Macs]:
     outputs: dict[str, Any] = {}
 
-    def see(name: str, output: Any) -> None:
-        outputs.pop(name, None)  # a layer that runs again moves to the end
-        outputs[name] = output
-
     with (
         copy_for_dry_run(model).borrowed() as network,
         torch.no_grad(),
-        watch_layers(network, see),
+        watch_layers(network, keep_last(outputs, lambda _name, output: [output])),
         _Counting(network) as counter,
     ):
         network(model.normalised(images))

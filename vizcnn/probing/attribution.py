@@ -78,7 +78,8 @@ def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], 
     targets: one for all images, or one for each. source: what the scores should depend on, for the error.
     Raises NotDifferentiable where they do not, and TargetError."""
     of_images = [targets] * len(images) if isinstance(targets, Target) else targets
-    different = list(dict.fromkeys(of_images))
+    different = list({id(target): target for target in of_images}.values())  # a person's own may be without a hash
+    column = {id(target): i for i, target in enumerate(different)}
     scores = score_images(subject.model, images, different)  # (B, different targets)
     if not scores.requires_grad:
         named = ", ".join(map(str, different))
@@ -86,7 +87,7 @@ def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], 
             f"target {named} has no gradient with respect to {source}: it does not depend on it, or the network or "
             "the target function detaches it (argmax, .item(), no_grad, rounding). Use occlusion, or another target"
         )
-    columns = torch.tensor([different.index(target) for target in of_images], device=scores.device)
+    columns = torch.tensor([column[id(target)] for target in of_images], device=scores.device)
     return scores.gather(1, columns[:, None])[:, 0]  # (B,)
 
 

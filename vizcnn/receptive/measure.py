@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.models.layers.axes import Axes, find_layers, to_usual_form
-from vizcnn.models.layers.dryrun import PlainMode, copy_for_dry_run, watch_layers
+from vizcnn.models.layers.dryrun import PlainMode, copy_for_dry_run, keep_last, watch_layers
 from vizcnn.models.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive.field import ReceptiveField, Rows
@@ -130,14 +130,13 @@ def _find_reached(model: Model, images: Tensor, axis: int, wanted: dict[str, Axe
     """Per layer, bool (B, units): which rows (axis 2) or columns (axis 3) of units hold a NaN."""
     found: dict[str, Tensor] = {}
 
-    def see(name: str, output: Any) -> None:
-        found.pop(name, None)
+    def read(name: str, output: Any) -> Iterator[Tensor]:
         if name in wanted and isinstance(output, Tensor):
             values = to_usual_form(output, wanted[name])
             if values.dim() == 4 and len(values) == len(images):
-                found[name] = values.isnan().any(1).any(4 - axis)
+                yield values.isnan().any(1).any(4 - axis)
 
-    with watch_layers(model.network, see):
+    with watch_layers(model.network, keep_last(found, read)):
         model(images)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from vizcnn.models.layers.dryrun import (
     copy_for_dry_run,
     find_tensors,
     follow_run,
+    keep_last,
     name_arguments,
     try_copy_for_dry_run,
 )
@@ -50,12 +51,11 @@ def _trace_bounds(model: Model, images: Tensor) -> dict[str, Bounds | None]:
     """The bounds of every layer's output for one image; None behind an operation without a rule."""
     tracer, found = _Tracer(images), dict[str, Bounds | None]()
 
-    def see(name: str, output: Any) -> None:
-        found.pop(name, None)  # a module that runs again moves to its last place
+    def read(_name: str, output: Any) -> Iterator[Bounds | None]:
         if isinstance(output, Tensor) and output.dim() == 4:
-            found[name] = tracer.bounds(output)
+            yield tracer.bounds(output)
 
-    with follow_run(model, see, tracer):
+    with follow_run(model, keep_last(found, read), tracer):
         model(images)
     return found
 

@@ -203,7 +203,7 @@ class Exemplars(Result):
         extra = max(len(row.beside) for row in self.rows)
         columns = max(len(row.exemplars) for row in self.rows) + extra
         heights = [_CELL * row.lines + _LABEL * bool(row.lines) + _TITLE for row in self.rows]
-        line = self.provenance.line()
+        line = self.provenance.line() + "  PARTIAL" * self.partial
         figure = new_figure(max(columns * _CELL + 0.2, _PAPER * len(line)), sum(heights) + 0.25)
         parts = figure.subfigures(len(self.rows), 1, squeeze=False, height_ratios=heights)
         for row, part in zip(self.rows, parts[:, 0], strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vizcnn.errors import ImageError, LayerNotFound, TargetError, did_you_mean
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.layers.axes import find_layers, to_usual_form
-from vizcnn.models.layers.dryrun import watch_layers
+from vizcnn.models.layers.dryrun import keep_last, watch_layers
 from vizcnn.models.model import Model
 from vizcnn.models.targets import describe_activations
 
@@ -78,16 +78,16 @@ def _find_shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
     shapes, layers = dict[str, Shape](), find_layers(model, model.grey(size))
     namesake: Any = None
 
-    def see(name: str, output: Any) -> None:
+    def read(name: str, output: Any) -> Iterator[Shape]:
         nonlocal namesake
         namesake = output if name == OUTPUT_NAME else namesake
-        shapes.pop(name, None)
         if isinstance(output, Tensor) and output.dim():
             raw = name == OUTPUT_NAME  # the network's own output is taken as it is
             values = output if raw else to_usual_form(output, layers[name].axes if name in layers else None)
             if len(values) == 1:
-                shapes[name] = tuple(values.shape[1:])
+                yield tuple(values.shape[1:])
 
+    see = keep_last(shapes, read)
     with watch_layers(model.network, see):
         answer = model(model.grey(size))
     if namesake is None or namesake is answer:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.models.layers.coordinates import Coordinates, Follower, measure_spread
-from vizcnn.models.layers.dryrun import copy_for_dry_run, follow_run, try_copy_for_dry_run
+from vizcnn.models.layers.dryrun import copy_for_dry_run, follow_run, keep_last, try_copy_for_dry_run
 from vizcnn.models.model import Model
 
 _CROSSED = 0.02  # the share of its change by which a row coordinate may change along the columns of a map
@@ -149,14 +149,13 @@ def _run_to_end(model: Model, images: Tensor, seen: _Seen) -> bool:
     """Run the network and put what each layer gives into `seen`; False where it does not reach its end."""
     follower = Follower(images)
 
-    def see(name: str, output: Any) -> None:
-        seen.pop(name, None)  # a module that runs again moves to its last place
+    def read(_name: str, output: Any) -> Iterator[tuple[tuple[int, ...], Coordinates]]:
         if isinstance(output, Tensor):
-            seen[name] = (tuple(output.shape), follower.coordinates(output))
+            yield tuple(output.shape), follower.coordinates(output)
 
     try:
         copy = copy_for_dry_run(model) if images.is_meta else try_copy_for_dry_run(model)
-        with follow_run(copy, see, follower):
+        with follow_run(copy, keep_last(seen, read), follower):
             copy(images)
     except Exception:  # whatever stops a run without values; errors of the network itself come again
         return False

@@ -6,11 +6,11 @@ import inspect
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy, deepcopy
 from types import MethodType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vizcnn.errors import ParameterError
 from vizcnn.models.model import Model
+
+T = TypeVar("T")
 
 See = Callable[[str, Any], None]
 """Called with a layer's dotted name and its output each time that the layer has run."""
@@ -100,7 +102,7 @@ def _keeps_form(first: Tensor, others: Sequence[Any]) -> bool:
     It does if that tensor is dense and floating-point, and the others are real numbers or broadcast to its shape."""
     tensors = find_tensors(others)
     fits = all(
-        (other.dtype == first.dtype or (not other.dim() and not other.is_complex()))
+        (other.dtype == first.dtype or (not other.dim() and first.dim() and not other.is_complex()))
         and other.dim() <= first.dim()
         and all(side in (1, full) for side, full in zip(other.shape[::-1], first.shape[::-1], strict=False))
         for other in tensors
@@ -191,9 +193,12 @@ def _infer_max_pool(
 def _count_positions(images: Tensor, *window: Sequence[int]) -> list[int]:
     """The number of positions, down and across, of a window in images (N, C, H, W).
 
-    window: its sides, stride, padding and dilation."""
+    window: its sides, stride, padding and dilation. No position where the stride is zero, which torch refuses."""
     each = zip(images.shape[2:], *map(_to_pair, window), strict=True)
-    return [(size + 2 * pad - apart * (side - 1) - 1) // step + 1 for size, side, step, pad, apart in each]
+    return [
+        1 + (size + 2 * pad - apart * (side - 1) - 1) // step if step > 0 else 0
+        for size, side, step, pad, apart in each
+    ]
 
 
 def _to_pair(numbers: Sequence[int]) -> Sequence[int]:
@@ -288,6 +293,19 @@ def watch_layers(network: nn.Module, see: See) -> Iterator[None]:
             if name:
                 hooks.callback(module.register_forward_hook(_make_hook(name, see)).remove)
         yield
+
+
+def keep_last(found: dict[str, T], read: Callable[[str, Any], Iterable[T]]) -> See:
+    """A `see` that keeps what is read of each layer's last output, in the order of the layers' last runs.
+
+    read: from a layer's name and output to the value to keep, or to none; where there is none, none is kept of an
+    earlier run either."""
+
+    def see(name: str, output: Any) -> None:
+        found.pop(name, None)
+        found.update((name, value) for value in read(name, output))
+
+    return see
 
 
 def _make_hook(name: str, see: See) -> Any:

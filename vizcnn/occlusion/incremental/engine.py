@@ -82,7 +82,7 @@ class Recomputation:
         self.engine, self.device = engine, image.device
         space = engine.geometry.spaces[0]
         self.image, self.baseline = (to_vectors(each[None], space) for each in (image, baseline))
-        self.clean, self.crossing = dict[int, Tensor](), dict[int, Tensor]()
+        self.clean = dict[int, Tensor]()
         self._run_clean(image, {*needed})
 
     def _run_clean(self, image: Tensor, needed: set[int]) -> None:
@@ -95,15 +95,13 @@ class Recomputation:
             _free(values, freed)
 
     def _keep(self, values: Values, needed: set[int]) -> None:
-        """Keep the vectors of what plans select from, and a copy of what crosses to the tail."""
+        """Keep the vectors of what plans select from."""
         for value, tensor in values.items():
             if value in needed:
                 vectors = to_vectors(tensor, self.engine.geometry.spaces[value])
                 paddings = vectors.new_empty(PADDINGS, vectors.shape[1])
                 paddings[ZEROS], paddings[LOWEST] = 0, -torch.inf if vectors.is_floating_point() else 0
                 self.clean[value] = torch.cat([vectors, paddings])
-            if value in self.engine.crossing:
-                self.crossing[value] = tensor.clone()
 
     def run(self, plan: Plan) -> Values:
         """The values that cross from the body to the tail, whole, for the windows of a plan."""
