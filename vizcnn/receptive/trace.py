@@ -53,7 +53,7 @@ def _trace_bounds(model: Model, images: Tensor) -> dict[str, Bounds | None]:
     def see(name: str, output: Any) -> None:
         found.pop(name, None)  # a module that runs again moves to its last place
         if isinstance(output, Tensor) and output.dim() == 4:
-            found[name] = tracer.bounds(output)
+            found[name] = tracer.find_bounds(output)
 
     with follow_run(model, see, tracer):
         model(images)
@@ -70,12 +70,12 @@ class _Tracer(MetaMode):
         self.traced = WeakTensorKeyDictionary()
         self.traced[images] = bound_input(images.shape)
 
-    def bounds(self, tensor: Tensor) -> Bounds | None:
+    def find_bounds(self, tensor: Tensor) -> Bounds | None:
         found: Bounds | None = self.traced[tensor] if tensor in self.traced else bound_nothing(tensor.shape)
         return found
 
     def look_up(self, tensor: Tensor) -> Bounds:
-        if (found := self.bounds(tensor)) is None:
+        if (found := self.find_bounds(tensor)) is None:
             raise NoRuleError
         return found
 

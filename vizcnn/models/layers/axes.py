@@ -152,7 +152,7 @@ def _run_to_end(model: Model, images: Tensor, seen: _Seen) -> bool:
     def see(name: str, output: Any) -> None:
         seen.pop(name, None)  # a module that runs again moves to its last place
         if isinstance(output, Tensor):
-            seen[name] = (tuple(output.shape), follower.coordinates(output))
+            seen[name] = (tuple(output.shape), follower.find_coordinates(output))
 
     try:
         copy = copy_for_dry_run(model) if images.is_meta else try_copy_for_dry_run(model)
