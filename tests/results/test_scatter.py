@@ -101,8 +101,8 @@ def test_colours_are_distinct() -> None:
 def test_pictures_do_not_cover_each_other_and_lie_near_their_points(stretch: float) -> None:
     made = scatter(["a", "b"] * 100)
     points = made.points * [stretch, 1]
-    spread = MapGrid.over(points)
-    shown = tuple(Thumbnail(int(i), np.zeros((6, 4 + int(i) % 5, 3), np.float32)) for i in spread.chosen)
+    grid = MapGrid.over(points)
+    shown = tuple(Thumbnail(int(i), np.zeros((6, 4 + int(i) % 5, 3), np.float32)) for i in grid.chosen)
     right = scatter(made.labels, points=points, thumbnails=shown).figure().axes[1]
     boxes = np.array([image.get_extent() for image in right.images])  # (M, 4): left, right, low, high
     assert len(boxes) == len(shown) > 10
@@ -110,14 +110,14 @@ def test_pictures_do_not_cover_each_other_and_lie_near_their_points(stretch: flo
         others = np.delete(boxes, i, 0)
         apart = (others[:, 1] <= left) | (others[:, 0] >= edge) | (others[:, 3] <= low) | (others[:, 2] >= high)
         assert apart.all()
-        assert np.abs(points[shown[i].index] - [(left + edge) / 2, (low + high) / 2]).max() <= spread.cell / 2 + 1e-9
+        assert np.abs(points[shown[i].index] - [(left + edge) / 2, (low + high) / 2]).max() <= grid.cell / 2 + 1e-9
 
 
 def test_each_cell_that_holds_points_shows_the_one_nearest_to_its_centre() -> None:
     points = np.array([[0.0, 0.0], [1.3, 1.2], [1.6, 1.4], [4.0, 4.0]])
-    spread = MapGrid.over(points, across=4)
-    assert sorted(spread.chosen.tolist()) == [0, 2, 3]
-    assert spread.cell == 1
+    grid = MapGrid.over(points, across=4)
+    assert sorted(grid.chosen.tolist()) == [0, 2, 3]
+    assert grid.cell == 1
 
 
 @pytest.mark.parametrize("points", [[[3.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])

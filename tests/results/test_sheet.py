@@ -1,4 +1,4 @@
-"""arrange(): pictures made for targets in panels, with words for what they show."""
+"""Pictures that an ascent made, in panels, with words for what they show."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from support import ORIGIN
 
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo
 from vizcnn.results import Optimised
-from vizcnn.results.sheet import CROPS, Made, Making, RealImages, arrange
+from vizcnn.results.sheet import CROPS, Inverted, Made, Making, RealImages, arrange, arrange_inversions
 
 MAKING = Making("robust", 20, {"l1": 0.5})
 
@@ -79,3 +81,41 @@ def test_what_else_was_found_is_said(more: dict[str, Any], said: str) -> None:
     assert said in found.findings
     assert "b never responded to any change, so these pictures show nothing" in found.describe()
     assert found.partial is ("interrupted_of" in more)
+
+
+def inversions(channels: int = 3, *, partial: bool = False) -> Optimised:
+    """Of two photographs, the second at one layer only."""
+    photos = [(Photo(np.zeros((10, 12, 3), np.float32), f"{name}.png"), Box(1, 1, 9, 11)) for name in "ab"]
+    made_from = [(0, "conv", 0.125), (0, "a.very.long.name.of.a.layer.deep.inside", 0.5), (1, "conv", 2.0)]
+    pictures = [
+        Inverted(i, layer, np.full((4, 6, channels), error / 4, np.float32), error) for i, layer, error in made_from
+    ]
+    return arrange_inversions(ORIGIN, photos, pictures, 30, np.zeros((0, 3, 4, 6, 3), np.uint8), partial=partial)
+
+
+def test_inversions_stand_beside_their_photograph_with_the_error_reached() -> None:
+    found = inversions()
+    assert [row.scene and row.scene.photo.name for row in found.rows] == ["a.png", "b.png"]
+    assert [row.scene and row.scene.seen for row in found.rows] == [Box(1, 1, 9, 11)] * 2
+    first, second = found.panels
+    assert (first.key, second.key) == ("pictures", "pictures-1")
+    np.testing.assert_array_equal(first.values[:, 0, 0, 0], np.array([0.03125, 0.125], np.float32))
+    np.testing.assert_array_equal(second.values, np.full((1, 4, 6, 3), 0.5, np.float32))
+    assert first.titles[0] == "conv\nerror 0.12"
+    name, error = first.titles[1].split("\n")
+    assert len(name) <= 24
+    assert error == "error 0.5"
+    np.testing.assert_array_equal(found.reached, [0.125, 0.5, 2.0])
+    assert found.findings == (
+        "a.png: relative errors reached: conv 0.12, a.very.long.name.of.a.layer.deep.inside 0.5",
+        "b.png: relative errors reached: conv 2",
+    )
+    assert first.meaning == "30 steps; below each layer the relative error of its activations"
+    assert not found.partial
+
+
+def test_inversions_of_a_grey_network_are_grey_and_say_where_they_stopped_early() -> None:
+    found = inversions(1, partial=True)
+    assert found.panels[0].values.shape == (2, 4, 6)
+    assert found.partial
+    assert all(finding.endswith(" (stopped early)") for finding in found.findings)

@@ -160,7 +160,7 @@ def _join(outcomes: Sequence[Outcome]) -> Outcome:
     )
 
 
-def _steps_to_keep(frames: int, steps: int) -> set[int]:
+def _choose_steps_to_keep(frames: int, steps: int) -> set[int]:
     """The steps before which a state is kept; the last state of all comes after the last step."""
     return {1 + round(k * steps / (frames - 1)) for k in range(frames - 1)} if frames > 1 else set()
 
@@ -201,9 +201,9 @@ class _Ascent:
     def run(self, frames: int, steps: Any) -> Outcome:
         """All steps of the recipe, or those before Ctrl-C."""
         kept: list[Tensor] = []
-        to_keep, finished = _steps_to_keep(frames, self.recipe.steps), True
+        to_keep, finished = _choose_steps_to_keep(frames, self.recipe.steps), True
         try:
-            with self._reading() as read:
+            with self._open_reader() as read:
                 for step in range(1, self.recipe.steps + 1):
                     kept += [self.render()] if step in to_keep else []
                     self._step(read, step)
@@ -215,7 +215,8 @@ class _Ascent:
         return self._collect(result, [*kept, result] if frames else [], finished)
 
     @contextmanager
-    def _reading(self) -> Iterator[Reader]:
+    def _open_reader(self) -> Iterator[Reader]:
+        """A reader whose outputs have gradients, whatever mode the caller is in."""
         layers = self.objectives[0].target.layers
         with open_reader(self.model, layers) as read, torch.inference_mode(False), torch.enable_grad():
             yield read
@@ -229,8 +230,8 @@ class _Ascent:
         parameters = self.parameters.detach().requires_grad_()
         pictures = self.recipe.parametrization.render(parameters, self.shape)
         seen = pictures.detach().requires_grad_()  # (N, C, H, W)
-        upwards, heights = self._target_gradient(read, seen)
-        downwards, penalties = self._penalty_gradient(seen)
+        upwards, heights = self._compute_target_gradient(read, seen)
+        downwards, penalties = self._compute_penalty_gradient(seen)
         (gradient,) = torch.autograd.grad((pictures * (upwards - downwards)).sum(), parameters)
         with torch.no_grad():
             if self.best:
@@ -248,13 +249,9 @@ class _Ascent:
         with torch.no_grad():
             pictures = self.render()
             scores = score_outputs(self.objectives, self._run(read, self.recipe.transforms(pictures, self.rng)))
-            self.best.see(pictures, scores * self._signs(scores) - self.recipe.penalty(pictures, self.mean))
+            self.best.see(pictures, _orient(scores, self.objectives) - self.recipe.penalty(pictures, self.mean))
 
-    def _signs(self, scores: Tensor) -> Tensor:
-        """-1 for what is lowered, 1 for what is raised, (N,)."""
-        return scores.new_tensor([-1.0 if objective.lowered else 1.0 for objective in self.objectives])
-
-    def _target_gradient(self, read: Reader, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def _compute_target_gradient(self, read: Reader, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Of each target, and of what makes copies differ, with respect to its picture, (N, C, H, W); and the scores
         (N,), negative for what is lowered."""
         transformed = self.recipe.transforms(seen, self.rng)
@@ -270,7 +267,7 @@ class _Ascent:
             gradient = gradient - self.diversity * torch.autograd.grad(similarity.sum(), inputs)[0]
         upwards: Tensor
         (upwards,) = torch.autograd.grad((transformed * gradient).sum(), seen)
-        return upwards, scores.detach() * self._signs(scores)
+        return upwards, _orient(scores.detach(), self.objectives)
 
     def _redirect(self, read: Reader, inputs: Tensor, gradient: Tensor) -> Tensor:
         """The gradient, with another for pictures that nothing reaches: what would open the ReLUs before them."""
@@ -286,7 +283,7 @@ class _Ascent:
 
     def _run(self, read: Reader, inputs: Tensor) -> dict[str, tuple[Any, ...]]:
         """Each layer's output for each of the inputs (n, C, H, W)."""
-        with self._autocast():
+        with self._apply_precision():
             outputs = read(inputs.to(self.model.dtype).contiguous(memory_format=torch.channels_last))
         return split_outputs(self.objectives[0].target.layers, outputs, len(inputs))
 
@@ -302,16 +299,15 @@ class _Ascent:
                 f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
                 "smaller steps, or check the network's weights"
             )
-        signs = scores.new_tensor([-1.0 if objective.lowered else 1.0 for objective in objectives])
         gradient: Tensor
-        (gradient,) = torch.autograd.grad((scores * signs).sum(), inputs, retain_graph=bool(self.diversity))
+        (gradient,) = torch.autograd.grad(_orient(scores, objectives).sum(), inputs, retain_graph=bool(self.diversity))
         return gradient
 
-    def _autocast(self) -> Any:
+    def _apply_precision(self) -> Any:
         lower = self.precision == "bfloat16"
         return torch.autocast(self.model.device.type, torch.bfloat16) if lower else nullcontext()
 
-    def _penalty_gradient(self, seen: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    def _compute_penalty_gradient(self, seen: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Of each picture's penalty with respect to its pixels, (N, C, H, W); and the penalties (N,)."""
         if self.recipe.penalty.is_none:
             return 0.0, 0.0
@@ -326,7 +322,7 @@ class _Ascent:
 
     @torch.no_grad()
     def _collect(self, pictures: Tensor, kept: list[Tensor], finished: bool) -> Outcome:
-        with self._autocast():
+        with self._apply_precision():
             computed = score_pictures(self.model, self.objectives, pictures)
         same = self.precision == "float32"
         scores = computed if same else score_pictures(self.model, self.objectives, pictures)
@@ -355,6 +351,11 @@ class _Best:
     def see(self, pictures: Tensor, heights: Tensor) -> None:
         better = heights > self.heights  # (N,)
         self.pictures[better], self.heights[better] = pictures.detach()[better], heights[better].to(self.heights)
+
+
+def _orient(scores: Tensor, objectives: Sequence[Objective]) -> Tensor:
+    """The scores (N,), so that higher is better: negative for what is lowered."""
+    return scores * scores.new_tensor([-1.0 if objective.lowered else 1.0 for objective in objectives])
 
 
 def _to_bytes(pictures: Tensor) -> Tensor:

@@ -41,17 +41,17 @@ class Recipe:
             raise ParameterError(f"recipe {self.name}: steps and rate must be positive, got {self.steps}, {self.rate}")
 
 
-def _yosinski(number: int, repair: Repair) -> Recipe:
+def _make_yosinski(number: int, repair: Repair) -> Recipe:
     return Recipe(f"yosinski-{number}", Pixels(), repair=repair, optimiser="ascent", rate=0.05)
 
 
 _ALL = (
     Recipe("lecture", Pixels(), penalty=Penalty(origin="black"), optimiser="ascent", rate=0.02),
     # The four settings of Yosinski et al. 2015, table 1; the length of a step is ours.
-    _yosinski(1, Repair(blur=0.5, every=4, small_norm=50)),
-    _yosinski(2, Repair(decay=0.3, small_norm=20)),
-    _yosinski(3, Repair(decay=0.0001, blur=1.0, every=4)),
-    _yosinski(4, Repair(blur=0.5, every=4, small_contribution=90)),
+    _make_yosinski(1, Repair(blur=0.5, every=4, small_norm=50)),
+    _make_yosinski(2, Repair(decay=0.3, small_norm=20)),
+    _make_yosinski(3, Repair(decay=0.0001, blur=1.0, every=4)),
+    _make_yosinski(4, Repair(blur=0.5, every=4, small_contribution=90)),
     Recipe("mahendran", Pixels(), Transforms(jitter=0.06), Penalty(alpha=1e-4, tv=0.01), rate=0.02),
     Recipe("lucid", Fourier(), Transforms(jitter=0.06, scale=0.1, rotate=10)),
     Recipe("robust", Fourier(), Transforms(jitter=0.08, scale=0.15, rotate=15, noise=0.1)),

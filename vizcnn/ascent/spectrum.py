@@ -31,7 +31,7 @@ def load_spectrum(like: str, shape: tuple[int, int, int]) -> tuple[Tensor, float
     like: a folder of images, a bundled data set or `natural`. Raises ParameterError and ImageError.
     """
     if like == "natural":
-        return _natural_spectrum(shape), _NATURAL_CONTRAST
+        return _make_natural_spectrum(shape), _NATURAL_CONTRAST
     amplitudes, contrast = _read_shipped(like) if like in list_shipped() else _measure_folder(like, shape)
     return _resample(_match_channels(amplitudes, shape[0]), shape[1:]), contrast
 
@@ -52,7 +52,7 @@ def _read_shipped(name: str) -> tuple[Tensor, float]:
         return file.get_tensor(name).float(), float(file.metadata()[name])
 
 
-def _natural_spectrum(shape: tuple[int, int, int]) -> Tensor:
+def _make_natural_spectrum(shape: tuple[int, int, int]) -> Tensor:
     """Amplitudes inversely proportional to the frequency (Field 1987), (C, H, W//2+1)."""
     channels, height, width = shape
     falling = 1 / compute_frequencies(height, width, torch.empty(0))

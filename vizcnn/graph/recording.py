@@ -34,7 +34,7 @@ from vizcnn.models.targets import OUTPUT
 Shape = tuple[int, ...]
 
 
-class Untraceable(Exception):  # noqa: N818 - no failure: the plain engine then does the work
+class Untraceable(Exception):  # noqa: N818 - no failure: whoever asked goes on without a graph
     """There is no graph of the network as operations on one image. The text says why."""
 
 

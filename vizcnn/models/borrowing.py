@@ -45,7 +45,7 @@ def _leave_inference_mode() -> Iterator[None]:
 
 @contextmanager
 def add_context(context: str) -> Iterator[None]:
-    """Add to every error that passes through where it happened: `Occlusion on resnet18`."""
+    """Add `context`, such as `Occlusion on resnet18`, to every error that leaves this block."""
     try:
         yield
     except VizcnnError as error:

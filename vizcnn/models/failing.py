@@ -14,7 +14,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def to_network_error(error: Exception, images: Tensor, size: tuple[int, int]) -> NetworkError:
-    """What a network raised on images (N, C, H, W), as one line with a remedy; size: that the Model says it takes."""
+    """What a network raised on images (N, C, H, W), as one line with a remedy; size: the Model's, (H, W)."""
     lines = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     given = f"images {tuple(images.shape)} of {str(images.dtype).removeprefix('torch.')} on {images.device}"

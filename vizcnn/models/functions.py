@@ -49,14 +49,6 @@ class LayerFunction:
     layers: frozenset[str]
     quantity = "score"
 
-    @classmethod
-    def of(cls, function: Callable[[Activations], Tensor], layers: str | Collection[str]) -> LayerFunction:
-        """The target that a function of these layers is. Raises TargetError where they are not names."""
-        names = frozenset({layers} if isinstance(layers, str) else layers)
-        if not names or not all(isinstance(name, str) for name in names):
-            raise TargetError(f"layers are the names of those that the function needs, at least one, got {layers!r}")
-        return cls(function, names)
-
     def __str__(self) -> str:
         return getattr(self.function, "__name__", type(self.function).__name__)
 
@@ -72,6 +64,14 @@ class LayerFunction:
     def __call__(self, activations: Activations) -> Tensor:
         named = _Named({name: activations[name] for name in self.layers})
         return _check_one_per_image(self, self.function(named))
+
+
+def make_layer_function(function: Callable[[Activations], Tensor], layers: str | Collection[str]) -> LayerFunction:
+    """The target that a function of these layers is. Raises TargetError where they are not names."""
+    names = frozenset({layers} if isinstance(layers, str) else layers)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TargetError(f"layers are the names of those that the function needs, at least one, got {layers!r}")
+    return LayerFunction(function, names)
 
 
 class _Named(dict[str, Any]):
@@ -94,6 +94,6 @@ def _check_one_per_image(function: OutputFunction | LayerFunction, value: Any) -
 def find_layer_names(function: Any) -> Collection[str]:
     """The layer names in a callable object's attribute `layers`.
 
-    None for a plain function, and for a network, where `layers` may be modules or a count."""
+    Empty for a plain function, and for a network, where `layers` may be modules or a count."""
     own = getattr(function, "layers", ())
     return own if isinstance(own, Collection) and all(isinstance(name, str) for name in own) else ()

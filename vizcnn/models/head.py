@@ -48,7 +48,7 @@ _COPIES = {
     "amax", "stack", "cat",
 }  # fmt: skip
 """Operations whose results are of the same kind as their inputs: a mean of probabilities is a probability."""
-_REMEMBERED = 16  # results, the latest: few operations stand behind what makes the output
+_REMEMBERED = 16  # latest results: the output is made by one of the last few operations
 
 
 def check_head(head: Any) -> Head | None:
@@ -72,22 +72,22 @@ class Makers(TorchFunctionMode):
     ) -> Any:
         result = function(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
-            self.made.append((result, self._maker(getattr(function, "__name__", ""), args, result)))
+            self.made.append((result, self._choose_maker(getattr(function, "__name__", ""), args, result)))
         return result
 
-    def _maker(self, function: str, args: tuple[Any, ...], result: Tensor) -> str:
+    def _choose_maker(self, function: str, args: tuple[Any, ...], result: Tensor) -> str:
         """The name of the function that counts as the maker of a result; "" where its parts have different makers."""
         name, given = function.strip("_"), [arg for arg in tree_leaves(args) if isinstance(arg, Tensor)]
         in_place = function.endswith("_") and not function.endswith("__")
         same = bool(given) and _find_memory(given[0]) == _find_memory(result) and not in_place
         if name in _SUMS:
-            return next((maker for maker in map(self.of, given) if maker in _WEIGHTED), name)
+            return next((maker for maker in map(self.find_maker, given) if maker in _WEIGHTED), name)
         if not (same or (given and name in _COPIES)):
             return name
-        makers = {self.of(each) for each in (given[:1] if same else given)}
+        makers = {self.find_maker(each) for each in (given[:1] if same else given)}
         return makers.pop() if len(makers) == 1 else ""
 
-    def of(self, tensor: Tensor) -> str:
+    def find_maker(self, tensor: Tensor) -> str:
         """The name of the function that made a tensor; "" where that was not seen."""
         memory = _find_memory(tensor)
         return next((name for each, name in reversed(self.made) if _find_memory(each) == memory), "")
@@ -113,7 +113,7 @@ def find_head(output: Any, said: Head | None = None, makers: Makers | None = Non
     if said is not None:
         _refuse_other(said, values, output.dtype)
         return said
-    maker = makers.of(output) if makers else ""
+    maker = makers.find_maker(output) if makers else ""
     if maker in _WEIGHTED:
         return "logits"
     if output.shape[1] > 1 and bool((values >= 0).all()) and _add_up(values, output.dtype):

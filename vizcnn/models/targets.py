@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vizcnn.errors import TargetError
 from vizcnn.models.functions import OUTPUT as OUTPUT
-from vizcnn.models.functions import Activations, LayerFunction, OutputFunction, find_layer_names
+from vizcnn.models.functions import Activations, LayerFunction, OutputFunction, find_layer_names, make_layer_function
 from vizcnn.models.head import Head, find_head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
 
@@ -276,7 +276,7 @@ def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
     if layers is not None:
         if isinstance(what, str | Target) or not callable(what):
             raise TargetError(f"with layers, a target is a function of their activations, got {what!r}")
-        return Target(((1.0, LayerFunction.of(what, layers)),))
+        return Target(((1.0, make_layer_function(what, layers)),))
     if isinstance(what, Target):
         return what
     if hasattr(what, "dtype") and not (isinstance(what, str) or callable(what)):
@@ -288,7 +288,7 @@ def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
     if isinstance(what, str):
         return Target(((1.0, _parse(what.strip())),))
     own = find_layer_names(what)
-    return Target(((1.0, LayerFunction.of(what, own) if own else OutputFunction(what)),))
+    return Target(((1.0, make_layer_function(what, own) if own else OutputFunction(what)),))
 
 
 def _read_number(array: Any) -> Any:

@@ -33,7 +33,7 @@ class _Shared:
         self.locks = WeakIdKeyDictionary()  # a module, parameter or buffer: its _Lock
         self.making = threading.Lock()  # of locks
         self.random = threading.RLock()  # torch's global random numbers
-        self.calls = 0  # that are running now, see random_state_kept
+        self.calls = 0  # that are running now, see keep_random_state
         self.state: list[Tensor] = []  # of the random numbers, before the first of them
 
 

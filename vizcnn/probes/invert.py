@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,11 +17,10 @@ from vizcnn.models.targets import target
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Optimised, Panel, Row, Scene, shorten
+from vizcnn.results import Optimised
+from vizcnn.results.sheet import Inverted, arrange_inversions
 
 _MOST = 5  # resolutions whose last layer is inverted by default
-_COLUMNS, _SIDE = 3, 1.8  # tiles in a line; the side of a tile in inches
-_NAME = 24  # letters over a tile, at most
 
 
 class Invert(Probe[Optimised]):
@@ -95,40 +92,19 @@ class Invert(Probe[Optimised]):
         )
         sources = [divmod(index, len(layers)) for index in outcome.indices]  # photograph and layer of each picture
         subject = subject.first(1 + sources[-1][0])  # after Ctrl-C only the photographs that were begun
-        errors = (outcome.scores / pixels).sqrt().numpy()  # (K,)
-        rows, findings = [], []
-        for i, photo in enumerate(subject.photos):
-            indices = [k for k, (photo_index, _) in enumerate(sources) if photo_index == i]
-            names = [layers[sources[k][1]] for k in indices]
-            panel = self._make_panel(i, names, outcome.pictures[indices], errors[indices])
-            rows.append(Row((panel,), Scene(photo, subject.seen[i], (None,))))
-            reached = ", ".join(f"{name} {error:.2g}" for name, error in zip(names, errors[indices], strict=True))
-            findings.append(
-                f"{photo.name}: relative errors reached: {reached}" + " (stopped early)" * (not outcome.finished)
-            )
-        return Optimised(
+        errors = (outcome.scores / pixels).sqrt().tolist()
+        tiles = outcome.pictures.permute(0, 2, 3, 1).numpy()  # (K, H, W, C)
+        pictures = [
+            Inverted(i, layers[layer], tile, error)
+            for (i, layer), tile, error in zip(sources, tiles, errors, strict=True)
+        ]
+        return arrange_inversions(
             subject.provenance(layers=",".join(layers)),
-            tuple(rows),
-            tuple(findings),
-            errors,
+            list(zip(subject.photos, subject.seen, strict=True)),
+            pictures,
+            self.steps,
             outcome.frames.permute(0, 1, 3, 4, 2).numpy(),  # (F, K, H, W, C)
-            not outcome.finished,
-        )
-
-    def _make_panel(self, i: int, names: Sequence[str], pictures: Tensor, errors: npt.NDArray[np.float64]) -> Panel:
-        """The pictures (K, C, H, W) that layers cannot tell from photograph i."""
-        tiles = pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
-        return Panel(
-            key="pictures" if i == 0 else f"pictures-{i}",
-            title="what each layer cannot tell from the photograph",
-            values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
-            channels=tuple(range(len(names))),
-            titles=tuple(f"{shorten(name, _NAME)}\nerror {e:.2g}" for name, e in zip(names, errors, strict=True)),
-            limits=((0.0, 1.0),) * len(names),
-            meaning=f"{self.steps} steps; below each layer the relative error of its activations",
-            colours="picture",
-            columns=_COLUMNS,
-            side=_SIDE,
+            partial=not outcome.finished,
         )
 
 

@@ -43,8 +43,7 @@ class Rise(Probe[Heatmap]):
         (1, 1, 64, 64)
 
     Paper: Petsiuk, Das & Saenko 2018, "RISE: Randomized Input Sampling for Explanation of Black-box Models",
-    arXiv:1806.07421. Raises ParameterError, DegenerateResult (a target that no mask moves), NonFiniteResult, and
-    Interrupted on Ctrl-C.
+    arXiv:1806.07421. Raises ParameterError, DegenerateResult (a target that no mask moves), NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"

@@ -33,7 +33,7 @@ class Call:
     def name(self) -> str:
         return name_operation(self.func)
 
-    def bounds(self, argument: str) -> Bounds:
+    def find_bounds(self, argument: str) -> Bounds:
         """The bounds of the argument of this name, a tensor."""
         return self.look_up(self.args[argument])
 

@@ -45,7 +45,7 @@ def bound_pointwise(call: Call) -> Bounds:
 
 def bound_copy(call: Call) -> Bounds:
     """The source's: what the tensor held before is gone."""
-    return join([call.bounds("src")], call.shape)
+    return join([call.find_bounds("src")], call.shape)
 
 
 def bound_fresh(call: Call) -> Bounds:
@@ -81,12 +81,12 @@ def _concatenate(edges: list[Tensor], axis: int, shape: Shape) -> Tensor:
 
 
 def bound_view(call: Call) -> Bounds:
-    return call.bounds("self").map_edges(lambda edge: reshape(edge, call.shape))
+    return call.find_bounds("self").map_edges(lambda edge: reshape(edge, call.shape))
 
 
 def bound_as_strided(call: Call) -> Bounds:
     """Other strides for axes of length 1, as torch gives when it pools to 1 x 1. Anything else has no rule."""
-    bounds = call.bounds("self")
+    bounds = call.find_bounds("self")
     if bounds.edges[0].shape != call.shape or not call.args["self"].is_contiguous():
         raise NoRuleError("as_strided")
     return bounds
@@ -94,39 +94,39 @@ def bound_as_strided(call: Call) -> Bounds:
 
 def bound_attention(call: Call) -> Bounds:
     """Each output depends on its query and on all keys and values."""
-    queries = call.bounds("query").map_edges(lambda edge: take_minimum(edge, [-1]))
-    others = [call.bounds(name).map_edges(lambda edge: take_minimum(edge, [-2, -1])) for name in ("key", "value")]
+    queries = call.find_bounds("query").map_edges(lambda edge: take_minimum(edge, [-1]))
+    others = [call.find_bounds(name).map_edges(lambda edge: take_minimum(edge, [-2, -1])) for name in ("key", "value")]
     return join([queries, *others], call.shape)
 
 
 def bound_slice(call: Call) -> Bounds:
     axis = call.args["dim"] % len(call.shape) - len(call.shape)
     every = call.args["step"]
-    found = Bounds(tuple(_apply_to_edge(call, i) for i in range(8)), call.bounds("self").step)
+    found = Bounds(tuple(_apply_to_edge(call, i) for i in range(8)), call.find_bounds("self").step)
     return found.scale_step(every if axis == -2 else 1, every if axis == -1 else 1)
 
 
 def bound_nearest(call: Call) -> Bounds:
-    found = Bounds(tuple(_apply_to_edge(call, i) for i in range(8)), call.bounds("self").step)
+    found = Bounds(tuple(_apply_to_edge(call, i) for i in range(8)), call.find_bounds("self").step)
     return scale_to_size(call, found)
 
 
 def bound_reduction(call: Call) -> Bounds:
     """A mean, sum, maximum or norm along axes."""
     dims = find_reduced_axes(call.args, call.args["self"].dim())
-    return call.bounds("self").map_edges(lambda edge: take_minimum(edge, dims).reshape(call.shape))
+    return call.find_bounds("self").map_edges(lambda edge: take_minimum(edge, dims).reshape(call.shape))
 
 
 def bound_mixing(call: Call) -> Bounds:
     """Every output depends on all inputs along an axis, as in a softmax."""
     dims = find_reduced_axes(call.args, call.args["self"].dim())
-    return call.bounds("self").map_edges(lambda edge: take_minimum(edge, dims).expand(call.shape))
+    return call.find_bounds("self").map_edges(lambda edge: take_minimum(edge, dims).expand(call.shape))
 
 
 def bound_unpooling(call: Call) -> Bounds:
     """Any place may be the one that a maximum goes back to."""
     anywhere = [
-        call.bounds(name).map_edges(lambda edge: take_minimum(edge, [-2, -1]).expand(call.shape))
+        call.find_bounds(name).map_edges(lambda edge: take_minimum(edge, [-2, -1]).expand(call.shape))
         for name in ("self", "indices")
     ]
     return join(anywhere, call.shape)
@@ -134,12 +134,12 @@ def bound_unpooling(call: Call) -> Bounds:
 
 def bound_layer_norm(call: Call) -> Bounds:
     dims = find_normalized_axes(call.args, len(call.shape))
-    return call.bounds("input").map_edges(lambda edge: take_minimum(edge, dims).expand(call.shape))
+    return call.find_bounds("input").map_edges(lambda edge: take_minimum(edge, dims).expand(call.shape))
 
 
 def bound_group_norm(call: Call) -> Bounds:
     grouped = (call.args["N"], call.args["group"], -1)
-    full = call.bounds("input").map_edges(lambda edge: edge.reshape(grouped))
+    full = call.find_bounds("input").map_edges(lambda edge: edge.reshape(grouped))
     return full.map_edges(lambda edge: take_minimum(edge, [2]).expand(edge.shape).reshape(call.shape))
 
 
@@ -147,9 +147,9 @@ def bound_batch_norm(call: Call) -> Bounds:
     """Element by element with running statistics; else each channel as a whole, as in instance
     normalization, which torch runs as this operation."""
     if not call.args.get("training"):
-        return call.bounds("input")
+        return call.find_bounds("input")
     dims = [d for d in range(len(call.shape)) if d != 1]
-    return call.bounds("input").map_edges(lambda edge: take_minimum(edge, dims).expand(call.shape))
+    return call.find_bounds("input").map_edges(lambda edge: take_minimum(edge, dims).expand(call.shape))
 
 
 def bound_matrix_product(call: Call) -> Bounds:

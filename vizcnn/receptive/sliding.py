@@ -23,10 +23,10 @@ def slide(reads: Neighbourhood, bounds: Bounds, shape: Shape) -> Bounds:
     for a, axis in enumerate(AXES):
         places, offsets = torch.arange(shape[axis])[:, None], torch.arange(reads.kernel[a]) * reads.dilation[a]
         if reads.transposed:
-            taps = (places + reads.padding[a] - offsets) / reads.stride[a]
+            taps = (places + reads.padding[a] - offsets) / reads.stride[a]  # (outputs, reads)
         else:
-            taps = (places * reads.stride[a] - reads.padding[a] + offsets).float()
-        bounds = bounds.gather(axis, taps)  # (outputs, reads)
+            taps = (places * reads.stride[a] - reads.padding[a] + offsets).float()  # (outputs, reads)
+        bounds = bounds.gather(axis, taps)
     down, across = reads.stride
     return bounds.scale_step(1 / down, 1 / across) if reads.transposed else bounds.scale_step(down, across)
 
@@ -36,7 +36,7 @@ def bound_convolution(call: Call) -> Bounds:
     reads, groups = find_neighbourhood(call.name, call.args), call.args["groups"]
     if reads is None:
         raise NoRuleError(f"convolution in {call.args['weight'].dim() - 2} dimensions")
-    gathered = call.bounds("input").map_edges(lambda edge: _gather_groups(edge, groups))
+    gathered = call.find_bounds("input").map_edges(lambda edge: _gather_groups(edge, groups))
     return slide(reads, gathered, call.shape).map_edges(lambda edge: _spread_groups(edge, call.shape))
 
 
@@ -63,21 +63,21 @@ def bound_pooling(call: Call) -> Bounds:
     """A window of places."""
     reads = find_neighbourhood(call.name, call.args)
     assert reads is not None  # every pooling has one
-    return slide(reads, call.bounds("self"), call.shape)
+    return slide(reads, call.find_bounds("self"), call.shape)
 
 
 def bound_padding(call: Call) -> Bounds:
     """Padding of the last two axes counts as a convolution's does; what is added along other axes sees nothing."""
     pads = list(call.args["pad"])
     if len(pads) > 4:
-        return call.bounds("self").map_edges(lambda edge: torch.constant_pad_nd(edge, pads, inf))
+        return call.find_bounds("self").map_edges(lambda edge: torch.constant_pad_nd(edge, pads, inf))
     top = pads[2] if len(pads) == 4 else 0
-    return slide(Neighbourhood((1, 1), padding=(top, pads[0])), call.bounds("self"), call.shape)
+    return slide(Neighbourhood((1, 1), padding=(top, pads[0])), call.find_bounds("self"), call.shape)
 
 
 def bound_adaptive_pooling(call: Call) -> Bounds:
     """Output i of m reads the inputs from floor(i n / m) to ceil((i + 1) n / m)."""
-    bounds = call.bounds("self")
+    bounds = call.find_bounds("self")
     for axis in AXES:
         bounds = bounds.gather(axis, _find_bins(call.args["self"].shape[axis], call.shape[axis]))
     return scale_to_size(call, bounds)
@@ -93,7 +93,7 @@ def _find_bins(n: int, m: int) -> Tensor:
 
 def bound_resampling(call: Call) -> Bounds:
     """Bilinear or bicubic interpolation; `_find_reads` finds the inputs of each output by running the operation."""
-    bounds = call.bounds("self")
+    bounds = call.find_bounds("self")
     for axis in AXES:
         bounds = bounds.gather(axis, _find_reads(call, axis))
     return scale_to_size(call, bounds)

@@ -53,7 +53,7 @@ def _trace_bounds(model: Model, images: Tensor) -> dict[str, Bounds | None]:
 
     def read(_name: str, output: Any) -> Iterator[Bounds | None]:
         if isinstance(output, Tensor) and output.dim() == 4:
-            yield tracer.bounds(output)
+            yield tracer.find_bounds(output)
 
     with follow_run(model, keep_last(found, read), tracer):
         model(images)
@@ -70,12 +70,12 @@ class _Tracer(MetaMode):
         self.traced = WeakTensorKeyDictionary()
         self.traced[images] = bound_input(images.shape)
 
-    def bounds(self, tensor: Tensor) -> Bounds | None:
+    def find_bounds(self, tensor: Tensor) -> Bounds | None:
         found: Bounds | None = self.traced[tensor] if tensor in self.traced else bound_nothing(tensor.shape)
         return found
 
     def look_up(self, tensor: Tensor) -> Bounds:
-        if (found := self.bounds(tensor)) is None:
+        if (found := self.find_bounds(tensor)) is None:
             raise NoRuleError
         return found
 

@@ -160,17 +160,17 @@ class Scatter(Result):
         lines = -(-len(self._legend()) // _count_columns(self._legend(), _ROOM))
         figure = new_figure(2 * _PANEL, _PANEL + 0.8 + _LINE * lines)
         left, right = figure.subplots(1, 2)
-        spread = MapGrid.over(self.points)
-        self._draw_map(left, spread)
-        self._draw_thumbnails(right, spread)
-        _finish_axes(right, spread, "the same map, one image for each cell of a grid")
+        grid = MapGrid.over(self.points)
+        self._draw_map(left, grid)
+        self._draw_thumbnails(right, grid)
+        _finish_axes(right, grid, "the same map, one image for each cell of a grid")
         self._draw_legend(figure, _ROOM, loc="outside upper center")
         figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
 
-    def _draw_map(self, ax: Axes, spread: MapGrid) -> None:
+    def _draw_map(self, ax: Axes, grid: MapGrid) -> None:
         self._draw_points(ax)
-        _finish_axes(ax, spread, self.title)
+        _finish_axes(ax, grid, self.title)
         ax.set_xlabel(self.axes[0], fontsize=8)
         ax.set_ylabel(self.axes[1], fontsize=8)
 
@@ -206,10 +206,10 @@ class Scatter(Result):
         x, y = self.points[order].T
         ax.scatter(x, y, size, [self.colour(i) for i in order], edgecolors="white", linewidths=0.02 * size**0.5 + 0.1)
 
-    def _draw_thumbnails(self, ax: Axes, spread: MapGrid) -> None:
-        centres = dict(zip(spread.chosen.tolist(), spread.centres, strict=True))
+    def _draw_thumbnails(self, ax: Axes, grid: MapGrid) -> None:
+        centres = dict(zip(grid.chosen.tolist(), grid.centres, strict=True))
         for each in self.thumbnails:
-            _draw_thumbnail(ax, each.pixels, centres[each.index], spread.cell, self.colour(each.index))
+            _draw_thumbnail(ax, each.pixels, centres[each.index], grid.cell, self.colour(each.index))
 
 
 def _sort_key(name: str) -> tuple[bool, int, str]:
@@ -221,9 +221,9 @@ def _count_columns(legend: Sequence[tuple[str, str]], room: int) -> int:
     return max(1, min(len(legend), room // (6 + max((len(name) for name, _ in legend), default=0))))
 
 
-def _finish_axes(ax: Axes, spread: MapGrid, title: str) -> None:
-    margin = 0.03 * spread.side
-    (left, low), high = spread.low - margin, spread.low + spread.side + margin
+def _finish_axes(ax: Axes, grid: MapGrid, title: str) -> None:
+    margin = 0.03 * grid.side
+    (left, low), high = grid.low - margin, grid.low + grid.side + margin
     ax.set(xlim=(left, high[0]), ylim=(low, high[1]), aspect="equal")
     ax.set_title(title, fontsize=9)
     remove_ticks(ax)

@@ -1,4 +1,7 @@
-"""How pictures that were made for targets are laid out and told: `arrange` makes a result of what a probe knows."""
+"""How pictures that an ascent made are laid out and told: a probe says what it knows, and a result comes out.
+
+`arrange`: of pictures made for targets. `arrange_inversions`: of pictures that layers cannot tell from photographs.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Provenance
 from vizcnn.results.drawing import shorten
-from vizcnn.results.panels import Panel, Row
+from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.photos import Pixels
 from vizcnn.results.picture import Frames, Optimised
 
@@ -19,6 +24,7 @@ CROPS = 5
 
 _WIDTH, _SIDE, _CROP_SIDE = 9.0, 2.0, 1.1  # inches: of a line of tiles, of the largest tile, of one beside crops
 _NAME = 22  # letters over a tile
+_INVERTED_COLUMNS, _INVERTED_SIDE, _INVERTED_NAME = 3, 1.8, 24  # the same of pictures beside their photograph
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,20 @@ class RealImages:
     rank: str
 
 
+@dataclass(frozen=True)
+class Inverted:
+    """A picture that a layer cannot tell from a photograph.
+
+    photo: the photograph's number among those that are shown. pixels: float32 (H, W, C) in [0, 1].
+    error: how far the layer's activations are from those for the photograph, relative to these.
+    """
+
+    photo: int
+    layer: str
+    pixels: Pixels
+    error: float
+
+
 def arrange(
     provenance: Provenance,
     pictures: Sequence[Made],
@@ -98,27 +118,90 @@ def arrange(
     )
 
 
+def arrange_inversions(
+    provenance: Provenance,
+    photos: Sequence[tuple[Photo, Box]],
+    pictures: Sequence[Inverted],
+    steps: int,
+    frames: Frames,
+    *,
+    partial: bool = False,
+) -> Optimised:
+    """The result that shows, beside each photograph, the pictures that layers cannot tell from it.
+
+    photos: each with the box of it that the network saw. pictures: at least one for each photograph, in their order.
+    steps: of the optimiser, for each picture. frames: uint8 (F, K, H, W, C), the K pictures on their way.
+    partial: whether Ctrl-C came before all pictures had had their steps.
+    """
+    rows, findings = list[Row](), list[str]()
+    for i, (photo, seen) in enumerate(photos):
+        members = [picture for picture in pictures if picture.photo == i]
+        rows.append(Row((_make_inverted_panel(i, members, steps),), Scene(photo, seen, (None,))))
+        reached = ", ".join(f"{picture.layer} {picture.error:.2g}" for picture in members)
+        findings.append(f"{photo.name}: relative errors reached: {reached}{' (stopped early)' * partial}")
+    errors = np.array([picture.error for picture in pictures], np.float64)  # (K,)
+    return Optimised(provenance, tuple(rows), tuple(findings), errors, frames, partial)
+
+
 def _make_rows(pictures: Sequence[Made], making: Making, crops_from: RealImages | None) -> Iterator[Row]:
     for number, title in enumerate(dict.fromkeys(picture.panel for picture in pictures)):
         members = {i: picture for i, picture in enumerate(pictures) if picture.panel == title}
-        panel = _make_panel(title, "pictures" if number == 0 else f"pictures-{number}", members, making)
+        panel = _make_panel(number, title, members, making)
         yield Row((panel,) if crops_from is None else _add_crops(panel, list(members.values()), crops_from))
 
 
-def _make_panel(title: str, key: str, members: Mapping[int, Made], making: Making) -> Panel:
-    tiles = np.stack([picture.pixels for picture in members.values()])  # (K, H, W, C)
-    columns = _choose_columns(len(tiles))
-    return Panel(
-        key=key,
+def _make_panel(number: int, title: str, members: Mapping[int, Made], making: Making) -> Panel:
+    columns = _choose_columns(len(members))
+    return _show_pictures(
+        number,
+        [picture.pixels for picture in members.values()],
         title=title,
-        values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
         channels=tuple(i if picture.channel is None else picture.channel for i, picture in members.items()),
         titles=tuple(f"{picture.title}\n{picture.reached:.3g}" for picture in members.values()),
-        limits=((0.0, 1.0),) * len(tiles),
         meaning=f"{making.describe()}; below each name the value reached",
-        colours="picture",
         columns=columns,
         side=min(_SIDE, _WIDTH / columns),
+    )
+
+
+def _make_inverted_panel(number: int, members: Sequence[Inverted], steps: int) -> Panel:
+    names = [shorten(picture.layer, _INVERTED_NAME) for picture in members]
+    return _show_pictures(
+        number,
+        [picture.pixels for picture in members],
+        title="what each layer cannot tell from the photograph",
+        channels=tuple(range(len(members))),
+        titles=tuple(f"{name}\nerror {picture.error:.2g}" for name, picture in zip(names, members, strict=True)),
+        meaning=f"{steps} steps; below each layer the relative error of its activations",
+        columns=_INVERTED_COLUMNS,
+        side=_INVERTED_SIDE,
+    )
+
+
+def _show_pictures(
+    number: int,
+    pictures: Sequence[Pixels],
+    *,
+    title: str,
+    channels: tuple[int, ...],
+    titles: tuple[str, ...],
+    meaning: str,
+    columns: int,
+    side: float,
+) -> Panel:
+    """The sheet's panel of this number, counted from 0: pictures (H, W, C), drawn as they are."""
+    tiles = np.stack(pictures)  # (K, H, W, C)
+    return Panel(
+        key="pictures" if number == 0 else f"pictures-{number}",
+        title=title,
+        values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
+        channels=channels,
+        titles=titles,
+        limits=((0.0, 1.0),) * len(tiles),
+        meaning=meaning,
+        colours="picture",
+        columns=columns,
+        side=side,
     )
 
 

@@ -151,7 +151,7 @@ def _run_to_end(model: Model, images: Tensor, seen: _Seen) -> bool:
 
     def read(_name: str, output: Any) -> Iterator[tuple[tuple[int, ...], Coordinates]]:
         if isinstance(output, Tensor):
-            yield tuple(output.shape), follower.coordinates(output)
+            yield tuple(output.shape), follower.find_coordinates(output)
 
     try:
         copy = copy_for_dry_run(model) if images.is_meta else try_copy_for_dry_run(model)

@@ -41,7 +41,7 @@ class Follower(MetaMode):
         self.known = WeakTensorKeyDictionary()
         self.known[images] = tuple(_make_line(tuple(images.shape), axis) for axis in (0, 2, 3))
 
-    def coordinates(self, tensor: Tensor) -> Coordinates:
+    def find_coordinates(self, tensor: Tensor) -> Coordinates:
         found: Coordinates = self.known.get(tensor, _NONE)
         return found
 
@@ -55,7 +55,7 @@ class Follower(MetaMode):
 
     def _follow(self, func: Any, args: dict[str, Any], outputs: list[Tensor]) -> None:
         rule = _find_rule(func)
-        found = [_try_rule(rule, _Operation(func, args, outputs, self._looker(i))) for i in range(3)]
+        found = [_try_rule(rule, _Operation(func, args, outputs, self._make_lookup(i))) for i in range(3)]
         if _takes_maps(func) and outputs[0].dim() == 4 and found[1][0] is None and found[2][0] is None:
             found[1][0], found[2][0] = _make_places(tuple(outputs[0].shape))
         for output, *coordinates in zip(outputs, *found, strict=True):
@@ -63,12 +63,12 @@ class Follower(MetaMode):
                 self._share(output, tuple(coordinates))
             self.known[output] = tuple(coordinates)
 
-    def _looker(self, i: int) -> Callable[[Tensor], Coordinate]:
-        return lambda tensor: self.coordinates(tensor)[i]
+    def _make_lookup(self, i: int) -> Callable[[Tensor], Coordinate]:
+        return lambda tensor: self.find_coordinates(tensor)[i]
 
     def _share(self, part: Tensor, new: Coordinates) -> None:
         """Give the new coordinates of a changed tensor also to others that share its memory."""
-        if all(a is b for a, b in zip(new, self.coordinates(part), strict=True)):
+        if all(a is b for a, b in zip(new, self.find_coordinates(part), strict=True)):
             return
         memory = part.untyped_storage()._cdata
         for whole, old in [*self.known.items()]:
@@ -107,7 +107,7 @@ class _Operation:
         """The tensor that the operation moves, reduces or slides over."""
         return find_tensors(self.args)[0]
 
-    def all_outputs(self, first: Coordinate) -> list[Coordinate]:
+    def repeat_for_outputs(self, first: Coordinate) -> list[Coordinate]:
         """The coordinate of the first output, for each output of its shape, such as a maximum and its index."""
         if first is not None and _is_flat(first):
             first = None
@@ -199,7 +199,7 @@ def _move(run: _Operation) -> list[Coordinate]:
         return [None] * len(run.outputs)
     if any(t.is_meta for t in others):  # then it is not known which elements of an axis are taken
         ((part,), axis) = parts, run.args["dim"]
-        return run.all_outputs(None if part is None else _average(part, [axis]).expand(run.outputs[0].shape))
+        return run.repeat_for_outputs(None if part is None else _average(part, [axis]).expand(run.outputs[0].shape))
     repeated = [] if others else _find_untouched_axes(run, parts)
     slim = {id(t): compact(_write_out(p, t), repeated) for t, p in zip(tensors, parts, strict=True)}
     args = {**run.args, name: map_tensors(run.args[name], lambda t: slim[id(t)])}
@@ -244,7 +244,7 @@ def _reduce(run: _Operation) -> list[Coordinate]:
     if before is None or run.outputs[0].numel() == 1:
         return [None] * len(run.outputs)
     dims = [dims] if isinstance(dims, int) else [*(dims or range(before.dim()))]
-    return run.all_outputs(reshape(_average(before, dims), run.outputs[0].shape))
+    return run.repeat_for_outputs(reshape(_average(before, dims), run.outputs[0].shape))
 
 
 def _multiply(run: _Operation) -> list[Coordinate]:
@@ -253,7 +253,7 @@ def _multiply(run: _Operation) -> list[Coordinate]:
     sides = ((run.look(a), -1), (run.look(b), -2))
     parts = [_average(side, [axis]) for side, axis in sides if side is not None]
     parts += [part for part in map(run.look, bias) if part is not None]
-    return run.all_outputs(_join([p for p in parts if not _is_flat(p)], run.outputs[0].shape))
+    return run.repeat_for_outputs(_join([p for p in parts if not _is_flat(p)], run.outputs[0].shape))
 
 
 def _slide(run: _Operation) -> list[Coordinate]:
@@ -266,7 +266,7 @@ def _slide(run: _Operation) -> list[Coordinate]:
         before = _average(before, [1])  # all channels, or those of a group, become one
     for axis in range(2 - weight.dim() if isinstance(weight, Tensor) else -2, 0):
         before = _space_evenly(before, axis, shape[axis])
-    return run.all_outputs(before.expand(shape))
+    return run.repeat_for_outputs(before.expand(shape))
 
 
 def _keep(run: _Operation) -> list[Coordinate]:
