@@ -28,13 +28,13 @@ def test_errors_can_be_caught_as_the_builtin_that_people_expect(error: type, bui
 
 def test_context_is_put_in_front_of_the_message() -> None:
     error = errors.WeightsError("file is broken")
-    error.within("Occlusion on x")
+    error.add_context("Occlusion on x")
     assert str(error) == "Occlusion on x: file is broken"
 
 
 def test_a_message_is_one_legible_line_whatever_it_quotes() -> None:
     error = errors.ParameterError("got\n  array([[1.],\n\t [2.]])\r\nof a\x1b[31m\0b\ud800 猫")
     assert str(error) == "got array([[1.], [2.]]) of a\\x1b[31m\\x00b\\ud800 猫"
-    error.within("in\nhere")
+    error.add_context("in\nhere")
     assert str(error).startswith("in here: got array")
-    assert errors.legible("two\nlines\tand \x9b") == "two\nlines\tand \\x9b"
+    assert errors.escape_invisible("two\nlines\tand \x9b") == "two\nlines\tand \\x9b"

@@ -17,5 +17,5 @@ def test_the_box_around_what_a_mask_holds() -> None:
 
 
 def test_a_box_of_an_input_in_its_photograph() -> None:
-    box = Box(2, 4, 6, 8).mapped((8, 8), Box(10, 20, 26, 28))
+    box = Box(2, 4, 6, 8).map_onto((8, 8), Box(10, 20, 26, 28))
     assert (box.top, box.left, box.bottom, box.right) == pytest.approx((14, 24, 22, 28))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vizcnn.errors import OutputError
-from vizcnn.output import atomic
+from vizcnn.output import write_whole
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     path.write_text("{}")
 
     def half() -> None:
-        with atomic(path) as fresh:
+        with write_whole(path) as fresh:
             fresh.write_text("{half")
             raise ValueError("half way")
 
@@ -33,7 +33,7 @@ def test_a_file_of_its_own_kind_is_replaced_with_ordinary_permissions(tmp_path: 
     path, other = tmp_path / "a.json", tmp_path / "b"
     path.write_text("{}")
     other.touch()
-    with atomic(path) as fresh:
+    with write_whole(path) as fresh:
         fresh.write_text('{"a": 1}')
     assert path.read_text() == '{"a": 1}'
     assert path.stat().st_mode == other.stat().st_mode
@@ -45,7 +45,7 @@ def test_an_existing_file_keeps_its_permissions_and_is_at_no_time_more_open(tmp_
     path.write_text("{}")
     path.chmod(mode)
     os.utime(path, (0, 0))
-    with atomic(path) as fresh:
+    with write_whole(path) as fresh:
         fresh.write_text("[]")
         assert fresh.stat().st_mode & 0o777 == 0o600
     assert path.read_text() == "[]"
@@ -62,7 +62,7 @@ def test_a_symbolic_link_is_followed_and_stays(tmp_path: Path) -> None:
     link.symlink_to("elsewhere/old.json")
     dangling.symlink_to(folder / "new.json")
     for path, content in ((link, "[1]"), (dangling, "[2]")):
-        with atomic(path) as fresh:
+        with write_whole(path) as fresh:
             assert fresh.parent == folder
             fresh.write_text(content)
         assert path.is_symlink()
@@ -80,7 +80,7 @@ def test_links_that_lead_nowhere_or_to_what_is_not_ours(tmp_path: Path) -> None:
         ("d.json", "thesis.json", "is no .json file by its content; it was left alone"),
     ):
         (tmp_path / name).symlink_to(leads_to)
-        with pytest.raises(OutputError, match=message), atomic(tmp_path / name):
+        with pytest.raises(OutputError, match=message), write_whole(tmp_path / name):
             pass
         assert (tmp_path / name).is_symlink()
 
@@ -90,7 +90,10 @@ def test_a_read_only_file_is_left_alone_also_by_root(tmp_path: Path, mode: int) 
     path = tmp_path / "a.json"
     path.write_text("{}")
     path.chmod(mode)
-    with pytest.raises(OutputError, match="a.json is read-only; it was left alone. Make it writable"), atomic(path):
+    with (
+        pytest.raises(OutputError, match="a.json is read-only; it was left alone. Make it writable"),
+        write_whole(path),
+    ):
         pass
     assert path.read_text() == "{}"
 
@@ -100,7 +103,7 @@ def test_a_read_only_file_is_left_alone_also_by_root(tmp_path: Path, mode: int) 
     [("x" * 300, "File name too long"), ("a\0b", "embedded null"), ("no\nsuch/a", "no such/a")],
 )
 def test_impossible_names_are_one_line(tmp_path: Path, name: str, message: str) -> None:
-    with pytest.raises(OutputError, match=message) as caught, atomic(tmp_path / f"{name}.png"):
+    with pytest.raises(OutputError, match=message) as caught, write_whole(tmp_path / f"{name}.png"):
         pass
     assert str(caught.value).isprintable()
 
@@ -108,7 +111,7 @@ def test_impossible_names_are_one_line(tmp_path: Path, name: str, message: str) 
 @pytest.mark.parametrize("name", ["a\nb.json", "x" * 250 + ".json", "猫.json"])
 def test_unusual_names_are_names(tmp_path: Path, name: str) -> None:
     for content in ("{}", "[]"):
-        with atomic(tmp_path / name) as fresh:
+        with write_whole(tmp_path / name) as fresh:
             fresh.write_text(content)
     assert (tmp_path / name).read_text() == "[]"
 
@@ -117,7 +120,7 @@ WRITING = """
 import sys, pathlib, vizcnn.output as output
 if len(sys.argv) > 2:
     output.socket.gethostname = lambda: sys.argv[2]
-with output.atomic(pathlib.Path(sys.argv[1])) as fresh:
+with output.write_whole(pathlib.Path(sys.argv[1])) as fresh:
     fresh.write_text("{half")
     print(fresh.name, flush=True)
     sys.stdin.read()
@@ -145,7 +148,7 @@ def test_what_a_killed_process_has_left_is_removed_by_the_next_write_beside_it_a
             (tmp_path / name).write_text("mine")
         (tmp_path / mine.replace(".json", ".png")).mkdir()
         (tmp_path / mine.replace(".json", ".svg")).symlink_to(path)
-        with atomic(path) as fresh:
+        with write_whole(path) as fresh:
             fresh.write_text("{}")
         kept = {*foreign, unfinished, mine.replace(".json", ".png"), mine.replace(".json", ".svg"), "a.json"}
         assert {each.name for each in tmp_path.iterdir()} == kept
@@ -159,7 +162,7 @@ def test_what_is_left_by_another_machine_is_left_to_it(tmp_path: Path) -> None:
     with writing(path, "another") as (killed, left):
         killed.kill()
         killed.wait()
-        with atomic(path) as fresh:
+        with write_whole(path) as fresh:
             fresh.write_text("{}")
         assert {each.name for each in tmp_path.iterdir()} == {left, "a.json"}
 
@@ -168,15 +171,15 @@ def test_what_is_left_by_another_machine_is_left_to_it(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_never_overwritten(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("my thesis")
-    with pytest.raises(OutputError, match="is no .* file by its content; it was left alone"), atomic(path):
+    with pytest.raises(OutputError, match="is no .* file by its content; it was left alone"), write_whole(path):
         pass
     assert path.read_text() == "my thesis"
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder"), atomic(tmp_path):
+    with pytest.raises(OutputError, match="is a folder"), write_whole(tmp_path):
         pass
-    with pytest.raises(OutputError, match="does not exist. Make it first"), atomic(tmp_path / "no" / "a.png"):
+    with pytest.raises(OutputError, match="does not exist. Make it first"), write_whole(tmp_path / "no" / "a.png"):
         pass
 
 
@@ -189,7 +192,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
     with (
         pytest.raises(OutputError, match="No space left on device. Nothing was changed"),
-        atomic(tmp_path / "a") as fresh,
+        write_whole(tmp_path / "a") as fresh,
     ):
         write(fresh)
     assert not list(tmp_path.iterdir())

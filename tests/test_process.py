@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from vizcnn.process import environment_kept, stdout_aside
+from vizcnn.process import keep_environment, set_stdout_aside
 from vizcnn.progress import bar
 
 PRINTING = """
 import ctypes, os, sys
-from vizcnn.process import stdout_aside
+from vizcnn.process import set_stdout_aside
 early = sys.stdout
 print("before")
-with stdout_aside(shown={shown}):
+with set_stdout_aside(shown={shown}):
     print("python")
     print("an early reference", file=early)
     os.write(1, b"descriptor\\n")
@@ -38,14 +38,14 @@ def test_whatever_prints_meanwhile_does_not_reach_standard_output(shown: bool) -
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_are_no_problem(closed: str) -> None:
-    code = "import os; from vizcnn.process import *\nwith stdout_aside(shown=True): print(1); os.system('echo 2')"
+    code = "import os; from vizcnn.process import *\nwith set_stdout_aside(shown=True): print(1); os.system('echo 2')"
     answer = subprocess.run(f'{sys.executable} -c "{code}" {closed}', shell=True, capture_output=True, text=True)
     assert (answer.returncode, answer.stdout) == (0, "")
 
 
 def test_standard_output_comes_back_after_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
-        with stdout_aside(shown=False):
+        with set_stdout_aside(shown=False):
             os.write(1, b"aside")
             raise ValueError("on purpose")
 
@@ -61,7 +61,7 @@ def test_a_variable_that_was_there_stays(monkeypatch: pytest.MonkeyPatch) -> Non
             monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
         else:
             monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-        with environment_kept():
+        with keep_environment():
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = before or "torch's"
         assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
 

@@ -10,25 +10,25 @@ from typing import Any
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def legible(text: str) -> str:
+def escape_invisible(text: str) -> str:
     """The text with an escape such as `\\x1b` for each character that has no sign: such a character steers a terminal,
     makes an SVG invalid or cannot be written at all. Ends of lines and tabs stay."""
     return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def one_line(message: object) -> str:
-    """A message without ends of lines and tabs, legible."""
+def to_one_line(message: object) -> str:
+    """A message without ends of lines and tabs, and with escapes for characters that have no sign."""
     lines = (line.strip() for line in str(message).replace("\t", " ").splitlines())
-    return legible(" ".join(line for line in lines if line))
+    return escape_invisible(" ".join(line for line in lines if line))
 
 
 class VizcnnError(Exception):
     """Base of all errors raised on purpose. Its message is one line, whatever names and values it quotes."""
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return to_one_line(super().__str__())
 
-    def within(self, context: str) -> None:
+    def add_context(self, context: str) -> None:
         """Put what was being done in front of the message, on the error's way out."""
         self.args = (f"{context}: {self}",)
 

@@ -22,7 +22,7 @@ class Box:
         rows, columns = ([at for at, hit in enumerate(mask.any(axis).tolist()) if hit] for axis in (1, 0))
         return Box(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if rows else None
 
-    def mapped(self, size: tuple[int, int], onto: Box) -> Box:
+    def map_onto(self, size: tuple[int, int], onto: Box) -> Box:
         """This box of an image of height and width `size`, when that image covers the box `onto` of another."""
         sy, sx = (onto.bottom - onto.top) / size[0], (onto.right - onto.left) / size[1]
         return Box(

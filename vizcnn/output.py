@@ -34,7 +34,7 @@ _HEADER_LENGTH = 8  # a .safetensors file begins with the length of its JSON hea
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def write_whole(path: Path) -> Iterator[Path]:
     """A fresh file beside `path` to write into; it takes the place of `path` only when the block succeeds.
 
     As with `open(path, "w")` a symbolic link is followed and stays, and an existing file keeps its permissions. What an
@@ -48,14 +48,14 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL, 0o600 if place.exists() else 0o666))
     except OSError as error:
-        raise OutputError(f"{_cannot(path, error)}. Choose another place with save() or -o") from error
+        raise OutputError(f"{_say_why(path, error)}. Choose another place with save() or -o") from error
     try:
         yield fresh
         if place.exists():
             _take_over(place, fresh)
         os.replace(fresh, place)
     except OSError as error:
-        raise OutputError(f"{_cannot(path, error)}. Nothing was changed") from error
+        raise OutputError(f"{_say_why(path, error)}. Nothing was changed") from error
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -116,7 +116,7 @@ def refuse_unwritable(path: Path) -> None:
     except OutputError:
         raise
     except (OSError, ValueError) as error:  # such as a name that is too long, or has a NUL in it
-        raise OutputError(f"{_cannot(path, error)}. Choose another name or place") from error
+        raise OutputError(f"{_say_why(path, error)}. Choose another name or place") from error
 
 
 def _refuse_unwritable(path: Path) -> None:
@@ -146,7 +146,7 @@ def _refuse_unwritable(path: Path) -> None:
         )
 
 
-def _cannot(path: Path, error: OSError | ValueError) -> str:
+def _say_why(path: Path, error: OSError | ValueError) -> str:
     return f"cannot write {path}: {getattr(error, 'strerror', None) or error}"
 
 

@@ -17,7 +17,7 @@ _TORCHS_OWN = ("TORCHINDUCTOR_CACHE_DIR",)
 
 
 @contextmanager
-def stdout_aside(*, shown: bool) -> Iterator[None]:
+def set_stdout_aside(*, shown: bool) -> Iterator[None]:
     """What is printed while the context is open goes to standard error if `shown`, and nowhere otherwise.
 
     Standard output is then free for the answer alone, whatever Python code, compiled code or a child process prints:
@@ -26,13 +26,13 @@ def stdout_aside(*, shown: bool) -> Iterator[None]:
     with ExitStack() as undo:
         nowhere = undo.enter_context(open(os.devnull, "w"))
         shown = shown and sys.__stderr__ is not None  # it may be closed
-        undo.enter_context(_redirected(_STDERR if shown else nowhere.fileno()))
+        undo.enter_context(_redirect_stdout(_STDERR if shown else nowhere.fileno()))
         undo.enter_context(redirect_stdout(sys.stderr if shown else nowhere))
         yield
 
 
 @contextmanager
-def _redirected(to: int) -> Iterator[None]:
+def _redirect_stdout(to: int) -> Iterator[None]:
     """While the context is open, the file descriptor of standard output leads to another one's place."""
     _flush()
     try:
@@ -60,7 +60,7 @@ def _flush() -> None:
 
 
 @contextmanager
-def environment_kept() -> Iterator[None]:
+def keep_environment() -> Iterator[None]:
     """Afterwards the environment has no variable that torch has set meanwhile: some of its functions, on their first
     use, import its compiler, which sets one, and programs started later would inherit it."""
     absent = [name for name in _TORCHS_OWN if name not in os.environ]
@@ -83,12 +83,12 @@ class Turns:
         self._lock = threading.RLock()
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def take(self) -> Iterator[None]:
         with self._lock:
             yield
 
 
-class _Here:
+class _ThreadFilter:
     """What a filter matches messages with: in place of a pattern, so that it can look at the thread too."""
 
     def __init__(self, message: str) -> None:
@@ -99,12 +99,12 @@ class _Here:
 
 
 @contextmanager
-def no_warnings(message: str = "") -> Iterator[None]:
+def ignore_warnings(message: str = "") -> Iterator[None]:
     """Ignore this thread's warnings, or those that begin with a message.
 
     Python's filters belong to the whole process, and `catch_warnings` puts them back as it found them: of two threads
     the later would bring back the other's. So one filter, which no other thread's warnings match, comes and goes."""
-    here = _Here(message)
+    here = _ThreadFilter(message)
     ours = ("ignore", here, Warning, None, 0)
     filters = cast("list[Any]", warnings.filters)
     filters.insert(0, ours)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from vizcnn.errors import WeightsError, one_line
+from vizcnn.errors import WeightsError, to_one_line
 from vizcnn.models.loading import read_weights
 
 CHANGES = 200  # for each format
@@ -115,7 +115,7 @@ def test_changed_checkpoints_are_read_or_refused(form: str, tmp_path: Path) -> N
             problem, refused = str(error), refused + 1
         else:
             assert all(isinstance(value, torch.Tensor) for value in tensors.values()), f"change {number}"
-        assert problem == one_line(problem), f"change {number}"
+        assert problem == to_one_line(problem), f"change {number}"
         assert not owned.exists(), f"change {number} ran code"
     assert 0 < refused < CHANGES or form == "attack"
     assert most_memory() - memory < MEMORY

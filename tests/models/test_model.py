@@ -68,7 +68,7 @@ def test_the_box_says_what_the_network_sees() -> None:
 
 
 def test_boxes_map_back_onto_the_photograph() -> None:
-    assert Box(0, 10, 25, 20).mapped((50, 50), Box(0, 50, 100, 150)) == Box(0, 70, 50, 90)
+    assert Box(0, 10, 25, 20).map_onto((50, 50), Box(0, 50, 100, 150)) == Box(0, 70, 50, 90)
 
 
 def test_grey_and_colour_meet_the_networks_channels() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.probing import registry
-from vizcnn.process import no_warnings
+from vizcnn.process import ignore_warnings
 from vizcnn.testing import delicate_model, state_of
 
 OPTIONS: dict[str, dict[str, Any]] = {  # small, and without choices that depend on the time a run took
@@ -109,7 +109,7 @@ def test_warnings_are_ignored_in_one_thread_and_nobody_waits() -> None:
     inside, leave, found = threading.Event(), threading.Event(), list[str]()
 
     def ignoring() -> None:
-        with no_warnings():
+        with ignore_warnings():
             inside.set()
             warnings.warn("unseen", UserWarning, stacklevel=1)
             leave.wait(5)
@@ -126,7 +126,7 @@ def test_warnings_are_ignored_in_one_thread_and_nobody_waits() -> None:
         other.start()
         inside.wait(5)
         warnings.warn("seen", UserWarning, stacklevel=1)
-        with no_warnings("odd"):  # does not wait for the other
+        with ignore_warnings("odd"):  # does not wait for the other
             warnings.warn("odd message", UserWarning, stacklevel=1)
             warnings.warn("other message", UserWarning, stacklevel=1)
         leave.set()

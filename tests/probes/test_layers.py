@@ -59,7 +59,7 @@ def test_networks_of_torchvision(name: str) -> None:
     assert sum(int(str(row[3])) for row in found.rows) == published["num_params"] or name == "inception_v3"
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", zoo.list_names())
 def test_the_bundled_networks(name: str) -> None:
     model = vizcnn.load(name)
     check(model, table(model))

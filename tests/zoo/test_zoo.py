@@ -13,17 +13,17 @@ from vizcnn.zoo import train_mnist, train_tiny
 
 
 def test_the_bundled_networks_have_complete_cards() -> None:
-    assert zoo.names() == ["lecture", "simple", "tiny"]
+    assert zoo.list_names() == ["lecture", "simple", "tiny"]
     readme = (zoo.FOLDER / "README.md").read_text()
-    for name in zoo.names():
-        card = zoo.card(name)
+    for name in zoo.list_names():
+        card = zoo.read_card(name)
         assert {"architecture", "input", "labels", "accuracy", "data", "licence", "reproduce"} <= set(card)
         assert f"`{name}`" in readme
         assert f"{card['accuracy']['top1']:.2f}%" in readme, "the card for people states another accuracy"
 
 
 def test_the_default_network_is_small_and_good() -> None:
-    card = zoo.card("tiny")
+    card = zoo.read_card("tiny")
     assert (zoo.FOLDER / "tiny.safetensors").stat().st_size <= 6_000_000
     assert len(set(card["labels"])) == 202
     assert card["accuracy"]["top1"] >= 52
@@ -32,7 +32,7 @@ def test_the_default_network_is_small_and_good() -> None:
 
 def test_every_unit_of_the_bundled_networks_can_be_hooked() -> None:
     """Each ReLU is a module of its own, called once, and none works in place."""
-    for name in zoo.names():
+    for name in zoo.list_names():
         model = vizcnn.load(name)
         calls: list[str] = []
         relus = {n: m for n, m in model.layers().items() if isinstance(m, torch.nn.ReLU)}
@@ -47,7 +47,7 @@ def test_every_unit_of_the_bundled_networks_can_be_hooked() -> None:
 @pytest.mark.parametrize("name", ["lecture", "simple"])
 def test_the_stated_accuracy_on_digits_is_the_shipped_files(data: Path, name: str) -> None:
     images, labels = train_mnist.read_digits(data / "mnist", "t10k")
-    stated = zoo.card(name)["accuracy"]["top1"]
+    stated = zoo.read_card(name)["accuracy"]["top1"]
     assert stated >= 98.9
     assert train_mnist.accuracy(vizcnn.load(name).network, images, labels) == pytest.approx(stated, abs=0.02)
     assert train_mnist.accuracy(vizcnn.load(f"{name}@initial").network, images, labels) < 30
@@ -55,7 +55,7 @@ def test_the_stated_accuracy_on_digits_is_the_shipped_files(data: Path, name: st
 
 def test_the_stated_accuracy_on_photographs_is_the_shipped_files(data: Path) -> None:
     val = train_tiny.validation_split(train_tiny.read_archive(data / "tiny-imagenet-200.tar.xz"))
-    stated = zoo.card("tiny")["accuracy"]
+    stated = zoo.read_card("tiny")["accuracy"]
     top1, top5 = train_tiny.accuracy(vizcnn.load("tiny").network, val)
     assert top1 == pytest.approx(stated["top1"], abs=0.05)
     assert top5 == pytest.approx(stated["top5"], abs=0.05)

@@ -14,12 +14,20 @@ from typing import NoReturn, TypeVar
 
 import click
 
-from vizcnn.errors import Interrupted, OutputError, ParameterError, VizcnnError, VizcnnWarning, legible, one_line
+from vizcnn.errors import (
+    Interrupted,
+    OutputError,
+    ParameterError,
+    VizcnnError,
+    VizcnnWarning,
+    escape_invisible,
+    to_one_line,
+)
 from vizcnn.inputs.images import image_files
 from vizcnn.models.cost import Cost
 from vizcnn.models.model import Model
 from vizcnn.probing.call import Call
-from vizcnn.process import stdout_aside
+from vizcnn.process import set_stdout_aside
 from vizcnn.results import Result, check_format
 
 R = TypeVar("R")
@@ -91,7 +99,7 @@ class Session:
         """Keep standard output for one JSON object, or for nothing, where that was asked for, whatever libraries print
         there; the object is printed last."""
         try:
-            with stdout_aside(shown=not self.quiet) if self.as_json or self.quiet else nullcontext():
+            with set_stdout_aside(shown=not self.quiet) if self.as_json or self.quiet else nullcontext():
                 yield
         except SystemExit:
             if self.as_json:
@@ -120,7 +128,7 @@ class Session:
 
     def _print(self, text: str) -> None:
         if not (self.quiet or self.as_json):
-            click.echo(legible(text))
+            click.echo(escape_invisible(text))
 
     def _complain(self, problem: str) -> None:
         self.errors.append(problem)
@@ -186,7 +194,7 @@ def _show_warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", VizcnnWarning)
         yield
-    for text in dict.fromkeys(one_line(each.message) for each in caught if issubclass(each.category, VizcnnWarning)):
+    for text in dict.fromkeys(to_one_line(each.message) for each in caught if issubclass(each.category, VizcnnWarning)):
         click.echo(f"vizcnn: warning: {text}", err=True)
     for each in caught:
         if not issubclass(each.category, VizcnnWarning):
@@ -215,6 +223,6 @@ def _refuse_own_input(output: Path, inputs: Sequence[str]) -> None:
 
 
 def _format_error(error: Exception) -> str:
-    text = one_line(error)
+    text = to_one_line(error)
     notes = "".join(f" [{note}]" for note in getattr(error, "__notes__", ()))
     return text if isinstance(error, VizcnnError) else f"{type(error).__name__}: {text}{notes} (--debug shows where)"

@@ -23,7 +23,7 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from vizcnn.errors import ImageError, ParameterError, VizcnnWarning, did_you_mean
 from vizcnn.inputs.pixels import LARGEST, Colour, decode, decode_array
 from vizcnn.inputs.records import provenance_in
-from vizcnn.process import no_warnings
+from vizcnn.process import ignore_warnings
 
 FORMATS = (
     *("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000"),
@@ -286,11 +286,11 @@ def _accepts(accept: Callable[[bytes], bool | str] | None, start: bytes) -> bool
 def raise_image_errors(path: Path) -> Iterator[None]:
     """Turn what Pillow may raise on a bad file into one clear ImageError."""
     try:
-        with no_warnings():  # Pillow's, of odd metadata and of size; size is checked by us
+        with ignore_warnings():  # Pillow's, of odd metadata and of size; size is checked by us
             yield
     except ImageError as error:
         if to_printable(path) not in str(error):
-            error.within(to_printable(path))
+            error.add_context(to_printable(path))
         raise
     except Exception as error:
         named = getattr(error, "filename", None)  # more exact, such as the archive that a file lies in

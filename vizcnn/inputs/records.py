@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from vizcnn.process import no_warnings
+from vizcnn.process import ignore_warnings
 
 _KEY = "vizcnn"
 _EXIF, _COMMENT = 0x8769, 0x9286  # the tags of EXIF's own directory, and of its UserComment
@@ -67,7 +67,7 @@ def provenance_in(path: str | Path) -> dict[str, Any] | None:
         with open(path, "rb") as file:
             if _KEY.encode() not in file.read(_START):  # quick, for folders of very many images
                 return None
-        with no_warnings(), Image.open(path, formats=["PNG", "JPEG", "GIF"]) as image:
+        with ignore_warnings(), Image.open(path, formats=["PNG", "JPEG", "GIF"]) as image:
             found = json.loads(_read_text(image))
     except Exception:  # what cannot be opened, or whose text is no JSON, does not come from here
         return None

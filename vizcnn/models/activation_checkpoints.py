@@ -58,7 +58,7 @@ def skip_checkpoints() -> Iterator[None]:
 def _install(user: int) -> None:
     """Replace torch's functions when the first user comes (user = 1), put them back when the last goes (user = -1)."""
     global _USERS
-    with _INSTALLING.taken():
+    with _INSTALLING.take():
         if not _USERS:
             _TORCHS.update({name: getattr(checkpoint, name) for name in _OURS if hasattr(checkpoint, name)})
         _USERS += user

@@ -50,7 +50,7 @@ def add_context(context: str) -> Iterator[None]:
         yield
     except VizcnnError as error:
         if context:
-            error.within(context)
+            error.add_context(context)
         raise
     except Exception as error:
         if context:

@@ -121,7 +121,7 @@ def _choose_layout(model: Model, image: Tensor, clean: _CleanRun, alone: Mapping
     try:
         _check_same(clean.targets, clean.scores, alone, read_activations(model, company, layers), model.dtype)
     except NetworkError as error:
-        error.within("it answers for one image, but not for two")
+        error.add_context("it answers for one image, but not for two")
         raise
     return torch.contiguous_format
 

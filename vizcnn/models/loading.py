@@ -27,7 +27,7 @@ from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, did_you_m
 from vizcnn.models import _torchvision
 from vizcnn.models.model import Model
 from vizcnn.models.threads import keep_random_state, seed_random
-from vizcnn.process import environment_kept
+from vizcnn.process import keep_environment
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 _SMALL, _PACKED = 2**28, 8  # weights may take _SMALL bytes, and _PACKED more for each byte of their file
@@ -53,7 +53,7 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     Pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound and WeightsError.
     """
-    with keep_random_state(), environment_kept():  # building a network draws random weights
+    with keep_random_state(), keep_environment():  # building a network draws random weights
         model = _load(spec, "" if weights else "random")
     model.network.eval()
     try:
@@ -68,14 +68,14 @@ def _load(spec: str, default_tag: str) -> Model:
     name, _, tag = rest.partition("@")
     if ":" in name or ending:
         return _call_factory(file + ending + name, tag)
-    return _load_bundled(name, tag) if name in zoo.names() else _load_torchvision(name, tag or default_tag)
+    return _load_bundled(name, tag) if name in zoo.list_names() else _load_torchvision(name, tag or default_tag)
 
 
 def _load_torchvision(name: str, tag: str) -> Model:
     library = _torchvision.import_models()
     builders = library.list_models(module=library)
     if name not in builders:
-        raise ModelNotFound(_explain_unknown(name, [*zoo.names(), *builders]))
+        raise ModelNotFound(_explain_unknown(name, [*zoo.list_names(), *builders]))
     tags = list(library.get_model_weights(name))
     if tag == "random":
         return _wrap_torchvision(_build_random(library, name), name, tags[0], f"{name}@random")
@@ -105,9 +105,8 @@ def _explain_unknown(name: str, known: list[str]) -> str:
         return f"{name} cannot be probed: {_NO_LAYERS}"
     if Path(name).suffix in CHECKPOINTS:
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
-    return (
-        f"no model named {name!r}.{did_you_mean(name, known)} Bundled: {', '.join(zoo.names())}; or a torchvision name"
-    )
+    bundled = ", ".join(zoo.list_names())
+    return f"no model named {name!r}.{did_you_mean(name, known)} Bundled: {bundled}; or a torchvision name"
 
 
 def _is_file(tag: str) -> bool:
@@ -141,10 +140,10 @@ def _show_download() -> Iterator[None]:
 
 
 def _load_bundled(name: str, tag: str) -> Model:
-    facts = zoo.card(name)
+    facts = zoo.read_card(name)
     contract = {**facts["input"], "size": tuple(facts["input"]["size"])}
     spec = f"{name}@{tag}" if tag else name
-    return Model(zoo.network(name, tag), labels=facts["labels"], head="logits", name=spec, **contract)
+    return Model(zoo.load_network(name, tag), labels=facts["labels"], head="logits", name=spec, **contract)
 
 
 def _wrap_torchvision(network: nn.Module, name: str, weights: Any, spec: str) -> Model:

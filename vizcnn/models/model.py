@@ -104,7 +104,7 @@ class InputContract:
         """The box of a photograph of height and width `photo` that the network sees, in px of the photograph."""
         scaled = self.scaled_size(photo)
         (top, left), (height, width) = self._corner(scaled), self.size
-        return Box(top, left, top + height, left + width).mapped(scaled, Box(0, 0, *photo))
+        return Box(top, left, top + height, left + width).map_onto(scaled, Box(0, 0, *photo))
 
     def _corner(self, scaled: tuple[int, int]) -> tuple[int, int]:
         """Top and left of the crop in a photograph that was resampled to this size."""

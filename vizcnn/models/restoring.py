@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vizcnn.models.threads import lock_network
-from vizcnn.process import environment_kept
+from vizcnn.process import keep_environment
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def borrow_network(network: nn.Module) -> Iterator[nn.Module]:
     network whose own `train()` does more than set a flag is not disturbed. Weights that were made in inference mode,
     through which no gradient can go, are replaced by copies for as long.
     """
-    with lock_network(network), environment_kept():
+    with lock_network(network), keep_environment():
         modules = list(network.modules())
         modes = [(module, module.training) for module in modules]
         held = [(m, dict(m._parameters), dict(m._buffers)) for m in modules]

@@ -96,7 +96,7 @@ class Subject:
 
     def in_photo(self, i: int, box: Box) -> Box:
         """A box in px of input i, converted to px of its photograph."""
-        return box.mapped((self.inputs.shape[2], self.inputs.shape[3]), self.seen[i])
+        return box.map_onto((self.inputs.shape[2], self.inputs.shape[3]), self.seen[i])
 
     def place(self, i: int, box: Box) -> str:
         """Where a box in px of photograph i lies: `upper left (x 20-40, y 0-20)`.

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.errors import ParameterError, legible
+from vizcnn.errors import ParameterError, escape_invisible
 from vizcnn.inputs.records import save_options, to_text
-from vizcnn.output import atomic, refuse_unwritable
-from vizcnn.process import Turns, no_warnings
+from vizcnn.output import refuse_unwritable, write_whole
+from vizcnn.process import Turns, ignore_warnings
 from vizcnn.results.storing import FORMAT, RECORD, NotStorableError, Writer, digest_of
 from vizcnn.results.texts import make_legible, texts_in
 
@@ -130,7 +130,7 @@ class Result:
         """
         path = Path(path)
         kind = check_format(path)
-        with atomic(path) as fresh:
+        with write_whole(path) as fresh:
             self._write(fresh, kind)
         return path
 
@@ -185,13 +185,16 @@ class Result:
             carried: dict[str, Any] = {"metadata": {_DESCRIBED[kind]: to_text(record)}}
         else:
             carried = {"pil_kwargs": save_options(kind, record)}
-        with _DRAWING.taken(), no_warnings("Glyph"):  # texts.py has said it
+        with _DRAWING.take(), ignore_warnings("Glyph"):  # texts.py has said it
             figure.savefig(place, dpi=dpi, format=kind, **carried)
 
     def _page(self) -> str:
         picture = base64.b64encode(self._png()).decode()
-        title = html.escape(legible(self.provenance.line()))
-        finding, record = html.escape(legible(self.describe())), html.escape(json.dumps(self.manifest(), indent=2))
+        title = html.escape(escape_invisible(self.provenance.line()))
+        finding, record = (
+            html.escape(escape_invisible(self.describe())),
+            html.escape(json.dumps(self.manifest(), indent=2)),
+        )
         return (
             f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
             f'<img alt="{finding}" style="max-width:100%" src="data:image/png;base64,{picture}">\n'
@@ -200,7 +203,7 @@ class Result:
         )
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": legible(self.describe())}
+        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": escape_invisible(self.describe())}
 
 
 def _is_made_of_its_fields(kind: type[Result]) -> bool:
@@ -232,7 +235,7 @@ def _make_figure_legible(draw: Callable[[R], Figure]) -> Callable[[R], Figure]:
 
     @wraps(draw)
     def figure(result: R) -> Figure:
-        with _DRAWING.taken():
+        with _DRAWING.take():
             drawn = draw(result)
             make_legible(drawn)
             return drawn
@@ -245,7 +248,7 @@ def _make_plot_legible(draw: Callable[..., Axes]) -> Callable[..., Axes]:
 
     @wraps(draw)
     def plot(result: Result, ax: Axes | None = None, **which: Any) -> Axes:
-        with _DRAWING.taken():
+        with _DRAWING.take():
             known = {} if ax is None else {text: text.get_text() for text in texts_in(ax.figure)}
             before = [] if ax is None else list(ax.figure.axes)
             drawn = draw(result, ax, **which)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from unicodedata import category
 
-from vizcnn.errors import VizcnnWarning, legible
+from vizcnn.errors import VizcnnWarning, escape_invisible
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -50,7 +50,7 @@ def settle_texts(texts: Sequence[Text]) -> None:
     """
     for text in texts:
         text.set_parse_math(False)
-        text.set_text(_NAME.sub("\u200e\\1\u200e", legible(text.get_text()).replace("\t", " ")))
+        text.set_text(_NAME.sub("\u200e\\1\u200e", escape_invisible(text.get_text()).replace("\t", " ")))
     _choose_fonts(texts)
     if any(_JOINED.search(text.get_text()) for text in texts):
         _warn_of_letters()
@@ -68,8 +68,8 @@ def _find_tick_numbers(axis: Axis) -> set[Text]:
     if not isinstance(axis.get_major_formatter(), FixedFormatter | StrCategoryFormatter):
         return {*axis.findobj(Text)} - {axis.label}
     names = [label.get_text() for label in axis.get_ticklabels()]
-    if any(legible(name) != name for name in names):
-        axis.set_ticks(axis.get_ticklocs(), [legible(name) for name in names])
+    if any(escape_invisible(name) != name for name in names):
+        axis.set_ticks(axis.get_ticklocs(), [escape_invisible(name) for name in names])
     return set()
 
 

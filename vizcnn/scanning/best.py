@@ -129,6 +129,6 @@ def _read_best(index: AnyIndex, field: ReceptiveField | None, value: float, numb
     seen = whole if isinstance(image, Tensor) else index.contract.seen(photo.size)
     size = photo.size if isinstance(image, Tensor) else index.contract.size
     at = divmod(place, field.units[1]) if field else None
-    box = field.box(*at).mapped(size, seen) if field and at else None
+    box = field.box(*at).map_onto(size, seen) if field and at else None
     box = box if box and box.bottom > box.top and box.right > box.left else None
     return BestImage(number, index.images.names[number], index.labels[number], value, at, photo, seen, box)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from vizcnn.errors import DegenerateResult, ParameterError
-from vizcnn.process import no_warnings
+from vizcnn.process import ignore_warnings
 
 Method = Literal["pca", "tsne", "umap"]
 Floats = npt.NDArray[np.float64]
@@ -81,7 +81,7 @@ def embed_with_tsne(vectors: npt.NDArray[np.float32], perplexity: float, seed: i
 
 def embed_with_umap(vectors: npt.NDArray[np.float32], seed: int) -> Floats:
     """UMAP's coordinates (N, 2), from umap-learn with its own settings."""
-    with no_warnings():  # of other libraries' coming versions
+    with ignore_warnings():  # of other libraries' coming versions
         from umap import UMAP
 
         near = min(15, len(vectors) - 1)

@@ -25,7 +25,7 @@ from vizcnn.errors import ImageError, LayerNotFound, OutputError, ParameterError
 from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.model import InputContract
 from vizcnn.models.targets import Target
-from vizcnn.output import atomic
+from vizcnn.output import write_whole
 from vizcnn.receptive import ReceptiveField
 from vizcnn.results import Provenance
 from vizcnn.scanning.layer_selection import Shape
@@ -289,7 +289,7 @@ class Index:
         after = Index(self.folder, self.identity, {**self.facts, **facts}, self.given)
         kept = {"identity": after.identity, "facts": after.facts}
         text = json.dumps({"format": _FORMAT, "sha256": digest_json(kept), **kept}, indent=1) + "\n"
-        with atomic(self.folder / MANIFEST) as fresh:
+        with write_whole(self.folder / MANIFEST) as fresh:
             fresh.write_text(text, encoding="utf-8")
         return after
 
@@ -356,7 +356,7 @@ def replace_file(file: Path, content: bytes) -> None:
     """Write a file of an index atomically, also over a damaged one, which no longer looks like a file of its kind."""
     if file.is_file():
         file.unlink()
-    with atomic(file) as fresh:
+    with write_whole(file) as fresh:
         fresh.write_bytes(content)
 
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.model import InputContract
-from vizcnn.process import no_warnings
+from vizcnn.process import ignore_warnings
 from vizcnn.scanning.loader import Batch, Loader
 
 _FEW_IMAGES = 64  # so few are read sooner than processes have started
@@ -115,7 +115,9 @@ class _LoaderProcess:
         self.buffer = _share_memory(shape) if context.get_start_method() == "fork" else None
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(loader, batches, theirs, self.buffer), daemon=True)
-        with no_warnings():  # Python's, of forking beside threads: a loader process takes no lock that these could hold
+        with (
+            ignore_warnings()
+        ):  # Python's, of forking beside threads: a loader process takes no lock that these could hold
             self.process.start()
         theirs.close()  # so that the pipe breaks when the process ends
 

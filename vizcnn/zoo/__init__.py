@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """The bundled networks, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 @cache
-def card(name: str) -> dict[str, Any]:
+def read_card(name: str) -> dict[str, Any]:
     """A bundled network's facts: architecture, input, labels, accuracy, data, licence, reproduce."""
     facts: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return facts
 
 
-def network(name: str, tag: str = "") -> nn.Module:
+def load_network(name: str, tag: str = "") -> nn.Module:
     """A bundled network; the tag `initial` gives it as it was before its training."""
     from safetensors.torch import load_file
 
     from vizcnn.zoo import networks
 
-    made: nn.Module = getattr(networks, card(name)["architecture"])()
-    made.load_state_dict(load_file(_file(name, tag)))
-    return made
+    network: nn.Module = getattr(networks, read_card(name)["architecture"])()
+    network.load_state_dict(load_file(_file(name, tag)))
+    return network
 
 
 def _file(name: str, tag: str) -> Path:
