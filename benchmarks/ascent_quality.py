@@ -30,7 +30,7 @@ from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Unit, target
 from vizcnn.zoo import train_mnist, train_tiny
 
-_TOGETHER = 100  # images in one run
+_BATCH = 100  # images in one run
 _FINE = 0.25  # cycles per pixel
 
 
@@ -46,52 +46,53 @@ class Bench:
     units: int
 
     @cached_property
-    def shared(self) -> list[tuple[int, int]]:
-        """The classes both networks know, as their numbers in each."""
-        mine, judges = (model.labels or () for model in (self.model, self.judge))
-        theirs = {label.lower(): i for i, label in enumerate(judges)}
-        return [(i, theirs[name.lower()]) for i, name in enumerate(mine) if name.lower() in theirs]
+    def shared_classes(self) -> list[tuple[int, int]]:
+        """The classes both networks know, as their indices in the outputs of each."""
+        labels, judge_labels = (model.labels or () for model in (self.model, self.judge))
+        judge_indices = {label.lower(): i for i, label in enumerate(judge_labels)}
+        shared = [(i, label.lower()) for i, label in enumerate(labels) if label.lower() in judge_indices]
+        return [(i, judge_indices[label]) for i, label in shared]
 
     @cached_property
-    def best(self) -> dict[str, Tensor]:
+    def highest(self) -> dict[str, Tensor]:
         """The most that any image reaches, of each class and of each channel of the layer."""
-        most = {OUTPUT: [], self.layer: []}  # type: dict[str, list[Tensor]]
-        for batch in self.images.split(_TOGETHER):
-            for name, values in read_activations(self.model, batch, list(most)).items():
-                most[name].append((values.flatten(2).mean(2) if values.dim() > 2 else values).amax(0))
-        return {name: torch.stack(values).amax(0) for name, values in most.items()}
+        highest: dict[str, list[Tensor]] = {OUTPUT: [], self.layer: []}
+        for batch in self.images.split(_BATCH):
+            for name, values in read_activations(self.model, batch, list(highest)).items():
+                highest[name].append((values.flatten(2).mean(2) if values.dim() > 2 else values).amax(0))
+        return {name: torch.stack(values).amax(0) for name, values in highest.items()}
 
     @cached_property
     def classes(self) -> list[int]:
         """Classes to draw, spread over all that are shared."""
-        return _spread([mine for mine, _ in self.shared], self.units)
+        return _pick_evenly([index for index, _ in self.shared_classes], self.units)
 
     @cached_property
     def channels(self) -> list[int]:
         """Live channels to draw: those that some image excites."""
-        return _spread(torch.nonzero(self.best[self.layer] > 0).flatten().tolist(), self.units)
+        return _pick_evenly(torch.nonzero(self.highest[self.layer] > 0).flatten().tolist(), self.units)
 
     @cached_property
-    def real(self) -> Tensor:
+    def real_features(self) -> Tensor:
         """The judge's features of the images."""
-        return self.judged(self.images)[0]
+        return self.run_judge(self.images)[0]
 
     @cached_property
-    def apart(self) -> float:
+    def real_distance(self) -> float:
         """How far a real image is from its nearest other."""
-        half = len(self.real) // 2
-        return float(torch.cdist(self.real[:half], self.real[half:]).amin(1).median())
+        half = len(self.real_features) // 2
+        return float(torch.cdist(self.real_features[:half], self.real_features[half:]).amin(1).median())
 
-    def judged(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def run_judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The judge's features (N, D) and its logits of the shared classes (N, K)."""
-        theirs = [number for _, number in self.shared]
+        classes = [index for _, index in self.shared_classes]
         features, logits = [], []
-        for batch in images.split(_TOGETHER):
+        for batch in images.split(_BATCH):
             fitted = F.interpolate(batch, self.judge.input.size, mode="bilinear", antialias=True).clamp(0, 1)
-            found = read_activations(self.judge, fitted, [self.features, OUTPUT])
-            values = found[self.features]
+            activations = read_activations(self.judge, fitted, [self.features, OUTPUT])
+            values = activations[self.features]
             features.append(values.flatten(2).mean(2) if values.dim() > 2 else values)
-            logits.append(found[OUTPUT][:, theirs])
+            logits.append(activations[OUTPUT][:, classes])
         return torch.cat(features), torch.cat(logits)
 
 
@@ -107,9 +108,10 @@ class Row:
     distance: float
     fine: float
 
-    def line(self) -> str:
-        numbers = (self.class_ratio, self.channel_ratio, self.channels_above, self.transfer, self.distance, self.fine)
-        return f"| {self.recipe} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |"
+    def format(self) -> str:
+        """The row as a line of the table."""
+        cells = (self.class_ratio, self.channel_ratio, self.channels_above, self.transfer, self.distance, self.fine)
+        return f"| {self.recipe} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |"
 
 
 HEAD = (
@@ -118,51 +120,53 @@ HEAD = (
 )
 
 
-def measured(bench: Bench, recipe: Recipe, seed: int = 0) -> tuple[Row, Tensor]:
-    """A recipe's row, and its pictures of classes and channels."""
+def measure_recipe(bench: Bench, recipe: Recipe, seed: int = 0) -> tuple[Row, Tensor]:
+    """A recipe's row, and its pictures (N, C, H, W) of classes and channels."""
     size = (bench.images.shape[2], bench.images.shape[3])
-    objectives = [Objective(target(number)) for number in bench.classes]
-    objectives += [Objective(target(f"{bench.layer}:{number}")) for number in bench.channels]
+    objectives = [Objective(target(index)) for index in bench.classes]
+    objectives += [Objective(target(f"{bench.layer}:{index}")) for index in bench.channels]
     outcome = optimize(bench.model, objectives, recipe, size=size, seed=seed, batch=32, progress=False)
     count = len(bench.classes)
     ratios = [
-        _ratio(bench, objective, float(value)) for objective, value in zip(objectives, outcome.scores, strict=True)
+        _divide_by_highest(bench, objective, float(value))
+        for objective, value in zip(objectives, outcome.scores, strict=True)
     ]
-    features, logits = bench.judged(outcome.pictures)
-    mine = torch.tensor([mine for mine, _ in bench.shared])
+    features, logits = bench.run_judge(outcome.pictures)
+    shared = torch.tensor([index for index, _ in bench.shared_classes])
     row = Row(
         recipe.name,
         median(ratios[:count]),
         median(ratios[count:]),
         sum(ratio > 1 for ratio in ratios[count:]) / len(ratios[count:]),
-        float((mine[logits[:count].argmax(1)] == torch.tensor(bench.classes)).float().mean()),
-        float(torch.cdist(features, bench.real).amin(1).median()) / bench.apart,
-        fine_energy(outcome.pictures) / fine_energy(bench.images),
+        float((shared[logits[:count].argmax(1)] == torch.tensor(bench.classes)).float().mean()),
+        float(torch.cdist(features, bench.real_features).amin(1).median()) / bench.real_distance,
+        measure_fine_energy(outcome.pictures) / measure_fine_energy(bench.images),
     )
     return row, outcome.pictures
 
 
-def _ratio(bench: Bench, objective: Objective, value: float) -> float:
+def _divide_by_highest(bench: Bench, objective: Objective, value: float) -> float:
+    """A picture's value over the most that any image of the data reaches."""
     ((_, unit),) = objective.target.terms
     assert isinstance(unit, Unit)
-    return value / float(bench.best[unit.layer][int(unit.channel)])
+    return value / float(bench.highest[unit.layer][int(unit.channel)])
 
 
-def fine_energy(images: Tensor) -> float:
+def measure_fine_energy(images: Tensor) -> float:
     """The share of the images' energy (N, C, H, W), without their mean colour, above a quarter cycle per pixel."""
     energy = torch.fft.fft2(images - images.mean((2, 3), keepdim=True)).abs().square()
     down, across = torch.fft.fftfreq(images.shape[2])[:, None], torch.fft.fftfreq(images.shape[3])[None]
     return float(energy[..., torch.hypot(down, across) > _FINE].sum() / energy.sum())
 
 
-def _spread(numbers: Sequence[int], count: int) -> list[int]:
-    """So many of the numbers, evenly spread."""
-    count = min(count, len(numbers))
-    return [numbers[i * len(numbers) // count] for i in range(count)]
+def _pick_evenly(indices: Sequence[int], count: int) -> list[int]:
+    """So many of the indices, evenly spread."""
+    count = min(count, len(indices))
+    return [indices[i * len(indices) // count] for i in range(count)]
 
 
-def real_images(source: Path, count: int) -> Tensor:
-    """Images of Tiny ImageNet's archive or of MNIST's folder, always the same ones, in [0, 1]."""
+def read_real_images(source: Path, count: int) -> Tensor:
+    """Images (N, C, H, W) of Tiny ImageNet's archive or of MNIST's folder, always the same ones, in [0, 1]."""
     if source.is_dir():
         images = train_mnist.read_digits(source, "t10k")[0]
     else:
@@ -171,7 +175,8 @@ def real_images(source: Path, count: int) -> Tensor:
     return images[chosen].float() / (255 if images.dtype == torch.uint8 else 1)
 
 
-def _sheet(pictures: Tensor, out: Path) -> None:
+def _save_sheet(pictures: Tensor, out: Path) -> None:
+    """Save the pictures side by side, in rows of 16."""
     from PIL import Image
 
     rows = [torch.cat(list(row), 2) for row in pictures.split(16) if len(row) == 16]
@@ -191,19 +196,19 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--seed", type=int, default=0, help="the seed of the pictures")
     parser.add_argument("--sheets", type=Path, help="a folder for the pictures")
-    given = parser.parse_args(arguments)
-    model, judge = load(given.model), load(given.judge)
-    layer = given.layer or {"tiny": "layer2", "lecture": "relu2"}.get(model.name, "")
-    bench = Bench(model, judge, given.features, real_images(given.data, given.images), layer, given.units)
+    options = parser.parse_args(arguments)
+    model, judge = load(options.model), load(options.judge)
+    layer = options.layer or {"tiny": "layer2", "lecture": "relu2"}.get(model.name, "")
+    bench = Bench(model, judge, options.features, read_real_images(options.data, options.images), layer, options.units)
     rows = []
     print(HEAD)
     with model.borrowed(), judge.borrowed(), torch.no_grad():
-        for name in given.recipes:
-            row, pictures = measured(bench, RECIPES[name], given.seed)
-            print(row.line(), flush=True)
+        for name in options.recipes:
+            row, pictures = measure_recipe(bench, RECIPES[name], options.seed)
+            print(row.format(), flush=True)
             rows.append(row)
-            if given.sheets:
-                _sheet(pictures, given.sheets / f"{model.name}-{name}.png")
+            if options.sheets:
+                _save_sheet(pictures, options.sheets / f"{model.name}-{name}.png")
     return rows
 
 

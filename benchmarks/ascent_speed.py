@@ -48,7 +48,8 @@ class Time:
     cpu: float
 
 
-def ours(work: Work, precision: Precision = "float32") -> None:
+def run_ours(work: Work, precision: Precision = "float32") -> None:
+    """Make the pictures in one batch."""
     objectives = [Objective(target(f"{work.layer}:{channel}")) for channel in range(work.channels)]
     recipe = replace(RECIPES["lucid"], steps=work.steps)
     with work.model.borrowed():
@@ -56,8 +57,8 @@ def ours(work: Work, precision: Precision = "float32") -> None:
         optimize(work.model, objectives, recipe, size=size, precision=precision, batch=work.channels, progress=False)
 
 
-def peers(work: Work, seen: int | None) -> None:
-    """torch-lucent; `seen` is the side in px of what the network sees, None for the peer's own default."""
+def run_peer(work: Work, input_side: int | None) -> None:
+    """Make the pictures with torch-lucent. input_side: in px, of what the network sees; None for the peer's default."""
     import_models()  # its import of torchvision may need our remedy
     from lucent.optvis import objectives, param, render  # type: ignore[import-not-found]
 
@@ -70,38 +71,40 @@ def peers(work: Work, seen: int | None) -> None:
             thresholds=(work.steps,),
             progress=False,
             show_image=False,
-            fixed_image_size=seen,
+            fixed_image_size=input_side,
         )
 
 
-def timed(run: Callable[[], None], pictures: int) -> Time:
+def measure_time(run: Callable[[], None], pictures: int) -> Time:
+    """The seconds per picture of a run that makes so many."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
     return Time((time.perf_counter() - wall) / pictures, (time.process_time() - cpu) / pictures)
 
 
-def compared(work: Work, rounds: int, peer_channels: int) -> dict[str, Time]:
+def compare(work: Work, rounds: int, peer_channels: int) -> dict[str, Time]:
     """Median seconds per picture of each way, from alternating rounds."""
     few = replace(work, channels=peer_channels)  # the peer's pictures take equally long, so some will do
     ways: dict[str, tuple[Callable[[], None], int]] = {
-        "float32": (lambda: ours(work), work.channels),
-        "peer": (lambda: peers(few, None), few.channels),
-        "peer, equal size": (lambda: peers(few, work.size), few.channels),
-        "bfloat16": (lambda: ours(work, "bfloat16"), work.channels),
+        "float32": (lambda: run_ours(work), work.channels),
+        "peer": (lambda: run_peer(few, None), few.channels),
+        "peer, equal size": (lambda: run_peer(few, work.size), few.channels),
+        "bfloat16": (lambda: run_ours(work, "bfloat16"), work.channels),
     }
-    found: dict[str, list[Time]] = {name: [] for name in ways}
+    times: dict[str, list[Time]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, (run, pictures) in ways.items():
-            found[name].append(timed(run, pictures))
-    return {name: Time(median(t.wall for t in times), median(t.cpu for t in times)) for name, times in found.items()}
+            times[name].append(measure_time(run, pictures))
+    return {name: Time(median(t.wall for t in each), median(t.cpu for t in each)) for name, each in times.items()}
 
 
-def line(name: str, layer: str, times: dict[str, Time]) -> str:
-    us, default, equal, half = (times[key] for key in ("float32", "peer", "peer, equal size", "bfloat16"))
-    numbers = [us.wall, half.wall, default.wall, equal.wall]
-    ratios = [default.wall / us.wall, equal.wall / us.wall, default.cpu / us.cpu, equal.cpu / us.cpu]
+def format_row(name: str, layer: str, times: dict[str, Time]) -> str:
+    """The table's line for a layer of a network."""
+    ours, default, equal, half = (times[key] for key in ("float32", "peer", "peer, equal size", "bfloat16"))
+    seconds = [ours.wall, half.wall, default.wall, equal.wall]
+    ratios = [default.wall / ours.wall, equal.wall / ours.wall, default.cpu / ours.cpu, equal.cpu / ours.cpu]
     ratios += [default.wall / half.wall, equal.wall / half.wall]
-    cells = [f"{number:.2f}" for number in numbers] + [f"{ratio:.1f}x" for ratio in ratios]
+    cells = [f"{number:.2f}" for number in seconds] + [f"{ratio:.1f}x" for ratio in ratios]
     return f"| {name} {layer} | " + " | ".join(cells) + " |"
 
 
@@ -119,14 +122,14 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Time]]:
     parser.add_argument("--peer-channels", type=int, default=2)
     parser.add_argument("--steps", type=int, default=64)
     parser.add_argument("--size", type=int, default=128)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     rows: list[dict[str, Time]] = []
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n{HEAD}")
-    for network in given.networks:
+    for network in options.networks:
         spec, _, layer = network.rpartition(":")
-        work = Work(load(spec), layer, given.channels, given.steps, given.size)
-        rows.append(compared(work, given.rounds, given.peer_channels))
-        print(line(work.model.name, layer, rows[-1]), flush=True)
+        work = Work(load(spec), layer, options.channels, options.steps, options.size)
+        rows.append(compare(work, options.rounds, options.peer_channels))
+        print(format_row(work.model.name, layer, rows[-1]), flush=True)
     return rows
 
 

@@ -69,17 +69,17 @@ class Question:
     window: int
     stride: int
 
-    def ours(self, **options: Any) -> Heatmap:
-        """A cold call: nothing is kept from one to the next."""
+    def run_ours(self, **options: Any) -> Heatmap:
+        """Our result, from a cold call: nothing is kept from one to the next."""
         probe = Occlusion(window=self.window, stride=self.stride, fill="mean", **options)
         return probe(self.model, self.image, self.target, progress=False)
 
-    def captums(self, batch: int) -> Array:
-        """captum's map, `batch` windows at a time; all channels are covered together."""
+    def run_captum(self, batch: int) -> Array:
+        """captum's map (H, W), `batch` windows at a time; all channels are covered together."""
         from captum.attr import Occlusion as Captum
 
         channels = self.image.shape[1]
-        found: Tensor = Captum(self.model.__call__).attribute(
+        attribution: Tensor = Captum(self.model.__call__).attribute(
             self.image,
             sliding_window_shapes=(channels, self.window, self.window),
             strides=(channels, self.stride, self.stride),
@@ -87,37 +87,38 @@ class Question:
             target=self.target,
             perturbations_per_eval=batch,
         )
-        return found[0, 0].numpy()
+        return attribution[0, 0].numpy()
 
 
-def asked(setting: Setting) -> Question:
+def prepare_question(setting: Setting) -> Question:
     """The question of a row, always the same one: the class that the network names for a made-up image."""
     if setting.threads:
         torch.set_num_threads(setting.threads)
-    model, images = load(f"{setting.network}@random"), scenes(3, setting.size)
-    _enliven(model.network)
-    _settle(model, images)
-    return question(model, images[:1], setting.window, setting.stride)
+    model, images = load(f"{setting.network}@random"), make_images(3, setting.size)
+    _draw_weights(model.network)
+    _set_norms(model, images)
+    return make_question(model, images[:1], setting.window, setting.stride)
 
 
 @torch.no_grad()
-def question(model: Model, image: Tensor, window: int, stride: int) -> Question:
+def make_question(model: Model, image: Tensor, window: int, stride: int) -> Question:
+    """The question where the image (1, C, H, W) matters for the class that the network names for it."""
     model.network.eval()
     return Question(model, image, int(model(image)[0].argmax()), window, stride)
 
 
-def scenes(count: int, size: int) -> Tensor:
+def make_images(count: int, size: int) -> Tensor:
     """Made-up images (count, 3, size, size) with as much contrast in large shapes as in small ones, as photographs."""
-    random = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     octaves = [
-        F.interpolate(torch.randn(count, 3, side, side, generator=random), size, mode="bilinear")
+        F.interpolate(torch.randn(count, 3, side, side, generator=rng), size, mode="bilinear")
         for side in (4, 8, 16, 32, size)
     ]
     return torch.stack(octaves).sum(0).sigmoid()
 
 
-def _enliven(network: nn.Module) -> None:
-    """He's weights throughout: with torch's own, the answer of a deep network hardly depends on the image."""
+def _draw_weights(network: nn.Module) -> None:
+    """Draw He's weights throughout: with torch's own, the answer of a deep network hardly depends on the image."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for module in network.modules():
@@ -128,7 +129,7 @@ def _enliven(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _settle(model: Model, images: Tensor) -> None:
+def _set_norms(model: Model, images: Tensor) -> None:
     """Give every BatchNorm the statistics of these images, one image at a time to keep the peak of memory low."""
     model.network.eval()
     for norm in (m for m in model.network.modules() if isinstance(m, nn.BatchNorm2d)):
@@ -148,92 +149,97 @@ class Time:
     cpu: float
 
 
-def timed(run: Callable[[], T]) -> tuple[T, Time]:
+def measure_time(run: Callable[[], T]) -> tuple[T, Time]:
+    """What a run returns, and its time."""
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
-    found = run()
-    return found, Time(time.perf_counter() - wall, time.process_time() - cpu)
+    outcome = run()
+    return outcome, Time(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def best_batch(among: Question, batches: tuple[int, ...]) -> int:
+def find_best_batch(question: Question, batches: tuple[int, ...]) -> int:
     """captum's fastest perturbations_per_eval, each tried once over all windows."""
     if len(batches) == 1:
         return batches[0]
-    among.captums(max(batches))  # what only the first run pays for
-    walls = {batch: timed(partial(among.captums, batch))[1].wall for batch in batches}
+    question.run_captum(max(batches))  # what only the first run pays for
+    walls = {batch: measure_time(partial(question.run_captum, batch))[1].wall for batch in batches}
     say("captum's seconds by perturbations_per_eval: " + ", ".join(f"{b}: {wall:.1f}" for b, wall in walls.items()))
     return min(batches, key=walls.__getitem__)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a row's runs gave. ours, captums: the times, pair by pair; details: of the provenance of our last map."""
+    """What a row's runs gave. our_times, captum_times: pair by pair; details: of the provenance of our last map."""
 
     batch: int
-    ours: tuple[Time, ...]
-    captums: tuple[Time, ...]
+    our_times: tuple[Time, ...]
+    captum_times: tuple[Time, ...]
     difference: float
     details: Mapping[str, Any]
 
     @property
-    def wall(self) -> float:
-        return statistics.median(c.wall / o.wall for c, o in zip(self.captums, self.ours, strict=True))
+    def speedup(self) -> float:
+        """How many times as fast as captum's our sweep is."""
+        return statistics.median(c.wall / o.wall for c, o in zip(self.captum_times, self.our_times, strict=True))
 
     @property
-    def cpu(self) -> float:
-        return statistics.median(c.cpu / o.cpu for c, o in zip(self.captums, self.ours, strict=True))
+    def cpu_speedup(self) -> float:
+        """The same in CPU time."""
+        return statistics.median(c.cpu / o.cpu for c, o in zip(self.captum_times, self.our_times, strict=True))
 
 
-def compared(setting: Setting) -> Comparison:
+def compare(setting: Setting) -> Comparison:
     """Run both in turn, `rounds` times."""
-    both = asked(setting)
-    batch = best_batch(both, setting.batches)
-    ours, captums = [], []
+    question = prepare_question(setting)
+    batch = find_best_batch(question, setting.batches)
+    our_times, captum_times = [], []
     for i in range(setting.rounds):
-        expected, captum_time = timed(partial(both.captums, batch))
-        found, our_time = timed(partial(both.ours, **setting.probe))
+        expected, captum_time = measure_time(partial(question.run_captum, batch))
+        ours, our_time = measure_time(partial(question.run_ours, **setting.probe))
         say(f"{setting.network}, round {i + 1}: captum {captum_time.wall:.1f} s, ours {our_time.wall:.1f} s")
-        captums.append(captum_time)
-        ours.append(our_time)
-    refuse_rounding(both, expected)
-    return Comparison(batch, tuple(ours), tuple(captums), apart(found.values[0, 0], expected), found.provenance.details)
+        captum_times.append(captum_time)
+        our_times.append(our_time)
+    refuse_rounding(question, expected)
+    difference = measure_difference(ours.values[0, 0], expected)
+    return Comparison(batch, tuple(our_times), tuple(captum_times), difference, ours.provenance.details)
 
 
-def apart(found: Array, expected: Array) -> float:
+def measure_difference(values: Array, expected: Array) -> float:
     """The largest difference between two maps, over the largest value of the second."""
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.abs(values - expected).max() / np.abs(expected).max())
 
 
 @torch.no_grad()
-def refuse_rounding(both: Question, field: Array) -> None:
+def refuse_rounding(question: Question, values: Array) -> None:
     """Raise ValueError for a map of rounding errors: it can be compared with nothing."""
-    moved = float(np.abs(field).max()) / float(both.model(both.image).abs().max())
-    say(f"{both.model.name}: the largest value of the map is {moved:.2g} of the largest logit")
+    model = question.model
+    moved = float(np.abs(values).max()) / float(model(question.image).abs().max())
+    say(f"{model.name}: the largest value of the map is {moved:.2g} of the largest logit")
     if moved < 1e-3:
-        raise ValueError(f"{both.model.name}: covering moves the answer by only {moved:.1g} of it, next to rounding")
+        raise ValueError(f"{model.name}: covering moves the answer by only {moved:.1g} of it, next to rounding")
 
 
-def grown(setting: Setting, batch: int | None) -> float:
+def measure_memory(setting: Setting, batch: int | None) -> float:
     """MB by which one sweep raises this process's peak: captum's with that batch, or ours where it is None."""
     import captum.attr  # noqa: F401 - else its import would count as memory of its sweep
 
-    both = asked(setting)
-    before = _peak()
+    question = prepare_question(setting)
+    before = _read_peak()
     if batch is None:
-        both.ours(**setting.probe)
+        question.run_ours(**setting.probe)
     else:
-        both.captums(batch)
-    return _peak() - before
+        question.run_captum(batch)
+    return _read_peak() - before
 
 
-def _peak() -> float:
+def _read_peak() -> float:
     """The most memory that this process has held so far, in MB."""
     from resource import RUSAGE_SELF, getrusage
 
     return getrusage(RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def alone(function: Callable[..., T], *arguments: Any) -> T:
+def run_alone(function: Callable[..., T], *arguments: Any) -> T:
     """The function's answer, from a process of its own.
 
     Linux hands the parent's peak of memory on to its children, so the parent must never run a network itself."""
@@ -247,49 +253,51 @@ HEAD = (
 )
 
 
-def row(name: str, found: Comparison, memory: tuple[float, float]) -> str:
-    ideal, executed = (_share(found.details.get(key)) for key in ("flops_ideal", "flops_executed"))
-    seconds = [statistics.median(t.wall for t in times) for times in (found.ours, found.captums)]
+def format_row(name: str, comparison: Comparison, memory: tuple[float, float]) -> str:
+    """The table's line for a network. memory: MB of our sweep and of captum's."""
+    ideal, executed = (_format_share(comparison.details.get(key)) for key in ("flops_ideal", "flops_executed"))
+    seconds = [statistics.median(t.wall for t in times) for times in (comparison.our_times, comparison.captum_times)]
     cells = (
         name,
-        str(found.details.get("engine", "plain")),
+        str(comparison.details.get("engine", "plain")),
         f"{ideal} / {executed}",
         f"{seconds[0]:.2f} / {seconds[1]:.2f}",
-        str(found.batch),
-        f"{found.wall:.2f}",
-        f"{found.cpu:.2f}",
-        f"{found.difference:.1e}",
+        str(comparison.batch),
+        f"{comparison.speedup:.2f}",
+        f"{comparison.cpu_speedup:.2f}",
+        f"{comparison.difference:.1e}",
         f"{memory[0]:.0f} / {memory[1]:.0f}",
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _share(number: float | None) -> str:
+def _format_share(number: float | None) -> str:
     return "-" if number is None or math.isnan(number) else f"{number:.1%}"
 
 
 def say(text: str) -> None:
+    """Print to stderr, beside the table."""
     print(text, file=sys.stderr, flush=True)
 
 
-def machine(threads: int | None) -> str:
+def describe_machine(threads: int | None) -> str:
     """The facts without which no time means anything."""
-    from captum import __version__ as captums
+    from captum import __version__ as captum_version
 
     cores, capability = os.cpu_count(), torch.backends.cpu.get_cpu_capability()
     return (
         f"{cores} cores ({capability}), {threads or torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"captum {captums}, load before the run {os.getloadavg()[0]:.1f}"
+        f"captum {captum_version}, load before the run {os.getloadavg()[0]:.1f}"
     )
 
 
-def _settings(options: argparse.Namespace) -> list[Setting]:
+def _make_settings(options: argparse.Namespace) -> list[Setting]:
     shared = {name: getattr(options, name) for name in ("size", "window", "stride", "rounds", "threads")}
     probe, batches = {"engine": options.engine}, tuple(options.batches)
     return [Setting(network=name, batches=batches, probe=probe, **shared) for name in options.networks]
 
 
-def _options() -> argparse.Namespace:
+def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, help="names of torchvision")
     parser.add_argument("--size", type=int, default=224)
@@ -303,15 +311,15 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    options = _options()
-    print(f"{machine(options.threads)}; {options.size} px, window {options.window}, stride {options.stride}, "
+    options = _parse_options()
+    print(f"{describe_machine(options.threads)}; {options.size} px, window {options.window}, stride {options.stride}, "
           f"{options.rounds} rounds\n\n{HEAD}")  # fmt: skip
     speeds = {}
-    for setting in _settings(options):
-        found = alone(compared, setting)
-        memory = alone(grown, setting, None), alone(grown, setting, found.batch)
-        print(row(setting.network, found, memory), flush=True)
-        speeds[setting.network] = found.wall
+    for setting in _make_settings(options):
+        comparison = run_alone(compare, setting)
+        memory = run_alone(measure_memory, setting, None), run_alone(measure_memory, setting, comparison.batch)
+        print(format_row(setting.network, comparison, memory), flush=True)
+        speeds[setting.network] = comparison.speedup
     worst = min(speeds, key=speeds.__getitem__)
     print(f"\nSpeed-up: median {statistics.median(speeds.values()):.2f}, worst {speeds[worst]:.2f} ({worst})")
 

@@ -21,7 +21,7 @@ from io import StringIO
 from tempfile import TemporaryDirectory
 
 import torch
-from occlusion import Time, machine, scenes, timed
+from occlusion import Time, describe_machine, make_images, measure_time
 from torch import Tensor
 
 from vizcnn.models.borrowing import borrow
@@ -40,69 +40,70 @@ HEAD = (
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Times batch by batch, in turn."""
+class Timings:
+    """The times of each way to run the same batches, batch by batch."""
 
     bare: tuple[Time, ...]
     scan: tuple[Time, ...]
     peer: tuple[Time, ...]
 
-    def overhead(self, of: Sequence[Time], kind: str) -> float:
-        """The median over neighbouring runs, as a share of the bare pass."""
-        pairs = zip(of, self.bare, strict=True)
+    def compute_overhead(self, times: Sequence[Time], kind: str) -> float:
+        """The median over neighbouring runs, as a share of the bare pass. kind: `wall` or `cpu`."""
+        pairs = zip(times, self.bare, strict=True)
         return float(statistics.median(getattr(one, kind) / getattr(bare, kind) for one, bare in pairs)) - 1
 
 
-def batches_of(model: Model, count: int, batch: int) -> list[Batch]:
+def make_batches(model: Model, count: int, batch: int) -> list[Batch]:
     """Made-up batches, each different from the others."""
-    images = scenes(batch + count, max(model.input.size))[:, : model.input.channels]
+    images = make_images(batch + count, max(model.input.size))[:, : model.input.channels]
     return [
         Batch(torch.arange(i * batch, (i + 1) * batch), images[i : i + batch], (None,) * batch, ())
         for i in range(count)
     ]
 
 
-def measured(model: Model, settings: ScanSettings, batches: Sequence[Batch], peer: bool) -> Cost:
+def measure(model: Model, settings: ScanSettings, batches: Sequence[Batch], peer: bool) -> Timings:
     """Run bare pass, scan and peer in turn over the batches; the first counts for none."""
     finding = Finding(settings.make_tallies())
-    unwatched, other = (
-        copy_for_dry_run(model),
-        copy_for_dry_run(model),
-    )  # made first: hooks of the scan must not see their runs
-    unwatched.network.eval()
+    # Copied before the scan puts its hooks on the layers: it must not see the runs of the copies.
+    bare_model = copy_for_dry_run(model)
+    peer_model = copy_for_dry_run(model)
+    bare_model.network.eval()
     with borrow(model, "Benchmark"), observe(model, settings) as observe_batch, TemporaryDirectory() as folder:
         runs: dict[str, Callable[[Batch], None]] = {
-            "bare": partial(_bare, unwatched),
+            "bare": partial(_run_bare, bare_model),
             "scan": lambda batch: observe_batch(batch, finding),
         }
         if peer:
-            runs["peer"] = _peer(other, settings, batches, folder)
+            runs["peer"] = _make_peer_run(peer_model, settings, batches, folder)
         times: dict[str, list[Time]] = {kind: [] for kind in runs}
         for batch in batches:
             for kind, run in runs.items():
-                times[kind].append(timed(partial(run, batch))[1])
-    return Cost(*(tuple(times.get(kind, ())[1:]) for kind in ("bare", "scan", "peer")))
+                times[kind].append(measure_time(partial(run, batch))[1])
+    return Timings(*(tuple(times.get(kind, ())[1:]) for kind in ("bare", "scan", "peer")))
 
 
-def _inputs(batch: Batch) -> Tensor:
+def _get_inputs(batch: Batch) -> Tensor:
     assert batch.inputs is not None
     return batch.inputs
 
 
 @torch.no_grad()
-def _bare(model: Model, batch: Batch) -> None:
-    model(_inputs(batch))
+def _run_bare(model: Model, batch: Batch) -> None:
+    model(_get_inputs(batch))
 
 
-def _peer(model: Model, settings: ScanSettings, batches: Sequence[Batch], folder: str) -> Callable[[Batch], None]:
-    """zennit-crp's collection for the same layers: activation and relevance of class 0, by a plain gradient."""
+def _make_peer_run(
+    model: Model, settings: ScanSettings, batches: Sequence[Batch], folder: str
+) -> Callable[[Batch], None]:
+    """A run of zennit-crp's collection for these layers: activation and relevance of class 0, by a plain gradient."""
     from crp.attribution import CondAttribution
     from crp.concepts import ChannelConcept
     from crp.visualization import FeatureVisualization
 
     layers = {name: ChannelConcept() for name, shape in settings.layers.items() if len(shape) == 3}
     model.network.requires_grad_(True)  # which the collection cannot do without
-    images = [(image, 0) for batch in batches for image in model.normalised(_inputs(batch))]
+    images = [(image, 0) for batch in batches for image in model.normalised(_get_inputs(batch))]
     collection = FeatureVisualization(CondAttribution(model.network), images, layers, path=folder)
 
     def collect(batch: Batch) -> None:
@@ -113,23 +114,26 @@ def _peer(model: Model, settings: ScanSettings, batches: Sequence[Batch], folder
     return collect
 
 
-def row(spec: str, rounds: int, batch: int | None, peer: bool) -> str:
+def measure_network(spec: str, rounds: int, batch: int | None, peer: bool) -> str:
+    """The table's line for a network."""
     model = load(spec)
     size = model.input.size
     settings = ScanSettings(
         select_layers(model, size, None), size, 9, "max", batch or default_batch(size), torch.get_num_threads()
     )
-    found = measured(model, settings, batches_of(model, rounds + 1, settings.batch), peer)
-    each = [1e3 * statistics.median(t.wall for t in times) / settings.batch for times in (found.bare, found.scan)]
+    timings = measure(model, settings, make_batches(model, rounds + 1, settings.batch), peer)
+    milliseconds = [
+        1e3 * statistics.median(t.wall for t in times) / settings.batch for times in (timings.bare, timings.scan)
+    ]
     cells = (
         spec,
         str(len(settings.layers)),
         f"{sum(shape[0] for shape in settings.layers.values()):,}",
         str(settings.batch),
-        f"{each[0]:.1f} / {each[1]:.1f}",
-        f"{found.overhead(found.scan, 'wall'):.1%}",
-        f"{found.overhead(found.scan, 'cpu'):.1%}",
-        f"{1 + found.overhead(found.peer, 'wall'):.1f}x" if peer else "-",
+        f"{milliseconds[0]:.1f} / {milliseconds[1]:.1f}",
+        f"{timings.compute_overhead(timings.scan, 'wall'):.1%}",
+        f"{timings.compute_overhead(timings.scan, 'cpu'):.1%}",
+        f"{1 + timings.compute_overhead(timings.peer, 'wall'):.1f}x" if peer else "-",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -143,9 +147,9 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="run zennit-crp too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{machine(options.threads)}; {options.rounds} batches\n\n{HEAD}")
+    print(f"{describe_machine(options.threads)}; {options.rounds} batches\n\n{HEAD}")
     for spec in options.networks:
-        print(row(spec, options.rounds, options.batch, options.peer), flush=True)
+        print(measure_network(spec, options.rounds, options.batch, options.peer), flush=True)
 
 
 if __name__ == "__main__":

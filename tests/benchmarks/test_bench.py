@@ -15,7 +15,7 @@ from localisation import Case
 import vizcnn
 
 
-def case(box: tuple[int, int, int, int]) -> Case:
+def make_case(box: tuple[int, int, int, int]) -> Case:
     return Case(np.zeros((8, 8, 3), np.uint8), "lemon", box)
 
 
@@ -23,15 +23,15 @@ def test_hits_and_energy_of_known_maps() -> None:
     inside, outside = np.zeros((8, 8), np.float32), np.zeros((8, 8), np.float32)
     inside[1, 1], inside[6, 6], inside[0, 7] = 3, 1, -5
     outside[7, 0] = 2
-    found = localisation.scored(iter([inside, outside, None]), [case((0, 2, 0, 2))] * 3)
-    assert found.hit == pytest.approx(1 / 3)
-    assert found.refused == 1
-    assert found.energy == pytest.approx(0.75 / 3)
+    score = localisation.score_maps(iter([inside, outside, None]), [make_case((0, 2, 0, 2))] * 3)
+    assert score.hit == pytest.approx(1 / 3)
+    assert score.refused == 1
+    assert score.energy == pytest.approx(0.75 / 3)
 
 
 def test_the_centre_baseline_hits_exactly_the_boxes_that_hold_the_centre() -> None:
-    among = [case((0, 8, 0, 8)), case((0, 3, 0, 3)), case((4, 5, 4, 5))]
-    assert localisation.scored((localisation.centre(c) for c in among), among).hit == pytest.approx(2 / 3)
+    cases = [make_case((0, 8, 0, 8)), make_case((0, 3, 0, 3)), make_case((4, 5, 4, 5))]
+    assert localisation.score_maps((localisation.point_at_centre(c) for c in cases), cases).hit == pytest.approx(2 / 3)
 
 
 def test_the_benchmark_runs(archive: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +40,11 @@ def test_the_benchmark_runs(archive: Path, monkeypatch: pytest.MonkeyPatch, caps
     localisation.main()
     printed = capsys.readouterr().out
     assert "| centre point |" in printed
-    for name in localisation.methods():
+    for name in localisation.list_methods():
         assert f"| {name} |" in printed
 
 
-def rows(printed: str) -> list[list[str]]:
+def read_rows(printed: str) -> list[list[str]]:
     """The cells of a printed table below its head."""
     table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     return table[1:]
@@ -53,10 +53,10 @@ def rows(printed: str) -> list[list[str]]:
 def test_the_occlusion_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--networks", "squeezenet1_1", "--size", "64", "--window", "16", "--rounds", "2", "--batches", "4", "16"]
     monkeypatch.setattr(sys, "argv", ["occlusion", *options])
-    monkeypatch.setattr(occlusion, "alone", lambda function, *given: function(*pickle.loads(pickle.dumps(given))))
+    monkeypatch.setattr(occlusion, "run_alone", lambda function, *given: function(*pickle.loads(pickle.dumps(given))))
     occlusion.main()
     printed = capsys.readouterr()
-    (row,) = rows(printed.out)
+    (row,) = read_rows(printed.out)
     assert len(row) == occlusion.HEAD.splitlines()[0].count("|") - 1
     assert row[0] == "squeezenet1_1"
     assert int(row[4]) in (4, 16)
@@ -67,19 +67,19 @@ def test_the_occlusion_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_speed_ups_are_medians_over_neighbouring_runs() -> None:
-    ours = tuple(occlusion.Time(wall, 1) for wall in (1, 2, 4))
-    captums = tuple(occlusion.Time(wall, 3) for wall in (3, 2, 20))
-    found = occlusion.Comparison(8, ours, captums, 1e-6, {"engine": "incremental", "flops_ideal": 0.25})
-    assert (found.wall, found.cpu) == (3, 3)
-    assert occlusion.row("x", found, (1, 2)) == (
+    our_times = tuple(occlusion.Time(wall, 1) for wall in (1, 2, 4))
+    captum_times = tuple(occlusion.Time(wall, 3) for wall in (3, 2, 20))
+    comparison = occlusion.Comparison(8, our_times, captum_times, 1e-6, {"engine": "incremental", "flops_ideal": 0.25})
+    assert (comparison.speedup, comparison.cpu_speedup) == (3, 3)
+    assert occlusion.format_row("x", comparison, (1, 2)) == (
         "| x | incremental | 25.0% / - | 2.00 / 3.00 | 8 | 3.00 | 3.00 | 1.0e-06 | 1 / 2 |"
     )
 
 
 def test_maps_of_rounding_errors_are_not_compared(brightness: vizcnn.Model) -> None:
-    both = occlusion.question(brightness, torch.ones(1, 3, 8, 8), 2, 2)
+    question = occlusion.make_question(brightness, torch.ones(1, 3, 8, 8), 2, 2)
     with pytest.raises(ValueError, match="moves the answer by only 0 of it"):
-        occlusion.refuse_rounding(both, np.zeros((8, 8), np.float32))
+        occlusion.refuse_rounding(question, np.zeros((8, 8), np.float32))
 
 
 def test_the_scan_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +87,6 @@ def test_the_scan_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     before = torch.get_num_threads()
     scan.main()
     torch.set_num_threads(before)
-    found = rows(capsys.readouterr().out)
-    assert [row[:4] for row in found] == [["lecture", "5", "195", "3"], ["tiny", "16", "2,756", "3"]]
-    assert all(row[5].endswith("%") for row in found)
+    table = read_rows(capsys.readouterr().out)
+    assert [row[:4] for row in table] == [["lecture", "5", "195", "3"], ["tiny", "16", "2,756", "3"]]
+    assert all(row[5].endswith("%") for row in table)

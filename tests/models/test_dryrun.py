@@ -1,4 +1,4 @@
-"""Runs without numbers: what the mode tells by itself is what torch does, and torch's compiler stays out of it."""
+"""Runs without numbers: what the mode answers itself is what torch does, and torch's compiler stays out of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = torch.rand(2, 6, 9, 7, generator=torch.Generator().manual_seed(0))  # (
 IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 ROW = torch.rand(1, 6, 1, 1)
 
-TOLD: dict[str, Run] = {
+ANSWERED: dict[str, Run] = {
     "sub, stretched": lambda x: x - ROW,
     "div": lambda x: x / (x + 1),
     "number": lambda x: 3 * x + 0.5,
@@ -45,7 +45,7 @@ TOLD: dict[str, Run] = {
     "normalising": lambda x: F.batch_norm(x, torch.zeros(6), torch.ones(6)),
     "dense": lambda x: F.linear(x.flatten(1), torch.rand(5, 378), torch.rand(5)),
 }
-TORCHS: dict[str, Run] = {
+LEFT_TO_TORCH: dict[str, Run] = {
     "another dtype": lambda x: (x > 0.5, x + x.double(), x.round().long() + 1, x * 1j),
     "one number of double precision and another": lambda x: x.sum() * torch.tensor(2.0, dtype=torch.float64),
     "larger than the first": lambda x: ROW + x,
@@ -81,7 +81,7 @@ def dry(run: Run, dtype: torch.dtype = torch.float32) -> list[tuple[Any, ...]]:
     return forms(outcome)
 
 
-@pytest.mark.parametrize("run", TOLD.values(), ids=TOLD)
+@pytest.mark.parametrize("run", ANSWERED.values(), ids=ANSWERED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_run_without_numbers_gives_the_shapes_strides_and_dtypes_of_one_with_numbers(
     run: Run, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -94,18 +94,18 @@ def test_a_run_without_numbers_gives_the_shapes_strides_and_dtypes_of_one_with_n
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("run", TORCHS.values(), ids=TORCHS)
-def test_what_is_not_told_for_certain_is_left_to_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("run", LEFT_TO_TORCH.values(), ids=LEFT_TO_TORCH)
+def test_other_operations_are_left_to_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     found = dry(run)
     monkeypatch.setattr(dryrun, "_answer_quickly", lambda *_: None)
     assert found == dry(run)
 
 
-@pytest.mark.parametrize("run", TOLD.values(), ids=TOLD)
-def test_what_is_frequent_is_told_without_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("run", ANSWERED.values(), ids=ANSWERED)
+def test_frequent_operations_are_answered_without_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the rules could be dead and nobody would notice."""
-    asked: list[str] = []
-    quick = {
+    left: list[str] = []
+    fast_in_torch = {
         "_to_copy",
         "_unsafe_view",
         "clone",
@@ -117,17 +117,17 @@ def test_what_is_frequent_is_told_without_torch(run: Run, monkeypatch: pytest.Mo
         "unsqueeze",
         "view",
     }
-    told = dryrun._answer_quickly
+    answer = dryrun._answer_quickly
 
     def watch(func: Any, args: Any, kwargs: Any) -> Any:
-        outcome = told(func, args, kwargs)
+        outcome = answer(func, args, kwargs)
         if outcome is None and find_tensors(args, kwargs):
-            asked.append(func._schema.name.removeprefix("aten::"))
+            left.append(func._schema.name.removeprefix("aten::"))
         return outcome
 
     monkeypatch.setattr(dryrun, "_answer_quickly", watch)
     dry(run)
-    assert not set(asked) - quick
+    assert not set(left) - fast_in_torch
 
 
 @pytest.mark.parametrize(
