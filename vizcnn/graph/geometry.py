@@ -4,12 +4,14 @@ Receptive fields ask what an output reads, the incremental engine what an input 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 from torch import Tensor
+
+from vizcnn.models.layers.dryrun import to_pair
 
 Pair = tuple[int, int]
 """A number for rows and one for columns, (down, across)."""
@@ -56,19 +58,19 @@ def _read_convolution(args: Arguments) -> Neighbourhood | None:
     if not isinstance(weight, Tensor) or weight.dim() != 4:
         return None
     kernel = (weight.shape[2], weight.shape[3])
-    stride, padding, dilation = (_to_pair(args[name]) for name in ("stride", "padding", "dilation"))
+    stride, padding, dilation = (to_pair(args[name]) for name in ("stride", "padding", "dilation"))
     return Neighbourhood(kernel, stride, padding, dilation, transposed=args["transposed"])
 
 
 def _read_mean_pool(args: Arguments) -> Neighbourhood:
-    kernel = _to_pair(args["kernel_size"])
-    return Neighbourhood(kernel, _to_pair(args["stride"] or kernel), _to_pair(args["padding"]))
+    kernel = to_pair(args["kernel_size"])
+    return Neighbourhood(kernel, to_pair(args["stride"] or kernel), to_pair(args["padding"]))
 
 
 def _read_max_pool(args: Arguments) -> Neighbourhood:
-    kernel = _to_pair(args["kernel_size"])
+    kernel = to_pair(args["kernel_size"])
     return Neighbourhood(
-        kernel, _to_pair(args["stride"] or kernel), _to_pair(args["padding"]), _to_pair(args["dilation"]), beyond=-inf
+        kernel, to_pair(args["stride"] or kernel), to_pair(args["padding"]), to_pair(args["dilation"]), beyond=-inf
     )
 
 
@@ -77,11 +79,6 @@ _NEIGHBOURHOODS: dict[str, Callable[[Arguments], Neighbourhood | None]] = {
     "convolution": _read_convolution,
     "max_pool2d_with_indices": _read_max_pool,
 }
-
-
-def _to_pair(values: int | Sequence[int]) -> Pair:
-    several = [values] if isinstance(values, int) else values
-    return several[0], several[-1]
 
 
 def find_reduced_axes(args: Arguments, dim: int) -> list[int]:

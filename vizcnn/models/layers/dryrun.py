@@ -185,7 +185,7 @@ def _infer_max_pool(
     if ceil_mode or images.dim() != 4 or not images.is_contiguous():
         return None
     sides = _count_positions(images, kernel, stride or kernel, padding, dilation)
-    if min(sides) < 1 or any(2 * pad > side for pad, side in zip(_to_pair(padding), _to_pair(kernel), strict=True)):
+    if min(sides) < 1 or any(2 * pad > side for pad, side in zip(to_pair(padding), to_pair(kernel), strict=True)):
         return None
     return tuple(torch.empty(*images.shape[:2], *sides, dtype=d, device="meta") for d in (images.dtype, torch.int64))
 
@@ -194,16 +194,17 @@ def _count_positions(images: Tensor, *window: Sequence[int]) -> list[int]:
     """The number of positions, down and across, of a window in images (N, C, H, W).
 
     window: its sides, stride, padding and dilation. No position where the stride is zero, which torch refuses."""
-    each = zip(images.shape[2:], *map(_to_pair, window), strict=True)
+    each = zip(images.shape[2:], *map(to_pair, window), strict=True)
     return [
         1 + (size + 2 * pad - apart * (side - 1) - 1) // step if step > 0 else 0
         for size, side, step, pad, apart in each
     ]
 
 
-def _to_pair(numbers: Sequence[int]) -> Sequence[int]:
-    """A number for rows and one for columns, from one or two numbers."""
-    return numbers if len(numbers) == 2 else [*numbers] * 2
+def to_pair(values: int | Sequence[int]) -> tuple[int, int]:
+    """What holds down and across, from one number for both or from two."""
+    several = [values] if isinstance(values, int) else values
+    return several[0], several[-1]
 
 
 _RULES: dict[Any, Callable[..., Any]] = {
