@@ -29,7 +29,10 @@ def _parse_part(_ctx: click.Context, _param: click.Parameter, text: str | None) 
 
 
 def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else parse_names(text)
+    try:
+        return None if text is None else parse_names(text)
+    except ValueError as error:
+        raise click.BadParameter(f"layers are {error}, got {text!r}") from error
 
 
 @with_options(DEVICE, *REPORTING)
