@@ -86,7 +86,7 @@ def test_what_others_have_made_has_no_record_of_ours(tmp_path: Path) -> None:
         picture.save(tmp_path / f"a.{kind}", **options)
         assert provenance_in(tmp_path / f"a.{kind}") is None
     exif = Image.Exif()
-    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0vizcnn no JSON"
+    exif[0x8769] = {0x9286: b"ASCII\0\0\0vizcnn no JSON"}
     picture.save(tmp_path / "b.jpg", exif=exif)
     (tmp_path / "c.png").write_bytes(b"\x89PNG, but not really")
     os.mkfifo(tmp_path / "d.png")

@@ -39,7 +39,7 @@ def save_options(kind: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
     while len(text := to_text(kept)) > _ROOM:
         del kept[max(kept, key=lambda name: len(_to_json(kept[name])))]
     exif = Image.Exif()
-    exif.get_ifd(_EXIF)[_COMMENT] = _ASCII + text.encode("ascii")
+    exif[_EXIF] = {_COMMENT: _ASCII + text.encode("ascii")}
     return {"exif": exif}
 
 
