@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vizcnn
 from vizcnn.models.layers import dryrun
-from vizcnn.models.layers.dryrun import MetaMode, find_tensors
+from vizcnn.models.layers.dryrun import MetaMode, find_tensors, keep_last
 
 Run = Callable[[Tensor], Any]
 IMAGES = torch.rand(2, 6, 9, 7, generator=torch.Generator().manual_seed(0))  # (N, C, H, W)
@@ -208,3 +208,11 @@ for name, arguments in commands.items():
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=photo_file.parent)
     assert answer.stderr == ""
     assert answer.stdout.splitlines() == ["[]", *(f"{name} 0 False" for name in COMMANDS)]
+
+
+def test_what_a_layer_last_gave_is_kept_in_the_order_of_last_runs() -> None:
+    found: dict[str, int] = {}
+    see = keep_last(found, lambda _name, output: [output] if isinstance(output, int) else [])
+    for name, output in [("a", 1), ("b", 2), ("c", 3), ("a", 4), ("b", "no number")]:
+        see(name, output)
+    assert list(found.items()) == [("c", 3), ("a", 4)]
