@@ -155,6 +155,7 @@ def test_what_does_not_fit_fails_without_numbers_too(run: Run) -> None:
     not hasattr(TorchDispatchMode, "_should_skip_dynamo"),
     reason="before torch 2.13 the compiler traces modes, and warns",
 )
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")  # the compiler's
 def test_a_compiled_network_is_followed_too_and_the_compiler_is_kept_out_of_that() -> None:
     """It would warn, which is an error here, and compile the mode's own methods again and again."""
     plain = small_cnn()
