@@ -67,8 +67,9 @@ def provenance_in(path: str | Path) -> dict[str, Any] | None:
         with open(path, "rb") as file:
             if _KEY.encode() not in file.read(_START):  # quick, for folders of very many images
                 return None
-        with ignore_warnings(), Image.open(path, formats=["PNG", "JPEG", "GIF"]) as image:
-            found = json.loads(_read_text(image))
+            file.seek(0)
+            with ignore_warnings(), Image.open(file, formats=["PNG", "JPEG", "GIF"]) as image:
+                found = json.loads(_read_text(image))
     except Exception:  # what cannot be opened, or whose text is no JSON, does not come from here
         return None
     return found if isinstance(found, dict) else None

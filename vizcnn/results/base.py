@@ -191,10 +191,8 @@ class Result:
     def _page(self) -> str:
         picture = base64.b64encode(self._png()).decode()
         title = html.escape(escape_invisible(self.provenance.line()))
-        finding, record = (
-            html.escape(escape_invisible(self.describe())),
-            html.escape(json.dumps(self.manifest(), indent=2)),
-        )
+        finding = html.escape(escape_invisible(self.describe()))
+        record = html.escape(json.dumps(self.manifest(), indent=2))
         return (
             f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
             f'<img alt="{finding}" style="max-width:100%" src="data:image/png;base64,{picture}">\n'
