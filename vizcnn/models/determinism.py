@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from vizcnn.errors import DegenerateResult, NetworkError, NonFiniteResult, ParameterError, TargetError
+from vizcnn.models.batches import default_batch, run_batches
 from vizcnn.models.head import Head, Makers, find_head
 from vizcnn.models.layers.capture import open_reader, read_activations
 from vizcnn.models.model import Model
@@ -36,48 +38,123 @@ class CleanRuns:
 
 
 @dataclass(frozen=True)
-class _CleanRun:
-    """The network's answer to one image: output (1, ...), scores (T,)."""
+class _Answers:
+    """The network's answers to a batch of images: output (B, ...), the targets of each, their scores (B, T)."""
 
     output: Tensor | None
-    head: Head
-    targets: tuple[Target, ...]
+    targets: tuple[tuple[Target, ...], ...]
     scores: Tensor
-    layout: torch.memory_format = torch.contiguous_format
 
 
-def run_clean(model: Model, inputs: Tensor, given: tuple[Target, ...] | None) -> CleanRuns:
-    """The network's answer to each of the images (N, C, H, W), for the given targets or the class predicted for each.
+@dataclass(frozen=True)
+class _Manner:
+    """How a network is run: what its output is, and the memory format in which an image is the same beside others."""
 
-    Unless the Model says what its output is, the first run tells. Raises DegenerateResult for a network that is random
-    or lets images change each other's answer, NonFiniteResult, TargetError and ParameterError."""
-    runs: list[_CleanRun] = []
-    for image in inputs:
-        runs.append(_run_clean_image(model, image, given, runs[0].head if runs else None))
-    outputs = [run.output for run in runs if run.output is not None]
-    layouts = {run.layout for run in runs}
-    return CleanRuns(
-        torch.cat(outputs) if runs and len(outputs) == len(runs) else None,
-        runs[0].head if runs else "scores",
-        tuple(run.targets for run in runs) or ((given,) if given else ()),
-        torch.stack([run.scores for run in runs]).double().cpu().numpy() if runs else np.empty((0, 0)),  # (N, T)
-        layouts.pop() if len(layouts) == 1 else torch.contiguous_format,
-    )
+    head: Head
+    layout: torch.memory_format
+
+
+_CHECKED = WeakIdKeyDictionary()
+"""For each network what its check has found, by all that the check depends on."""
 
 
 @torch.no_grad()
-def _run_clean_image(model: Model, image: Tensor, given: tuple[Target, ...] | None, head: Head | None) -> _CleanRun:
-    """The network's answer to an image (C, H, W), checked to be finite and, with targets, the same beside another."""
+def run_clean(
+    model: Model, inputs: Tensor, given: tuple[Target, ...] | None, *, weights: str | None = None
+) -> CleanRuns:
+    """The network's answer to each of the images (N, C, H, W), for the given targets or the class predicted for each.
+
+    The first and the last image are also run alone and beside another, to see that this changes nothing; and if the
+    Model does not say what its output is, that is found out. weights: a digest of the network's weights, by which what
+    was found is remembered for calls of the same kind.
+    Raises DegenerateResult for a network that is random or lets images change each other's answer, NonFiniteResult,
+    TargetError and ParameterError."""
+    if not len(inputs):
+        return CleanRuns(None, "scores", (given,) if given else (), np.empty((0, 0)), torch.contiguous_format)
     layers = frozenset({OUTPUT}).union(*(t.layers for t in given or ()))
+    key = _make_key(model, inputs, layers, weights) if weights else None
+    known: dict[Any, _Manner] = _CHECKED.setdefault(model.network, {})
+    alone = None
+    manner = known.get(key)
+    if manner is None:
+        alone = _run_alone(model, inputs[:1], given, layers)
+        manner = _Manner(alone.head, _choose_layout(model, inputs[0], alone))
+        if len(inputs) > 1:
+            last = _choose_layout(model, inputs[-1], _run_alone(model, inputs[-1:], given, layers, alone.head))
+            manner = manner if last == manner.layout else replace(manner, layout=torch.contiguous_format)
+        if key:
+            known[key] = manner
+    answers = [alone.answers] if alone and len(inputs) == 1 else _run_all(model, inputs, given, layers, manner)
+    outputs = [each.output for each in answers if each.output is not None]
+    return CleanRuns(
+        torch.cat(outputs) if len(outputs) == len(answers) else None,
+        manner.head,
+        tuple(targets for each in answers for targets in each.targets),
+        torch.cat([each.scores for each in answers]).double().cpu().numpy(),  # (N, T)
+        manner.layout,
+    )
+
+
+def _make_key(model: Model, inputs: Tensor, layers: frozenset[str], weights: str) -> Any:
+    """What the check of a network depends on: weights and modes, hooks, plain attributes, the form of the inputs."""
+    modules = [
+        (
+            tuple((name, value) for name, value in vars(module).items() if isinstance(value, int | float | str)),
+            tuple(id(hook) for hooks in (module._forward_pre_hooks, module._forward_hooks) for hook in hooks.values()),
+        )
+        for module in model.network.modules()
+    ]
+    form = (inputs.shape[1:], inputs.dtype, inputs.device)
+    return weights, model.head, model.labels and len(model.labels), layers, form, tuple(modules)
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """The run of one image alone: its answers, what the output is, and the activations."""
+
+    answers: _Answers
+    head: Head
+    activations: Mapping[str, Any]
+
+
+def _run_alone(
+    model: Model, image: Tensor, given: tuple[Target, ...] | None, layers: frozenset[str], head: Head | None = None
+) -> _Alone:
+    """The network's answer to one image (1, C, H, W). head: of its output, where that is known."""
     with nullcontext() if head or model.head else Makers() as makers:
-        alone = read_activations(model, image[None], layers)
-    output = _check_output(model, alone[OUTPUT])
-    head = head or find_head(alone[OUTPUT], model.head, makers)
-    targets = (_predict_class(output).resolved(model),) if given is None else given
-    targets = tuple(each.with_head(head) for each in targets)
-    scores = _score_activations(targets, alone, 1)[0] if targets else image.new_empty(0)
-    one = _CleanRun(output, head, targets, scores)
-    return replace(one, layout=_choose_layout(model, image, one, alone)) if targets else one
+        activations = read_activations(model, image, layers)
+    head = head or find_head(activations[OUTPUT], model.head, makers)
+    return _Alone(_answer(model, activations, given, head, 1), head, activations)
+
+
+def _run_all(
+    model: Model, inputs: Tensor, given: tuple[Target, ...] | None, layers: frozenset[str], manner: _Manner
+) -> list[_Answers]:
+    """The answers to images (N, C, H, W), batch after batch. One image runs as it does in the check."""
+    layout = manner.layout if len(inputs) > 1 else torch.contiguous_format
+
+    def run(part: slice) -> _Answers:
+        images = inputs[part].contiguous(memory_format=layout)
+        return _answer(model, read_activations(model, images, layers), given, manner.head, len(images))
+
+    batch = default_batch((inputs.shape[2], inputs.shape[3]))
+    return [answers for _, answers in run_batches(len(inputs), batch, run)]
+
+
+def _answer(
+    model: Model, activations: Mapping[str, Any], given: tuple[Target, ...] | None, head: Head, images: int
+) -> _Answers:
+    """The output, and the scores of the given targets or of each image's predicted class, for so many images."""
+    output = _check_output(model, activations[OUTPUT], images)
+    if given is None:
+        classes = _predict_classes(output)
+        different = {one: target(one).resolved(model).with_head(head) for one in classes}
+        by_class = dict(zip(different, _score_activations([*different.values()], activations, images).T, strict=True))
+        own = torch.stack([by_class[one][i] for i, one in enumerate(classes)])[:, None]  # (B, 1)
+        return _Answers(output, tuple((different[one],) for one in classes), own)
+    targets = tuple(each.with_head(head) for each in given)
+    scores = _score_activations(targets, activations, images) if targets else torch.empty(images, 0)
+    return _Answers(output, (targets,) * images, scores)
 
 
 def check_without_images(model: Model, given: tuple[Target, ...], size: tuple[int, int]) -> tuple[Target, ...]:
@@ -104,22 +181,24 @@ def check_without_images(model: Model, given: tuple[Target, ...], size: tuple[in
     return given
 
 
-def _choose_layout(model: Model, image: Tensor, clean: _CleanRun, alone: Mapping[str, Any]) -> torch.memory_format:
-    """The memory format in which an image gets the same answer beside another: channels last, the faster, if it can be.
-
-    alone: the activations of the image's own run. Raises DegenerateResult where the answers differ in both formats."""
-    layers = [*alone]
+def _choose_layout(model: Model, image: Tensor, alone: _Alone) -> torch.memory_format:
+    """The memory format in which an image (C, H, W) gets the same answer beside another: channels last, the faster, if
+    it can be. Raises DegenerateResult where the answers differ in both formats."""
+    (targets,), (scores,) = alone.answers.targets, alone.answers.scores
+    if not targets:
+        return torch.contiguous_format
+    layers = [*alone.activations]
     company = torch.stack([image, image.flip(-1) / 2])  # (2, C, H, W)
     if image.device.type == "cpu":
         try:
-            last = company.contiguous(memory_format=torch.channels_last)
-            _check_same(clean.targets, clean.scores, alone, read_activations(model, last, layers), model.dtype)
+            last = read_activations(model, company.contiguous(memory_format=torch.channels_last), layers)
+            _check_same(targets, scores, alone.activations, last, model.dtype)
         except Exception:  # whatever it was, the usual format decides
             pass
         else:
             return torch.channels_last
     try:
-        _check_same(clean.targets, clean.scores, alone, read_activations(model, company, layers), model.dtype)
+        _check_same(targets, scores, alone.activations, read_activations(model, company, layers), model.dtype)
     except NetworkError as error:
         error.add_context("it answers for one image, but not for two")
         raise
@@ -143,10 +222,10 @@ def _check_same(
             check_deterministic(f"layer {layer!r}" if layer else "the output", one[0], two[0], dtype)
 
 
-def _check_output(model: Model, output: Any) -> Tensor | None:
-    """The output for one image, if it is one tensor. Raises NonFiniteResult, and ParameterError for a wrong number of
-    labels."""
-    if not (isinstance(output, Tensor) and output.dim() and len(output) == 1):
+def _check_output(model: Model, output: Any, images: int) -> Tensor | None:
+    """The output for so many images, if it is one tensor. Raises NonFiniteResult, and ParameterError for a wrong number
+    of labels."""
+    if not (isinstance(output, Tensor) and output.dim() and len(output) == images):
         return None
     if not output.isfinite().all():
         raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
@@ -157,14 +236,15 @@ def _check_output(model: Model, output: Any) -> Tensor | None:
     return output
 
 
-def _predict_class(output: Tensor | None) -> Target:
-    """The class with the largest output. Raises TargetError where the output is not (1, classes)."""
+def _predict_classes(output: Tensor | None) -> list[int]:
+    """For each image the class with the largest output. Raises TargetError where the output is not (N, classes)."""
     if output is None or output.dim() != 2 or output.shape[1] < 2:
         got = "not one tensor" if output is None else tuple(output.shape)
         raise TargetError(
             f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
         )
-    return target(int(output.argmax(1)))
+    classes: list[int] = output.argmax(1).tolist()
+    return classes
 
 
 def check_deterministic(what: str, alone: Tensor, in_company: Tensor, dtype: torch.dtype) -> None:

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from vizcnn.geometry import Box
+from vizcnn.models.batches import default_batch
 from vizcnn.models.cost import Cost
-from vizcnn.models.scoring import Scores, default_batch
+from vizcnn.models.scoring import Scores
 from vizcnn.occlusion import Case, Sweep, collect, estimate_cost
 from vizcnn.occlusion.windows import (
     Windows,

@@ -57,7 +57,7 @@ def prepare(
             targets = _resolve_targets(probe, model, target)
             if targets and not photos:
                 targets = check_without_images(model, targets, probe.input_size(model))
-            clean = vars(run_clean(model, inputs, targets))
+            clean = vars(run_clean(model, inputs, targets, weights=identity["weights_sha256"]))
             yield Subject(
                 question, model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=stream
             )

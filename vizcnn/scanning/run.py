@@ -16,9 +16,9 @@ import torch
 
 from vizcnn.errors import OutputError, ParameterError, VizcnnWarning
 from vizcnn.inputs.datasets import Images, dataset
+from vizcnn.models.batches import default_batch
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.model import Model
-from vizcnn.models.scoring import default_batch
 from vizcnn.progress import bar
 from vizcnn.receptive import receptive_fields
 from vizcnn.scanning.cluster import distribute
