@@ -210,13 +210,13 @@ def test_ctrl_c_keeps_the_images_that_are_done() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.runs += 1
-            if self.runs > 2 * 2 + 1:  # two images, each alone and in company, and one gradient
+            if self.runs > 2 * 2 + 1 + 1:  # two images, each alone and in company, both together, and one gradient
                 raise KeyboardInterrupt
             out: Tensor = self.net(x)
             return out
 
     with pytest.raises(vizcnn.Interrupted) as caught:
-        vizcnn.Saliency()(model(Interrupting()), image(2), "a")
+        vizcnn.Saliency(batch=1)(model(Interrupting()), image(2), "a")
     assert isinstance(caught.value.result, vizcnn.Heatmap)
     assert caught.value.result.values.shape == (1, 1, 16, 16)
     assert caught.value.result.partial

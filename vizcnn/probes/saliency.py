@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from vizcnn.models.backward import ReluRule, guide, rectify
 from vizcnn.models.targets import Target
-from vizcnn.models.threads import seed_random
 from vizcnn.occlusion.windows import check_fill, make_baseline
-from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, one_by_one, score, warn_of_softmax
+from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, score, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -63,6 +63,8 @@ class Saliency(Probe[Heatmap]):
         "black", "Where the way begins: mean, model, blur or a colour, as occlusion's fill (integrated-gradients)."
     )
 
+    batch: int | None = param(None, "Images per run; by default by their size. Changes memory and time only.", min=1)
+
     def check(self) -> None:
         check_fill("Saliency: baseline", self.baseline)
 
@@ -71,14 +73,14 @@ class Saliency(Probe[Heatmap]):
         sign = self.sign or ("signed" if self.method in _CONTRIBUTIONS else "abs")
         attribute = self._choose_attribution(subject)
 
-        def make_map(image: Tensor, target: Target) -> Map:
-            per_channel = attribute(image, target)[0]  # (C, H, W)
-            values = per_channel.sum(0) if sign == "signed" else per_channel.abs().amax(0)  # (H, W)
-            return Map(values, find_densest(values), f"{self.method} is strongest")
+        def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
+            per_channel = attribute(images, targets)  # (B, C, H, W)
+            values = per_channel.sum(1) if sign == "signed" else per_channel.abs().amax(1)  # (B, H, W)
+            return [Map(one, find_densest(one), f"{self.method} is strongest") for one in values]
 
         return heatmap(
             subject,
-            each_map(subject, one_by_one(make_map), label=self.method),
+            each_map(subject, make_maps, label=self.method, batch=self.batch),
             meaning=lambda quantity: self._describe_values(quantity, sign),
             signed=sign == "signed",
             percentile=99.5,
@@ -90,42 +92,54 @@ class Saliency(Probe[Heatmap]):
         what = f"share of the {quantity}" if self.method in _CONTRIBUTIONS else f"d {quantity} / d pixel"
         return f"{what} ({self.method}, {'sum' if sign == 'signed' else 'largest magnitude'} over colours)"
 
-    def _choose_attribution(self, subject: Subject) -> Callable[[Tensor, Target], Tensor]:
-        """The method, as a function of an image (1, C, H, W) and a target to the attribution (1, C, H, W)."""
-        from captum.attr import InputXGradient, IntegratedGradients, NoiseTunnel
+    def _choose_attribution(self, subject: Subject) -> Callable[[Tensor, Sequence[Target]], Tensor]:
+        """The method, as a function of images (B, C, H, W) and the target of each to attributions (B, C, H, W)."""
+        from captum.attr import InputXGradient, IntegratedGradients
         from captum.attr import Saliency as Gradient
 
-        def score_for(target: Target) -> Callable[[Tensor], Tensor]:
-            return lambda images: score(subject, images.to(subject.model.dtype), target)  # captum's noise is float32
+        def score_by(targets: Sequence[Target]) -> Callable[[Tensor, Tensor], Tensor]:
+            """From images, and for each the index of its target, to scores: captum repeats both for steps on a way."""
+            return lambda images, indices: score(subject, images, [targets[i] for i in indices.tolist()])
 
-        def take_gradient(image: Tensor, target: Target) -> Tensor:
+        def list_indices(images: Tensor) -> Tensor:
+            return torch.arange(len(images), device=images.device)
+
+        def take_gradient(images: Tensor, targets: Sequence[Target]) -> Tensor:
             rule = ReluRule(_RULES[self.method]) if self.method in _RULES else None
             with rule or nullcontext():
-                gradient: Tensor = Gradient(score_for(target)).attribute(image.requires_grad_(), abs=False)
+                gradient: Tensor = Gradient(score_by(targets)).attribute(
+                    images.requires_grad_(), abs=False, additional_forward_args=list_indices(images)
+                )
             if rule:
                 rule.check()
             return gradient
 
-        def multiply_by_input(image: Tensor, target: Target) -> Tensor:
-            return InputXGradient(score_for(target)).attribute(image.requires_grad_())  # type: ignore[no-any-return]
+        def multiply_by_input(images: Tensor, targets: Sequence[Target]) -> Tensor:
+            return InputXGradient(score_by(targets)).attribute(  # type: ignore[no-any-return]
+                images.requires_grad_(), additional_forward_args=list_indices(images)
+            )
 
-        def smooth(image: Tensor, target: Target) -> Tensor:
-            deviation = self.noise * float(image.max() - image.min())
-            tunnel = NoiseTunnel(Gradient(score_for(target)))
-            # captum draws the noise from the process's random numbers: seeded here, it is the same for each map
-            with seed_random(subject.seed):
-                return tunnel.attribute(  # type: ignore[no-any-return]
-                    image.requires_grad_(),
-                    nt_samples=self.samples,
-                    nt_samples_batch_size=8,
-                    stdevs=deviation,
-                    abs=False,
-                )
+        def smooth(images: Tensor, targets: Sequence[Target]) -> Tensor:
+            """The mean gradient over noisy copies. The noise is the same for each image, alone and in company."""
+            highest, lowest = images.amax((1, 2, 3), keepdim=True), images.amin((1, 2, 3), keepdim=True)
+            deviations = self.noise * (highest - lowest).float()  # (B, 1, 1, 1)
+            rng = torch.Generator().manual_seed(subject.seed)
+            total: Tensor = torch.zeros_like(images, dtype=torch.float32)
+            for _ in range(self.samples):
+                noise = torch.randn(images.shape[1:], generator=rng).to(images.device)  # (C, H, W)
+                noisy = (images + deviations * noise).to(subject.model.dtype).requires_grad_()
+                total += torch.autograd.grad(score(subject, noisy, targets).sum(), noisy)[0]
+            return total / self.samples
 
-        def integrate(image: Tensor, target: Target) -> Tensor:
-            start = make_baseline(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]
-            return IntegratedGradients(score_for(target)).attribute(  # type: ignore[no-any-return]
-                image.requires_grad_(), baselines=start, n_steps=self.steps, internal_batch_size=16
+        def integrate(images: Tensor, targets: Sequence[Target]) -> Tensor:
+            mean, spread = subject.model.input.mean, (images.shape[2] // 4,) * 2
+            starts = torch.stack([make_baseline(self.baseline, image, mean, spread) for image in images])
+            return IntegratedGradients(score_by(targets)).attribute(  # type: ignore[no-any-return]
+                images.requires_grad_(),
+                baselines=starts,
+                additional_forward_args=list_indices(images),
+                n_steps=self.steps,
+                internal_batch_size=max(16, len(images)),
             )
 
         others = {"gradient-x-input": multiply_by_input, "smoothgrad": smooth, "integrated-gradients": integrate}

@@ -28,9 +28,17 @@ import torch
 from torch import Tensor
 
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult, NonFiniteResult, NotDifferentiable, ShapeError, VizcnnWarning
+from vizcnn.errors import (
+    DegenerateResult,
+    NonFiniteResult,
+    NotDifferentiable,
+    ShapeError,
+    VizcnnError,
+    VizcnnWarning,
+)
 from vizcnn.geometry import Box
-from vizcnn.models.determinism import score_images
+from vizcnn.models.batches import default_batch, run_batches
+from vizcnn.models.determinism import score_each
 from vizcnn.models.targets import Target
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark
@@ -52,10 +60,17 @@ class Map:
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps by image and target. partial: Ctrl-C came before all were made, so these are of the first images only."""
+    """Maps by image and target.
+
+    rows: for each image whose maps were made, the map of each target. images: which images of the subject these are; by
+        default the first. refused: by the number of an image, why it has no maps. partial: Ctrl-C came before all were
+        made.
+    """
 
     rows: list[list[Map]] = field(default_factory=list)
     partial: bool = False
+    images: Sequence[int] | None = None
+    refused: Mapping[int, str] = field(default_factory=dict)
 
 
 Method = Callable[[Tensor, Sequence[Target]], Sequence[Map]]
@@ -77,61 +92,94 @@ def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], 
 
     targets: one for all images, or one for each. source: what the scores should depend on, for the error.
     Raises NotDifferentiable where they do not, and TargetError."""
-    of_images = [targets] * len(images) if isinstance(targets, Target) else targets
-    different = list({id(target): target for target in of_images}.values())  # a person's own may be without a hash
-    column = {id(target): i for i, target in enumerate(different)}
-    scores = score_images(subject.model, images, different)  # (B, different targets)
+    own = [targets] * len(images) if isinstance(targets, Target) else targets
+    scores = score_each(subject.model, images, own)  # (B,)
     if not scores.requires_grad:
-        named = ", ".join(map(str, different))
+        named = ", ".join(dict.fromkeys(map(str, own)))
         raise NotDifferentiable(
             f"target {named} has no gradient with respect to {source}: it does not depend on it, or the network or "
             "the target function detaches it (argmax, .item(), no_grad, rounding). Use occlusion, or another target"
         )
-    columns = torch.tensor([column[id(target)] for target in of_images], device=scores.device)
-    return scores.gather(1, columns[:, None])[:, 0]  # (B,)
+    return scores
 
 
-def each_map(subject: Subject, method: Method, *, label: str) -> Maps:
+def each_map(subject: Subject, method: Method, *, label: str, batch: int | None = None) -> Maps:
     """The method's map for every image and target of a subject, under a progress bar with this label.
 
-    Today the method is given one image at a time; later it may be given several. Gradients are on, whatever the
-    caller's mode. After Ctrl-C the images whose maps were all made are kept; KeyboardInterrupt where there are none.
-    Raises NonFiniteResult, DegenerateResult for a map that is zero everywhere, and ShapeError for one of another size.
-    """
-    done: list[list[Map]] = []
-    total = sum(len(row) for row in subject.targets)
+    The method is given batches of at most `batch` images, by default as many as suit their size; an image with several
+    targets comes once for each. When memory runs out, batches are halved. Gradients are on whatever the caller's mode.
+
+    An image with a map that holds NaN or is zero everywhere is refused, with the reason, and the others are kept; where
+    none is left, or with `strict`, the first reason is raised: NonFiniteResult or DegenerateResult. After Ctrl-C the
+    images whose maps were all made are kept; KeyboardInterrupt where there are none. Raises ShapeError for a map of
+    another size than the input's."""
+    pairs = [(i, target) for i, targets in enumerate(subject.targets) for target in targets]
+    made: list[Map | VizcnnError] = []
+    partial = False
+
+    def run(part: slice) -> list[Map | VizcnnError]:
+        try:
+            return _make_maps(subject, method, pairs[part])
+        except (DegenerateResult, NonFiniteResult):  # of one of them: which, is seen when each runs alone
+            if len(pairs[part]) == 1 or subject.strict:
+                raise
+        return [_make_map(subject, method, pair) for pair in pairs[part]]
+
+    size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
     try:
-        with progress.bar(total, label, "map", shown=subject.progress) as bar:
-            for i, targets in enumerate(subject.targets):
-                row = []
-                for target in targets:
-                    row.append(_make_map(subject, i, target, method))
-                    bar.update(1)
-                done.append(row)
+        with progress.bar(len(pairs), label, "map", shown=subject.progress) as bar:
+            for part, maps in run_batches(len(pairs), batch or default_batch(size), run):
+                made += maps
+                bar.update(len(pairs[part]))
     except KeyboardInterrupt:
-        if not done:
-            raise
-        return Maps(done, partial=True)
-    return Maps(done)
+        partial = True
+    return _sort_maps(subject, pairs, made, partial)
 
 
-def _make_map(subject: Subject, i: int, target: Target, method: Method) -> Map:
-    """The method's map of one image and target, checked."""
+def _make_maps(subject: Subject, method: Method, pairs: Sequence[tuple[int, Target]]) -> list[Map | VizcnnError]:
+    """The maps of a batch of images and targets, checked."""
     with torch.inference_mode(False), torch.enable_grad():
-        maps = method(subject.inputs[i].clone()[None], (target,))
-    what = f"the map of {target} for {subject.photos[i].name}"
-    size, sizes = tuple(subject.inputs.shape[2:]), [tuple(one.values.shape) for one in maps]
-    if sizes != [size]:
-        raise ShapeError(f"{what} must be one of the input's size {size}, got {sizes}")
-    (one,) = maps
-    if not one.values.isfinite().all():
-        raise NonFiniteResult(f"{what} holds NaN or infinity")
-    if not one.values.any():
-        raise DegenerateResult(
-            f"{what} is zero everywhere: by this method nothing speaks for it. A dead or saturated unit, or no "
-            "positive evidence; try another method or the signed map"
-        )
-    return one
+        found = method(subject.inputs[[i for i, _ in pairs]].clone(), [target for _, target in pairs])
+    if len(found) != len(pairs):
+        raise ShapeError(f"there must be one map for each of {len(pairs)} images, got {len(found)}")
+    size = tuple(subject.inputs.shape[2:])
+    for one, (i, target) in zip(found, pairs, strict=True):
+        what = f"the map of {target} for {subject.photos[i].name}"
+        if tuple(one.values.shape) != size:
+            raise ShapeError(f"{what} must be of the input's size {size}, got {tuple(one.values.shape)}")
+        if not one.values.isfinite().all():
+            raise NonFiniteResult(f"{what} holds NaN or infinity")
+        if not one.values.any():
+            raise DegenerateResult(
+                f"{what} is zero everywhere: by this method nothing speaks for it. A dead or saturated unit, or no "
+                "positive evidence; try another method or the signed map"
+            )
+    return [*found]
+
+
+def _make_map(subject: Subject, method: Method, pair: tuple[int, Target]) -> Map | VizcnnError:
+    """The map of one image and target, or why there is none."""
+    try:
+        return _make_maps(subject, method, [pair])[0]
+    except (DegenerateResult, NonFiniteResult) as error:
+        return error
+
+
+def _sort_maps(
+    subject: Subject, pairs: Sequence[tuple[int, Target]], made: Sequence[Map | VizcnnError], partial: bool
+) -> Maps:
+    """The maps by image: those of which all maps were made, and those that are refused."""
+    rows: dict[int, list[Map]] = {}
+    errors: dict[int, VizcnnError] = {}
+    for (i, _), one in zip(pairs, made, strict=False):
+        if isinstance(one, VizcnnError):
+            errors.setdefault(i, one)
+        else:
+            rows.setdefault(i, []).append(one)
+    whole = [i for i, row in rows.items() if len(row) == len(subject.targets[i])]
+    if not whole:
+        raise KeyboardInterrupt if partial else next(iter(errors.values()))
+    return Maps([rows[i] for i in whole], partial, whole, {i: str(error) for i, error in errors.items()})
 
 
 def heatmap(
@@ -151,7 +199,8 @@ def heatmap(
     percentile: of the magnitudes above zero, where the colours end; the values themselves are kept.
     paper, details: for the provenance, see `Subject.provenance`.
     """
-    subject = subject.first(len(maps.rows))
+    chosen = range(len(maps.rows)) if maps.images is None else maps.images
+    subject = subject.select(chosen, refused=maps.refused)
     values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in maps.rows])  # (N, T, H, W)
     marks = [
         [Mark(subject.in_photo(i, one.box), "marked: where it is strongest") if one.box else None for one in row]

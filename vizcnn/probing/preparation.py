@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from vizcnn.errors import ParameterError, ShapeError
+from vizcnn.errors import ImageError, ParameterError, ShapeError
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import dataset
-from vizcnn.inputs.images import Photo, expand_sources, open_photo
+from vizcnn.inputs.images import Photo, expand_sources, open_photo, to_printable
 from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.determinism import check_without_images, run_clean
@@ -38,7 +39,15 @@ class ProbeLike(Protocol):
 
 @contextmanager
 def prepare(
-    probe: ProbeLike, question: Question, model: Model, images: Any, target: Any, *, seed: int, progress: bool
+    probe: ProbeLike,
+    question: Question,
+    model: Model,
+    images: Any,
+    target: Any,
+    *,
+    seed: int,
+    progress: bool,
+    strict: bool = False,
 ) -> Iterator[Subject]:
     """Prepare a probe's subject. When the context closes, the network and the random state are as they were.
 
@@ -52,29 +61,53 @@ def prepare(
     with borrow(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         stream = dataset(images, probe.labels_from()) if probe.streams else None
-        photos, seen, inputs = _read_inputs(probe, model, images if stream is None else None)
+        photos, seen, inputs, refused = _read_inputs(probe, model, images if stream is None else None, strict)
         with add_context(f"input {tuple(inputs.shape)}" if photos else ""):
             targets = _resolve_targets(probe, model, target)
             if targets and not photos:
                 targets = check_without_images(model, targets, probe.input_size(model))
             clean = vars(run_clean(model, inputs, targets, weights=identity["weights_sha256"]))
             yield Subject(
-                question, model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=stream
+                question,
+                model,
+                identity,
+                inputs,
+                photos,
+                seen,
+                **clean,
+                seed=seed,
+                progress=progress,
+                dataset=stream,
+                strict=strict,
+                refused=refused,
             )
 
 
-def _read_inputs(probe: ProbeLike, model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
+def _read_inputs(
+    probe: ProbeLike, model: Model, images: Any, strict: bool
+) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor, tuple[tuple[str, str], ...]]:
+    """The photographs, the box of each that the network sees, the inputs (N, C, H, W), and what could not be read."""
     if not probe.needs_images or probe.streams:
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
-        return (), (), torch.empty(0, model.input.channels, *model.input.size)
-    prepared = [image for source in expand_sources(images) for image in _prepare_source(model, source)]
+        return (), (), torch.empty(0, model.input.channels, *model.input.size), ()
+    prepared: list[tuple[Photo, Box, Tensor]] = []
+    errors: list[tuple[str, ImageError]] = []
+    for source in expand_sources(images):
+        try:
+            prepared += _prepare_source(model, source)
+        except ImageError as error:
+            if strict:
+                raise
+            errors.append((to_printable(source) if isinstance(source, str | Path) else "image", error))
     if not prepared:
+        if errors:
+            raise errors[0][1]
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
     photos, seen, inputs = zip(*prepared, strict=True)
     if len({tuple(x.shape) for x in inputs}) > 1:
         raise ShapeError(f"tensors of one call must share a shape, got {[tuple(x.shape) for x in inputs]}")
-    return photos, seen, torch.stack(inputs)  # (N, C, H, W)
+    return photos, seen, torch.stack(inputs), tuple((name, str(error)) for name, error in errors)
 
 
 def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:

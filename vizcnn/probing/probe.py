@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from typing import (
     get_type_hints,
 )
 
-from vizcnn.errors import Interrupted, ParameterError
+from vizcnn.errors import Interrupted, ParameterError, VizcnnWarning
 from vizcnn.probing.call import CALL_NAMES, HELP
 
 if TYPE_CHECKING:
@@ -194,7 +195,14 @@ class Probe(Generic[R]):
             return self.estimate_cost(subject)
 
     def __call__(
-        self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0, progress: bool = True
+        self,
+        model: Model,
+        images: Any = None,
+        target: Any = None,
+        *,
+        seed: int = 0,
+        progress: bool = True,
+        strict: bool = False,
     ) -> R:
         """Probe a network.
 
@@ -206,23 +214,34 @@ class Probe(Generic[R]):
             these. Default: the class predicted for each image, unless the probe says otherwise.
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
+        strict: raise at the first image that cannot be read or explained. Otherwise it is left out, with a warning, and
+            `result.refused` says why; where no image is left, its error is raised in any case.
 
         Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C has cut the result short.
         """
-        with self._prepare(model, images, target, seed=seed, progress=progress) as subject:
+        with self._prepare(model, images, target, seed=seed, progress=progress, strict=strict) as subject:
             result = self.compute(subject)
+        if result.refused:
+            warn_of_refused(result.refused)
         if result.partial:
             raise Interrupted(result)
         return result
 
     def _prepare(
-        self, model: Model, images: Any, target: Any, *, seed: int, progress: bool
+        self, model: Model, images: Any, target: Any, *, seed: int, progress: bool, strict: bool = False
     ) -> AbstractContextManager[Subject]:
         from vizcnn.probing.preparation import prepare
         from vizcnn.probing.subject import Question
 
         question = Question(self.name(), dataclasses.asdict(self), self.paper)  # type: ignore[call-overload]
-        return prepare(self, question, model, images, target, seed=seed, progress=progress)
+        return prepare(self, question, model, images, target, seed=seed, progress=progress, strict=strict)
+
+
+def warn_of_refused(refused: Sequence[tuple[str, str]]) -> None:
+    """Say which images are left out, and why the first of them is."""
+    name, reason = refused[0]
+    others = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+    warnings.warn(f"left out: {name}{others}, see `result.refused`; {name}: {reason}", VizcnnWarning, stacklevel=3)
 
 
 def _find_problem(option: Option, value: Any) -> str | None:

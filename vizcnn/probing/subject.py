@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,8 @@ class Subject:
     scores: the targets' scores for the inputs, float64 (N, T).
     layout: the memory format for runs of many images, see `vizcnn.models.scoring`.
     dataset: for a probe of whole data sets, the images; there are then no inputs, N is 0.
+    strict: whether an image that cannot be explained ends the call, instead of being refused.
+    refused: names of the images that are left out, each with the reason.
     """
 
     question: Question
@@ -60,11 +62,28 @@ class Subject:
     seed: int
     progress: bool
     dataset: Images | None = None
+    strict: bool = False
+    refused: tuple[tuple[str, str], ...] = ()
 
     def first(self, count: int) -> Subject:
         """The same subject with only its first images."""
-        shorter = {name: getattr(self, name)[:count] for name in ("inputs", "photos", "seen", "targets", "scores")}
-        return replace(self, **shorter, output=None if self.output is None else self.output[:count])
+        return self.select(range(count))
+
+    def select(self, images: Sequence[int], *, refused: Mapping[int, str] | None = None) -> Subject:
+        """The same subject with only these images. refused: by the number of another image, why it is left out."""
+        chosen = [*images]
+        picked: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in ("photos", "seen")}
+        if self.photos:
+            picked["targets"] = tuple(self.targets[i] for i in chosen)
+        reasons = tuple((self.photos[i].name, reason) for i, reason in (refused or {}).items())
+        return replace(
+            self,
+            **picked,
+            inputs=self.inputs[chosen],
+            scores=self.scores[chosen],
+            output=None if self.output is None else self.output[chosen],
+            refused=(*self.refused, *reasons),
+        )
 
     def largest(self, i: int) -> float:
         """The network's largest output for image i, in magnitude; 0 where the output is not one tensor."""
@@ -129,5 +148,6 @@ class Subject:
             targets=tuple(tuple(str(t) for t in row) for row in self.targets),
             target_specs=tuple(tuple(t.spec for t in row) for row in self.targets),
             seed=self.seed,
+            refused=self.refused,
             paper=paper or self.question.paper,
         )

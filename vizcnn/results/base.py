@@ -38,6 +38,7 @@ class Provenance:
     """Where a result comes from: enough to make it again.
 
     targets: what was explained for each image, in words for people. target_specs: the same, unambiguous.
+    refused: the images that are left out, each with the reason.
     """
 
     version: str
@@ -54,6 +55,7 @@ class Provenance:
     target_specs: tuple[tuple[str, ...], ...]
     seed: int
     paper: str
+    refused: tuple[tuple[str, str], ...] = ()
 
     def line(self) -> str:
         """The line of small print under a picture. It leaves out measured numbers and flags, which files keep."""
@@ -89,6 +91,11 @@ class Result:
 
     partial = False
     """Whether Ctrl-C ended the computation early. A result that can be partial declares it: `partial: bool = False`."""
+
+    @property
+    def refused(self) -> tuple[tuple[str, str], ...]:
+        """The images that were asked for and are left out: the name of each, and the reason."""
+        return self.provenance.refused
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
