@@ -193,7 +193,7 @@ def test_ctrl_c_keeps_what_was_computed(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     probe = vizcnn.Occlusion(window=4, stride=4, batch=4, engine="plain")
     full = probe(vizcnn.Model(small_cnn(), size=16), images, target=1)
-    runs_before = 2 * 2  # each image alone and in company
+    runs_before = 2 * 2 + 1  # each image alone and in company, and both together
     with pytest.raises(vizcnn.Interrupted) as caught:
         probe(vizcnn.Model(Interrupting(runs_before + 3), size=16), images, target=1)
     found = caught.value.result

@@ -164,7 +164,7 @@ def interrupt_at(n: int) -> Callable[[int], None]:
 
 
 def test_ctrl_c_keeps_the_masks_that_came() -> None:
-    clean_runs = 2 * 2  # each image alone and in company
+    clean_runs = 2 * 2 + 1  # each image alone and in company, and both together
     with pytest.raises(vizcnn.Interrupted) as caught:
         vizcnn.Rise(masks=40, batch=10)(model(happening(interrupt_at(clean_runs + 4 + 3))), IMAGES, 1)
     found = caught.value.result

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import small_cnn
 from torch import Tensor
 
 import vizcnn
 import vizcnn.probing
-from vizcnn.errors import DegenerateResult, NonFiniteResult, NotDifferentiable, ShapeError
+from vizcnn.errors import DegenerateResult, ImageError, NonFiniteResult, NotDifferentiable, ShapeError, VizcnnWarning
 from vizcnn.models.targets import Target
 from vizcnn.probing import Map, Subject, each_map, find_densest, heatmap, one_by_one, score
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))  # (3, C, H, W)
 
 
-def asked(compute: Callable[[Subject], Any], targets: Any = (1, 3), images: Tensor = IMAGES) -> Any:
+def asked(compute: Callable[[Subject], Any], targets: Any = (1, 3), images: Any = IMAGES, strict: bool = False) -> Any:
     """What a probe whose answer this is comes to."""
 
     class Asking(vizcnn.Probe[vizcnn.Heatmap]):
@@ -29,14 +32,19 @@ def asked(compute: Callable[[Subject], Any], targets: Any = (1, 3), images: Tens
         def compute(self, subject: Subject) -> vizcnn.Heatmap:
             return compute(subject)  # type: ignore[no-any-return]
 
-    return Asking()(vizcnn.Model(small_cnn(), size=16), images, targets, progress=False)
+    return Asking()(vizcnn.Model(small_cnn(), size=16), images, targets, progress=False, strict=strict)
 
 
-def made(method: Any, **options: Any) -> Any:
+def made(method: Any, *, batch: int | None = None, strict: bool = False, **options: Any) -> Any:
     return asked(
         lambda subject: heatmap(
-            subject, each_map(subject, method, label="maps"), meaning=lambda quantity: quantity, signed=True, **options
-        )
+            subject,
+            each_map(subject, method, label="maps", batch=batch),
+            meaning=lambda quantity: quantity,
+            signed=True,
+            **options,
+        ),
+        strict=strict,
     )
 
 
@@ -96,13 +104,17 @@ def test_each_map_belongs_to_its_image_and_target() -> None:
     [
         (torch.zeros(16, 16), DegenerateResult, "is zero everywhere: by this method nothing speaks for it"),
         (torch.full((16, 16), float("nan")), NonFiniteResult, "the map of 1 for tensor holds NaN or infinity"),
-        (torch.ones(3, 16, 16), ShapeError, r"must be one of the input's size \(16, 16\), got \[\(3, 16, 16\)\]"),
-        (None, ShapeError, r"got \[\]"),
+        (
+            torch.ones(3, 16, 16),
+            ShapeError,
+            r"the map of 1 for tensor must be of the input's size \(16, 16\), got \(3, 16, 16\)",
+        ),
+        (None, ShapeError, "there must be one map for each of 6 images, got 0"),
     ],
 )
 def test_what_is_no_map_is_refused(values: Tensor | None, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        made(lambda *_: [] if values is None else [Map(values, None, "is")])
+        made(lambda images, _: [] if values is None else [Map(values, None, "is") for _ in images])
 
 
 def test_ctrl_c_keeps_the_images_that_are_done() -> None:
@@ -110,18 +122,62 @@ def test_ctrl_c_keeps_the_images_that_are_done() -> None:
 
     def method(images: Tensor, targets: Sequence[Target]) -> list[Map]:
         calls.append(targets)
-        if len(calls) == 4:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return [Map(image.mean(0), None, "is") for image in images]
 
     with pytest.raises(vizcnn.Interrupted) as caught:
-        made(method)
+        made(method, batch=3)  # the first image with both of its targets, and the second with one
     assert caught.value.result.values.shape == (1, 2, 16, 16)
     assert caught.value.result.partial
-    calls[:] = [()] * 3  # the first image is not done
+    calls[:] = [()]  # the first image is not done
     with pytest.raises(KeyboardInterrupt) as nothing:
-        made(method)
+        made(method, batch=3)
     assert not isinstance(nothing.value, vizcnn.Interrupted)
+
+
+def blank_second(images: Tensor, targets: Sequence[Target]) -> list[Map]:
+    """The mean over colours, but nothing at all for the second of the images and target 3."""
+    bad = [str(target) == "3" and torch.equal(image, IMAGES[1]) for image, target in zip(images, targets, strict=True)]
+    return [Map(image.mean(0) * (not nothing), None, "is") for image, nothing in zip(images, bad, strict=True)]
+
+
+@pytest.mark.parametrize("batch", [None, 1, 4])
+def test_one_image_without_a_map_is_left_out_with_its_reason(batch: int | None, tmp_path: Path) -> None:
+    with pytest.warns(VizcnnWarning, match=r"1 image was left out, .*\. tensor: the map of 3 .* is zero") as seen:
+        found = made(blank_second, batch=batch)
+    assert len(seen) == 1
+    np.testing.assert_allclose(found.values, IMAGES[[0, 2]].mean(1)[:, None].expand(-1, 2, -1, -1), rtol=1e-6)
+    assert len(found.photos) == len(found.predictions) == len(found.scores) == len(found.findings) == 2
+    ((name, reason),) = found.refused
+    assert name == "tensor"
+    assert reason.startswith("the map of 3 for tensor is zero everywhere")
+    assert vizcnn.load_result(found.save(tmp_path / "a.npz")).refused == found.refused
+    assert found.manifest()["provenance"]["refused"] == [[name, reason]]
+
+
+def test_where_no_image_is_left_or_with_strict_the_reason_is_raised() -> None:
+    with pytest.raises(DegenerateResult, match="the map of 3 for tensor is zero everywhere"):
+        made(blank_second, strict=True)
+    with pytest.raises(DegenerateResult, match="the map of 1 for tensor is zero everywhere"):
+        made(lambda images, _: [Map(torch.zeros(16, 16), None, "is") for _ in images])
+
+
+def test_a_file_that_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    for i in range(2):
+        Image.fromarray(np.full((20, 20, 3), 60 + 40 * i, np.uint8)).save(tmp_path / f"good{i}.png")
+    compute = partial(vizcnn.Saliency(), vizcnn.Model(small_cnn(), size=16), tmp_path, 1)
+    with pytest.warns(VizcnnWarning, match=r"1 image was left out, .*bad\.png: "):
+        found = compute()
+    assert [photo.name for photo in found.photos] == ["good0.png", "good1.png"]
+    assert [Path(name).name for name, _ in found.refused] == ["bad.png"]
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        compute(strict=True)
+    for i in range(2):
+        (tmp_path / f"good{i}.png").unlink()
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        compute()
 
 
 def test_the_densest_square_is_found_by_looking_everywhere() -> None:

@@ -121,9 +121,9 @@ def each_map(subject: Subject, method: Method, *, label: str, batch: int | None 
         try:
             return _make_maps(subject, method, pairs[part])
         except (DegenerateResult, NonFiniteResult):  # of one of them: which, is seen when each runs alone
-            if len(pairs[part]) == 1 or subject.strict:
+            if subject.strict:
                 raise
-        return [_make_map(subject, method, pair) for pair in pairs[part]]
+            return [_make_map(subject, method, pair) for pair in pairs[part]]
 
     size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
     try:

@@ -240,8 +240,8 @@ class Probe(Generic[R]):
 def warn_of_refused(refused: Sequence[tuple[str, str]]) -> None:
     """Say which images are left out, and why the first of them is."""
     name, reason = refused[0]
-    others = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-    warnings.warn(f"left out: {name}{others}, see `result.refused`; {name}: {reason}", VizcnnWarning, stacklevel=3)
+    images = "1 image was" if len(refused) == 1 else f"{len(refused)} images were"
+    warnings.warn(f"{images} left out, see `result.refused`. {name}: {reason}", VizcnnWarning, stacklevel=3)
 
 
 def _find_problem(option: Option, value: Any) -> str | None:
