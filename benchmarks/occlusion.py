@@ -94,10 +94,17 @@ def prepare_question(setting: Setting) -> Question:
     """The question of a row, always the same one: the class that the network names for a made-up image."""
     if setting.threads:
         torch.set_num_threads(setting.threads)
-    model, images = load(f"{setting.network}@random"), make_images(3, setting.size)
+    model = load_network(setting.network, setting.size)
+    return make_question(model, make_images(1, setting.size), setting.window, setting.stride)
+
+
+def load_network(name: str, size: int) -> Model:
+    """A network of torchvision whose answers depend on the image: He's weights, norms settled on three made-up images
+    of side `size`."""
+    model = load(f"{name}@random")
     _draw_weights(model.network)
-    _set_norms(model, images)
-    return make_question(model, images[:1], setting.window, setting.stride)
+    _set_norms(model, make_images(3, size))
+    return model
 
 
 @torch.no_grad()

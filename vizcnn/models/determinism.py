@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,22 +19,6 @@ from vizcnn.models.head import Head, Makers, find_head
 from vizcnn.models.layers.capture import open_reader, read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Target, target
-
-
-@dataclass(frozen=True)
-class CleanRuns:
-    """The network's answers to N images.
-
-    output: the raw output (N, ...); None where it is not one tensor. head: what it is, see `vizcnn.models.head`.
-    targets: for each image its T targets. scores: of these targets, float64 (N, T).
-    layout: the memory format in which an image gets the same answer beside others.
-    """
-
-    output: Tensor | None
-    head: Head
-    targets: tuple[tuple[Target, ...], ...]
-    scores: npt.NDArray[np.float64]
-    layout: torch.memory_format
 
 
 @dataclass(frozen=True)
@@ -54,6 +38,74 @@ class _Manner:
     layout: torch.memory_format
 
 
+class CleanRuns:
+    """The network's answers to N images as they are. What no run has given yet is computed when it is asked for.
+
+    targets: for each image its T targets. head: what the output is, see `vizcnn.models.head`.
+    layout: the memory format in which an image gets the same answer beside others.
+    """
+
+    def __init__(self, model: Model, inputs: Tensor, targets: tuple[tuple[Target, ...], ...], manner: _Manner) -> None:
+        self.targets, self.head, self.layout = targets, manner.head, manner.layout
+        self._model, self._inputs, self._manner = model, inputs, manner
+        self._known: dict[int, tuple[Tensor | None, Tensor]] = {}  # by image: its output, and its scores (T,)
+        self._expected: Sequence[int] = ()
+
+    @property
+    def output(self) -> Tensor | None:
+        """The raw output (N, ...); None where N is 0 or the output is not one tensor."""
+        outputs = [output for output, _ in self._list_known() if output is not None]
+        return torch.stack(outputs) if outputs and len(outputs) == len(self._inputs) else None
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """The targets' scores, (N, T)."""
+        scores = [scores for _, scores in self._list_known()]
+        return torch.stack(scores).double().cpu().numpy() if scores else np.empty((0, 0))
+
+    def pick(self, images: Sequence[int]) -> CleanRuns:
+        """The same for these images only."""
+        targets = tuple(self.targets[i] for i in images) if len(self._inputs) else self.targets
+        picked = CleanRuns(self._model, self._inputs[[*images]], targets, self._manner)
+        picked._known = {new: self._known[i] for new, i in enumerate(images) if i in self._known}
+        return picked
+
+    @contextmanager
+    def expect(self, images: Sequence[int]) -> Iterator[None]:
+        """While the context is open, `score_each` is about these images."""
+        self._expected = images
+        try:
+            yield
+        finally:
+            self._expected = ()
+
+    def score_each(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
+        """As the function of this name, with what the network says kept where the images are those that are expected.
+
+        To be called while the network is as it was given. Raises NonFiniteResult."""
+        layers = frozenset({OUTPUT}).union(*(t.layers for t in (*targets, *self.targets[0])))
+        activations = read_activations(self._model, images, layers)
+        rows = self._expected
+        if any(i not in self._known for i in rows) and torch.equal(images.detach(), self._inputs[[*rows]]):
+            with torch.no_grad():
+                self.keep(rows, _answer(self._model, activations, self.targets[0], self.head, len(images)))
+        return _pick_own(targets, activations, len(images))
+
+    def keep(self, images: Sequence[int], answers: _Answers) -> None:
+        """Keep the answers of a run to these images."""
+        for row, i in enumerate(images):
+            output = None if answers.output is None else answers.output[row].detach()
+            self._known[i] = output, answers.scores[row].detach()
+
+    def _list_known(self) -> list[tuple[Tensor | None, Tensor]]:
+        """For each image its output and scores."""
+        if missing := [i for i in range(len(self._inputs)) if i not in self._known]:
+            with torch.no_grad():
+                for part, answers in _run_all(self._model, self._inputs[missing], self.targets[0], self._manner):
+                    self.keep(missing[part], answers)
+        return [self._known[i] for i in range(len(self._inputs))]
+
+
 _CHECKED = WeakIdKeyDictionary()
 """For each network what its check has found, by all that the check depends on."""
 
@@ -70,29 +122,30 @@ def run_clean(
     Raises DegenerateResult for a network that is random or lets images change each other's answer, NonFiniteResult,
     TargetError and ParameterError."""
     if not len(inputs):
-        return CleanRuns(None, "scores", (given,) if given else (), np.empty((0, 0)), torch.contiguous_format)
+        return CleanRuns(model, inputs, (given,) if given else (), _Manner("scores", torch.contiguous_format))
     layers = frozenset({OUTPUT}).union(*(t.layers for t in given or ()))
     key = _make_key(model, inputs, layers, weights) if weights else None
     known: dict[Any, _Manner] = _CHECKED.setdefault(model.network, {})
-    alone = None
-    manner = known.get(key)
+    manner, answers = known.get(key), list[tuple[slice, _Answers]]()
     if manner is None:
         alone = _run_alone(model, inputs[:1], given, layers)
         manner = _Manner(alone.head, _choose_layout(model, inputs[0], alone))
         if len(inputs) > 1:
             last = _choose_layout(model, inputs[-1], _run_alone(model, inputs[-1:], given, layers, alone.head))
             manner = manner if last == manner.layout else replace(manner, layout=torch.contiguous_format)
+        else:
+            answers = [(slice(1), alone.answers)]
         if key:
             known[key] = manner
-    answers = [alone.answers] if alone and len(inputs) == 1 else _run_all(model, inputs, given, layers, manner)
-    outputs = [each.output for each in answers if each.output is not None]
-    return CleanRuns(
-        torch.cat(outputs) if len(outputs) == len(answers) else None,
-        manner.head,
-        tuple(targets for each in answers for targets in each.targets),
-        torch.cat([each.scores for each in answers]).double().cpu().numpy(),  # (N, T)
-        manner.layout,
-    )
+    if given is None:
+        answers = answers or [*_run_all(model, inputs, None, manner)]
+        targets = tuple(targets for _, each in answers for targets in each.targets)
+    else:
+        targets = (tuple(each.with_head(manner.head) for each in given),) * len(inputs)
+    runs = CleanRuns(model, inputs, targets, manner)
+    for part, each in answers:
+        runs.keep(range(len(inputs))[part], each)
+    return runs
 
 
 def _make_key(model: Model, inputs: Tensor, layers: frozenset[str], weights: str) -> Any:
@@ -128,17 +181,17 @@ def _run_alone(
 
 
 def _run_all(
-    model: Model, inputs: Tensor, given: tuple[Target, ...] | None, layers: frozenset[str], manner: _Manner
-) -> list[_Answers]:
+    model: Model, inputs: Tensor, given: tuple[Target, ...] | None, manner: _Manner
+) -> Iterator[tuple[slice, _Answers]]:
     """The answers to images (N, C, H, W), batch after batch. One image runs as it does in the check."""
+    layers = frozenset({OUTPUT}).union(*(t.layers for t in given or ()))
     layout = manner.layout if len(inputs) > 1 else torch.contiguous_format
 
     def run(part: slice) -> _Answers:
         images = inputs[part].contiguous(memory_format=layout)
         return _answer(model, read_activations(model, images, layers), given, manner.head, len(images))
 
-    batch = default_batch((inputs.shape[2], inputs.shape[3]))
-    return [answers for _, answers in run_batches(len(inputs), batch, run)]
+    return run_batches(len(inputs), default_batch((inputs.shape[2], inputs.shape[3])), run)
 
 
 def _answer(
@@ -286,10 +339,16 @@ def score_images(model: Model, images: Tensor, targets: Sequence[Target]) -> Ten
 
 def score_each(model: Model, images: Tensor, targets: Sequence[Target]) -> Tensor:
     """For each of the images (B, C, H, W) the score of its own target, from one run of the network: (B,)."""
+    layers = frozenset[str]().union(*(t.layers for t in targets))
+    return _pick_own(targets, read_activations(model, images, layers), len(images))
+
+
+def _pick_own(targets: Sequence[Target], activations: Mapping[str, Any], images: int) -> Tensor:
+    """For each of so many images the score of its own target: (B,)."""
     different = list({id(one): one for one in targets}.values())  # a person's own may be without a hash
     column = {id(one): i for i, one in enumerate(different)}
-    scores = score_images(model, images, different)  # (B, different targets)
-    return scores[range(len(images)), [column[id(one)] for one in targets]]  # (B,)
+    scores = _score_activations(different, activations, images)  # (B, different targets)
+    return scores[range(images), [column[id(one)] for one in targets]]  # (B,)
 
 
 def _score_activations(targets: Sequence[Target], values: Mapping[str, Any], images: int) -> Tensor:

@@ -19,7 +19,7 @@ from vizcnn.models.layers.capture import hook_layer, read_activations, tap_layer
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
 from vizcnn.models.targets import Target, describe_activations
-from vizcnn.probing.attribution import Map, each_map, heatmap, score, warn_of_softmax
+from vizcnn.probing.attribution import Map, each_map, heatmap, score_inputs, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -111,7 +111,7 @@ def _compute_gradients(
 ) -> tuple[Tensor, Tensor]:
     """A layer's activations A for images (B, C, H, W), and d target / d A for the target of each; (B, C, h, w) both."""
     with tap_layer(subject.model, layer, images) as tapped:
-        scores = score(subject, images, targets, f"layer {layer!r}")  # (B,)
+        scores = score_inputs(subject, images, targets, f"layer {layer!r}")  # (B,)
     activations = _check_spatial(layer, tapped.get(layer))  # (B, C, h, w)
     (gradients,) = torch.autograd.grad(scores.sum(), activations, allow_unused=True)
     if gradients is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from vizcnn.models.backward import ReluRule, guide, rectify
 from vizcnn.models.targets import Target
 from vizcnn.occlusion.windows import check_fill, make_baseline
-from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, score, warn_of_softmax
+from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, score, score_inputs, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -99,7 +99,7 @@ class Saliency(Probe[Heatmap]):
 
         def score_by(targets: Sequence[Target]) -> Callable[[Tensor, Tensor], Tensor]:
             """From images, and for each the index of its target, to scores: captum repeats both for steps on a way."""
-            return lambda images, indices: score(subject, images, [targets[i] for i in indices.tolist()])
+            return lambda images, indices: score_inputs(subject, images, [targets[i] for i in indices.tolist()])
 
         def list_indices(images: Tensor) -> Tensor:
             return torch.arange(len(images), device=images.device)

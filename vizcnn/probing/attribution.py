@@ -93,9 +93,19 @@ def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], 
     targets: one for all images, or one for each. source: what the scores should depend on, for the error.
     Raises NotDifferentiable where they do not, and TargetError."""
     own = [targets] * len(images) if isinstance(targets, Target) else targets
-    scores = score_each(subject.model, images, own)  # (B,)
+    return _require_gradient(score_each(subject.model, images, own), own, source)
+
+
+def score_inputs(subject: Subject, images: Tensor, targets: Sequence[Target], source: str = "the pixels") -> Tensor:
+    """The same for the images that a method is given, from a network that the method has left as it was.
+
+    What the network says is then kept, and saves the run that would else be needed for the result's scores."""
+    return _require_gradient(subject.clean.score_each(images, targets), targets, source)
+
+
+def _require_gradient(scores: Tensor, targets: Sequence[Target], source: str) -> Tensor:
     if not scores.requires_grad:
-        named = ", ".join(dict.fromkeys(map(str, own)))
+        named = ", ".join(dict.fromkeys(map(str, targets)))
         raise NotDifferentiable(
             f"target {named} has no gradient with respect to {source}: it does not depend on it, or the network or "
             "the target function detaches it (argmax, .item(), no_grad, rounding). Use occlusion, or another target"
@@ -138,8 +148,9 @@ def each_map(subject: Subject, method: Method, *, label: str, batch: int | None 
 
 def _make_maps(subject: Subject, method: Method, pairs: Sequence[tuple[int, Target]]) -> list[Map | VizcnnError]:
     """The maps of a batch of images and targets, checked."""
-    with torch.inference_mode(False), torch.enable_grad():
-        found = method(subject.inputs[[i for i, _ in pairs]].clone(), [target for _, target in pairs])
+    images = [i for i, _ in pairs]
+    with torch.inference_mode(False), torch.enable_grad(), subject.clean.expect(images):
+        found = method(subject.inputs[images].clone(), [target for _, target in pairs])
     if len(found) != len(pairs):
         raise ShapeError(f"there must be one map for each of {len(pairs)} images, got {len(found)}")
     size = tuple(subject.inputs.shape[2:])
@@ -233,8 +244,9 @@ def _describe(subject: Subject, i: int, t: int, one: Map) -> str:
 def warn_of_softmax(subject: Subject) -> None:
     """Warn of a target that is a probability: a saturated softmax or sigmoid has hardly any gradient, and evidence
     against any other class raises the softmax of this one."""
-    kinds = {subject.quantity(t) for t in range(len(subject.targets[0]))}
-    if subject.head in ("softmax", "sigmoid") and "probability" in kinds:
+    if subject.head in ("softmax", "sigmoid") and "probability" in map(
+        subject.quantity, range(len(subject.targets[0]))
+    ):
         linear = [n for n, m in subject.model.layers().items() if isinstance(m, torch.nn.Linear)]
         remedy = f" Explain the logit instead, for example the target '{linear[-1]}:CLASS'." if linear else ""
         others = ", and evidence against other classes counts as evidence for this one" * (subject.head == "softmax")

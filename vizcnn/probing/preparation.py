@@ -66,7 +66,6 @@ def prepare(
             targets = _resolve_targets(probe, model, target)
             if targets and not photos:
                 targets = check_without_images(model, targets, probe.input_size(model))
-            clean = vars(run_clean(model, inputs, targets, weights=identity["weights_sha256"]))
             yield Subject(
                 question,
                 model,
@@ -74,7 +73,7 @@ def prepare(
                 inputs,
                 photos,
                 seen,
-                **clean,
+                run_clean(model, inputs, targets, weights=identity["weights_sha256"]),
                 seed=seed,
                 progress=progress,
                 dataset=stream,

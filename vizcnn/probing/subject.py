@@ -14,6 +14,7 @@ from torch import Tensor
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.images import Photo
+from vizcnn.models.determinism import CleanRuns
 from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
@@ -38,11 +39,7 @@ class Subject:
     identity: the model's name, digest of weights and so on for the provenance, taken before the first run.
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
     photos, seen: the N images as the person gave them, and the box of each that the network sees.
-    output: the network's raw output (N, ...) for the inputs; None where N is 0 or the output is not one tensor.
-    head: what that output is, see `vizcnn.models.head`.
-    targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
-    scores: the targets' scores for the inputs, float64 (N, T).
-    layout: the memory format for runs of many images, see `vizcnn.models.scoring`.
+    clean: the network's answers to the inputs, of which `output` and the like below are parts.
     dataset: for a probe of whole data sets, the images; there are then no inputs, N is 0.
     strict: whether an image that cannot be explained ends the call, instead of being refused.
     refused: names of the images that are left out, each with the reason.
@@ -54,16 +51,37 @@ class Subject:
     inputs: Tensor
     photos: tuple[Photo, ...]
     seen: tuple[Box, ...]
-    output: Tensor | None
-    head: Head
-    targets: tuple[tuple[Target, ...], ...]
-    scores: npt.NDArray[np.float64]
-    layout: torch.memory_format
+    clean: CleanRuns
     seed: int
     progress: bool
     dataset: Images | None = None
     strict: bool = False
     refused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def output(self) -> Tensor | None:
+        """The network's raw output (N, ...) for the inputs; None where N is 0 or the output is not one tensor."""
+        return self.clean.output
+
+    @property
+    def head(self) -> Head:
+        """What that output is, see `vizcnn.models.head`."""
+        return self.clean.head
+
+    @property
+    def targets(self) -> tuple[tuple[Target, ...], ...]:
+        """For each image its T targets; for a probe of the network alone one row of them, where it has any."""
+        return self.clean.targets
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """The targets' scores for the inputs, (N, T)."""
+        return self.clean.scores
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """The memory format for runs of many images, see `vizcnn.models.scoring`."""
+        return self.clean.layout
 
     def first(self, count: int) -> Subject:
         """The same subject with only its first images."""
@@ -72,16 +90,13 @@ class Subject:
     def select(self, images: Sequence[int], *, refused: Mapping[int, str] | None = None) -> Subject:
         """The same subject with only these images. refused: by the number of another image, why it is left out."""
         chosen = [*images]
-        picked: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in ("photos", "seen")}
-        if self.photos:
-            picked["targets"] = tuple(self.targets[i] for i in chosen)
         reasons = tuple((self.photos[i].name, reason) for i, reason in (refused or {}).items())
         return replace(
             self,
-            **picked,
             inputs=self.inputs[chosen],
-            scores=self.scores[chosen],
-            output=None if self.output is None else self.output[chosen],
+            photos=tuple(self.photos[i] for i in chosen),
+            seen=tuple(self.seen[i] for i in chosen),
+            clean=self.clean.pick(chosen),
             refused=(*self.refused, *reasons),
         )
 

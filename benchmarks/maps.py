@@ -1,0 +1,180 @@
+"""Are maps of many images as fast as captum's, and the same?
+
+    python benchmarks/maps.py
+
+Torchvision networks with random weights, 32 made-up images of 224 px, one class for all. captum gets the images in
+batches of the best of several sizes, each tried once; ours is one call of the probe with its default batch, so that
+checks, the digest of the weights, clean answers and the places of the marks are inside the time. Rounds alternate.
+
+Ratio: the median over rounds of our time over captum's, in CPU time and by the clock; below 1 we are faster.
+Difference: the largest between the maps of all images, over the largest value of captum's; SmoothGrad's noise is
+another in each library, so nothing is said there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from occlusion import (
+    Time,
+    describe_machine,
+    load_network,
+    make_images,
+    measure_difference,
+    measure_time,
+    run_alone,
+    say,
+)
+from torch import Tensor
+
+import vizcnn
+from vizcnn.probes.cam import find_last_spatial_layer
+
+NETWORKS = ("resnet18", "mobilenet_v2", "vgg16")
+METHODS = ("gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "grad-cam")
+TARGET = 7
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row. samples: SmoothGrad's noisy copies; steps: of integrated gradients; threads: of torch; batches:
+    what captum may choose."""
+
+    network: str
+    method: str
+    images: int
+    size: int
+    rounds: int
+    samples: int
+    steps: int
+    threads: int
+    batches: tuple[int, ...]
+
+
+def run_ours(setting: Setting, model: vizcnn.Model, images: Tensor) -> Array:
+    """Our maps (N, H, W), signed as captum's are."""
+    options: dict[str, Any] = {"method": setting.method, "samples": setting.samples, "steps": setting.steps}
+    probe = vizcnn.Cam() if setting.method == "grad-cam" else vizcnn.Saliency(**options, sign="signed")
+    return probe(model, images, TARGET, progress=False).values[:, 0]
+
+
+def run_captum(setting: Setting, model: vizcnn.Model, images: Tensor, batch: int) -> Array:
+    """captum's maps (N, H, W), the sum over colours."""
+    attribute = choose_captum(setting, model)
+    return np.concatenate([attribute(part).detach().sum(1).numpy() for part in images.split(batch)])
+
+
+def choose_captum(setting: Setting, model: vizcnn.Model) -> Callable[[Tensor], Tensor]:
+    """captum's attribution of images (B, C, H, W) to TARGET: (B, C, H, W), for Grad-CAM (B, 1, H, W)."""
+    from captum.attr import InputXGradient, IntegratedGradients, LayerAttribution, LayerGradCam, NoiseTunnel, Saliency
+
+    forward, size = model.__call__, (setting.size, setting.size)
+    gradient: dict[str, Any] = {"target": TARGET, "abs": False}
+    if setting.method == "gradient":
+        return lambda images: Saliency(forward).attribute(images, **gradient)
+    if setting.method == "gradient-x-input":
+        return lambda images: InputXGradient(forward).attribute(images, target=TARGET)
+    if setting.method == "smoothgrad":
+        noisy = {**gradient, "nt_samples": setting.samples, "nt_samples_batch_size": 1, "stdevs": 0.15}
+        return lambda images: NoiseTunnel(Saliency(forward)).attribute(images, **noisy)
+    if setting.method == "integrated-gradients":
+        path = {"target": TARGET, "baselines": 0, "n_steps": setting.steps, "method": "gausslegendre"}
+        return lambda images: IntegratedGradients(forward).attribute(images, internal_batch_size=len(images), **path)
+    layer = model.layer(find_last_spatial_layer(model, make_images(1, setting.size)))
+    maps = partial(LayerGradCam(forward, layer).attribute, target=TARGET, relu_attributions=True)
+    return lambda images: LayerAttribution.interpolate(maps(images), size, "bilinear")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a row's runs gave. Times are pair by pair."""
+
+    batch: int
+    our_times: tuple[Time, ...]
+    captum_times: tuple[Time, ...]
+    difference: float
+
+    @property
+    def ratio(self) -> float:
+        """Our time over captum's."""
+        return median(o.wall / c.wall for o, c in zip(self.our_times, self.captum_times, strict=True))
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The same in CPU time."""
+        return median(o.cpu / c.cpu for o, c in zip(self.our_times, self.captum_times, strict=True))
+
+
+def compare(setting: Setting) -> Comparison:
+    """Run both in turn, `rounds` times."""
+    torch.set_num_threads(setting.threads)
+    model, images = load_network(setting.network, setting.size), make_images(setting.images, setting.size)
+    run_ours(setting, model, images[:2])  # what only the first run pays for
+    walls = {b: measure_time(partial(run_captum, setting, model, images, b))[1].wall for b in setting.batches}
+    batch = min(walls, key=walls.__getitem__)
+    say(f"captum's seconds by batch: {', '.join(f'{b}: {wall:.1f}' for b, wall in walls.items())}")
+    our_times, captum_times = [], []
+    for _ in range(setting.rounds):
+        expected, captum_time = measure_time(partial(run_captum, setting, model, images, batch))
+        ours, our_time = measure_time(partial(run_ours, setting, model, images))
+        say(f"{setting.network} {setting.method}: captum {captum_time.wall:.1f} s, ours {our_time.wall:.1f} s")
+        captum_times.append(captum_time)
+        our_times.append(our_time)
+    return Comparison(batch, tuple(our_times), tuple(captum_times), measure_difference(ours, expected))
+
+
+HEAD = "| network | method | ms per image ours / captum | captum's batch | ratio | in CPU time | difference |\n" + (
+    "|" + "---|" * 7
+)
+
+
+def format_row(setting: Setting, found: Comparison) -> str:
+    """The table's line."""
+    ours, captum = (
+        median(time.wall for time in times) * 1000 / setting.images for times in (found.our_times, found.captum_times)
+    )
+    cells = (
+        setting.network,
+        setting.method,
+        f"{ours:.0f} / {captum:.0f}",
+        str(found.batch),
+        f"{found.ratio:.2f}",
+        f"{found.cpu_ratio:.2f}",
+        "-" if setting.method == "smoothgrad" else f"{found.difference:.1e}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="names of torchvision")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=4, help="of SmoothGrad")
+    parser.add_argument("--steps", type=int, default=8, help="of integrated gradients")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--batches", type=int, nargs="+", default=(1, 8, 32), help="what captum may choose from")
+    options = vars(parser.parse_args())
+    networks, methods = options.pop("networks"), options.pop("methods")
+    options["batches"] = tuple(options["batches"])
+    print(f"{describe_machine(options['threads'])}; {options['images']} images of {options['size']} px\n\n{HEAD}")
+    for network in networks:
+        for method in methods:
+            setting = Setting(network=network, method=method, **options)
+            print(format_row(setting, run_alone(compare, setting)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
