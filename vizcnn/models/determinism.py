@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,22 +52,22 @@ class CleanRuns:
         self._known: dict[int, tuple[Tensor | None, Tensor]] = {}  # by image: its output, and its scores (T,)
         self._expected: Sequence[int] = ()
 
-    @property
+    @cached_property
     def output(self) -> Tensor | None:
-        """The raw output (N, ...); None where N is 0 or the output is not one tensor."""
+        """The raw output (N, ...), in main memory; None where N is 0 or the output is not one tensor."""
         outputs = [output for output, _ in self._list_known() if output is not None]
         return torch.stack(outputs) if outputs and len(outputs) == len(self._inputs) else None
 
-    @property
+    @cached_property
     def scores(self) -> npt.NDArray[np.float64]:
         """The targets' scores, (N, T)."""
         scores = [scores for _, scores in self._list_known()]
-        return torch.stack(scores).double().cpu().numpy() if scores else np.empty((0, 0))
+        return torch.stack(scores).double().numpy() if scores else np.empty((0, 0))
 
     def pick(self, images: Sequence[int]) -> CleanRuns:
         """The same for these images only."""
         targets = tuple(self.targets[i] for i in images) if len(self._inputs) else self.targets
-        picked = CleanRuns(self._model, self._inputs[[*images]], targets, self._manner)
+        picked = CleanRuns(self._model, pick_rows(self._inputs, images), targets, self._manner)
         picked._known = {new: self._known[i] for new, i in enumerate(images) if i in self._known}
         return picked
 
@@ -86,22 +87,21 @@ class CleanRuns:
         layers = frozenset({OUTPUT}).union(*(t.layers for t in (*targets, *self.targets[0])))
         activations = read_activations(self._model, images, layers)
         rows = self._expected
-        if any(i not in self._known for i in rows) and torch.equal(images.detach(), self._inputs[[*rows]]):
+        if any(i not in self._known for i in rows) and torch.equal(images.detach(), pick_rows(self._inputs, rows)):
             with torch.no_grad():
                 self.keep(rows, _answer(self._model, activations, self.targets[0], self.head, len(images)))
         return _pick_own(targets, activations, len(images))
 
     def keep(self, images: Sequence[int], answers: _Answers) -> None:
         """Keep the answers of a run to these images."""
-        for row, i in enumerate(images):
-            output = None if answers.output is None else answers.output[row].detach()
-            self._known[i] = output, answers.scores[row].detach()
+        outputs = [None] * len(images) if answers.output is None else answers.output.detach().cpu()
+        self._known.update(zip(images, zip(outputs, answers.scores.detach().cpu(), strict=True), strict=True))
 
     def _list_known(self) -> list[tuple[Tensor | None, Tensor]]:
         """For each image its output and scores."""
         if missing := [i for i in range(len(self._inputs)) if i not in self._known]:
             with torch.no_grad():
-                for part, answers in _run_all(self._model, self._inputs[missing], self.targets[0], self._manner):
+                for part, answers in _run_all(self._model, pick_rows(self._inputs, missing), self.targets[0], self._manner):
                     self.keep(missing[part], answers)
         return [self._known[i] for i in range(len(self._inputs))]
 
@@ -343,12 +343,18 @@ def score_each(model: Model, images: Tensor, targets: Sequence[Target]) -> Tenso
     return _pick_own(targets, read_activations(model, images, layers), len(images))
 
 
+def pick_rows(images: Tensor, rows: Sequence[int]) -> Tensor:
+    """A copy of these of the images (N, C, H, W), in one operation."""
+    return images.index_select(0, torch.tensor([*rows], dtype=torch.int64, device=images.device))
+
+
 def _pick_own(targets: Sequence[Target], activations: Mapping[str, Any], images: int) -> Tensor:
     """For each of so many images the score of its own target: (B,)."""
     different = list({id(one): one for one in targets}.values())  # a person's own may be without a hash
     column = {id(one): i for i, one in enumerate(different)}
     scores = _score_activations(different, activations, images)  # (B, different targets)
-    return scores[range(images), [column[id(one)] for one in targets]]  # (B,)
+    own = torch.tensor([column[id(one)] for one in targets], device=scores.device)  # (B,)
+    return scores.gather(1, own[:, None])[:, 0]  # (B,)
 
 
 def _score_activations(targets: Sequence[Target], values: Mapping[str, Any], images: int) -> Tensor:

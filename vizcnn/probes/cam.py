@@ -71,7 +71,7 @@ class Cam(Probe[Heatmap]):
 
         def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
             small = self._weigh_channels(subject, images, targets, layer)  # (B, h, w)
-            large = F.interpolate(small[:, None], size, mode="bilinear", align_corners=False)[:, 0]  # (B, H, W)
+            large = F.interpolate(small[:, None], size, mode="bilinear", align_corners=False)[:, 0].cpu()  # (B, H, W)
             return [Map(one, find_strongest_region(one), f"{self.method} at {layer} is strongest") for one in large]
 
         return heatmap(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ from vizcnn.errors import (
 )
 from vizcnn.geometry import Box
 from vizcnn.models.batches import default_batch, run_batches
-from vizcnn.models.determinism import score_each
+from vizcnn.models.determinism import pick_rows, score_each
 from vizcnn.models.targets import Target
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark
@@ -150,22 +150,24 @@ def _make_maps(subject: Subject, method: Method, pairs: Sequence[tuple[int, Targ
     """The maps of a batch of images and targets, checked."""
     images = [i for i, _ in pairs]
     with torch.inference_mode(False), torch.enable_grad(), subject.clean.expect(images):
-        found = method(subject.inputs[images].clone(), [target for _, target in pairs])
+        found = method(pick_rows(subject.inputs, images), [target for _, target in pairs])
     if len(found) != len(pairs):
         raise ShapeError(f"there must be one map for each of {len(pairs)} images, got {len(found)}")
     size = tuple(subject.inputs.shape[2:])
-    for one, (i, target) in zip(found, pairs, strict=True):
-        what = f"the map of {target} for {subject.photos[i].name}"
+    names = [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs]
+    for one, what in zip(found, names, strict=True):
         if tuple(one.values.shape) != size:
             raise ShapeError(f"{what} must be of the input's size {size}, got {tuple(one.values.shape)}")
-        if not one.values.isfinite().all():
+    values = torch.stack([one.values.detach() for one in found]).float().cpu()  # (B, H, W), moved at once
+    for one, what in zip(values, names, strict=True):
+        if not one.isfinite().all():
             raise NonFiniteResult(f"{what} holds NaN or infinity")
-        if not one.values.any():
+        if not one.any():
             raise DegenerateResult(
                 f"{what} is zero everywhere: by this method nothing speaks for it. A dead or saturated unit, or no "
                 "positive evidence; try another method or the signed map"
             )
-    return [*found]
+    return [replace(one, values=checked) for one, checked in zip(found, values, strict=True)]
 
 
 def _make_map(subject: Subject, method: Method, pair: tuple[int, Target]) -> Map | VizcnnError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.images import Photo
-from vizcnn.models.determinism import CleanRuns
+from vizcnn.models.determinism import CleanRuns, pick_rows
 from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
@@ -93,7 +94,7 @@ class Subject:
         reasons = tuple((self.photos[i].name, reason) for i, reason in (refused or {}).items())
         return replace(
             self,
-            inputs=self.inputs[chosen],
+            inputs=pick_rows(self.inputs, chosen),
             photos=tuple(self.photos[i] for i in chosen),
             seen=tuple(self.seen[i] for i in chosen),
             clean=self.clean.pick(chosen),
@@ -105,10 +106,15 @@ class Subject:
         return 0.0 if self.output is None else float(self.output[i].abs().max())
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
-        """The most probable classes of each image; empty where probabilities or the names of classes are unknown."""
+        """The most probable classes of each image, five at most; empty where probabilities or the names of classes are
+        unknown."""
+        return tuple(row[:top] for row in self._best)
+
+    @cached_property
+    def _best(self) -> tuple[tuple[Prediction, ...], ...]:
         if self.model.labels is None or self.output is None or self.output.dim() != 2 or self.head == "scores":
             return ((),) * len(self.photos)
-        best = to_probabilities(self.output.float(), self.head).topk(min(top, self.output.shape[1]))
+        best = to_probabilities(self.output.float(), self.head).topk(min(5, self.output.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(tuple(Prediction(self.model.class_name(i), p) for i, p in zip(*row, strict=True)) for row in rows)
 
