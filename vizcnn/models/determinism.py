@@ -101,7 +101,9 @@ class CleanRuns:
         """For each image its output and scores."""
         if missing := [i for i in range(len(self._inputs)) if i not in self._known]:
             with torch.no_grad():
-                for part, answers in _run_all(self._model, pick_rows(self._inputs, missing), self.targets[0], self._manner):
+                for part, answers in _run_all(
+                    self._model, pick_rows(self._inputs, missing), self.targets[0], self._manner
+                ):
                     self.keep(missing[part], answers)
         return [self._known[i] for i in range(len(self._inputs))]
 
@@ -296,7 +298,7 @@ def _predict_classes(output: Tensor | None) -> list[int]:
         raise TargetError(
             f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
         )
-    classes: list[int] = output.argmax(1).tolist()
+    classes: list[int] = output.argmax(1).cpu().tolist()
     return classes
 
 

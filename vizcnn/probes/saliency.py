@@ -102,7 +102,7 @@ class Saliency(Probe[Heatmap]):
             return lambda images, indices: score_inputs(subject, images, [targets[i] for i in indices.tolist()])
 
         def list_indices(images: Tensor) -> Tensor:
-            return torch.arange(len(images), device=images.device)
+            return torch.arange(len(images))  # not on their device, where reading them would wait
 
         def take_gradient(images: Tensor, targets: Sequence[Target]) -> Tensor:
             rule = ReluRule(_RULES[self.method]) if self.method in _RULES else None
@@ -133,10 +133,9 @@ class Saliency(Probe[Heatmap]):
 
         def integrate(images: Tensor, targets: Sequence[Target]) -> Tensor:
             mean, spread = subject.model.input.mean, (images.shape[2] // 4,) * 2
-            starts = torch.stack([make_baseline(self.baseline, image, mean, spread) for image in images])
             return IntegratedGradients(score_by(targets)).attribute(  # type: ignore[no-any-return]
                 images.requires_grad_(),
-                baselines=starts,
+                baselines=make_baseline(self.baseline, images, mean, spread),
                 additional_forward_args=list_indices(images),
                 n_steps=self.steps,
                 internal_batch_size=max(16, len(images)),
