@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+import warnings
 from pathlib import Path
 
 import localisation
+import maps
 import numpy as np
 import occlusion
 import pytest
@@ -48,6 +50,18 @@ def read_rows(printed: str) -> list[list[str]]:
     """The cells of a printed table below its head."""
     table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     return table[1:]
+
+
+def test_the_benchmark_of_maps_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--networks", "squeezenet1_1", "--size", "64", "--images", "3", "--rounds", "1", "--batches", "2"]
+    monkeypatch.setattr(sys, "argv", ["maps", *options, "--samples", "2", "--steps", "3"])
+    monkeypatch.setattr(maps, "run_alone", lambda function, *given: function(*pickle.loads(pickle.dumps(given))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # captum speaks of gradients that it switches on
+        maps.main()
+    rows = read_rows(capsys.readouterr().out)
+    assert [row[1] for row in rows] == list(maps.METHODS)
+    assert all(float(row[-1]) < 1e-4 for row in rows if row[1] != "smoothgrad")
 
 
 def test_the_occlusion_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
