@@ -77,6 +77,11 @@ class DegenerateResult(VizcnnError, RuntimeError):  # noqa: N818
     """The method ran but its answer would mislead: an all-zero map, a random network, outputs that mix images."""
 
 
+class UnsuitableNetwork(DegenerateResult):
+    """The method's answer would mislead for any image: a random network, one that mixes images, one without what the
+    method is defined for."""
+
+
 class WeightsError(VizcnnError, OSError):
     """Weights cannot be read, do not fit the architecture or may not be trusted."""
 

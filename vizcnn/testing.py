@@ -20,7 +20,7 @@ from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probing import registry
 from vizcnn.probing.probe import Probe
-from vizcnn.results import Result, load_result
+from vizcnn.results import Heatmap, Result, load_result
 from vizcnn.results.storing import RECORD
 
 State = dict[str, Any]
@@ -97,14 +97,15 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     """Check that the registered probe of this name keeps the contract; AssertionError says what it broke.
 
     No trace on the network after a normal run, a bad target and a network that raises in the probe's last use of it,
-    and the network can still be trained; inputs unchanged; same seed, same numbers; results save and describe
-    themselves; the command line gives the same arrays.
+    and the network can still be trained; inputs unchanged; same seed, same numbers; for an image the same map alone and
+    beside another; results save and describe themselves; the command line gives the same arrays.
     folder: an empty folder to write into. options: of the probe, such as fewer steps for a quicker check.
     """
     assert registry.read_summary(name).strip(), f"{name} has no summary: write a docstring"
     probe = registry.get(name)(**options)
     _check_no_trace(probe)
     _check_repeatable(probe)
+    _check_company(probe)
     _check_result(_run(probe, delicate_model()), folder)
     _check_command_line(name, probe, options, folder)
 
@@ -159,6 +160,25 @@ def _leaves_no_trace(what: str, model: Model, probe: Probe[Any], images: Tensor,
 def _check_repeatable(probe: Probe[Any]) -> None:
     first, second = (_run(probe, delicate_model(), seed=3).arrays() for _ in range(2))
     _same_arrays(first, second, "the same seed gave other numbers")
+
+
+def _check_company(probe: Probe[Any]) -> None:
+    """Check that an image's map is the same alone and beside another, for probes that give a map for each image."""
+    together = _run(probe, delicate_model(), seed=3)
+    if not isinstance(together, Heatmap) or together.refused:
+        return
+    for i, image in enumerate(_images()):
+        alone = _run(probe, delicate_model(), image[None], seed=3)
+        assert isinstance(alone, Heatmap)
+        np.testing.assert_allclose(
+            together.values[i],
+            alone.values[0],
+            rtol=1e-3,
+            atol=1e-4 * float(np.nanmax(np.abs(alone.values))),
+            err_msg="an image has another map alone than beside another. Where the method is given several images, "
+            "nothing may be computed over all of them (a mean, a largest value), the target of each is its own, and "
+            "random numbers are drawn for each anew, from torch.Generator().manual_seed(subject.seed)",
+        )
 
 
 def _same_arrays(a: dict[str, Any], b: dict[str, Any], otherwise: str) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from vizcnn import progress
 from vizcnn.errors import NonFiniteResult, ParameterError
 from vizcnn.models.batches import default_batch, run_batches
-from vizcnn.models.determinism import run_clean, score_images
+from vizcnn.models.clean import run_clean
+from vizcnn.models.determinism import score_images
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vizcnn.errors import ParameterError, VizcnnWarning
+from vizcnn.errors import NonFiniteResult, ParameterError, VizcnnWarning
 from vizcnn.models.failing import is_out_of_memory
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Scores
@@ -122,6 +122,8 @@ class Sweep:
         if self.incremental is not None:
             try:
                 yield from self._score_incrementally(case, self.incremental)
+            except NonFiniteResult:  # of full runs: it says nothing of the engine
+                raise
             except Exception as error:
                 self._fall_back(error)
             else:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
+from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, UnsuitableNetwork, VizcnnWarning
 from vizcnn.geometry import Box
+from vizcnn.models.batches import default_batch
 from vizcnn.models.determinism import score_each
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import hook_layer, read_activations, tap_layer
@@ -76,18 +77,27 @@ class Cam(Probe[Heatmap]):
 
         return heatmap(
             subject,
-            each_map(subject, make_maps, label=self.method, batch=self.batch),
+            each_map(subject, make_maps, label=self.method, batch=self._choose_batch(subject, layer)),
             meaning=lambda quantity: f"{self.method} at {layer}" + f", share of {quantity}" * (self.method == "cam"),
             signed=self.method == "cam",
             paper=_PAPERS[self.method],
             details={"method": self.method, "layer": layer},
         )
 
+    def _choose_batch(self, subject: Subject, layer: str) -> int | None:
+        """How many images to make maps of at once; for score-cam no more than whose channels share a run, so that
+        Ctrl-C loses little."""
+        if self.method != "score-cam":
+            return self.batch
+        with torch.no_grad():
+            activations = _check_spatial(layer, read_activations(subject.model, subject.inputs[:1], [layer])[layer])
+        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        return max(1, (self.batch or default_batch(size)) // activations.shape[1])
+
     def _weigh_channels(self, subject: Subject, images: Tensor, targets: Sequence[Target], layer: str) -> Tensor:
         """The maps at the layer's own size, (B, h, w), for images (B, C, H, W) and the target of each."""
         if self.method == "score-cam":
-            pairs = zip(images.split(1), targets, strict=True)
-            return torch.stack([_score_cam(subject, image, target, layer, self.batch) for image, target in pairs])
+            return _score_cam(subject, images, targets, layer, self.batch)
         activations, gradients = _compute_gradients(subject, images, targets, layer)  # (B, C, h, w) each
         if self.method == "cam":
             _require_average_pooling(subject, images, targets, layer, activations, gradients)
@@ -211,30 +221,35 @@ def _require_average_pooling(
         (uneven > tolerance * gradients.abs().amax((1, 2, 3)))
         | (missing > tolerance * contributions.abs().sum((1, 2, 3)))
     ).any():
-        raise DegenerateResult(
+        raise UnsuitableNetwork(
             f"CAM needs global average pooling and one linear layer behind {layer!r}, and {model.name} has "
             f"something else there. Use grad-cam, or the layer directly before the pooling"
         )
 
 
 @torch.no_grad()
-def _score_cam(subject: Subject, image: Tensor, target: Target, layer: str, batch: int | None) -> Tensor:
+def _score_cam(subject: Subject, images: Tensor, targets: Sequence[Target], layer: str, batch: int | None) -> Tensor:
+    """The maps (B, h, w) of images (B, C, H, W), each of which is shown through every channel of the layer."""
     model = subject.model
-    activations = _check_spatial(layer, read_activations(model, image, [layer])[layer])[0].to(_PRECISE)  # (C, h, w)
-    background = image.new_tensor(model.input.mean).view(1, -1, 1, 1)
+    activations = _check_spatial(layer, read_activations(model, images, [layer])[layer]).to(_PRECISE)  # (B, K, h, w)
+    channels = activations.flatten(0, 1)[:, None]  # (B K, 1, h, w)
+    background = images.new_tensor(model.input.mean).view(1, -1, 1, 1)
 
-    def show_through(channels: Indices) -> Tensor:
-        small = activations[torch.from_numpy(channels).to(activations.device), None]  # (B, 1, h, w)
-        masks = F.interpolate(small, image.shape[2:], mode="bilinear", align_corners=False)  # (B, 1, H, W)
+    def show_through(indices: Indices) -> Tensor:
+        shown = torch.from_numpy(indices).to(images.device)
+        masks = F.interpolate(channels[shown], images.shape[2:], mode="bilinear", align_corners=False)  # (n, 1, H, W)
         low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
         masks = (masks - low) / (high - low).clamp(min=1e-12)
-        return background + (image - background) * masks.to(image.dtype)  # (B, C, H, W)
+        return background + (images[shown // activations.shape[1]] - background) * masks.to(images.dtype)
 
-    channels = np.arange(len(activations))
-    batches = score_batches(model, show_through, channels, [target], batch=batch, layout=subject.layout, shown=False)
-    scores = torch.from_numpy(np.concatenate([scores for _, scores in batches])[:, 0]).to(activations)  # (C,)
-    small_map: Tensor = (scores.softmax(0)[:, None, None] * activations).sum(0)  # (h, w)
-    return small_map.relu()
+    different = [*{id(one): one for one in targets}.values()]  # a person's own may be without a hash
+    indices, count = np.arange(len(channels)), activations.shape[1]
+    batches = score_batches(model, show_through, indices, different, batch=batch, layout=subject.layout, shown=False)
+    columns = np.repeat([[id(one) for one in different].index(id(target)) for target in targets], count)  # (B K,)
+    own = np.concatenate([scores for _, scores in batches])[indices, columns]
+    scores = torch.from_numpy(own).to(activations).view(len(images), count)  # (B, K)
+    maps: Tensor = (scores.softmax(1)[:, :, None, None] * activations).sum(1)  # (B, h, w)
+    return maps.relu()
 
 
 def find_strongest_region(values: Tensor, share: float = 0.2) -> Box | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -10,13 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn import progress
-from vizcnn.errors import DegenerateResult, NonFiniteResult
+from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnError
 from vizcnn.geometry import Box
 from vizcnn.models.backward import DeconvnetRule
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.targets import OUTPUT, Target, Unit
-from vizcnn.probing.attribution import score
+from vizcnn.probing.attribution import answer_pairs, score
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
 from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
@@ -41,17 +42,16 @@ class Deconvnet(Probe[ImageGrid]):
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
 
     def compute(self, subject: Subject) -> ImageGrid:
-        total = sum(len(row) for row in subject.targets)
+        subject = subject.run()
+        answers = answer_pairs(subject, partial(_project, subject), label="deconvnet", unit="unit")
+        subject = subject.keep(answers)
         rows, findings = [], []
-        with progress.bar(total, "deconvnet", "unit", shown=subject.progress) as bar:
-            for i, targets in enumerate(subject.targets):
-                projections = [_project(subject, i, target) for target in targets]
-                panels = tuple(_make_panel(i, t, one) for t, one in enumerate(projections))
-                marks = tuple(Mark(one.box, str(one.target)) for one in projections)
-                rows.append(Row(panels, Scene(subject.photos[i], subject.seen[i], marks)))
-                findings += [_describe(subject, i, one) for one in projections]
-                bar.update(len(projections))
-        return ImageGrid(subject.provenance(), tuple(rows), tuple(findings))
+        for i, projections in enumerate(answers.rows):
+            panels = tuple(_make_panel(i, t, one) for t, one in enumerate(projections))
+            marks = tuple(Mark(one.box, str(one.target)) for one in projections)
+            rows.append(Row(panels, Scene(subject.photos[i], subject.seen[i], marks)))
+            findings += [_describe(subject, i, one) for one in projections]
+        return ImageGrid(subject.provenance(), tuple(rows), tuple(findings), partial=answers.partial)
 
 
 @dataclass(frozen=True)
@@ -66,44 +66,61 @@ class _Projection:
     box: Box
 
 
-def _project(subject: Subject, i: int, target: Target) -> _Projection:
+def _project(subject: Subject, pairs: Sequence[tuple[int, Target]]) -> list[_Projection | VizcnnError]:
+    """The projections of a batch of targets, each for the image of its number."""
     with torch.inference_mode(False), torch.enable_grad():
-        image = subject.inputs[i].clone()[None].requires_grad_()  # (1, C, H, W)
-        unit = _choose_position(subject, image, target)
+        images = subject.inputs[[i for i, _ in pairs]].clone().requires_grad_()  # (B, C, H, W)
+        units = _choose_positions(subject, images, [target for _, target in pairs])
         with DeconvnetRule() as rule:
-            activation = score(subject, image, unit)  # (1,)
+            activations = score(subject, images, units)  # (B,)
         rule.check()
-        value = activation.detach()
-        if not value > 0:
-            raise DegenerateResult(
-                f"unit {unit} is not active in {subject.photos[i].name} (its value is {float(value):g}), so "
-                "there is nothing to project. Choose an active unit, behind its ReLU"
-            )
-        (signal,) = torch.autograd.grad((activation * value).sum(), image)
-    return _cut_to_box(subject, i, unit, float(value), signal[0])
+        values = activations.detach()
+        (signals,) = torch.autograd.grad((activations * values).sum(), images)  # (B, C, H, W)
+    return [_cut_to_box(subject, i, *one) for (i, _), *one in zip(pairs, units, values.tolist(), signals, strict=True)]
 
 
-def _choose_position(subject: Subject, image: Tensor, target: Target) -> Target:
-    """For a channel, the target that is its strongest position; any other target as it is."""
-    ((weight, unit), *others) = target.terms
-    if others or not isinstance(unit, Unit) or unit.layer == OUTPUT or unit.at is not None:
-        return target
+def _choose_positions(subject: Subject, images: Tensor, targets: Sequence[Target]) -> list[Target]:
+    """For each channel, the target that is its strongest position in its image; any other target as it is."""
+    layers = {unit.layer for target in targets if (unit := _find_channel(target))}
+    if not layers:
+        return [*targets]
     with torch.no_grad():
-        activations = read_activations(subject.model, image, [unit.layer])[unit.layer]
-    target({unit.layer: activations})  # raises an error where there is no such channel
-    if activations.dim() != 4:
+        activations = read_activations(subject.model, images, layers)
+    return [_choose_position(target, activations, i) for i, target in enumerate(targets)]
+
+
+def _find_channel(target: Target) -> Unit | None:
+    """The channel of a layer that a target is; None for any other."""
+    ((_, unit), *others) = target.terms
+    return unit if isinstance(unit, Unit) and unit.layer != OUTPUT and unit.at is None and not others else None
+
+
+def _choose_position(target: Target, activations: Mapping[str, Tensor], i: int) -> Target:
+    """For a channel, the target that is its strongest position in image i."""
+    unit = _find_channel(target)
+    if unit is None:
         return target
-    y, x = divmod(int(activations[0, int(unit.channel)].argmax()), activations.shape[3])
-    return Target(((weight, replace(unit, at=(y, x))),))
+    target(activations)  # raises an error where there is no such channel
+    maps = activations[unit.layer]
+    if maps.dim() != 4:
+        return target
+    y, x = divmod(int(maps[i, int(unit.channel)].argmax()), maps.shape[3])
+    return Target(((target.terms[0][0], replace(unit, at=(y, x))),))
 
 
-def _cut_to_box(subject: Subject, i: int, unit: Target, activation: float, signal: Tensor) -> _Projection:
-    """The projection of a signal (C, H, W) that has come back to the pixels of input i, cut to where it is not zero."""
+def _cut_to_box(subject: Subject, i: int, unit: Target, activation: float, signal: Tensor) -> _Projection | VizcnnError:
+    """The projection of a signal (C, H, W) that has come back to the pixels of input i, cut to where it is not zero; or
+    why there is none."""
+    if not activation > 0:
+        return DegenerateResult(
+            f"unit {unit} is not active in {subject.photos[i].name} (its value is {activation:g}), so "
+            "there is nothing to project. Choose an active unit, behind its ReLU"
+        )
     if not signal.isfinite().all():
-        raise NonFiniteResult(f"the projection of {unit} holds NaN or infinity")
+        return NonFiniteResult(f"the projection of {unit} holds NaN or infinity")
     box = Box.around(signal.abs().amax(0))
     if box is None:
-        raise DegenerateResult(f"nothing of unit {unit} reaches the pixels: all signals on the way are negative")
+        return DegenerateResult(f"nothing of unit {unit} reaches the pixels: all signals on the way are negative")
     # the signal is per unit of a pixel in [0, 1]; times std it is per unit of the normalised input
     pattern = signal * signal.new_tensor(subject.model.input.std)[:, None, None]  # (C, H, W)
     part = pattern[:, int(box.top) : int(box.bottom), int(box.left) : int(box.right)].permute(1, 2, 0)  # (h, w, C)

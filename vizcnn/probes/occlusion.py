@@ -71,13 +71,14 @@ class Occlusion(Probe[Heatmap]):
             check_sides(_to_sides(self.window), _to_sides(self.stride))
 
     def compute(self, subject: Subject) -> Heatmap:
+        subject = subject.run()
         window, stride, sweep = self._make_sweep(subject)
-        scores, partial = collect(sweep, shown=subject.progress)
-        subject = subject.first(len(scores))
+        answers = collect(sweep, shown=subject.progress, strict=subject.strict)
+        subject = subject.keep(answers)
         provenance = subject.provenance(
             window=window, stride=stride, windows=len(sweep.windows), fill=self.fill, **sweep.details
         )
-        return _make_heatmap(subject, sweep.windows, scores, provenance, partial)
+        return _make_heatmap(subject, sweep.windows, answers.rows, provenance, answers.partial)
 
     def estimate_cost(self, subject: Subject) -> Cost:
         return estimate_cost(self._make_sweep(subject)[2])

@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vizcnn.models.batches import Answers as Answers
+    from vizcnn.models.batches import answer_each as answer_each
     from vizcnn.probing.attribution import Map as Map
-    from vizcnn.probing.attribution import Maps as Maps
+    from vizcnn.probing.attribution import answer_pairs as answer_pairs
     from vizcnn.probing.attribution import each_map as each_map
     from vizcnn.probing.attribution import find_densest as find_densest
     from vizcnn.probing.attribution import heatmap as heatmap
@@ -21,25 +23,29 @@ if TYPE_CHECKING:
     from vizcnn.probing.subject import Subject as Subject
 
 _HOMES = {
-    "Map": "attribution",
-    "Maps": "attribution",
-    "Probe": "probe",
-    "Subject": "subject",
-    "each_map": "attribution",
-    "find_densest": "attribution",
-    "heatmap": "attribution",
-    "one_by_one": "attribution",
-    "param": "probe",
-    "parse_names": "parsing",
-    "score": "attribution",
-    "warn_of_softmax": "attribution",
+    "Answers": "models.batches",
+    "Map": "probing.attribution",
+    "Probe": "probing.probe",
+    "Subject": "probing.subject",
+    "answer_each": "models.batches",
+    "answer_pairs": "probing.attribution",
+    "each_map": "probing.attribution",
+    "find_densest": "probing.attribution",
+    "heatmap": "probing.attribution",
+    "one_by_one": "probing.attribution",
+    "param": "probing.probe",
+    "parse_names": "probing.parsing",
+    "score": "probing.attribution",
+    "warn_of_softmax": "probing.attribution",
 }
 
 __all__ = [
+    "Answers",
     "Map",
-    "Maps",
     "Probe",
     "Subject",
+    "answer_each",
+    "answer_pairs",
     "each_map",
     "find_densest",
     "heatmap",
@@ -53,5 +59,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"vizcnn.probing.{_HOMES[name]}"), name)
+        return getattr(import_module(f"vizcnn.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'vizcnn.probing' has no attribute {name!r}")

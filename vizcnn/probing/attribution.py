@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,11 +37,13 @@ from vizcnn.errors import (
     VizcnnWarning,
 )
 from vizcnn.geometry import Box
-from vizcnn.models.batches import default_batch, run_batches
+from vizcnn.models.batches import Answers, answer_each, default_batch
 from vizcnn.models.determinism import pick_rows, score_each
 from vizcnn.models.targets import Target
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -56,21 +58,6 @@ class Map:
     values: Tensor
     box: Box | None
     finding: str
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Maps by image and target.
-
-    rows: for each image whose maps were made, the map of each target. images: which images of the subject these are; by
-        default the first. refused: by the number of an image, why it has no maps. partial: Ctrl-C came before all were
-        made.
-    """
-
-    rows: list[list[Map]] = field(default_factory=list)
-    partial: bool = False
-    images: Sequence[int] | None = None
-    refused: Mapping[int, str] = field(default_factory=dict)
 
 
 Method = Callable[[Tensor, Sequence[Target]], Sequence[Map]]
@@ -113,91 +100,91 @@ def _require_gradient(scores: Tensor, targets: Sequence[Target], source: str) ->
     return scores
 
 
-def each_map(subject: Subject, method: Method, *, label: str, batch: int | None = None) -> Maps:
+def each_map(subject: Subject, method: Method, *, label: str, batch: int | None = None) -> Answers[list[Map]]:
     """The method's map for every image and target of a subject, under a progress bar with this label.
 
     The method is given batches of at most `batch` images, by default as many as suit their size; an image with several
     targets comes once for each. When memory runs out, batches are halved. Gradients are on whatever the caller's mode.
 
-    An image with a map that holds NaN or is zero everywhere is refused, with the reason, and the others are kept; where
-    none is left, or with `strict`, the first reason is raised: NonFiniteResult or DegenerateResult. After Ctrl-C the
-    images whose maps were all made are kept; KeyboardInterrupt where there are none. Raises ShapeError for a map of
-    another size than the input's."""
-    pairs = [(i, target) for i, targets in enumerate(subject.targets) for target in targets]
-    made: list[Map | VizcnnError] = []
-    partial = False
+    An image with a map that holds NaN or is zero everywhere is refused, with the reason, and the others are kept; so is
+    one for which the method raises NonFiniteResult or DegenerateResult. Where none is left, or with `strict`, the first
+    reason is raised. After Ctrl-C the images whose maps were all made are kept; KeyboardInterrupt where there are none.
+    Raises ShapeError for a map of another size than the input's."""
 
-    def run(part: slice) -> list[Map | VizcnnError]:
-        try:
-            return _make_maps(subject, method, pairs[part])
-        except (DegenerateResult, NonFiniteResult):  # of one of them: which, is seen when each runs alone
-            if subject.strict:
-                raise
-            return [_make_map(subject, method, pair) for pair in pairs[part]]
-
-    size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
-    try:
-        with progress.bar(len(pairs), label, "map", shown=subject.progress) as bar:
-            for part, maps in run_batches(len(pairs), batch or default_batch(size), run):
-                made += maps
-                bar.update(len(pairs[part]))
-    except KeyboardInterrupt:
-        partial = True
-    return _sort_maps(subject, pairs, made, partial)
-
-
-def _make_maps(subject: Subject, method: Method, pairs: Sequence[tuple[int, Target]]) -> list[Map | VizcnnError]:
-    """The maps of a batch of images and targets, checked."""
-    images = [i for i, _ in pairs]
-    with torch.inference_mode(False), torch.enable_grad(), subject.clean.expect(images):
-        found = method(pick_rows(subject.inputs, images), [target for _, target in pairs])
-    if len(found) != len(pairs):
-        raise ShapeError(f"there must be one map for each of {len(pairs)} images, got {len(found)}")
     size = tuple(subject.inputs.shape[2:])
-    names = [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs]
+
+    def make_maps(pairs: Sequence[tuple[int, Target]]) -> list[Map | VizcnnError]:
+        images = [i for i, _ in pairs]
+        with torch.inference_mode(False), torch.enable_grad(), subject.clean.expect(images):
+            found = method(pick_rows(subject.inputs, images), [target for _, target in pairs])
+        if len(found) != len(pairs):
+            raise ShapeError(f"there must be one map for each of {len(pairs)} images, got {len(found)}")
+        return _check_maps(found, [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs], size)
+
+    return answer_pairs(subject, make_maps, label=label, unit="map", batch=batch)
+
+
+def answer_pairs(
+    subject: Subject,
+    answer: Callable[[Sequence[tuple[int, Target]]], Sequence[R | VizcnnError]],
+    *,
+    label: str,
+    unit: str,
+    batch: int | None = None,
+) -> Answers[list[R]]:
+    """For each image what `answer` makes of it for each of its targets, under a progress bar.
+
+    answer: from several pairs of an image's number and a target to as many answers; in place of one it may give the
+        reason why there is none, see `vizcnn.models.batches.answer_each`. An image with such a reason is refused.
+    label, unit: of the progress bar. batch: pairs at once, by default as many as suit the images' size.
+
+    After Ctrl-C the images with an answer for each target are kept."""
+    pairs = [(i, target) for i, targets in enumerate(subject.targets) for target in targets]
+    size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+    with progress.bar(len(pairs), label, unit, shown=subject.progress) as bar:
+
+        def run(part: slice) -> Sequence[R | VizcnnError]:
+            answers = answer(pairs[part])
+            bar.update(len(pairs[part]))
+            return answers
+
+        by_pair = answer_each(len(pairs), run, batch=batch or default_batch(size), strict=subject.strict)
+    rows: dict[int, list[R]] = {}
+    for number, one in zip(by_pair.images, by_pair.rows, strict=True):
+        rows.setdefault(pairs[number][0], []).append(one)
+    whole = {i: row for i, row in rows.items() if len(row) == len(subject.targets[i])}
+    if not whole:
+        raise KeyboardInterrupt if by_pair.partial else next(iter(by_pair.refused.values()))
+    refused: dict[int, VizcnnError] = {}
+    for number, error in by_pair.refused.items():
+        refused.setdefault(pairs[number][0], error)
+    return Answers([*whole.values()], [*whole], refused, by_pair.partial)
+
+
+def _check_maps(found: Sequence[Map], names: Sequence[str], size: tuple[int, ...]) -> list[Map | VizcnnError]:
+    """The maps, in main memory; in place of one that is none the reason. Raises ShapeError for one of another size."""
     for one, what in zip(found, names, strict=True):
         if tuple(one.values.shape) != size:
             raise ShapeError(f"{what} must be of the input's size {size}, got {tuple(one.values.shape)}")
     values = torch.stack([one.values.detach() for one in found]).float().cpu()  # (B, H, W), moved at once
-    for one, what in zip(values, names, strict=True):
-        if not one.isfinite().all():
-            raise NonFiniteResult(f"{what} holds NaN or infinity")
-        if not one.any():
-            raise DegenerateResult(
-                f"{what} is zero everywhere: by this method nothing speaks for it. A dead or saturated unit, or no "
-                "positive evidence; try another method or the signed map"
-            )
-    return [replace(one, values=checked) for one, checked in zip(found, values, strict=True)]
+    return [_check_map(replace(one, values=own), what) for one, own, what in zip(found, values, names, strict=True)]
 
 
-def _make_map(subject: Subject, method: Method, pair: tuple[int, Target]) -> Map | VizcnnError:
-    """The map of one image and target, or why there is none."""
-    try:
-        return _make_maps(subject, method, [pair])[0]
-    except (DegenerateResult, NonFiniteResult) as error:
-        return error
-
-
-def _sort_maps(
-    subject: Subject, pairs: Sequence[tuple[int, Target]], made: Sequence[Map | VizcnnError], partial: bool
-) -> Maps:
-    """The maps by image: those of which all maps were made, and those that are refused."""
-    rows: dict[int, list[Map]] = {}
-    errors: dict[int, VizcnnError] = {}
-    for (i, _), one in zip(pairs, made, strict=False):
-        if isinstance(one, VizcnnError):
-            errors.setdefault(i, one)
-        else:
-            rows.setdefault(i, []).append(one)
-    whole = [i for i, row in rows.items() if len(row) == len(subject.targets[i])]
-    if not whole:
-        raise KeyboardInterrupt if partial else next(iter(errors.values()))
-    return Maps([rows[i] for i in whole], partial, whole, {i: str(error) for i, error in errors.items()})
+def _check_map(one: Map, what: str) -> Map | VizcnnError:
+    """The map, or why it is none."""
+    if not one.values.isfinite().all():
+        return NonFiniteResult(f"{what} holds NaN or infinity")
+    if not one.values.any():
+        return DegenerateResult(
+            f"{what} is zero everywhere: by this method nothing speaks for it. A dead or saturated unit, or no "
+            "positive evidence; try another method or the signed map"
+        )
+    return one
 
 
 def heatmap(
     subject: Subject,
-    maps: Maps,
+    maps: Answers[list[Map]],
     *,
     meaning: Callable[[str], str],
     signed: bool,
@@ -212,14 +199,15 @@ def heatmap(
     percentile: of the magnitudes above zero, where the colours end; the values themselves are kept.
     paper, details: for the provenance, see `Subject.provenance`.
     """
-    chosen = range(len(maps.rows)) if maps.images is None else maps.images
-    subject = subject.select(chosen, refused=maps.refused)
-    values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in maps.rows])  # (N, T, H, W)
+    subject = subject.keep(maps)
+    left = subject.clean.run(strict=subject.strict)  # a map may be finite where not all of the output is
+    subject, rows = subject.keep(left), [maps.rows[i] for i in left.images]
+    values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in rows])  # (N, T, H, W)
     marks = [
         [Mark(subject.in_photo(i, one.box), "marked: where it is strongest") if one.box else None for one in row]
-        for i, row in enumerate(maps.rows)
+        for i, row in enumerate(rows)
     ]
-    findings = [[_describe(subject, i, t, one) for t, one in enumerate(row)] for i, row in enumerate(maps.rows)]
+    findings = [[_describe(subject, i, t, one) for t, one in enumerate(row)] for i, row in enumerate(rows)]
     return Heatmap(
         provenance=subject.provenance(paper=paper, **(details or {})),
         values=values,

@@ -16,7 +16,8 @@ from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.images import Photo, expand_sources, open_photo, to_printable
 from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.borrowing import add_context, borrow
-from vizcnn.models.determinism import check_without_images, run_clean
+from vizcnn.models.clean import run_clean
+from vizcnn.models.determinism import check_without_images
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
@@ -66,20 +67,22 @@ def prepare(
             targets = _resolve_targets(probe, model, target)
             if targets and not photos:
                 targets = check_without_images(model, targets, probe.input_size(model))
-            yield Subject(
+            clean = run_clean(model, inputs, targets, weights=identity["weights_sha256"], strict=strict)
+            subject = Subject(
                 question,
                 model,
                 identity,
                 inputs,
                 photos,
                 seen,
-                run_clean(model, inputs, targets, weights=identity["weights_sha256"]),
+                clean,
                 seed=seed,
                 progress=progress,
                 dataset=stream,
                 strict=strict,
                 refused=refused,
             )
+            yield subject.keep(clean.left)
 
 
 def _read_inputs(

@@ -15,7 +15,9 @@ from torch import Tensor
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.images import Photo
-from vizcnn.models.determinism import CleanRuns, pick_rows
+from vizcnn.models.batches import Answers
+from vizcnn.models.clean import CleanRuns
+from vizcnn.models.determinism import pick_rows
 from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
@@ -88,18 +90,29 @@ class Subject:
         """The same subject with only its first images."""
         return self.select(range(count))
 
-    def select(self, images: Sequence[int], *, refused: Mapping[int, str] | None = None) -> Subject:
-        """The same subject with only these images. refused: by the number of another image, why it is left out."""
+    def select(self, images: Sequence[int]) -> Subject:
+        """The same subject with only these images."""
         chosen = [*images]
-        reasons = tuple((self.photos[i].name, reason) for i, reason in (refused or {}).items())
         return replace(
             self,
             inputs=pick_rows(self.inputs, chosen),
             photos=tuple(self.photos[i] for i in chosen),
             seen=tuple(self.seen[i] for i in chosen),
             clean=self.clean.pick(chosen),
-            refused=(*self.refused, *reasons),
         )
+
+    def keep(self, answers: Answers[Any]) -> Subject:
+        """The same subject with only the images that were answered; it lists the others that were refused."""
+        if len(answers.images) == len(self.photos):
+            return self
+        reasons = ((self.photos[i].name, str(error)) for i, error in sorted(answers.refused.items()))
+        return replace(self.select(answers.images), refused=(*self.refused, *reasons))
+
+    def run(self) -> Subject:
+        """The same subject after a run of every image, without those for which the network gives NaN or infinity.
+
+        For probes that compare with the scores of the images as they are; others get these when they ask for them."""
+        return self.keep(self.clean.run(strict=self.strict))
 
     def largest(self, i: int) -> float:
         """The network's largest output for image i, in magnitude; 0 where the output is not one tensor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,12 +25,14 @@ class ImageGrid(Result):
 
     rows: the panels; each keeps its raw numbers and states the scale that it is drawn with.
     findings: what was found, a sentence each.
+    partial: after Ctrl-C; only the photographs that were done.
     """
 
     parts: ClassVar[tuple[type, ...]] = (Row, Panel, Scene, Mark, Box)
 
     rows: tuple[Row, ...]
     findings: tuple[str, ...]
+    partial: bool = field(default=False, kw_only=True)
 
     @property
     def panels(self) -> tuple[Panel, ...]:
@@ -42,7 +44,8 @@ class ImageGrid(Result):
         return values | {f"{panel.key}.channels": np.array(panel.channels, np.int64) for panel in self.panels}
 
     def summary(self) -> dict[str, Any]:
-        return {"findings": list(self.findings), "rows": [row.summary() for row in self.rows]}
+        rows = [row.summary() for row in self.rows]
+        return {"findings": list(self.findings), "rows": rows, "partial": self.partial}
 
     def describe(self) -> str:
         return "\n".join(self.findings)
@@ -53,4 +56,4 @@ class ImageGrid(Result):
 
     def figure(self) -> Figure:
         """Every panel with its title, its scale and, where tiles share one, a colour bar; photographs on the left."""
-        return draw_rows(self.rows, self.provenance.line())
+        return draw_rows(self.rows, self.provenance.line() + "  PARTIAL" * self.partial)

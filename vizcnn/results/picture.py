@@ -41,7 +41,6 @@ class Optimised(ImageGrid):
 
     reached: npt.NDArray[np.float64]
     frames: Frames
-    partial: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays of an ImageGrid, `reached`, and `frames` where any were kept."""
@@ -49,7 +48,7 @@ class Optimised(ImageGrid):
         return super().arrays() | {"reached": self.reached} | kept
 
     def summary(self) -> dict[str, Any]:
-        return super().summary() | {"reached": self.reached.tolist(), "partial": self.partial}
+        return super().summary() | {"reached": self.reached.tolist()}
 
     def _write(self, file: Path, kind: str) -> None:
         if kind == ".gif":

@@ -114,7 +114,7 @@ def arrange(
         tuple(_list_findings(pictures, making, notes, interrupted_of)),
         np.array([picture.reached for picture in pictures], np.float64),
         frames,
-        interrupted_of is not None,
+        partial=interrupted_of is not None,
     )
 
 
@@ -140,7 +140,7 @@ def arrange_inversions(
         reached = ", ".join(f"{picture.layer} {picture.error:.2g}" for picture in members)
         findings.append(f"{photo.name}: relative errors reached: {reached}{' (stopped early)' * partial}")
     errors = np.array([picture.error for picture in pictures], np.float64)  # (K,)
-    return Optimised(provenance, tuple(rows), tuple(findings), errors, frames, partial)
+    return Optimised(provenance, tuple(rows), tuple(findings), errors, frames, partial=partial)
 
 
 def _make_rows(pictures: Sequence[Made], making: Making, crops_from: RealImages | None) -> Iterator[Row]:

@@ -1,0 +1,356 @@
+"""Clean runs: what the network says of each image as it is, checked, and run once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from vizcnn.errors import NonFiniteResult, ParameterError, TargetError, VizcnnError
+from vizcnn.models.batches import Answers, answer_each, default_batch
+from vizcnn.models.determinism import (
+    check_deterministic,
+    choose_layout,
+    name_targets,
+    pick_own,
+    pick_rows,
+    score_activations,
+)
+from vizcnn.models.head import Head, Makers, find_head
+from vizcnn.models.layers.capture import read_activations
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OUTPUT, Direction, Energy, Target, Unit, target
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a network is asked: its answers to inputs (N, C, H, W), for the given targets or the classes predicted."""
+
+    model: Model
+    inputs: Tensor
+    given: tuple[Target, ...] | None
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The layers that are read, OUTPUT among them."""
+        return frozenset({OUTPUT}).union(*(t.layers for t in self.given or ()))
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How a network is run: what its output is, and the memory format in which an image is the same beside others."""
+
+    head: Head
+    layout: torch.memory_format
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The network's answer to one image: the output without the axis of images, the targets, their scores (T,); in main
+    memory."""
+
+    output: Tensor | None
+    targets: tuple[Target, ...]
+    scores: Tensor
+
+
+class CleanRuns:
+    """The network's answers to N images as they are. What no run has given yet is computed when it is asked for.
+
+    head: what the output is, see `vizcnn.models.head`. layout: the memory format in which an image gets the same answer
+    beside others. refused: by the number of an image for which the network gives NaN or infinity, as far as known, why
+    it is left out.
+    """
+
+    def __init__(
+        self,
+        asked: _Asked,
+        manner: _Manner,
+        alone: Mapping[int, _Answer] | None = None,
+        refused: Mapping[int, VizcnnError] | None = None,
+    ) -> None:
+        """alone: answers to images in runs of their own, with which those beside others are compared."""
+        self.head, self.layout, self.refused = manner.head, manner.layout, dict(refused or {})
+        self._asked, self._manner, self._alone = asked, manner, dict(alone or {})
+        self._known = dict(self._alone) if len(asked.inputs) == 1 else {}  # by image
+        self._expected: Sequence[int] = ()
+
+    @cached_property
+    def targets(self) -> tuple[tuple[Target, ...], ...]:
+        """For each image its T targets; none for one that is refused before they are known."""
+        given, count = self._asked.given, len(self._asked.inputs)
+        if given is None:
+            return tuple(self._known[i].targets if i in self._known else () for i in range(count))
+        if not count:
+            return (given,) if given else ()
+        return (tuple(each.with_head(self.head) for each in given),) * count
+
+    @cached_property
+    def output(self) -> Tensor | None:
+        """The raw output (N, ...), in main memory; None where N is 0 or the output is not one tensor. Raises
+        NonFiniteResult."""
+        outputs = [answer.output for answer in self._list_answers() if answer.output is not None]
+        return torch.stack(outputs) if outputs and len(outputs) == len(self._asked.inputs) else None
+
+    @cached_property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """The targets' scores, (N, T). Raises NonFiniteResult."""
+        scores = [answer.scores for answer in self._list_answers()]
+        return torch.stack(scores).double().numpy() if scores else np.empty((0, 0))
+
+    @property
+    def left(self) -> Answers[None]:
+        """Which images are not refused."""
+        images = [i for i in range(len(self._asked.inputs)) if i not in self.refused]
+        return Answers([None] * len(images), images, self.refused)
+
+    def pick(self, images: Sequence[int]) -> CleanRuns:
+        """The same for these images only."""
+        asked = (
+            replace(self._asked, inputs=pick_rows(self._asked.inputs, images))
+            if len(self._asked.inputs)
+            else self._asked
+        )
+        picked = CleanRuns(
+            asked, self._manner, {new: self._alone[i] for new, i in enumerate(images) if i in self._alone}
+        )
+        picked._known = {new: self._known[i] for new, i in enumerate(images) if i in self._known}
+        return picked
+
+    @torch.no_grad()
+    def run(self, *, strict: bool = False) -> Answers[None]:
+        """Run what has not been run. Returns which images are left, and why the others are not.
+
+        strict: raise the first reason, as where none is left; see `answer_each`."""
+        left = self.left.images
+        layout = self.layout if len(left) > 1 else torch.contiguous_format
+
+        def run(part: slice) -> list[None]:
+            missing = [i for i in left[part] if i not in self._known]
+            if missing:
+                images = pick_rows(self._asked.inputs, missing).contiguous(memory_format=layout)
+                self._keep(missing, read_activations(self._asked.model, images, self._asked.layers))
+            return [None] * len(left[part])
+
+        size = (int(self._asked.inputs.shape[2]), int(self._asked.inputs.shape[3]))
+        # without targets nothing was seen beside others, so that each image runs alone
+        answers = answer_each(
+            len(left), run, batch=1 if self._asked.given == () else default_batch(size), strict=strict
+        )
+        if answers.partial:
+            raise KeyboardInterrupt
+        self.refused |= {left[number]: error for number, error in answers.refused.items()}
+        return self.left
+
+    @contextmanager
+    def expect(self, images: Sequence[int]) -> Iterator[None]:
+        """While the context is open, `score_each` is about these images."""
+        self._expected = images
+        try:
+            yield
+        finally:
+            self._expected = ()
+
+    def score_each(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
+        """As the function of this name, with what the network says kept where the images are those that are expected.
+
+        To be called while the network is as it was given. Raises NonFiniteResult."""
+        layers = self._asked.layers.union(*(t.layers for t in (*targets, *self.targets[0])))
+        activations = read_activations(self._asked.model, images, layers)
+        rows = self._expected
+        if any(i not in self._known for i in rows) and torch.equal(
+            images.detach(), pick_rows(self._asked.inputs, rows)
+        ):
+            with torch.no_grad():
+                self._keep(rows, activations)
+        return pick_own(targets, activations, len(images))
+
+    def _keep(self, images: Sequence[int], activations: Mapping[str, Any]) -> None:
+        """Keep what a run says of these images. Raises NonFiniteResult, and UnsuitableNetwork where it said something
+        else of one of them alone."""
+        answers = _answer(self._asked.model, activations, self._asked.given, self.head, len(images))
+        for i, answer in zip(images, answers, strict=True):
+            alone = self._alone.get(i)
+            if alone and alone.targets and len(images) > 1:
+                _check_beside(self._asked.model, alone, answer)
+            self._known[i] = answer
+
+    def _list_answers(self) -> list[_Answer]:
+        """For each image the answer."""
+        if len(self._known) < len(self._asked.inputs):
+            self.run(strict=True)
+        return [self._known[i] for i in range(len(self._asked.inputs))]
+
+
+_CHECKED = WeakIdKeyDictionary()
+"""For each network what its check has found, by all that the check depends on."""
+
+
+@torch.no_grad()
+def run_clean(
+    model: Model,
+    inputs: Tensor,
+    given: tuple[Target, ...] | None,
+    *,
+    weights: str | None = None,
+    strict: bool = False,
+) -> CleanRuns:
+    """The network's answer to each of the images (N, C, H, W), for the given targets or the class predicted for each.
+
+    Of the images for which the network does not give NaN or infinity, the first and the last run alone and beside
+    another, to see that this changes nothing, and if the Model does not say what its output is, that is found out. The
+    others run here where their predicted classes are asked for, and otherwise when they are needed.
+    weights: a digest of the network's weights, by which what was found is remembered for calls of the same kind.
+    strict: an image that is refused is an error.
+    Raises UnsuitableNetwork for a network that is random or lets images change each other's answer, TargetError and
+    ParameterError, and NonFiniteResult where no image is left."""
+    asked = _Asked(model, inputs, given)
+    if not len(inputs):
+        return CleanRuns(asked, _Manner("scores", torch.contiguous_format))
+    key = _make_key(asked, weights) if weights else None
+    known: dict[Any, _Manner] = _CHECKED.setdefault(model.network, {})
+    manner, ends, refused = known.get(key), dict[int, _Alone](), dict[int, VizcnnError]()
+    if manner is None:
+        ends, refused = _run_ends(asked, strict)
+        layouts = {end.layout for end in ends.values()}
+        layout = layouts.pop() if len(layouts) == 1 else torch.contiguous_format
+        manner = _Manner(next(iter(ends.values())).head, layout)
+    runs = CleanRuns(asked, manner, {i: end.answer for i, end in ends.items()}, refused)
+    if given is None:
+        runs.run(strict=strict)
+    if key and not runs.refused:
+        known[key] = manner
+    return runs
+
+
+_PLAIN = int | float | str | None
+
+
+def _make_key(asked: _Asked, weights: str) -> Any:
+    """What the check of a network depends on: weights, modules with their plain attributes and hooks, the form of the
+    inputs and whether there are several. None where a target is a person's own function, which may be random too."""
+    if not all(isinstance(term, Unit | Energy | Direction) for one in asked.given or () for _, term in one.terms):
+        return None
+    model, inputs = asked.model, asked.inputs
+    modules = tuple(
+        (
+            name,
+            type(module),
+            tuple((key, value) for key, value in vars(module).items() if isinstance(value, _PLAIN)),
+            tuple((key, id(value)) for key, value in vars(module).items() if callable(value)),
+            (*module._forward_pre_hooks, *module._forward_hooks),  # the numbers of their handles, none given twice
+        )
+        for name, module in model.network.named_modules()
+    )
+    form = (inputs.shape[1:], inputs.dtype, inputs.device, len(inputs) > 1)
+    labels = model.labels and len(model.labels)
+    return weights, model.head, labels, asked.given is None, asked.layers, form, modules
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """The run of one image alone: the answer, what the output is, and the memory format for company."""
+
+    answer: _Answer
+    head: Head
+    layout: torch.memory_format
+
+
+def _run_ends(asked: _Asked, strict: bool) -> tuple[dict[int, _Alone], dict[int, VizcnnError]]:
+    """The runs alone of the first and the last image that are not refused, by number, and those refused on the way."""
+    ends: dict[int, _Alone] = {}
+    refused: dict[int, VizcnnError] = {}
+    numbers = range(len(asked.inputs))
+    for way in (numbers, reversed(numbers)):
+        for i in way:
+            if i in ends or i in refused:
+                break  # the other way has come here
+            try:
+                ends[i] = _run_alone(asked, i, next(iter(ends.values())).head if ends else None)
+                break
+            except NonFiniteResult as error:
+                if strict:
+                    raise
+                refused[i] = error
+    if not ends:
+        raise refused[0]
+    return ends, refused
+
+
+def _run_alone(asked: _Asked, i: int, head: Head | None) -> _Alone:
+    """The network's answer to image i, checked to be the same beside another. head: of its output, where known."""
+    model, image = asked.model, asked.inputs[i : i + 1]  # (1, C, H, W)
+    with nullcontext() if head or model.head else Makers() as makers:
+        activations = read_activations(model, image, asked.layers)
+    head = head or find_head(activations[OUTPUT], model.head, makers)
+    (answer,) = _answer(model, activations, asked.given, head, 1)
+    return _Alone(answer, head, choose_layout(model, image[0], answer.targets, activations))
+
+
+def _answer(
+    model: Model, activations: Mapping[str, Any], given: tuple[Target, ...] | None, head: Head, images: int
+) -> list[_Answer]:
+    """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
+    output = _check_output(model, activations[OUTPUT], images)
+    targets: tuple[tuple[Target, ...], ...]
+    if given is None:
+        classes = _predict_classes(output)
+        different = {one: target(one).resolved(model).with_head(head) for one in classes}
+        by_class = dict(zip(different, score_activations([*different.values()], activations, images).T, strict=True))
+        targets = tuple((different[one],) for one in classes)
+        scores = torch.stack([by_class[one][i] for i, one in enumerate(classes)])[:, None]  # (B, 1)
+    else:
+        targets = (tuple(each.with_head(head) for each in given),) * images
+        scores = score_activations(targets[0], activations, images) if given else torch.empty(images, 0)
+    finite = scores.isfinite()
+    if not finite.all():
+        i = int((~finite).nonzero()[0, 0])
+        raise NonFiniteResult(
+            f"{name_targets(targets[i])} is {scores[i].tolist()[:3]} for one of these images. Check the weights"
+        )
+    outputs = [None] * images if output is None else output.detach().cpu()  # moved at once
+    return [_Answer(*one) for one in zip(outputs, targets, scores.detach().cpu(), strict=True)]
+
+
+def _check_beside(model: Model, alone: _Answer, beside: _Answer) -> None:
+    """Raise UnsuitableNetwork where the answer to an image differs between its run alone and one beside others."""
+    try:
+        check_deterministic(name_targets(alone.targets), alone.scores, beside.scores, model.dtype)
+        if alone.output is not None and beside.output is not None:
+            check_deterministic("the output", alone.output, beside.output, model.dtype)
+    except VizcnnError:
+        _CHECKED.pop(model.network, None)
+        raise
+
+
+def _check_output(model: Model, output: Any, images: int) -> Tensor | None:
+    """The output for so many images, if it is one tensor. Raises NonFiniteResult, and ParameterError for a wrong number
+    of labels."""
+    if not (isinstance(output, Tensor) and output.dim() and len(output) == images):
+        return None
+    if not output.isfinite().all():
+        raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
+    if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
+        raise ParameterError(
+            f"{model.name} has {output.shape[1]} outputs but {len(model.labels)} labels. Give one label each"
+        )
+    return output
+
+
+def _predict_classes(output: Tensor | None) -> list[int]:
+    """For each image the class with the largest output. Raises TargetError where the output is not (N, classes)."""
+    if output is None or output.dim() != 2 or output.shape[1] < 2:
+        got = "not one tensor" if output is None else tuple(output.shape)
+        raise TargetError(
+            f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
+        )
+    classes: list[int] = output.argmax(1).tolist()
+    return classes
