@@ -154,3 +154,30 @@ def test_what_cannot_be_projected() -> None:
 def test_a_name_like_a_formula_is_drawn_as_it_is(tmp_path: Any) -> None:
     photo = vizcnn.Photo(np.random.default_rng(0).random((20, 20, 3), np.float32), "cost$^$.png")
     assert vizcnn.Deconvnet()(model(), photo, "4:2").save(tmp_path / "a.png").exists()
+
+
+def test_units_and_images_are_projected_in_one_run() -> None:
+    network, seen = zeiler_like(), list[int]()
+    network.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    images = torch.cat([image(), 1 - image()])
+    vizcnn.Deconvnet()(model(network), images, ["5:0", "5:1", "2:3"])
+    assert seen[-2:] == [6, 6]  # where each channel is strongest, and the way back from there
+
+
+def test_ctrl_c_keeps_the_images_whose_units_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vizcnn.probing.attribution.default_batch", lambda _size: 3)
+    network, seen = zeiler_like(), list[int]()
+
+    def interrupt(_module: Any, inputs: Any, _output: Any) -> None:
+        seen.append(len(inputs[0]))
+        if seen.count(3) == 2 and len(inputs[0]) == 1:
+            raise KeyboardInterrupt
+
+    network.register_forward_hook(interrupt)
+    images = torch.cat([image(), 1 - image()])
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        vizcnn.Deconvnet()(model(network), images, ["5:0", "5:1"])  # three of four
+    found = caught.value.result
+    assert found.partial
+    assert len(found.rows) == 1
+    assert len(found.rows[0].panels) == 2

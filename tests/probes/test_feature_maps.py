@@ -17,6 +17,7 @@ import vizcnn
 from vizcnn.cli.main import main
 from vizcnn.errors import DegenerateResult, LayerNotFound, NonFiniteResult, ParameterError, TargetError
 from vizcnn.geometry import Box
+from vizcnn.probes.feature_maps import _read_layers
 from vizcnn.results import Scene
 
 NETWORKS = [
@@ -274,6 +275,61 @@ def test_a_network_that_is_random_in_eval_mode_is_refused() -> None:
     with pytest.raises(DegenerateResult, match="layer 'after' differs between two runs on the same image"):
         vizcnn.FeatureMaps(layers=("conv", "after"))(model, images())
     assert vizcnn.FeatureMaps(layers=("conv",))(model, images()).panels
+
+
+def read(network: nn.Module, count: int = 3) -> list[Tensor]:
+    """The maps of the first layer for each image, where several run at once."""
+    model = vizcnn.Model(network, size=16)
+    with model.borrowed():
+        return [one["0"] for one in _read_layers(model, images(count), ["0"], check=False)]
+
+
+def test_several_images_at_once_give_the_maps_of_each_alone() -> None:
+    """As on a GPU, where that is faster."""
+    network = small_cnn().eval()
+    with torch.no_grad():
+        expected = [network[0](image[None])[0] for image in images(3)]
+    for found, maps in zip(read(network), expected, strict=True):
+        torch.testing.assert_close(found, maps, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_for_which_company_matters_is_read_image_by_image() -> None:
+    class Mixing(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x - x.mean(0, keepdim=True))
+
+    class Single(nn.Flatten):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(1, -1)
+
+    mixing = nn.Sequential(Mixing(3, 2, 1))
+    nn.init.constant_(mixing[0].bias, 0.5)  # type: ignore[arg-type]
+    assert all(torch.all(maps == 0.5) for maps in read(mixing))
+    single = nn.Sequential(nn.Conv2d(3, 2, 1), Single(), nn.Linear(512, 2))
+    for found, image in zip(read(single), images(3), strict=True):
+        torch.testing.assert_close(found, single[0](image[None])[0].detach())
+
+
+def test_ctrl_c_keeps_the_images_that_are_done(tmp_path: Path) -> None:
+    class Interrupting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.runs = nn.Conv2d(3, 2, 1), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs += 1
+            if self.runs == 7:
+                raise KeyboardInterrupt
+            out: Tensor = self.conv(x)
+            return out
+
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        vizcnn.FeatureMaps(layers=("conv",))(vizcnn.Model(Interrupting(), size=16), images(9))
+    found = caught.value.result
+    assert found.partial
+    assert 1 <= len(found.rows) < 9
+    assert vizcnn.load_result(found.save(tmp_path / "a.npz")).partial
+    assert found.manifest()["partial"] is True
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
