@@ -18,7 +18,7 @@ import torch
 
 import vizcnn
 from vizcnn import testing
-from vizcnn.probing import registry
+from vizcnn.probing import Map, each_map, heatmap, registry
 from vizcnn.probing.subject import Subject
 
 PLUGIN = Path(__file__).parent / "plugin"
@@ -162,6 +162,31 @@ def test_the_contract_check_finds_what_a_careless_probe_leaves_behind(
             testing.check_probe("careless", tmp_path)
     finally:
         torch.set_grad_enabled(True)
+
+
+@pytest.mark.parametrize("careless", ["scale", "noise"])
+def test_the_contract_check_finds_a_map_that_depends_on_company(
+    careless: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Comparing(vizcnn.Probe[vizcnn.Heatmap]):
+        """Scales by the largest value of the batch, or draws noise for the whole batch."""
+
+        def compute(self, subject: Subject) -> vizcnn.Heatmap:
+            def make_maps(images: torch.Tensor, _: Any) -> list[Map]:
+                rng = torch.Generator().manual_seed(subject.seed)
+                noise = torch.rand(images.shape, generator=rng)
+                noisy = images / images.max() if careless == "scale" else images + noise
+                return [Map(one, None, "is") for one in noisy.mean(1)]
+
+            maps = each_map(subject, make_maps, label="maps")
+            return heatmap(subject, maps, meaning=lambda quantity: quantity, signed=True)
+
+    monkeypatch.setattr(registry, "get", lambda _: Comparing)
+    monkeypatch.setattr(registry, "read_summary", lambda _: "comparing")
+    with pytest.raises(
+        AssertionError, match=r"an image has another map alone than beside another\. Where the method is"
+    ):
+        testing.check_probe("comparing", tmp_path)
 
 
 def test_what_the_framework_restores_itself() -> None:

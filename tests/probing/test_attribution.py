@@ -18,7 +18,7 @@ import vizcnn
 import vizcnn.probing
 from vizcnn.errors import DegenerateResult, ImageError, NonFiniteResult, NotDifferentiable, ShapeError, VizcnnWarning
 from vizcnn.models.targets import Target
-from vizcnn.probing import Map, Subject, each_map, find_densest, heatmap, one_by_one, score
+from vizcnn.probing import Map, Subject, each_map, find_densest, heatmap, score
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))  # (3, C, H, W)
 
@@ -95,8 +95,14 @@ def test_each_map_belongs_to_its_image_and_target() -> None:
     expected = np.stack([IMAGES.mean(1).numpy(), 10 * IMAGES.mean(1).numpy()], 1)
     np.testing.assert_allclose(found.values, expected, rtol=1e-6)
     assert (found.provenance.paper, found.provenance.details) == ("nobody", {"window": 3})
-    single = made(one_by_one(lambda image, target: method(image, [target])[0]))
-    np.testing.assert_array_equal(single.values, found.values)
+    given: list[int] = []
+
+    def single(images: Tensor, targets: Sequence[Target]) -> list[Map]:
+        given.append(len(images))
+        return method(images, targets)
+
+    np.testing.assert_array_equal(made(single, batch=1).values, found.values)
+    assert given == [1] * 6
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from vizcnn.probing.attribution import each_map as each_map
     from vizcnn.probing.attribution import find_densest as find_densest
     from vizcnn.probing.attribution import heatmap as heatmap
-    from vizcnn.probing.attribution import one_by_one as one_by_one
     from vizcnn.probing.attribution import score as score
     from vizcnn.probing.attribution import warn_of_softmax as warn_of_softmax
     from vizcnn.probing.parsing import parse_names as parse_names
@@ -32,7 +31,6 @@ _HOMES = {
     "each_map": "probing.attribution",
     "find_densest": "probing.attribution",
     "heatmap": "probing.attribution",
-    "one_by_one": "probing.attribution",
     "param": "probing.probe",
     "parse_names": "probing.parsing",
     "score": "probing.attribution",
@@ -49,7 +47,6 @@ __all__ = [
     "each_map",
     "find_densest",
     "heatmap",
-    "one_by_one",
     "param",
     "parse_names",
     "score",

@@ -1,6 +1,7 @@
 """For probes that attribute a target to pixels: one map per image and target, checked, described and drawn.
 
-A probe says how its maps are computed; the rest is here, and comes out as it does for `saliency` and `cam`:
+A probe says how the maps of some images are made, each for its own target; the rest is here, and comes out as it does
+for `saliency` and `cam`:
 
     class Taylor(vizcnn.Probe[vizcnn.Heatmap]):
         "By how much would the answer change, to first order, if this pixel were black?"
@@ -65,15 +66,6 @@ Method = Callable[[Tensor, Sequence[Target]], Sequence[Map]]
 gradients are on."""
 
 
-def one_by_one(method: Callable[[Tensor, Target], Map]) -> Method:
-    """A method for a batch from one for a single image (1, C, H, W)."""
-
-    def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
-        return [method(image, target) for image, target in zip(images.split(1), targets, strict=True)]
-
-    return make_maps
-
-
 def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], source: str = "the pixels") -> Tensor:
     """The target's score for each of the images (B, C, H, W), as a differentiable (B,).
 
@@ -104,7 +96,8 @@ def each_map(subject: Subject, method: Method, *, label: str, batch: int | None 
     """The method's map for every image and target of a subject, under a progress bar with this label.
 
     The method is given batches of at most `batch` images, by default as many as suit their size; an image with several
-    targets comes once for each. When memory runs out, batches are halved. Gradients are on whatever the caller's mode.
+    targets comes once for each. When memory runs out, batches are halved. A method that is slow, or made for a single
+    image, asks for `batch=1`. Gradients are on whatever the caller's mode.
 
     An image with a map that holds NaN or is zero everywhere is refused, with the reason, and the others are kept; so is
     one for which the method raises NonFiniteResult or DegenerateResult. Where none is left, or with `strict`, the first
