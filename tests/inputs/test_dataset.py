@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from vizcnn.errors import ImageError, ParameterError
 from vizcnn.inputs import archives
 from vizcnn.inputs.datasets import Images, ListedImages, TorchDataset, dataset
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.pixels import LARGEST
 from vizcnn.models import _torchvision
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -12,14 +11,15 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, ParameterError, ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.datasets import dataset
-from vizcnn.inputs.images import Photo, expand_sources, open_photo, to_printable
+from vizcnn.inputs.datasets import dataset, list_readers
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.determinism import check_without_images, run_clean
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
+from vizcnn.results.photos import DRAWN_PHOTOS, DRAWN_SIDE, SIDE, reduce_photo
 
 
 class ProbeLike(Protocol):
@@ -27,6 +27,7 @@ class ProbeLike(Protocol):
     cannot import the class."""
 
     needs_images: ClassVar[bool]
+    needs_photos: ClassVar[bool]
     streams: ClassVar[bool]
     needs_target: ClassVar[bool]
 
@@ -93,31 +94,32 @@ def _read_inputs(
         return (), (), torch.empty(0, model.input.channels, *model.input.size), ()
     prepared: list[tuple[Photo, Box, Tensor]] = []
     errors: list[tuple[str, ImageError]] = []
-    for source in expand_sources(images):
+    for name, read in list_readers(images):
         try:
-            prepared += _prepare_source(model, source)
+            for photo, box, values in _prepare_source(model, read()):
+                side = DRAWN_SIDE if len(prepared) < DRAWN_PHOTOS else SIDE
+                prepared.append((photo if probe.needs_photos else reduce_photo(photo, side), box, values))
         except ImageError as error:
             if strict:
                 raise
-            errors.append((to_printable(source) if isinstance(source, str | Path) else "image", error))
+            errors.append((name, error))
     if not prepared:
         if errors:
             raise errors[0][1]
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
     photos, seen, inputs = zip(*prepared, strict=True)
-    if len({tuple(x.shape) for x in inputs}) > 1:
-        raise ShapeError(f"tensors of one call must share a shape, got {[tuple(x.shape) for x in inputs]}")
+    if len(shapes := {tuple(x.shape): None for x in inputs}) > 1:
+        raise ShapeError(f"tensors of one call must share a shape, got {', '.join(map(str, shapes))}")
     return photos, seen, torch.stack(inputs), tuple((name, str(error)) for name, error in errors)
 
 
-def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
+def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, Box, Tensor]]:
     """The photograph of each image in a source, the box of it that the network sees, and the input (C, H, W).
 
     A photograph is resized and cropped; a tensor is an input already, and its photograph is made from it."""
     if not isinstance(source, Tensor):
-        photo = open_photo(source)
-        inputs, box = model.prepared(photo)  # (C, H, W)
-        return [(photo, box, inputs)]
+        inputs, box = model.prepared(source)  # (C, H, W)
+        return [(source, box, inputs)]
     batch = source[None] if source.dim() == 3 else source
     if batch.dim() != 4 or batch.shape[1] != model.input.channels:
         raise ShapeError(

@@ -123,6 +123,8 @@ class Probe(Generic[R]):
     """True for probes of whole data sets: one call looks at all images and reads them batch by batch."""
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
+    needs_photos: ClassVar[bool] = False
+    """True for probes that read the pixels of `subject.photos`, which otherwise may be smaller copies, for drawing."""
     needs_target: ClassVar[bool] = True
     """False for probes that explain no target: a target is refused, and the network may give any kind of output."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
