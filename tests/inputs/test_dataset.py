@@ -730,7 +730,7 @@ def test_nothing_is_refused(nothing: Any) -> None:
 
 @pytest.mark.parametrize("thing", [3, object(), iter([])])
 def test_what_is_no_data_set_is_refused(thing: Any) -> None:
-    with pytest.raises(ImageError, match="an image is a path, a Pillow image or an array, got"):
+    with pytest.raises(ImageError, match="an image is a path, an open file, a Pillow image or an array, got"):
         dataset(thing).read(0)
 
 

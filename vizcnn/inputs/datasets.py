@@ -29,6 +29,7 @@ from vizcnn.inputs.images import (
     is_image,
     is_open_file,
     list_image_endings,
+    name_open_file,
     open_file,
     open_photo,
     raise_image_errors,
@@ -293,7 +294,8 @@ def _split(source: Any) -> Iterator[tuple[str, Any]]:
         path = str(source) if isinstance(source, str | Path) else None
         if path and not path.startswith("sample:"):
             path = str(Path(path).absolute())  # other processes may work in another folder
-        yield Path(path or getattr(source, "filename", "") or "image").name, path or source
+        name = name_open_file(source) if is_open_file(source) else path or getattr(source, "filename", "") or "image"
+        yield Path(name).name, path or source
 
 
 def _measure_file(path: str) -> int:

@@ -98,7 +98,9 @@ class InputContract:
             photo, scaled, channels=self.channels, mode=self.interpolation, antialias=self.antialias
         )  # (1, C, h, w)
         (top, left), (height, width) = self._corner(scaled), self.size
-        return pixels[0, :, top : top + height, left : left + width], self.seen(photo.size)  # (C, H, W)
+        cut = pixels[0, :, top : top + height, left : left + width]  # (C, H, W)
+        # a copy, since a view keeps the memory of what was cut off
+        return cut.clone(memory_format=torch.contiguous_format), self.seen(photo.size)
 
     def seen(self, photo: tuple[int, int]) -> Box:
         """The box of a photograph of height and width `photo` that the network sees, in px of the photograph."""

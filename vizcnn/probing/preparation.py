@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from vizcnn import progress
 from vizcnn.errors import ImageError, ParameterError, ShapeError
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import dataset, list_readers
@@ -62,7 +63,7 @@ def prepare(
     with borrow(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         stream = dataset(images, probe.labels_from()) if probe.streams else None
-        photos, seen, inputs, refused = _read_inputs(probe, model, images if stream is None else None, strict)
+        photos, seen, inputs, refused = _read_inputs(probe, model, images if stream is None else None, strict, progress)
         with add_context(f"input {tuple(inputs.shape)}" if photos else ""):
             targets = _resolve_targets(probe, model, target)
             if targets and not photos:
@@ -85,32 +86,45 @@ def prepare(
 
 
 def _read_inputs(
-    probe: ProbeLike, model: Model, images: Any, strict: bool
+    probe: ProbeLike, model: Model, images: Any, strict: bool, shown: bool
 ) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor, tuple[tuple[str, str], ...]]:
     """The photographs, the box of each that the network sees, the inputs (N, C, H, W), and what could not be read."""
     if not probe.needs_images or probe.streams:
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
         return (), (), torch.empty(0, model.input.channels, *model.input.size), ()
-    prepared: list[tuple[Photo, Box, Tensor]] = []
+    photos: list[Photo] = []
+    seen: list[Box] = []
+    inputs: list[Tensor] = []
     errors: list[tuple[str, ImageError]] = []
-    for name, read in list_readers(images):
-        try:
-            for photo, box, values in _prepare_source(model, read()):
-                side = DRAWN_SIDE if len(prepared) < DRAWN_PHOTOS else SIDE
-                prepared.append((photo if probe.needs_photos else reduce_photo(photo, side), box, values))
-        except ImageError as error:
-            if strict:
-                raise
-            errors.append((name, error))
-    if not prepared:
+    with progress.bar(None, "reading", "image", shown=shown) as bar:
+        for name, read in list_readers(images):
+            try:
+                for photo, box, values in _prepare_source(model, read()):
+                    side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
+                    photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
+                    seen.append(box)
+                    inputs.append(values)
+            except ImageError as error:
+                if strict:
+                    raise
+                errors.append((name, error))
+            bar.update()
+    if not inputs:
         if errors:
             raise errors[0][1]
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
-    photos, seen, inputs = zip(*prepared, strict=True)
     if len(shapes := {tuple(x.shape): None for x in inputs}) > 1:
         raise ShapeError(f"tensors of one call must share a shape, got {', '.join(map(str, shapes))}")
-    return photos, seen, torch.stack(inputs), tuple((name, str(error)) for name, error in errors)
+    return tuple(photos), tuple(seen), _stack(inputs), tuple((name, str(error)) for name, error in errors)
+
+
+def _stack(inputs: list[Tensor]) -> Tensor:
+    """The inputs (C, H, W) as one tensor (N, C, H, W). Each is let go once it is copied, for memory's sake."""
+    stacked = inputs[0].new_empty(len(inputs), *inputs[0].shape)
+    for i in reversed(range(len(stacked))):
+        stacked[i] = inputs.pop()
+    return stacked
 
 
 def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, Box, Tensor]]:
