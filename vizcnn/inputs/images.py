@@ -106,7 +106,7 @@ def image_files(source: str | Path) -> list[str]:
         but = f" but {_count_own(skipped)}" if skipped else ""
         raise ImageError(
             f"folder {to_printable(source)} holds no images{but}. Name a file, or a folder with image files directly "
-            "inside"
+            "inside; in Python, vizcnn.inputs.dataset(folder) reads sub-folders too"
         )
     warn_of_skipped(skipped, source)
     return found

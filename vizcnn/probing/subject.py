@@ -37,7 +37,8 @@ class Subject:
     question: the probe's name, options and paper.
     identity: the model's name, digest of weights and so on for the provenance, taken before the first run.
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
-    photos, seen: the N images as the person gave them, and the box of each that the network sees.
+    photos, seen: the N images as results keep them, and the box of each that the network sees. Of large images these
+        are smaller copies, for drawing, unless the probe says `needs_photos`.
     output: the network's raw output (N, ...) for the inputs; None where N is 0 or the output is not one tensor.
     head: what that output is, see `vizcnn.models.head`.
     targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
