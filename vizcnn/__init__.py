@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from vizcnn.ascent import Recipe as Recipe
     from vizcnn.errors import Interrupted as Interrupted
     from vizcnn.errors import VizcnnError as VizcnnError
-    from vizcnn.inputs.images import Photo as Photo
     from vizcnn.inputs.images import open_photo as open_photo
+    from vizcnn.inputs.photo import Photo as Photo
     from vizcnn.models.loading import load as load
     from vizcnn.models.model import InputContract as InputContract
     from vizcnn.models.model import Model as Model
@@ -73,7 +73,7 @@ _HOMES = {
     "Maximize": "vizcnn.probes.maximize",
     "Model": "vizcnn.models.model",
     "Occlusion": "vizcnn.probes.occlusion",
-    "Photo": "vizcnn.inputs.images",
+    "Photo": "vizcnn.inputs.photo",
     "Probe": "vizcnn.probing.probe",
     "Recipe": "vizcnn.ascent",
     "Result": "vizcnn.results",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -104,6 +105,17 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, result: Any) -> None:
         super().__init__("interrupted")
         self.result = result
+
+
+def describe_address(source: object) -> str:
+    """What is wrong with a name that is an address of the web, as one sentence; "" for any other name.
+
+    A `pathlib.Path` has made one slash of two. A single letter before the colon is a drive."""
+    found = re.match(r"([a-z][a-z0-9+.-]+):/+(.*)", str(source), re.IGNORECASE | re.DOTALL)
+    if not found or os.path.exists(str(source)):
+        return ""
+    remedy = "Name the file by its path alone" if found[1].lower() == "file" else "Download it first, and name the file"
+    return f"{found[1]}://{found[2]} is an address, and only files are read here. {remedy}"
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

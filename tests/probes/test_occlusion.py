@@ -305,7 +305,7 @@ def test_a_network_left_in_train_mode_is_probed_in_eval_mode() -> None:
         (torch.rand(1, 3, 8, 8) * 255, r"holds values in \[0, 1\], got .* Pass images before normalisation"),
         ([], "no images were given"),
         ([torch.rand(3, 8, 8), torch.rand(3, 8, 9)], "tensors of one call must share a shape"),
-        ({"a": 1}, "an image is a path, a Pillow image or an array, got dict"),
+        ({"a": 1}, "an image is a path, an open file, a Pillow image or an array, got dict"),
     ],
 )
 def test_what_is_no_input(images: object, message: str) -> None:

@@ -17,7 +17,7 @@ from support import ORIGIN
 import vizcnn
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results import Mark, Panel, Row, Scene
 
 

@@ -23,7 +23,7 @@ from support import ORIGIN, small_cnn
 import vizcnn
 from vizcnn.errors import ImageError, ParameterError, ResultError
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results import Mark, Panel, Record, Row, Scene, StoredPhoto
 from vizcnn.testing import delicate_model
 

@@ -14,7 +14,7 @@ from support import ORIGIN
 
 import vizcnn
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results import Panel, Pictures, Prediction, Row, Scatter, Scenery, Thumbnail
 
 NAME = "$\\frac{$ \x1b"

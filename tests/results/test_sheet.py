@@ -10,7 +10,7 @@ import pytest
 from support import ORIGIN
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results import Optimised
 from vizcnn.results.sheet import CROPS, Inverted, Made, Making, RealImages, arrange, arrange_inversions
 

@@ -184,7 +184,10 @@ def _split_model_and_targets(probe: type[Probe[Any]], call: Call) -> tuple[str, 
 
 def _call_once(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:
     """One call for all images."""
-    return probe(model, images[0] if len(images) == 1 else list(images), **options)
+    from vizcnn.cli.stdin import STDIN, read_stdin
+
+    sources = [read_stdin() if image == STDIN else image for image in images]
+    return probe(model, sources[0] if len(sources) == 1 else sources, **options)
 
 
 def _open_index(folder: str) -> Any:

@@ -14,6 +14,7 @@ from typing import NoReturn, TypeVar
 
 import click
 
+from vizcnn.cli.stdin import STDIN, StandardInput, read_stdin
 from vizcnn.errors import (
     Interrupted,
     OutputError,
@@ -45,6 +46,7 @@ class Session:
         self.as_json, self.quiet, self.debug = call.json, call.quiet, call.debug
         self.results: list[object] = []
         self.errors: list[str] = []
+        self.stdin: StandardInput | None = None
 
     def run(self, load: Callable[[], Model], images: Sequence[str] | None, compute: Callable[..., Result]) -> NoReturn:
         """Load the model, probe each image (or the network alone, without images), and leave with the exit code."""
@@ -71,7 +73,7 @@ class Session:
                 model = load()
             for file in files:
                 with self._report_errors(), _show_warnings_in_one_line():
-                    cost = estimate(model, file)
+                    cost = estimate(model, self._open(file))
                     assert cost is not None
                     self.results.append({"image": file, **asdict(cost)})
                     self._print(f"{file}: {cost.describe()}" if file else cost.describe())
@@ -109,7 +111,7 @@ class Session:
     def _compute_and_keep(self, model: Model, file: str | None, output: Path, compute: Callable[..., Result]) -> Result:
         try:
             with _show_warnings_in_one_line():
-                result = compute(model, file, progress=not self.quiet)
+                result = compute(model, self._open(file), progress=not self.quiet)
         except Interrupted as stopped:
             with self._report_errors():
                 self._keep(stopped.result, output)
@@ -155,8 +157,16 @@ class Session:
         found: list[str | None] = []
         for image in images:
             with self._report_errors(), _show_warnings_in_one_line():
-                found += image_files(image)
+                if image == STDIN and self.stdin is not None:
+                    raise ParameterError("- is named twice, and standard input holds one image. Name it once")
+                if image == STDIN:
+                    self.stdin = read_stdin()
+                found += [STDIN] if image == STDIN else image_files(image)
         return found or self._leave()
+
+    def _open(self, file: str | None) -> str | StandardInput | None:
+        """What stands for an image when it is read."""
+        return self.stdin if file == STDIN else file
 
     def _choose_outputs(self, files: list[str | None]) -> list[Path]:
         """Where each result goes; whatever is wrong with that is known before anything is computed."""
@@ -202,6 +212,8 @@ def _show_warnings_in_one_line() -> Iterator[None]:
 
 
 def _start_of_name(file: str | None) -> str:
+    if file == STDIN:
+        return f"{StandardInput.name}-"
     return f"{Path(file.removeprefix('sample:')).stem}-" if file else ""
 
 

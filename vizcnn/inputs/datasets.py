@@ -7,9 +7,9 @@ import hashlib
 import os
 import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
 from operator import index
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -17,23 +17,28 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from vizcnn.errors import ImageError, ParameterError
 from vizcnn.inputs.archives import Archive, open_archive
 from vizcnn.inputs.folders import FileEntry, list_files
 from vizcnn.inputs.images import (
-    Photo,
     expand_sources,
+    image_files,
     is_hidden,
     is_image,
+    is_open_file,
     list_image_endings,
+    name_open_file,
     open_file,
     open_photo,
     raise_image_errors,
     read_photo,
+    refuse_address,
     to_printable,
     warn_of_skipped,
 )
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.records import provenance_in
 
 Entry = tuple[Photo | Tensor, str | None]
@@ -102,9 +107,56 @@ def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -
 def _open_source(source: Any) -> Images:
     if isinstance(source, str | Path):
         return _open_path(source)
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, _IMAGES_OR_LISTS):
+    if _is_dataset(source):
         return TorchDataset(source)
     return ListedImages(source)
+
+
+def list_readers(source: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The name of each image that a source stands for, and a function that reads it: a Photo, or a tensor
+    (C, H, W) or (N, C, H, W).
+
+    source: an image as `open_photo` takes it, a folder with images directly inside, or tensors; what `dataset` has
+        opened, or a torch Dataset; and any list or iterable of these, of any length, which is asked for one more only
+        when the one before was done with. An iterable other than a list may also give tuples that begin with the image,
+        such as (image, label).
+    Raises ImageError for a folder without images."""
+    if isinstance(source, str | Path):
+        yield from ((to_printable(file), partial(open_photo, file)) for file in image_files(source))
+    elif isinstance(source, Images):
+        yield from ((name, partial(_read_image, source, i)) for i, name in enumerate(source.names))
+    elif isinstance(source, Tensor):
+        yield "image", lambda: source
+    elif isinstance(source, list | tuple):
+        for one in source:
+            yield from list_readers(one)
+    elif _is_dataset(source):
+        yield from list_readers(TorchDataset(source))
+    elif _is_iterable(source):
+        for one in source:
+            yield from list_readers(one[0] if isinstance(one, list | tuple) and one else one)
+    else:
+        yield "image", partial(open_photo, source)
+
+
+def _read_image(images: Images, i: int) -> Photo | Tensor:
+    return images.read(i)[0]
+
+
+def _is_dataset(source: Any) -> bool:
+    """Whether an object gives images by number, as a torch Dataset does. One that is iterated has no numbers."""
+    return (
+        hasattr(source, "__getitem__")
+        and hasattr(source, "__len__")
+        and not isinstance(source, _IMAGES_OR_LISTS)
+        and not isinstance(source, bytes | Mapping | IterableDataset)
+    )
+
+
+def _is_iterable(source: Any) -> bool:
+    """Whether an object gives several images one after the other, and is not one image itself."""
+    one = isinstance(source, np.ndarray | Image.Image | bytes | Mapping | Photo) or is_open_file(source)
+    return not one and (hasattr(source, "__iter__") or hasattr(source, "__getitem__"))
 
 
 def _open_path(source: str | Path) -> Images:
@@ -116,6 +168,7 @@ def _open_path(source: str | Path) -> Images:
         inside = path.relative_to(outer).as_posix()
         return ArchiveFiles(outer, "" if inside == "." else f"{inside}/")
     if not str(source).startswith("sample:"):
+        refuse_address(source)
         with raise_image_errors(path), open_file(path):  # what is no file is known at once
             pass
     return ListedImages([source])
@@ -241,7 +294,8 @@ def _split(source: Any) -> Iterator[tuple[str, Any]]:
         path = str(source) if isinstance(source, str | Path) else None
         if path and not path.startswith("sample:"):
             path = str(Path(path).absolute())  # other processes may work in another folder
-        yield Path(path or getattr(source, "filename", "") or "image").name, path or source
+        name = name_open_file(source) if is_open_file(source) else path or getattr(source, "filename", "") or "image"
+        yield Path(name).name, path or source
 
 
 def _measure_file(path: str) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, compute_gram, optimize
 from vizcnn.ascent.matching import ActivationDistance, GramDistance
 from vizcnn.errors import DegenerateResult
-from vizcnn.inputs.images import Photo, open_photo
+from vizcnn.inputs.images import open_photo
+from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.resampling import resample
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
@@ -20,6 +21,7 @@ from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
+from vizcnn.results.photos import reduce_photo
 
 _LAYERS = 5  # resolutions at which style is compared, as in the paper
 
@@ -39,6 +41,7 @@ class Style(Probe[Pictures]):
     """
 
     paper: ClassVar[str] = "Gatys, Ecker & Bethge 2015, arXiv:1508.06576"
+    needs_photos: ClassVar[bool] = True
     needs_target: ClassVar[bool] = False
 
     like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
@@ -104,7 +107,7 @@ class Style(Probe[Pictures]):
             self._compute_terms(model, content, style, recipe, each) for each in (start, outcome.pictures.to(start))
         )
         terms = {name: (before[name], after[name]) for name in before}
-        sources = (("content", photo), ("style", style_photo))
+        sources = (("content", reduce_photo(photo)), ("style", reduce_photo(style_photo)))
         image = outcome.pictures[0].permute(1, 2, 0).numpy()  # (H, W, C)
         return Scenery(image, sources, terms, outcome.frames[:, 0].permute(0, 2, 3, 1).numpy()), outcome.finished
 
@@ -143,7 +146,6 @@ class Style(Probe[Pictures]):
 
 def _resize_photo(model: Model, photo: Photo, side: int) -> Tensor:
     """A photograph (1, C, H, W), enlarged or reduced so that its longer side has `side` px."""
-    image = torch.from_numpy(model.input.channels_of(photo)).permute(2, 0, 1)[None]
     factor = side / max(photo.size)
-    size = [max(1, round(each * factor)) for each in photo.size]
-    return F.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1).to(model.device)
+    height, width = (max(1, round(each * factor)) for each in photo.size)
+    return resample(photo, (height, width), channels=model.input.channels).to(model.device)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from vizcnn.ascent import Objective, find_recipe, optimize
 from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
+from vizcnn.inputs.photo import Pixels
 from vizcnn.models.layers.kernels import find_used_kernels, reads_image
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, parse_targets
@@ -16,7 +17,6 @@ from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
 from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
-from vizcnn.results.photos import Pixels
 from vizcnn.scanning import (
     MAX_TOP,
     AnyIndex,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from vizcnn import progress
 from vizcnn.errors import ImageError, ParameterError, ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.datasets import dataset
-from vizcnn.inputs.images import Photo, expand_sources, open_photo, to_printable
+from vizcnn.inputs.datasets import dataset, list_readers
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.clean import run_clean
@@ -21,6 +21,7 @@ from vizcnn.models.determinism import check_without_images
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
+from vizcnn.results.photos import DRAWN_PHOTOS, DRAWN_SIDE, SIDE, reduce_photo
 
 
 class ProbeLike(Protocol):
@@ -28,6 +29,7 @@ class ProbeLike(Protocol):
     cannot import the class."""
 
     needs_images: ClassVar[bool]
+    needs_photos: ClassVar[bool]
     streams: ClassVar[bool]
     needs_target: ClassVar[bool]
 
@@ -62,7 +64,7 @@ def prepare(
     with borrow(model, type(probe).__name__):
         identity = model.provenance()  # before any run: some networks count their runs in a buffer
         stream = dataset(images, probe.labels_from()) if probe.streams else None
-        photos, seen, inputs, refused = _read_inputs(probe, model, images if stream is None else None, strict)
+        photos, seen, inputs, refused = _read_inputs(probe, model, images if stream is None else None, strict, progress)
         with add_context(f"input {tuple(inputs.shape)}" if photos else ""):
             targets = _resolve_targets(probe, model, target)
             if targets and not photos:
@@ -86,40 +88,54 @@ def prepare(
 
 
 def _read_inputs(
-    probe: ProbeLike, model: Model, images: Any, strict: bool
+    probe: ProbeLike, model: Model, images: Any, strict: bool, shown: bool
 ) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor, tuple[tuple[str, str], ...]]:
     """The photographs, the box of each that the network sees, the inputs (N, C, H, W), and what could not be read."""
     if not probe.needs_images or probe.streams:
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
         return (), (), torch.empty(0, model.input.channels, *model.input.size), ()
-    prepared: list[tuple[Photo, Box, Tensor]] = []
+    photos: list[Photo] = []
+    seen: list[Box] = []
+    inputs: list[Tensor] = []
     errors: list[tuple[str, ImageError]] = []
-    for source in expand_sources(images):
-        try:
-            prepared += _prepare_source(model, source)
-        except ImageError as error:
-            if strict:
-                raise
-            errors.append((to_printable(source) if isinstance(source, str | Path) else "image", error))
-    if not prepared:
+    with progress.bar(None, "reading", "image", shown=shown) as bar:
+        for name, read in list_readers(images):
+            try:
+                for photo, box, values in _prepare_source(model, read()):
+                    side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
+                    photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
+                    seen.append(box)
+                    inputs.append(values)
+            except ImageError as error:
+                if strict:
+                    raise
+                errors.append((name, error))
+            bar.update()
+    if not inputs:
         if errors:
             raise errors[0][1]
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
-    photos, seen, inputs = zip(*prepared, strict=True)
-    if len({tuple(x.shape) for x in inputs}) > 1:
-        raise ShapeError(f"tensors of one call must share a shape, got {[tuple(x.shape) for x in inputs]}")
-    return photos, seen, torch.stack(inputs), tuple((name, str(error)) for name, error in errors)
+    if len(shapes := {tuple(x.shape): None for x in inputs}) > 1:
+        raise ShapeError(f"tensors of one call must share a shape, got {', '.join(map(str, shapes))}")
+    return tuple(photos), tuple(seen), _stack(inputs), tuple((name, str(error)) for name, error in errors)
 
 
-def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
+def _stack(inputs: list[Tensor]) -> Tensor:
+    """The inputs (C, H, W) as one tensor (N, C, H, W). Each is let go once it is copied, for memory's sake."""
+    stacked = inputs[0].new_empty(len(inputs), *inputs[0].shape)
+    for i in reversed(range(len(stacked))):
+        stacked[i] = inputs.pop()
+    return stacked
+
+
+def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, Box, Tensor]]:
     """The photograph of each image in a source, the box of it that the network sees, and the input (C, H, W).
 
     A photograph is resized and cropped; a tensor is an input already, and its photograph is made from it."""
     if not isinstance(source, Tensor):
-        photo = open_photo(source)
-        inputs, box = model.prepared(photo)  # (C, H, W)
-        return [(photo, box, inputs)]
+        inputs, box = model.prepared(source)  # (C, H, W)
+        return [(source, box, inputs)]
     batch = source[None] if source.dim() == 3 else source
     if batch.dim() != 4 or batch.shape[1] != model.input.channels:
         raise ShapeError(

@@ -123,6 +123,8 @@ class Probe(Generic[R]):
     """True for probes of whole data sets: one call looks at all images and reads them batch by batch."""
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
+    needs_photos: ClassVar[bool] = False
+    """True for probes that read the pixels of `subject.photos`, which otherwise may be smaller copies, for drawing."""
     needs_target: ClassVar[bool] = True
     """False for probes that explain no target: a target is refused, and the network may give any kind of output."""
 
@@ -206,9 +208,12 @@ class Probe(Generic[R]):
     ) -> R:
         """Probe a network.
 
-        images: a path, `sample:NAME`, Pillow image or array (resized and cropped as the model wants it), a tensor
-            (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these. A probe that streams also takes
-            an archive, a torch Dataset, or a folder with sub-folders, see `vizcnn.inputs.dataset`.
+        images: a path, `sample:NAME`, open file, Pillow image or array (resized and cropped as the model wants it), a
+            tensor (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these. Or any iterable of these of
+            any length, or of tuples that begin with one: a generator, a torch Dataset or DataLoader, what
+            `vizcnn.inputs.dataset` has opened. One photograph at a time is then held at its full size; the result keeps
+            copies of at most 1024 px of the first 100, and of 256 px of those after them, with sizes and places in the
+            photographs' own px. A probe that streams takes what `vizcnn.inputs.dataset` takes.
         target: what to explain: a class name or index, `layer:channel`, `layer:first-last` for several channels,
             `layer:channel@y,x`, `energy(layer)`, a function of the output or of layers (`vizcnn.target`), or a list of
             these. Default: the class predicted for each image, unless the probe says otherwise.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.models.batches import Answers
 from vizcnn.models.clean import CleanRuns
 from vizcnn.models.determinism import pick_rows
@@ -41,7 +41,8 @@ class Subject:
     question: the probe's name, options and paper.
     identity: the model's name, digest of weights and so on for the provenance, taken before the first run.
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
-    photos, seen: the N images as the person gave them, and the box of each that the network sees.
+    photos, seen: the N images as results keep them, and the box of each that the network sees. Of large images these
+        are smaller copies, for drawing, unless the probe says `needs_photos`.
     clean: the network's answers to the inputs, of which `output` and the like below are parts.
     dataset: for a probe of whole data sets, the images; there are then no inputs, N is 0.
     strict: whether an image that cannot be explained ends the call, instead of being refused.

@@ -8,7 +8,7 @@ from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
 from vizcnn.results.opening import load_result
 from vizcnn.results.panels import Panel, Row, Scene
-from vizcnn.results.photos import StoredPhoto
+from vizcnn.results.photos import ReducedPhoto, StoredPhoto
 from vizcnn.results.picture import Optimised, Pictures, Scenery
 from vizcnn.results.record import Record
 from vizcnn.results.scatter import MapGrid, Scatter, Thumbnail, make_thumbnail
@@ -29,6 +29,7 @@ __all__ = [
     "Prediction",
     "Provenance",
     "Record",
+    "ReducedPhoto",
     "Result",
     "Row",
     "Scatter",

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
+from vizcnn.inputs.photo import Photo, to_floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,20 @@ def draw_image(ax: Axes, pixels: npt.NDArray[np.float32], **place: Any) -> None:
     """Draw pixels (H, W, 3) or (H, W, 1) in [0, 1] as they are; `place` is what `imshow` knows, such as `extent`."""
     remove_ticks(ax)
     ax.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1, **place)
+
+
+def draw_photo(ax: Axes, photo: Photo, pixels: npt.NDArray[np.float32] | None = None) -> None:
+    """Draw what a result holds of a photograph, in the coordinates of the photograph's own px.
+
+    pixels: others in its place, made of `photo.held`."""
+    height, width = photo.size
+    smooth = {"interpolation": "hanning"} if photo.shortfall else {}  # else a copy that is enlarged shows its px
+    draw_image(
+        ax,
+        to_floats(photo.held) if pixels is None else pixels,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        **smooth,
+    )
 
 
 def shorten(text: str, most: int = 42) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo, Pixels
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, draw_image, new_figure, shorten
-from vizcnn.results.photos import Pixels, cut_out, shrink
+from vizcnn.results.photos import cut_out, shrink
 from vizcnn.results.storing import AS_BYTES
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def make_exemplar(
     box: Box | None,
 ) -> Exemplar:
     """An exemplar of a photograph of any size."""
-    small = shrink(photo.pixels)
+    small = shrink(photo.held)
     crop = shrink(cut_out(photo, box or seen))
     return Exemplar(
         number, _make_decodable(name), label and _make_decodable(label), value, at, photo.size, seen, box, small, crop

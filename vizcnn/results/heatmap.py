@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo, to_grey
+from vizcnn.inputs.photo import Photo, to_floats, to_grey
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, draw_image, draw_outline, new_figure, remove_ticks, shorten
+from vizcnn.results.drawing import dim_unseen, draw_outline, draw_photo, new_figure, remove_ticks, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,7 +153,7 @@ class Heatmap(Result):
 
     def _draw_photo(self, ax: Axes, i: int) -> None:
         photo, box = self.photos[i], self.seen[i]
-        draw_image(ax, photo.pixels)
+        draw_photo(ax, photo)
         dim_unseen(ax, photo.size, box)
         said = "\n".join(f"{p.said(100, 1):>5}%  {shorten(p.label)}" for p in self.predictions[i][:3])
         ax.set_title(shorten(photo.name), fontsize=9)
@@ -175,7 +175,7 @@ class Heatmap(Result):
     def _draw(self, ax: Axes, i: int, t: int) -> None:
         photo, box, values = self.photos[i], self.seen[i], self.values[i, t]
         cmap, norm = self._colours(i, t)
-        ax.imshow(0.35 + 0.65 * to_grey(photo.pixels)[:, :, 0], cmap="gray", vmin=0, vmax=1)
+        draw_photo(ax, photo, 0.35 + 0.65 * to_grey(to_floats(photo.held)))
         extent = (box.left - 0.5, box.right - 0.5, box.bottom - 0.5, box.top - 0.5)
         opacity = np.nan_to_num(np.clip(np.abs(values) / self.scale(i, t), 0, 1) ** 0.5 * 0.85)
         ax.imshow(values, cmap=cmap, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")

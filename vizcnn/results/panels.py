@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results.heatmap import Mark
 
 

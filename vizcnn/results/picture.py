@@ -11,10 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcnn.errors import ParameterError
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.records import save_options
 from vizcnn.results.base import Provenance, Result
-from vizcnn.results.drawing import draw_image, new_figure, shorten
+from vizcnn.results.drawing import draw_photo, new_figure, shorten
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.photos import as_bytes
 
@@ -115,7 +115,7 @@ class Pictures(Result):
         """Draw one of the pictures, without what it was made from, on `ax` or on a new figure. Returns the Axes."""
         scene = self.scenes[picture]
         ax = new_figure(4, _measure_height(replace(scene, sources=()))).add_subplot() if ax is None else ax
-        _draw_photo(ax, "result", Photo(scene.image))
+        _draw_titled(ax, "result", Photo(scene.image))
         return ax
 
     def figure(self) -> Figure:
@@ -125,7 +125,7 @@ class Pictures(Result):
         axes = figure.subplots(len(self.scenes), columns, squeeze=False)
         for i, scene in enumerate(self.scenes):
             for ax, (part, photo) in zip(axes[i], scene.sources, strict=False):
-                _draw_photo(ax, f"{part}: {photo.name}" if part else photo.name, photo)
+                _draw_titled(ax, f"{part}: {photo.name}" if part else photo.name, photo)
             self.plot(axes[i, -1], picture=i)
         figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
@@ -183,6 +183,6 @@ def _measure_height(scene: Scenery) -> float:
     return float(min(4 * max(height / width for height, width in sizes), 6) + 0.4)
 
 
-def _draw_photo(ax: Axes, title: str, photo: Photo) -> None:
-    draw_image(ax, photo.pixels)
+def _draw_titled(ax: Axes, title: str, photo: Photo) -> None:
+    draw_photo(ax, photo)
     ax.set_title(shorten(title), fontsize=9)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import draw_image, new_figure, remove_ticks, shorten
 from vizcnn.results.photos import cut_out, shrink

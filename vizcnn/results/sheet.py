@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo, Pixels
 from vizcnn.results.base import Provenance
 from vizcnn.results.drawing import shorten
 from vizcnn.results.panels import Panel, Row, Scene
-from vizcnn.results.photos import Pixels
 from vizcnn.results.picture import Frames, Optimised
 
 CROPS = 5

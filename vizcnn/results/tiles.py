@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.results.drawing import dim_unseen, draw_image, new_figure, shorten
+from vizcnn.results.drawing import dim_unseen, draw_photo, new_figure, shorten
 from vizcnn.results.panels import Panel, Row, Scene
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _pick_colour(row: Row, i: int) -> str | None:
 
 
 def _draw_scene(ax: Axes, scene: Scene) -> None:
-    draw_image(ax, scene.photo.pixels)
+    draw_photo(ax, scene.photo)
     dim_unseen(ax, scene.photo.size, scene.seen)
     before: set[Box] = set()
     for i, mark in enumerate(scene.marks):

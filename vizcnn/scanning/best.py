@@ -11,7 +11,7 @@ from torch import Tensor
 from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import InputContract, Model
 from vizcnn.models.targets import OUTPUT, Target, Unit

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from vizcnn.errors import ParameterError
+from vizcnn.inputs.photo import Pixels
 from vizcnn.models.targets import Unit
-from vizcnn.results.photos import Pixels, cut_out
+from vizcnn.results.photos import cut_out
 from vizcnn.scanning.best import AnyIndex, find_best
 from vizcnn.scanning.index import Index
 

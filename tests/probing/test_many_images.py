@@ -1,0 +1,159 @@
+"""Many images: whatever gives them is asked for one after the other, and no more than one is held at full size."""
+
+from __future__ import annotations
+
+import gc
+import io
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from support import small_cnn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+import vizcnn
+from vizcnn.errors import ImageError, VizcnnWarning
+from vizcnn.inputs import dataset
+
+Levels = npt.NDArray[np.uint8]
+
+
+def model() -> vizcnn.Model:
+    return vizcnn.Model(small_cnn(), size=16, labels=list("abcde"), name="small")
+
+
+def pictures(count: int = 3, size: tuple[int, int] = (20, 24)) -> list[Levels]:
+    return [np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8) for i in range(count)]
+
+
+def explain(images: Any, **options: Any) -> vizcnn.Heatmap:
+    return vizcnn.Saliency()(model(), images, "b", progress=False, **options)
+
+
+class Numbered(Dataset[tuple[Image.Image, int]]):
+    def __init__(self, images: list[Levels]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.images[i]), i
+
+
+class Flowing(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[tuple[Levels, int]]:
+        return iter([(image, i) for i, image in enumerate(pictures())])
+
+    def __len__(self) -> int:
+        return 3
+
+
+def in_memory(image: Levels) -> io.BytesIO:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG")
+    return data
+
+
+SOURCES: dict[str, Callable[[], Any]] = {
+    "generator": lambda: (image for image in pictures()),
+    "generator of pairs": lambda: ((image, "label") for image in pictures()),
+    "map": lambda: map(Image.fromarray, pictures()),
+    "torch Dataset": lambda: Numbered(pictures()),
+    "torch IterableDataset": Flowing,
+    "list with a generator": lambda: [pictures()[0], (image for image in pictures()[1:])],
+    "files in memory": lambda: map(in_memory, pictures()),
+    "data set": lambda: dataset(pictures()),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_whatever_gives_images_is_as_good_as_their_list(kind: str) -> None:
+    found, right = explain(SOURCES[kind]()), explain(pictures())
+    np.testing.assert_array_equal(found.values, right.values)
+    assert [digest for _, digest in found.provenance.images] == [digest for _, digest in right.provenance.images]
+
+
+def test_a_loaders_batches_are_inputs() -> None:
+    inputs = [(torch.from_numpy(image[:16, :16]).permute(2, 0, 1) / 255, i) for i, image in enumerate(pictures(5))]
+    found = explain(DataLoader(inputs, batch_size=2))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.values, explain(torch.stack([one for one, _ in inputs])).values)
+
+
+def test_a_folder_with_sub_folders_is_read_as_a_data_set(tmp_path: Path) -> None:
+    for i, image in enumerate(pictures()):
+        (tmp_path / f"class {i}").mkdir()
+        Image.fromarray(image).save(tmp_path / f"class {i}" / "a.png")
+    (tmp_path / "class 1" / "bad.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"in Python, vizcnn.inputs.dataset\(folder\) reads sub-folders too"):
+        explain(tmp_path)
+    with pytest.warns(VizcnnWarning, match="1 image was left out"):
+        found = explain(dataset(tmp_path))
+    np.testing.assert_array_equal(found.values, explain(pictures()).values)
+    ((name, reason),) = found.refused
+    assert name == "class 1/bad.png"
+    assert "is not an image" in reason
+
+
+def test_one_photograph_at_a_time_is_held() -> None:
+    held: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def count() -> int:
+        gc.collect()
+        return sum(ref() is not None for ref in held)
+
+    def take() -> Iterator[vizcnn.Photo]:
+        for image in pictures(6, (1200, 1100)):
+            alive.append(count())
+            photo = vizcnn.open_photo(image)
+            held.append(weakref.ref(photo.held))
+            yield photo
+            del photo
+
+    found = explain(take())
+    assert len(alive) == 6
+    assert max(alive) <= 1  # the one before, while the next is asked for
+    assert {photo.size for photo in found.photos} == {(1200, 1100)}
+    assert count() == 0
+
+
+def test_ctrl_c_while_images_are_read_keeps_nothing() -> None:
+    def stop() -> Iterator[Levels]:
+        yield pictures()[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        explain(stop())
+    assert not isinstance(caught.value, vizcnn.Interrupted)
+
+
+def test_one_bad_image_of_an_iterator_is_left_out() -> None:
+    mixed: list[Any] = [*pictures(2), "nowhere.png", 3, *pictures(1)]
+    with pytest.warns(VizcnnWarning, match="2 images were left out"):
+        found = explain(iter(mixed))
+    assert found.refused[0][0] == "nowhere.png"
+    assert "got int" in found.refused[1][1]
+    assert len(found.values) == 3
+    with pytest.raises(ImageError, match="nowhere.png does not exist"):
+        explain(iter(mixed), strict=True)
+
+
+def test_what_gives_nothing_is_said() -> None:
+    with pytest.raises(vizcnn.VizcnnError, match="no images were given"):
+        explain(iter(()))
+
+
+def test_an_error_of_the_iterator_itself_is_its_own() -> None:
+    def fail() -> Iterator[Levels]:
+        yield pictures()[0]
+        raise OSError("the camera is gone")
+
+    with pytest.raises(OSError, match="the camera is gone"):
+        explain(fail())
