@@ -82,7 +82,7 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
         network, part = load(model, device=device), Part(*options["part"])
         source = images[0] if len(images) == 1 else list(images)
         if workers:
-            _share_processors(workers)
+            share_processors(workers)
         with open_cluster(options["dask"], workers) as client:
             index = run(network, source, out, part=part, client=client, progress=not quiet, **given)
         return _Done(index, index.digest)
@@ -112,7 +112,7 @@ def scan_merge(folder: Path, others: tuple[Path, ...], json: bool, quiet: bool, 
     session.finish(work, _collect_facts, _describe, _list_unreadable)
 
 
-def _share_processors(workers: int) -> None:
+def share_processors(workers: int) -> None:
     """What torch uses from now on is what a new scan takes for its number of threads."""
     import os
 

@@ -187,9 +187,13 @@ class Result:
         self._draw_into(buffer, "png", 110)
         return buffer.getvalue()
 
+    def _origin(self) -> dict[str, Any]:
+        """What a picture says of its making: the provenance and, where Ctrl-C ended it early, `partial`."""
+        return asdict(self.provenance) | ({"partial": True} if self.partial else {})
+
     def _draw_into(self, place: Path | io.BytesIO, kind: str, dpi: int) -> None:
         figure = self.figure()
-        record = asdict(self.provenance)
+        record = self._origin()
         if kind in _DESCRIBED:
             carried: dict[str, Any] = {"metadata": {_DESCRIBED[kind]: to_text(record)}}
         else:
