@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from os.path import isdir, isfile
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import click
 
@@ -53,22 +54,22 @@ class Session:
     ) -> NoReturn:
         """Load the model, probe each image (or the network alone, without images), and leave with the exit code.
 
-        workers, dask: who shares the images, see `vizcnn.scanning.open_cluster`."""
+        workers, dask: who shares the images, see `vizcnn.cli.sharing`."""
         with self._keep_stdout_clear(), ExitStack() as open_things:
             files = self._expand(images)
             with self._report_errors(essential=True):
                 tasks = self._make_tasks(files)
-                shared = workers is not None or dask is not None
-                pool = None if shared else open_things.enter_context(open_pool(len(tasks)))
-                model = load()
-                client = open_things.enter_context(_open_cluster(dask, workers)) if shared else None
-            with self._report_errors():
-                if client is None:
-                    work.run(model, tasks, self._report, pool=pool, progress=not self.quiet)
+                if workers is None and dask is None:
+                    pool = open_things.enter_context(open_pool(len(tasks)))
+                    model = load()
+                    run = partial(work.run, pool=pool, progress=not self.quiet)
                 else:
-                    from vizcnn.cli.sharing import run_on_cluster
+                    from vizcnn.cli.sharing import open_workers, run_on_cluster
 
-                    run_on_cluster(client, work, model, tasks, self._report)
+                    model = load()
+                    run = partial(run_on_cluster, open_things.enter_context(open_workers(dask, workers)), work)
+            with self._report_errors():
+                run(model, tasks, self._report)
             self._leave()
 
     def estimate(
@@ -213,15 +214,6 @@ class Session:
         """End the program."""
         failed = SOME_FAILED if self.results or self.there else FAILED
         sys.exit(code if code is not None else failed if self.errors else OK)
-
-
-def _open_cluster(dask: str | None, workers: int | None) -> AbstractContextManager[Any]:
-    from vizcnn.cli.commands import share_processors
-    from vizcnn.scanning import open_cluster
-
-    if workers:
-        share_processors(workers)
-    return open_cluster(dask, workers)
 
 
 def _start_of_name(file: str | None) -> str:

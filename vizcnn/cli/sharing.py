@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from vizcnn.cli.images import Outcome, Task, Work
 from vizcnn.models.model import Model
 from vizcnn.output import write_whole
 from vizcnn.process import Turns
-from vizcnn.scanning.cluster import distribute
+from vizcnn.scanning.cluster import distribute, open_cluster
 from vizcnn.scanning.observe import set_threads
 
 _MOST_IMAGES = 16  # of a part: for each part, a worker unpacks the network and checks it anew
@@ -59,12 +59,25 @@ def _pack(outcome: Outcome) -> tuple[Outcome, bytes | None]:
     return outcome, data
 
 
+@contextmanager
+def open_workers(address: str | None, workers: int | None) -> Iterator[Any]:
+    """While the context is open: the client of `open_cluster`. Workers on this machine share its processors."""
+    import torch
+
+    if workers:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))  # which is what a worker is told to use
+    with open_cluster(address, workers) as client:
+        yield client
+
+
 def run_on_cluster(
     client: Any, work: Work, model: Model, tasks: Sequence[Task], report: Callable[[Outcome], None]
 ) -> None:
     """Do all tasks with the workers of a cluster, write the files here, and report as `Work.run` does.
 
     After Ctrl-C, what has come until then is reported, and KeyboardInterrupt is raised again."""
+    import torch
+
     size = max(1, min(_MOST_IMAGES, len(tasks) // (_PARTS_EACH * max(1, len(client.nthreads())))))
     parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     job = _Job(model, work, parts, torch.get_num_threads())
