@@ -10,7 +10,8 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
+
+from torch.utils.weak import WeakIdKeyDictionary
 
 from vizcnn.models.model import Model
 
@@ -29,7 +30,7 @@ class _Memory:
         return self.known
 
 
-_MEMORIES: WeakKeyDictionary[Model, _Memory] = WeakKeyDictionary()
+_MEMORIES = WeakIdKeyDictionary()  # of a model: its _Memory
 
 
 @contextmanager
