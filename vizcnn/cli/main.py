@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 from vizcnn.cli.commands import COMMANDS
-from vizcnn.cli.options import DEVICE, REPORTING
+from vizcnn.cli.options import DEVICE, REPORTING, SHARING
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
 from vizcnn.probing.call import CALL_NAMES, Call
@@ -133,6 +133,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
             show_default=True,
             help="Makes everything random repeatable.",
         ),
+        *(SHARING if probe.needs_images and not probe.streams else []),
         *REPORTING,
     ]
 
@@ -144,12 +145,14 @@ _MODEL_HELP = (
 _OUT_HELP = (
     "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
     "the numbers, .json the finding; "
-    "without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames)."
+    "without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames). Of several images, those whose "
+    "result of the same call is there already are skipped."
 )
 
 
 def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
     def run(**given: Any) -> None:
+        from vizcnn.cli.images import Work
         from vizcnn.cli.session import Session
 
         call = Call(**{key: given.pop(key) for key in CALL_NAMES & given.keys()})
@@ -161,14 +164,17 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
         session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
         if call.index is not None:
             wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
-            session.run(partial(_open_index, call.index), None, lambda index, _file, **_: probe.answer(index, wanted))
+            session.run(
+                partial(_open_index, call.index), None, Work(lambda index, _file, **_: probe.answer(index, wanted))
+            )
         load = partial(_load_model, spec, call.device, kind.needs_weights)
         asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if kind.streams:
-            session.run(load, None, partial(_call_once, probe, call.images or (), **asked))
+            session.run(load, None, Work(partial(_call_once, probe, call.images or (), **asked)))
         if call.dry_run:
             session.estimate(load, call.images, partial(probe.dry_run, **asked))
-        session.run(load, call.images, partial(probe, **asked))
+        work = Work(partial(probe, **asked), partial(probe.identify_call, **asked))
+        session.run(load, call.images, work, workers=call.workers, dask=call.dask)
 
     return run
 

@@ -13,6 +13,16 @@ REPORTING = [
 ]
 """What is printed, and how; every command has these."""
 
+SHARING = [
+    click.Option(
+        ["--workers"], type=click.IntRange(1), help="Share the images among so many processes (extra: cluster)."
+    ),
+    click.Option(
+        ["--dask"], metavar="ADDRESS", help="Share them among the workers of a Dask scheduler, tcp://HOST:PORT."
+    ),
+]
+"""Who works on many images."""
+
 DEVICE = click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
 
 

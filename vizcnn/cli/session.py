@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from os.path import isdir, isfile
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import click
 
+from vizcnn.cli.images import Outcome, Task, Work
+from vizcnn.cli.saving import open_pool
 from vizcnn.cli.stdin import STDIN, StandardInput, read_stdin
-from vizcnn.errors import (
-    Interrupted,
-    OutputError,
-    ParameterError,
-    VizcnnError,
-    VizcnnWarning,
-    escape_invisible,
-    to_one_line,
-)
+from vizcnn.errors import OutputError, ParameterError, VizcnnError, escape_invisible, to_one_line
 from vizcnn.inputs.images import image_files
+from vizcnn.inputs.records import provenance_in
 from vizcnn.models.cost import Cost
 from vizcnn.models.model import Model
 from vizcnn.probing.call import Call
-from vizcnn.process import set_stdout_aside
-from vizcnn.results import Result, check_format
+from vizcnn.process import collect_warnings, set_stdout_aside
+from vizcnn.results import check_format
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
@@ -47,20 +42,36 @@ class Session:
         self.results: list[object] = []
         self.errors: list[str] = []
         self.stdin: StandardInput | None = None
+        self.there: list[str] = []  # files that hold the result of the same call, from before
+        self.warned: set[str] = set()
 
-    def run(self, load: Callable[[], Model], images: Sequence[str] | None, compute: Callable[..., Result]) -> NoReturn:
-        """Load the model, probe each image (or the network alone, without images), and leave with the exit code."""
-        with self._keep_stdout_clear():
+    def run(
+        self,
+        load: Callable[[], Model],
+        images: Sequence[str] | None,
+        work: Work,
+        *,
+        workers: int | None = None,
+        dask: str | None = None,
+    ) -> NoReturn:
+        """Load the model, probe each image (or the network alone, without images), and leave with the exit code.
+
+        workers, dask: who shares the images, see `vizcnn.cli.sharing`."""
+        with self._keep_stdout_clear(), ExitStack() as open_things:
             files = self._expand(images)
             with self._report_errors(essential=True):
-                outputs = self._choose_outputs(files)
-                model = load()
-            for file, output in zip(files, outputs, strict=True):
-                result = None
-                with self._report_errors():
-                    result = self._compute_and_keep(model, file, output, compute)
-                if result:
-                    self._say(result, output)
+                tasks = self._make_tasks(files)
+                if workers is None and dask is None:
+                    pool = open_things.enter_context(open_pool(len(tasks)))
+                    model = load()
+                    run = partial(work.run, pool=pool, progress=not self.quiet)
+                else:
+                    from vizcnn.cli.sharing import open_workers, run_on_cluster
+
+                    model = load()
+                    run = partial(run_on_cluster, open_things.enter_context(open_workers(dask, workers)), work)
+            with self._report_errors():
+                run(model, tasks, self._report)
             self._leave()
 
     def estimate(
@@ -72,7 +83,7 @@ class Session:
             with self._report_errors(essential=True):
                 model = load()
             for file in files:
-                with self._report_errors(), _show_warnings_in_one_line():
+                with self._report_errors(), self._show_warnings():
                     cost = estimate(model, self._open(file))
                     assert cost is not None
                     self.results.append({"image": file, **asdict(cost)})
@@ -88,7 +99,7 @@ class Session:
     ) -> NoReturn:
         """Do one piece of work, say what came of it and what went wrong on the way, and leave with the exit code."""
         with self._keep_stdout_clear():
-            with self._report_errors(essential=True), _show_warnings_in_one_line():
+            with self._report_errors(essential=True), self._show_warnings():
                 found = work()
                 self.results.append(collect(found))
                 self._print(describe(found))
@@ -105,28 +116,37 @@ class Session:
                 yield
         except SystemExit:
             if self.as_json:
-                click.echo(json.dumps({"results": self.results, "errors": self.errors}, indent=2))
+                there = {"there": self.there} if self.there else {}
+                click.echo(json.dumps({"results": self.results, **there, "errors": self.errors}, indent=2))
             raise
 
-    def _compute_and_keep(self, model: Model, file: str | None, output: Path, compute: Callable[..., Result]) -> Result:
-        try:
-            with _show_warnings_in_one_line():
-                result = compute(model, self._open(file), progress=not self.quiet)
-        except Interrupted as stopped:
-            with self._report_errors():
-                self._keep(stopped.result, output)
-                self._say(stopped.result, output)
-            raise
-        self._keep(result, output)
-        return result
+    def _report(self, outcome: Outcome) -> None:
+        """Say what came of an image, and count it."""
+        self._warn(outcome.warnings)
+        if outcome.error is not None:
+            if self.debug:
+                raise outcome.error
+            self._complain(_format_error(outcome.error))
+        elif outcome.saved is None:
+            self.there.append(str(outcome.task.output))
+            self._print(f"{outcome.task.output} is there already")
+        else:
+            self.results.append({**outcome.saved.manifest, "file": str(outcome.task.output)})
+            self._print(f"{outcome.saved.words}\n  {outcome.task.output}")
 
-    def _keep(self, result: Result, output: Path) -> None:
-        with _show_warnings_in_one_line():
-            result.save(output)
-        self.results.append({**result.manifest(), "file": str(output)})
+    @contextmanager
+    def _show_warnings(self) -> Iterator[None]:
+        """Show vizcnn's own warnings when the context closes."""
+        with collect_warnings() as texts:
+            yield
+        self._warn(texts)
 
-    def _say(self, result: Result, output: Path) -> None:
-        self._print(f"{result.describe()}\n  {output}")
+    def _warn(self, texts: Sequence[str]) -> None:
+        """Show warnings as errors are shown, each once: all images of a folder may give the same."""
+        for text in texts:
+            if text not in self.warned:
+                self.warned.add(text)
+                click.echo(f"vizcnn: warning: {text}", err=True)
 
     def _print(self, text: str) -> None:
         if not (self.quiet or self.as_json):
@@ -143,6 +163,8 @@ class Session:
             yield
         except KeyboardInterrupt:
             self._leave(INTERRUPTED)
+        except BrokenPipeError:  # nobody reads what is printed any more: click ends without a word
+            raise
         except Exception as error:
             if self.debug:
                 raise
@@ -156,7 +178,7 @@ class Session:
             return [None]
         found: list[str | None] = []
         for image in images:
-            with self._report_errors(), _show_warnings_in_one_line():
+            with self._report_errors(), self._show_warnings():
                 if image == STDIN and self.stdin is not None:
                     raise ParameterError("- is named twice, and standard input holds one image. Name it once")
                 if image == STDIN:
@@ -167,6 +189,12 @@ class Session:
     def _open(self, file: str | None) -> str | StandardInput | None:
         """What stands for an image when it is read."""
         return self.stdin if file == STDIN else file
+
+    def _make_tasks(self, files: list[str | None]) -> list[Task]:
+        """What is to be done. Of a single image the result is made again, whatever is there."""
+        outputs = self._choose_outputs(files)
+        found = [provenance_in(output) if len(files) > 1 else None for output in outputs]
+        return [Task(self._open(file), output, old) for file, output, old in zip(files, outputs, found, strict=True)]
 
     def _choose_outputs(self, files: list[str | None]) -> list[Path]:
         """Where each result goes; whatever is wrong with that is known before anything is computed."""
@@ -194,21 +222,8 @@ class Session:
 
     def _leave(self, code: int | None = None) -> NoReturn:
         """End the program."""
-        failed = SOME_FAILED if self.results else FAILED
+        failed = SOME_FAILED if self.results or self.there else FAILED
         sys.exit(code if code is not None else failed if self.errors else OK)
-
-
-@contextmanager
-def _show_warnings_in_one_line() -> Iterator[None]:
-    """Show vizcnn's own warnings as it shows its errors, each once: a whole data set may give the same."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", VizcnnWarning)
-        yield
-    for text in dict.fromkeys(to_one_line(each.message) for each in caught if issubclass(each.category, VizcnnWarning)):
-        click.echo(f"vizcnn: warning: {text}", err=True)
-    for each in caught:
-        if not issubclass(each.category, VizcnnWarning):
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _start_of_name(file: str | None) -> str:

@@ -19,6 +19,7 @@ from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.clean import run_clean
 from vizcnn.models.determinism import check_without_images
 from vizcnn.models.model import Model
+from vizcnn.models.remembering import keep, recall
 from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
 from vizcnn.results.photos import DRAWN_PHOTOS, DRAWN_SIDE, SIDE, reduce_photo
@@ -62,7 +63,8 @@ def prepare(
             "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
         )
     with borrow(model, type(probe).__name__):
-        identity = model.provenance()  # before any run: some networks count their runs in a buffer
+        identity = recall(model, "identity") or model.provenance()  # before any run: some count their runs in a buffer
+        keep(model, "identity", identity)
         stream = dataset(images, probe.labels_from()) if probe.streams else None
         photos, seen, inputs, refused = _read_inputs(probe, model, images if stream is None else None, strict, progress)
         with add_context(f"input {tuple(inputs.shape)}" if photos else ""):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vizcnn.models.cost import Cost
     from vizcnn.models.model import Model
     from vizcnn.probing.subject import Subject
-    from vizcnn.results import Result
+    from vizcnn.results import Provenance, Result
     from vizcnn.scanning import Index
 
 
@@ -195,6 +195,12 @@ class Probe(Generic[R]):
         """What a call with the same arguments would cost, estimated in a moment."""
         with self._prepare(model, images, target, seed=seed, progress=False) as subject:
             return self.estimate_cost(subject)
+
+    def identify_call(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Provenance:
+        """The provenance that the result of a call with the same arguments has, but for `details` and `paper`, found
+        without computing the result."""
+        with self._prepare(model, images, target, seed=seed, progress=False) as subject:
+            return subject.provenance()
 
     def __call__(
         self,

@@ -2,7 +2,7 @@
 
 from vizcnn.results.base import FORMATS, Provenance, Result, check_format
 from vizcnn.results.curve import Curve
-from vizcnn.results.drawing import shorten
+from vizcnn.results.drawing import prepare_drawing, shorten
 from vizcnn.results.exemplars import Excited, Exemplars, make_exemplar
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
@@ -42,5 +42,6 @@ __all__ = [
     "load_result",
     "make_exemplar",
     "make_thumbnail",
+    "prepare_drawing",
     "shorten",
 ]

@@ -19,6 +19,7 @@ from vizcnn.errors import ParameterError, escape_invisible
 from vizcnn.inputs.records import save_options, to_text
 from vizcnn.output import refuse_unwritable, write_whole
 from vizcnn.process import Turns, ignore_warnings
+from vizcnn.results.drawing import lay_out
 from vizcnn.results.storing import FORMAT, RECORD, NotStorableError, Writer, digest_of
 from vizcnn.results.texts import make_legible, texts_in
 
@@ -30,6 +31,7 @@ PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg")
 FORMATS = (*PICTURES, ".gif", ".html", ".json", ".npz", ".safetensors")
 
 _DESCRIBED = {"pdf": "Subject", "svg": "Description"}  # where a picture that is no raster says what it is
+_PACKING = 3  # of .png, up to 9: takes a third of the time of Pillow's own 6, for files that are 7% larger
 _DRAWING = Turns()  # matplotlib is not made for several threads at once
 
 
@@ -185,14 +187,20 @@ class Result:
         self._draw_into(buffer, "png", 110)
         return buffer.getvalue()
 
+    def _origin(self) -> dict[str, Any]:
+        """What a picture says of its making: the provenance and, where Ctrl-C ended it early, `partial`."""
+        return asdict(self.provenance) | ({"partial": True} if self.partial else {})
+
     def _draw_into(self, place: Path | io.BytesIO, kind: str, dpi: int) -> None:
         figure = self.figure()
-        record = asdict(self.provenance)
+        record = self._origin()
         if kind in _DESCRIBED:
             carried: dict[str, Any] = {"metadata": {_DESCRIBED[kind]: to_text(record)}}
         else:
-            carried = {"pil_kwargs": save_options(kind, record)}
+            carried = {"pil_kwargs": {"compress_level": _PACKING, **save_options(kind, record)}}
         with _DRAWING.take(), ignore_warnings("Glyph"):  # texts.py has said it
+            if kind not in _DESCRIBED:
+                lay_out(figure, dpi)
             figure.savefig(place, dpi=dpi, format=kind, **carried)
 
     def _page(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -13,7 +14,7 @@ from PIL import Image
 from vizcnn.errors import ParameterError
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.records import save_options
-from vizcnn.results.base import Provenance, Result
+from vizcnn.results.base import Result
 from vizcnn.results.drawing import draw_photo, new_figure, shorten
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.photos import as_bytes
@@ -52,7 +53,7 @@ class Optimised(ImageGrid):
 
     def _write(self, file: Path, kind: str) -> None:
         if kind == ".gif":
-            animate([_tile(frame) for frame in self.frames], file, self.provenance)
+            animate([_tile(frame) for frame in self.frames], file, self._origin())
         else:
             super()._write(file, kind)
 
@@ -135,13 +136,13 @@ class Pictures(Result):
             self._write_pixels(file, kind)
         elif kind == ".gif":
             films = [scene.frames for scene in self.scenes]
-            animate([_join(list(frames)) for frames in zip(*films, strict=False)], file, self.provenance)
+            animate([_join(list(frames)) for frames in zip(*films, strict=False)], file, self._origin())
         else:
             super()._write(file, kind)
 
     def _write_pixels(self, file: Path, kind: str) -> None:
         quality = {} if kind == ".png" else {"quality": 95}
-        self.pil().save(file, _RASTER[kind], **quality, **save_options(kind[1:], asdict(self.provenance)))
+        self.pil().save(file, _RASTER[kind], **quality, **save_options(kind[1:], self._origin()))
 
 
 def _join(pictures: list[Frames]) -> Frames:
@@ -151,14 +152,16 @@ def _join(pictures: list[Frames]) -> Frames:
     return np.concatenate(padded, 1)
 
 
-def animate(frames: list[Frames], file: Path, provenance: Provenance) -> None:
-    """Write frames (H, W, C) as an animated GIF that ends on the last one. Raises ParameterError without frames."""
+def animate(frames: list[Frames], file: Path, origin: Mapping[str, Any]) -> None:
+    """Write frames (H, W, C) as an animated GIF that ends on the last one. origin: what it says of its making.
+
+    Raises ParameterError without frames."""
     if not frames:
         raise ParameterError("an animation needs frames, and none were kept. Ask for them: frames=24, or --frames 24")
     first, *rest = (_to_pil(frame) for frame in frames)
     each = int(1000 * _SECONDS / len(frames))
     durations = [each] * len(rest) + [_STILL]
-    record = save_options("gif", asdict(provenance))
+    record = save_options("gif", origin)
     first.save(file, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, **record)
 
 

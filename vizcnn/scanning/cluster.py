@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 from torch import nn
@@ -80,7 +81,15 @@ def open_cluster(address: str | None, workers: int | None) -> Iterator[Any]:
             client = open_things.enter_context(distributed.Client(place, timeout=_PATIENCE))
         except (OSError, ValueError) as error:
             raise ParameterError(f"no Dask scheduler answers at {address}: {error}") from error
+        if workers:
+            client.run(_ignore_ctrl_c)
         yield client
+
+
+def _ignore_ctrl_c() -> None:
+    """Leave Ctrl-C, of which a terminal tells all processes, to the one that has started this worker."""
+    with suppress(ValueError):  # no worker of its own process
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _start_workers(workers: int) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor
 from vizcnn.models.layers.coordinates import Coordinates, Follower, measure_spread
 from vizcnn.models.layers.dryrun import copy_for_dry_run, follow_run, keep_last, try_copy_for_dry_run
 from vizcnn.models.model import Model
+from vizcnn.models.remembering import keep, recall
 
 _CROSSED = 0.02  # the share of its change by which a row coordinate may change along the columns of a map
 _WITHIN = 0.5  # the same along channels, which may hold the pixels of a patch
@@ -85,7 +86,8 @@ def find_layers(model: Model, images: Tensor) -> dict[str, Layer]:
     In a network that looks at values while it runs, these are the layers that the first image passes."""
     known, size = _REMEMBERED.get(model, {}), tuple(images.shape[2:])
     if size not in known:
-        known[size] = _find_by_runs(model, images)
+        before = recall(model, ("layers", size))
+        known[size] = _find_by_runs(model, images) if before is None else {**before}
     return known[size]
 
 
@@ -138,7 +140,10 @@ def _find_by_runs(model: Model, images: Tensor, *, dry: bool = True) -> dict[str
             best, count = seen, len(batch)
         if ended:
             break
-    return {name: Layer(_infer_axes(*each, count), each[0]) for name, each in best.items()}
+    found = {name: Layer(_infer_axes(*each, count), each[0]) for name, each in best.items()}
+    if ended and batch.is_meta:  # then no value of the image decided
+        keep(model, ("layers", tuple(images.shape[2:])), {**found})
+    return found
 
 
 _Seen = dict[str, tuple[tuple[int, ...], Coordinates]]

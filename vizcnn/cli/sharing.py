@@ -1,0 +1,110 @@
+"""Sharing: the images of a command among the workers of a Dask cluster, on this machine or on many."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from vizcnn.cli.images import Outcome, Task, Work
+from vizcnn.models.model import Model
+from vizcnn.output import write_whole
+from vizcnn.process import Turns
+from vizcnn.scanning.cluster import distribute, open_cluster
+from vizcnn.scanning.observe import set_threads
+
+_MOST_IMAGES = 16  # of a part: for each part, a worker unpacks the network and checks it anew
+_PARTS_EACH = 4  # that a worker gets at least, where there are so many images: some finish sooner than others
+
+_TURNS = Turns()  # a worker may have several threads, and filters of warnings belong to all of them
+
+Files = list[tuple[Outcome, bytes | None]]
+"""What came of each task of a part, with the contents of its file."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Tasks in parts. threads: of torch, for each worker."""
+
+    model: Model
+    work: Work
+    parts: Sequence[Sequence[Task]]
+    threads: int
+
+    def run_part(self, number: int) -> bytes:
+        """The pickled `Files` of a part: what a worker runs. Its own files are temporary."""
+        with _TURNS.take(), set_threads(self.threads), TemporaryDirectory() as folder:
+            tasks = [
+                replace(task, output=Path(folder) / f"{i}{task.output.suffix}")
+                for i, task in enumerate(self.parts[number])
+            ]
+            outcomes: list[Outcome] = []
+            self.work.run(self.model, tasks, outcomes.append)
+            return pickle.dumps([_pack(outcome) for outcome in outcomes])
+
+
+def _pack(outcome: Outcome) -> tuple[Outcome, bytes | None]:
+    """An outcome that can be sent, with the contents of its file."""
+    data = outcome.task.output.read_bytes() if outcome.saved else None
+    try:
+        pickle.loads(pickle.dumps(outcome.error))
+    except Exception:  # an error of other people that cannot be sent
+        error = outcome.error
+        outcome = replace(outcome, error=RuntimeError(f"{type(error).__name__}: {error}"))
+    return outcome, data
+
+
+@contextmanager
+def open_workers(address: str | None, workers: int | None) -> Iterator[Any]:
+    """While the context is open: the client of `open_cluster`. Workers on this machine share its processors."""
+    import torch
+
+    if workers:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))  # which is what a worker is told to use
+    with open_cluster(address, workers) as client:
+        yield client
+
+
+def run_on_cluster(
+    client: Any, work: Work, model: Model, tasks: Sequence[Task], report: Callable[[Outcome], None]
+) -> None:
+    """Do all tasks with the workers of a cluster, write the files here, and report as `Work.run` does.
+
+    After Ctrl-C, what has come until then is reported, and KeyboardInterrupt is raised again."""
+    import torch
+
+    size = max(1, min(_MOST_IMAGES, len(tasks) // (_PARTS_EACH * max(1, len(client.nthreads())))))
+    parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    job = _Job(model, work, parts, torch.get_num_threads())
+    done: dict[int, list[Outcome]] = {}
+    reported = 0
+    try:
+        for number, packed in distribute(client, job, model.network, _Job.run_part, range(len(parts))):
+            files: Files = pickle.loads(packed)
+            done[number] = [_write(task, *each) for task, each in zip(parts[number], files, strict=True)]
+            while reported in done:
+                reported += 1
+                for outcome in done.pop(reported - 1):
+                    report(outcome)
+    except KeyboardInterrupt:
+        for number in sorted(done):
+            for outcome in done[number]:
+                report(outcome)
+        raise
+
+
+def _write(task: Task, outcome: Outcome, data: bytes | None) -> Outcome:
+    """What came of a task, with its file written."""
+    outcome = replace(outcome, task=task)
+    try:
+        if data is not None:
+            with write_whole(task.output) as fresh:
+                fresh.write_bytes(data)
+    except Exception as error:
+        return replace(outcome, saved=None, error=error)
+    return outcome
