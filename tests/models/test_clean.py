@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, NonFiniteResult, UnsuitableNetwork, VizcnnWarning
+from vizcnn.models.clean import _CHECKED
 
 IMAGES = torch.rand(30, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.8
 
@@ -101,6 +102,15 @@ def test_a_network_that_was_changed_is_checked_again(change: Callable[[Any], Any
     change(model.network)
     assert runs(model) == [*FIRST, 30]
     assert runs(model) == [30]
+
+
+def test_what_is_remembered_of_a_network_in_training_does_not_grow_without_end() -> None:
+    model = vizcnn.Model(Counted(), size=16)
+    for _ in range(100):
+        change_weight(model.network)
+        runs(model, IMAGES[:1])
+    assert runs(model, IMAGES[:1]) == [1]
+    assert len(_CHECKED[model.network]) <= 32
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,8 @@ class CleanRuns:
 _CHECKED = WeakIdKeyDictionary()
 """For each network what its check has found, by all that the check depends on."""
 
+_MOST_REMEMBERED = 32  # a network that is trained meanwhile has other weights in each call
+
 
 @torch.no_grad()
 def run_clean(
@@ -227,6 +229,8 @@ def run_clean(
     if given is None:
         runs.run(strict=strict)
     if key and not runs.refused:
+        if len(known) >= _MOST_REMEMBERED:
+            known.clear()
         known[key] = manner
     return runs
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnError
 from vizcnn.geometry import Box
 from vizcnn.models.backward import DeconvnetRule
+from vizcnn.models.determinism import pick_rows
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.targets import OUTPUT, Target, Unit
 from vizcnn.probing.attribution import answer_pairs, score
@@ -69,7 +70,7 @@ class _Projection:
 def _project(subject: Subject, pairs: Sequence[tuple[int, Target]]) -> list[_Projection | VizcnnError]:
     """The projections of a batch of targets, each for the image of its number."""
     with torch.inference_mode(False), torch.enable_grad():
-        images = subject.inputs[[i for i, _ in pairs]].clone().requires_grad_()  # (B, C, H, W)
+        images = pick_rows(subject.inputs, [i for i, _ in pairs]).requires_grad_()  # (B, C, H, W)
         units = _choose_positions(subject, images, [target for _, target in pairs])
         with DeconvnetRule() as rule:
             activations = score(subject, images, units)  # (B,)

@@ -63,18 +63,15 @@ class FeatureMaps(Probe[ImageGrid]):
 
     def compute(self, subject: Subject) -> ImageGrid:
         layers = _parse_layers(self.layers or _choose_layers(subject.model, subject.inputs[:1]))
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
-
-        count = len(subject.inputs)
+        count, size = len(subject.inputs), (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
 
         def read(part: slice) -> list[dict[str, LayerMaps]]:
             at_an_end = part.start == 0 or part.stop == count
             by_image = _read_layers(subject.model, subject.inputs[part], layers, check=at_an_end)
             return [self._select_maps(one, layers) for one in by_image]
 
-        batch = (
-            1 if subject.inputs.device.type == "cpu" else default_batch(size)
-        )  # a processor gains nothing by company
+        on_processor = subject.inputs.device.type == "cpu"  # which gains nothing by company
+        batch = 1 if on_processor else default_batch(size)
         answers = answer_each(count, read, batch=batch, strict=subject.strict)
         subject = subject.keep(answers)
         fields = trace_fields(subject.model, size)
