@@ -10,9 +10,10 @@ from PIL import Image
 from support import small_cnn
 
 import vizcnn
+from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, to_floats
 from vizcnn.results import ReducedPhoto, StoredPhoto
-from vizcnn.results.photos import DRAWN_PHOTOS, DRAWN_SIDE, SIDE, reduce_photo
+from vizcnn.results.photos import DRAWN_PHOTOS, DRAWN_SIDE, SIDE, cut_out, reduce_photo
 
 
 def model() -> vizcnn.Model:
@@ -121,3 +122,11 @@ def test_a_dream_and_a_style_are_made_from_all_pixels() -> None:
     detail = np.abs(np.diff(dream.scenes[0].image, axis=1)).mean()
     blurred = np.abs(np.diff(reduce_photo(Photo(levels)).pixels, axis=1)).mean()
     assert detail > 1.05 * blurred
+
+
+def test_a_piece_of_a_copy_lies_where_it_lies_in_the_photograph() -> None:
+    photo = Photo(pattern(1500, 2400))
+    box = Box(300, 600.5, 420, 700)
+    right, found = (cut_out(one, box) for one in (photo, reduce_photo(photo)))
+    assert right.shape == found.shape == (120, 100, 3)
+    assert np.abs(right - found).mean() < 0.05 < np.abs(right - cut_out(photo, Box(310, 610, 430, 710))).mean()

@@ -31,7 +31,7 @@ def resample(
     It is bit for bit `F.interpolate(pixels, size, mode=mode, antialias=antialias).clamp(0, 1)`, and the pixels
     themselves where they have that size already. Raises ImageError for a copy that a result has kept."""
     if size == photo.size:
-        return _to_tensor(photo.pixels, channels)
+        return _to_tensor(photo.pixels, channels).clone()  # floats may be the person's own
     if antialias:
         # torch interpolates within each row first, and then between the rows that this has made shorter
         parts = (_to_tensor(band, channels) for band in photo.bands())  # (1, C, rows, W)

@@ -217,9 +217,10 @@ class Probe(Generic[R]):
         images: a path, `sample:NAME`, open file, Pillow image or array (resized and cropped as the model wants it), a
             tensor (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these. Or any iterable of these of
             any length, or of tuples that begin with one: a generator, a torch Dataset or DataLoader, what
-            `vizcnn.inputs.dataset` has opened. One photograph at a time is then held at its full size; the result keeps
-            copies of at most 1024 px of the first 100, and of 256 px of those after them, with sizes and places in the
-            photographs' own px. A probe that streams takes what `vizcnn.inputs.dataset` takes.
+            `vizcnn.inputs.dataset` has opened. One photograph at a time is then held at its full size (all of them by
+            dream and style, which start from their pixels); the result keeps copies of at most 1024 px of the first
+            100, and of 256 px of those after them, with sizes and places in the photographs' own px. A probe that
+            streams takes what `vizcnn.inputs.dataset` takes.
         target: what to explain: a class name or index, `layer:channel`, `layer:first-last` for several channels,
             `layer:channel@y,x`, `energy(layer)`, a function of the output or of layers (`vizcnn.target`), or a list of
             these. Default: the class predicted for each image, unless the probe says otherwise.

@@ -42,10 +42,10 @@ def resize(pixels: Pixels | Bytes, size: tuple[int, int], how: Image.Resampling)
 
 def cut_out(photo: Photo, box: Box) -> Pixels:
     """Cut a box out of a photograph, with all pixels that it touches."""
-    photo.check_whole()
+    held = photo.pixels if photo.shortfall else photo.held
     top, left = math.floor(box.top + 1e-6), math.floor(box.left + 1e-6)
     bottom, right = math.ceil(box.bottom - 1e-6), math.ceil(box.right - 1e-6)
-    return to_floats(photo.held[max(0, top) : max(top + 1, bottom), max(0, left) : max(left + 1, right)])
+    return to_floats(held[max(0, top) : max(top + 1, bottom), max(0, left) : max(left + 1, right)])
 
 
 def as_bytes(image: npt.NDArray[np.floating] | Bytes) -> Bytes:
@@ -64,7 +64,7 @@ def reduce_photo(photo: Photo, side: int = DRAWN_SIDE) -> Photo:
     height, width = (max(1, round(length * scale)) for length in photo.size)
     if photo.held.dtype == np.uint8:
         whole = Image.fromarray(photo.held[:, :, 0] if photo.channels == 1 else photo.held)
-        small = whole.resize((width, height), Image.Resampling.HAMMING)
+        small = whole.resize((width, height), Image.Resampling.HAMMING, reducing_gap=2)  # by a whole number first
         held = np.array(small).reshape(height, width, photo.channels)  # (h, w, C)
     else:
         held = as_bytes(resize(photo.held, (height, width), Image.Resampling.HAMMING))
