@@ -91,12 +91,11 @@ class Work:
                     try:
                         outcome, result = self._do(model, task, image, progress)
                     except Interrupted as stopped:
-                        waiting.append(
-                            _Finished(Outcome(task, warnings=[*texts]), Saving(stopped.result, task.output, pool))
-                        )
+                        saving = Saving(stopped.result, task.output, pool)
+                        waiting.append(_Finished(Outcome(task, warnings=[*texts]), saving))
                         raise
-                    saving = Saving(result, task.output, pool) if result else None
-                    waiting.append(_Finished(replace(outcome, warnings=[*texts]), saving))
+                    coming = None if result is None else Saving(result, task.output, pool)
+                    waiting.append(_Finished(replace(outcome, warnings=[*texts]), coming))
                     report_finished(_MOST_WAITING)
                 report_finished(0)
             except KeyboardInterrupt:

@@ -57,7 +57,8 @@ def _to_json(value: Any) -> str:
 def provenance_in(path: str | Path) -> dict[str, Any] | None:
     """The provenance inside a picture (.png, .jpg or .gif) that vizcnn has saved, as a dictionary.
 
-    None for any other file. Only the beginning of the file is read, and no pixel is decoded.
+    It has `partial` where Ctrl-C ended the computation early. None for any other file. Only the start of the file is
+    read, and no pixel is decoded.
 
         vizcnn.inputs.provenance_in("photo-occlusion.png")["weights_sha256"]
     """
