@@ -29,6 +29,8 @@ _PAPERS = {
 }
 _RULES = {"guided-backprop": guide, "deconvnet": rectify}
 _CONTRIBUTIONS = ("gradient-x-input", "integrated-gradients")
+_STEPS = 16  # on the way from a baseline, of all images together, in one run
+_REPEATED = ("smoothgrad", "integrated-gradients")  # methods that run the network on other images than the given
 
 
 class Saliency(Probe[Heatmap]):
@@ -70,6 +72,8 @@ class Saliency(Probe[Heatmap]):
 
     def compute(self, subject: Subject) -> Heatmap:
         warn_of_softmax(subject)
+        if self.method in _REPEATED:
+            subject = subject.run()
         sign = self.sign or ("signed" if self.method in _CONTRIBUTIONS else "abs")
         attribute = self._choose_attribution(subject)
 
@@ -138,7 +142,7 @@ class Saliency(Probe[Heatmap]):
                 baselines=make_baseline(self.baseline, images, mean, spread),
                 additional_forward_args=list_indices(images),
                 n_steps=self.steps,
-                internal_batch_size=max(16, len(images)),
+                internal_batch_size=max(self.batch or _STEPS, len(images)),
             )
 
         others = {"gradient-x-input": multiply_by_input, "smoothgrad": smooth, "integrated-gradients": integrate}

@@ -147,7 +147,8 @@ def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, B
     if not batch.numel():
         raise ShapeError(f"an input tensor is empty: {tuple(source.shape)}. Pass at least one image")
     check_unit_range(values)
-    return [(to_photo(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
+    own = values.clone()  # what the person does to theirs later must not reach the result
+    return [(to_photo(near), Box(0, 0, *x.shape[1:]), x) for near, x in zip(own.cpu(), own, strict=True)]
 
 
 def _resolve_targets(probe: ProbeLike, model: Model, target: Any) -> tuple[Target, ...] | None:
