@@ -1,14 +1,16 @@
 """Are maps of many images as fast as captum's, and the same?
 
     python benchmarks/maps.py
+    pip install torchcam && python benchmarks/maps.py --methods score-cam --images 2
 
 Torchvision networks with random weights, 32 made-up images of 224 px, one class for all. captum gets the images in
 batches of the best of several sizes, each tried once; ours is one call of the probe with its default batch, so that
 checks, the digest of the weights, clean answers and the places of the marks are inside the time. Rounds alternate.
+For Score-CAM the peer is torch-cam, which gets one image after the other, and masks in batches.
 
 Ratio: the median over rounds of our time over captum's, in CPU time and by the clock; below 1 we are faster.
 Difference: the largest between the maps of all images, over the largest value of captum's; SmoothGrad's noise is
-another in each library, so nothing is said there.
+another in each library, and torch-cam scales its maps, so nothing is said there.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from occlusion import (
     Time,
     describe_machine,
@@ -40,6 +43,7 @@ from vizcnn.probes.cam import find_last_spatial_layer
 
 NETWORKS = ("resnet18", "mobilenet_v2", "vgg16")
 METHODS = ("gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "grad-cam")
+CAMS = ("grad-cam", "score-cam")
 TARGET = 7
 
 Array = npt.NDArray[np.float32]
@@ -64,12 +68,16 @@ class Setting:
 def run_ours(setting: Setting, model: vizcnn.Model, images: Tensor) -> Array:
     """Our maps (N, H, W), signed as captum's are."""
     options: dict[str, Any] = {"method": setting.method, "samples": setting.samples, "steps": setting.steps}
-    probe = vizcnn.Cam() if setting.method == "grad-cam" else vizcnn.Saliency(**options, sign="signed")
+    probe = (
+        vizcnn.Cam(method=options["method"]) if setting.method in CAMS else vizcnn.Saliency(**options, sign="signed")
+    )
     return probe(model, images, TARGET, progress=False).values[:, 0]
 
 
 def run_captum(setting: Setting, model: vizcnn.Model, images: Tensor, batch: int) -> Array:
-    """captum's maps (N, H, W), the sum over colours."""
+    """captum's maps (N, H, W), the sum over colours; for Score-CAM those of torch-cam."""
+    if setting.method == "score-cam":
+        return run_torchcam(model, images, batch)
     attribute = choose_captum(setting, model)
     return np.concatenate([attribute(part).detach().sum(1).numpy() for part in images.split(batch)])
 
@@ -93,6 +101,20 @@ def choose_captum(setting: Setting, model: vizcnn.Model) -> Callable[[Tensor], T
     layer = model.layer(find_last_spatial_layer(model, make_images(1, setting.size)))
     maps = partial(LayerGradCam(forward, layer).attribute, target=TARGET, relu_attributions=True)
     return lambda images: LayerAttribution.interpolate(maps(images), size, "bilinear")
+
+
+def run_torchcam(model: vizcnn.Model, images: Tensor, batch: int) -> Array:
+    """torch-cam's maps (N, H, W), each with its largest value at one, as torch-cam gives them."""
+    from torchcam.methods import ScoreCAM
+
+    network, maps = model.network, []
+    with ScoreCAM(network, find_last_spatial_layer(model, images[:1]), batch_size=batch) as cam:
+        for image in model.normalised(images).split(1):
+            with torch.no_grad():
+                answer = network(image)
+            maps.append(cam(TARGET, answer)[0])  # (1, h, w)
+    small = torch.stack(maps)  # (N, 1, h, w)
+    return F.interpolate(small, images.shape[2:], mode="bilinear")[:, 0].numpy()
 
 
 @dataclass(frozen=True)
@@ -150,7 +172,7 @@ def format_row(setting: Setting, found: Comparison) -> str:
         str(found.batch),
         f"{found.ratio:.2f}",
         f"{found.cpu_ratio:.2f}",
-        "-" if setting.method == "smoothgrad" else f"{found.difference:.1e}",
+        "-" if setting.method in ("smoothgrad", "score-cam") else f"{found.difference:.1e}",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -158,7 +180,7 @@ def format_row(setting: Setting, found: Comparison) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=NETWORKS, help="names of torchvision")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=(*METHODS, "score-cam"))
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=3)
