@@ -16,7 +16,15 @@ from torch import Tensor
 
 import vizcnn
 import vizcnn.probing
-from vizcnn.errors import DegenerateResult, ImageError, NonFiniteResult, NotDifferentiable, ShapeError, VizcnnWarning
+from vizcnn.errors import (
+    DegenerateResult,
+    ImageError,
+    NonFiniteResult,
+    NotDifferentiable,
+    ParameterError,
+    ShapeError,
+    VizcnnWarning,
+)
 from vizcnn.models.targets import Target
 from vizcnn.probing import Map, Subject, each_map, find_densest, heatmap, score
 
@@ -167,6 +175,31 @@ def test_where_no_image_is_left_or_with_strict_the_reason_is_raised() -> None:
         made(blank_second, strict=True)
     with pytest.raises(DegenerateResult, match="the map of 1 for tensor is zero everywhere"):
         made(lambda images, _: [Map(torch.zeros(16, 16), None, "is") for _ in images])
+
+
+def test_images_that_are_left_out_take_no_memory_of_those_that_stay() -> None:
+    def compute(subject: Subject) -> None:
+        chosen = subject.select([0, 2])
+        torch.testing.assert_close(chosen.inputs, IMAGES[[0, 2]], rtol=0, atol=0)
+        assert chosen.inputs is chosen.clean.inputs
+        raise ZeroDivisionError  # there is no result
+
+    with pytest.raises(ZeroDivisionError):
+        asked(compute)
+
+
+def test_a_probe_without_targets_has_no_maps() -> None:
+    class Untargeted(vizcnn.Probe[vizcnn.Heatmap]):
+        """Asks for maps of nothing."""
+
+        needs_target = False
+
+        def compute(self, subject: Subject) -> vizcnn.Heatmap:
+            maps = each_map(subject, blank_second, label="maps")
+            return heatmap(subject, maps, meaning=str, signed=True)
+
+    with pytest.raises(ParameterError, match="a probe that explains no target"):
+        Untargeted()(vizcnn.Model(small_cnn(), size=16), IMAGES, progress=False)
 
 
 def test_a_file_that_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, UnsuitableNetwork, VizcnnError
+from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, ShapeError, UnsuitableNetwork, VizcnnError
 from vizcnn.models.failing import is_out_of_memory
 
 _IMAGES = 12  # more gain up to a tenth of the time, and cost twice the memory in deep networks
@@ -69,24 +69,32 @@ def answer_each(
     refused: dict[int, VizcnnError] = {}
     partial = False
 
-    def ask(part: slice) -> list[R | VizcnnError]:
+    def ask(part: slice) -> None:
         try:
-            return [*answer(part)]
+            answers = [*answer(part)]
         except UnsuitableNetwork:
             raise
         except (DegenerateResult, NonFiniteResult) as error:
-            alone = [slice(i, i + 1) for i in range(part.start, part.stop)]
-            return [error] if strict or len(alone) == 1 else [one for each in alone for one in ask(each)]
+            if strict:
+                raise
+            if part.stop - part.start > 1:
+                for i in range(part.start, part.stop):
+                    ask(slice(i, i + 1))
+                return
+            answers = [error]
+        if len(answers) != part.stop - part.start:
+            raise ShapeError(f"there must be an answer for each of {part.stop - part.start} images, got {len(answers)}")
+        for i, one in enumerate(answers, part.start):
+            if not isinstance(one, VizcnnError):
+                made[i] = one
+            elif strict:
+                raise one
+            else:
+                refused[i] = one
 
     try:
-        for part, answers in run_batches(count, batch, ask):
-            for i, one in enumerate(answers, part.start):
-                if not isinstance(one, VizcnnError):
-                    made[i] = one
-                elif strict:
-                    raise one
-                else:
-                    refused[i] = one
+        for _ in run_batches(count, batch, ask):
+            pass
     except KeyboardInterrupt as stop:
         partial = True
         if isinstance(stop, Interrupted):

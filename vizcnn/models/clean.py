@@ -24,10 +24,11 @@ from vizcnn.models.determinism import (
     pick_rows,
     score_activations,
 )
-from vizcnn.models.head import Head, Makers, find_head
+from vizcnn.models.head import Head, Makers, find_head, is_made_by_weights
+from vizcnn.models.kept_checks import make_key
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, Direction, Energy, Target, Unit, target
+from vizcnn.models.targets import OUTPUT, Target, target
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class CleanRuns:
     ) -> None:
         """alone: answers to images in runs of their own, with which those beside others are compared."""
         self.head, self.layout, self.refused = manner.head, manner.layout, dict(refused or {})
+        self.inputs = asked.inputs
         self._asked, self._manner, self._alone = asked, manner, dict(alone or {})
         self._known = dict(self._alone) if len(asked.inputs) == 1 else {}  # by image
         self._expected: Sequence[int] = ()
@@ -217,7 +219,7 @@ def run_clean(
     asked = _Asked(model, inputs, given)
     if not len(inputs):
         return CleanRuns(asked, _Manner("scores", torch.contiguous_format))
-    key = _make_key(asked, weights) if weights else None
+    key = make_key(asked.model, asked.inputs, asked.given, weights) if weights else None
     known: dict[Any, _Manner] = _CHECKED.setdefault(model.network, {})
     manner, ends, refused = known.get(key), dict[int, _Alone](), dict[int, VizcnnError]()
     if manner is None:
@@ -228,43 +230,21 @@ def run_clean(
     runs = CleanRuns(asked, manner, {i: end.answer for i, end in ends.items()}, refused)
     if given is None:
         runs.run(strict=strict)
-    if key and not runs.refused:
+    if key and not runs.refused and all(end.is_sure for end in ends.values()):
         if len(known) >= _MOST_REMEMBERED:
             known.clear()
         known[key] = manner
     return runs
 
 
-_PLAIN = int | float | str | None
-
-
-def _make_key(asked: _Asked, weights: str) -> Any:
-    """What the check of a network depends on: weights, modules with their plain attributes and hooks, the form of the
-    inputs and whether there are several. None where a target is a person's own function, which may be random too."""
-    if not all(isinstance(term, Unit | Energy | Direction) for one in asked.given or () for _, term in one.terms):
-        return None
-    model, inputs = asked.model, asked.inputs
-    modules = tuple(
-        (
-            name,
-            type(module),
-            tuple((key, value) for key, value in vars(module).items() if isinstance(value, _PLAIN)),
-            tuple((key, id(value)) for key, value in vars(module).items() if callable(value)),
-            (*module._forward_pre_hooks, *module._forward_hooks),  # the numbers of their handles, none given twice
-        )
-        for name, module in model.network.named_modules()
-    )
-    form = (inputs.shape[1:], inputs.dtype, inputs.device, len(inputs) > 1)
-    labels = model.labels and len(model.labels)
-    return weights, model.head, labels, asked.given is None, asked.layers, form, modules
-
-
 @dataclass(frozen=True)
 class _Alone:
-    """The run of one image alone: the answer, what the output is, and the memory format for company."""
+    """The run of one image alone: the answer, what the output is, whether this holds for any image, and the memory
+    format for company."""
 
     answer: _Answer
     head: Head
+    is_sure: bool
     layout: torch.memory_format
 
 
@@ -278,7 +258,7 @@ def _run_ends(asked: _Asked, strict: bool) -> tuple[dict[int, _Alone], dict[int,
             if i in ends or i in refused:
                 break  # the other way has come here
             try:
-                ends[i] = _run_alone(asked, i, next(iter(ends.values())).head if ends else None)
+                ends[i] = _run_alone(asked, i, next(iter(ends.values()), None))
                 break
             except NonFiniteResult as error:
                 if strict:
@@ -289,14 +269,17 @@ def _run_ends(asked: _Asked, strict: bool) -> tuple[dict[int, _Alone], dict[int,
     return ends, refused
 
 
-def _run_alone(asked: _Asked, i: int, head: Head | None) -> _Alone:
-    """The network's answer to image i, checked to be the same beside another. head: of its output, where known."""
+def _run_alone(asked: _Asked, i: int, other: _Alone | None) -> _Alone:
+    """The network's answer to image i, checked to be the same beside another. other: an image that has run before."""
     model, image = asked.model, asked.inputs[i : i + 1]  # (1, C, H, W)
-    with nullcontext() if head or model.head else Makers() as makers:
+    head, is_sure = (other.head, other.is_sure) if other else (model.head, model.head is not None)
+    with Makers() if head is None else nullcontext() as makers:
         activations = read_activations(model, image, asked.layers)
-    head = head or find_head(activations[OUTPUT], model.head, makers)
+    if makers:
+        head, is_sure = find_head(activations[OUTPUT], None, makers), is_made_by_weights(activations[OUTPUT], makers)
+    assert head is not None
     (answer,) = _answer(model, activations, asked.given, head, 1)
-    return _Alone(answer, head, choose_layout(model, image[0], answer.targets, activations))
+    return _Alone(answer, head, is_sure, choose_layout(model, image[0], answer.targets, activations))
 
 
 def _answer(
@@ -342,6 +325,7 @@ def _check_output(model: Model, output: Any, images: int) -> Tensor | None:
         return None
     if not output.isfinite().all():
         raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
+    find_head(output, model.head)  # refuses what contradicts the person
     if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
         raise ParameterError(
             f"{model.name} has {output.shape[1]} outputs but {len(model.labels)} labels. Give one label each"

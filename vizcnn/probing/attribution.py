@@ -33,6 +33,7 @@ from vizcnn.errors import (
     DegenerateResult,
     NonFiniteResult,
     NotDifferentiable,
+    ParameterError,
     ShapeError,
     VizcnnError,
     VizcnnWarning,
@@ -133,6 +134,8 @@ def answer_pairs(
 
     After Ctrl-C the images with an answer for each target are kept."""
     pairs = [(i, target) for i, targets in enumerate(subject.targets) for target in targets]
+    if not pairs:
+        raise ParameterError("a probe that explains no target has no maps. Leave its needs_target = True")
     size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
     with progress.bar(len(pairs), label, unit, shown=subject.progress) as bar:
 

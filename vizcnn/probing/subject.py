@@ -17,7 +17,6 @@ from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.photo import Photo
 from vizcnn.models.batches import Answers
 from vizcnn.models.clean import CleanRuns
-from vizcnn.models.determinism import pick_rows
 from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
@@ -94,12 +93,13 @@ class Subject:
     def select(self, images: Sequence[int]) -> Subject:
         """The same subject with only these images."""
         chosen = [*images]
+        clean = self.clean.pick(chosen)
         return replace(
             self,
-            inputs=pick_rows(self.inputs, chosen),
+            inputs=clean.inputs,
             photos=tuple(self.photos[i] for i in chosen),
             seen=tuple(self.seen[i] for i in chosen),
-            clean=self.clean.pick(chosen),
+            clean=clean,
         )
 
     def keep(self, answers: Answers[Any]) -> Subject:
