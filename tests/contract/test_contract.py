@@ -18,6 +18,7 @@ import torch
 
 import vizcnn
 from vizcnn import testing
+from vizcnn.errors import DegenerateResult
 from vizcnn.probing import Map, each_map, heatmap, registry
 from vizcnn.probing.subject import Subject
 
@@ -187,6 +188,56 @@ def test_the_contract_check_finds_a_map_that_depends_on_company(
         AssertionError, match=r"an image has another map alone than beside another\. Where the method is"
     ):
         testing.check_probe("comparing", tmp_path)
+
+
+def refuse_beside_brighter(image: torch.Tensor, company: torch.Tensor) -> torch.Tensor | None:
+    return None if image.max() < 0.6 * company.max() else image
+
+
+def refuse_unless_beside_brighter(image: torch.Tensor, company: torch.Tensor) -> torch.Tensor | None:
+    return None if company.max() < 0.6 else image
+
+
+def refuse_dark_and_scale(image: torch.Tensor, company: torch.Tensor) -> torch.Tensor | None:
+    return None if image.max() < 0.6 else image / company.mean()
+
+
+def refuse_dark(image: torch.Tensor, _: torch.Tensor) -> torch.Tensor | None:
+    return None if image.max() < 0.6 else image
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (refuse_beside_brighter, r"an image has a map alone and is refused beside another\. Where the method is given"),
+        (
+            refuse_unless_beside_brighter,
+            r"an image is refused alone and has a map beside another\. Where the method is",
+        ),
+        (refuse_dark_and_scale, r"an image has another map alone than beside another\. Where the method is given"),
+        (refuse_dark, "vizcnn refusing .* failed"),  # all is well until the command line, which does not know it
+    ],
+)
+def test_the_contract_check_finds_an_image_that_is_refused_for_its_company(
+    answer: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(vizcnn.Probe[vizcnn.Heatmap]):
+        """Gives no map for an image that is too dark."""
+
+        def compute(self, subject: Subject) -> vizcnn.Heatmap:
+            def make_maps(images: torch.Tensor, _: Any) -> list[Map]:
+                answers = [answer(image, subject.inputs) for image in images]
+                if any(one is None for one in answers):
+                    raise DegenerateResult("this image is too dark")
+                return [Map(one.mean(0), None, "is") for one in answers]
+
+            maps = each_map(subject, make_maps, label="maps")
+            return heatmap(subject, maps, meaning=lambda quantity: quantity, signed=True)
+
+    monkeypatch.setattr(registry, "get", lambda _: Refusing)
+    monkeypatch.setattr(registry, "read_summary", lambda _: "refusing")
+    with pytest.raises(AssertionError, match=message):
+        testing.check_probe("refusing", tmp_path)
 
 
 def test_what_the_framework_restores_itself() -> None:

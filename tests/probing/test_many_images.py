@@ -18,7 +18,7 @@ from support import small_cnn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import vizcnn
-from vizcnn.errors import ImageError, VizcnnWarning
+from vizcnn.errors import ImageError, ShapeError, VizcnnWarning
 from vizcnn.inputs import dataset
 
 Levels = npt.NDArray[np.uint8]
@@ -143,6 +143,76 @@ def test_one_bad_image_of_an_iterator_is_left_out() -> None:
     assert len(found.values) == 3
     with pytest.raises(ImageError, match="nowhere.png does not exist"):
         explain(iter(mixed), strict=True)
+
+
+def tensor(i: int) -> torch.Tensor:
+    return torch.from_numpy(pictures(i + 1, (16, 16))[i]).permute(2, 0, 1) / 255  # (3, 16, 16)
+
+
+BAD_TENSORS = {
+    "NaN": (
+        tensor(1).index_fill(1, torch.tensor(2), torch.nan),
+        r"values in \[0, 1\], got nan\.\.nan\. Pass images before",
+    ),
+    "too bright": (tensor(1) + 1, r"values in \[0, 1\], got 1\.?\d*\.\.2\. Pass images before normalisation"),
+    "normalised": (tensor(1) - 0.5, r"values in \[0, 1\], got -0\.5\.\.0\.5\. Pass images before normalisation"),
+    "wrong channels": (tensor(1)[:2], r"is \(3, H, W\) or a batch of these, got \(2, 16, 16\)"),
+    "without images": (torch.empty(0, 3, 16, 16), r"is empty: \(0, 3, 16, 16\)\. Pass at least one image"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TENSORS)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_bad_tensor_among_good_images_is_left_out(kind: str, place: int) -> None:
+    bad, reason = BAD_TENSORS[kind]
+    mixed = [tensor(0), tensor(2)]
+    mixed.insert(place, bad)
+    with pytest.warns(VizcnnWarning, match=f"1 image was left out.* tensor: .*{reason}") as warned:
+        found = explain(mixed)
+    assert len(warned) == 1
+    np.testing.assert_array_equal(found.values, explain([tensor(0), tensor(2)]).values)
+    for images, strict in ((mixed, True), (bad, False), ([bad], False), ([bad, bad], False)):
+        with pytest.raises(ShapeError, match=reason) as caught:
+            explain(images, strict=strict)
+        assert str(caught.value) == f"Saliency on small: {found.refused[0][1]}"
+    assert [name for name, _ in found.refused] == ["tensor"]
+
+
+def test_bad_tensors_are_not_held_while_others_are_read() -> None:
+    held: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def take() -> Iterator[torch.Tensor]:
+        for i in range(6):
+            gc.collect()
+            alive.append(sum(ref() is not None for ref in held))
+            bad = tensor(i) + 1
+            held.append(weakref.ref(bad))
+            yield bad
+            del bad
+        yield tensor(0)
+
+    with pytest.warns(VizcnnWarning, match="6 images were left out"):
+        explain(take())
+    assert max(alive) <= 2  # the first, of which the error may be raised, and the one before
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_folder_without_images_among_good_images_is_left_out(place: int, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    mixed: list[Any] = pictures(2)
+    mixed.insert(place, folder)
+    for images in (mixed, iter(mixed)):
+        with pytest.warns(VizcnnWarning, match="1 image was left out.*empty holds no images"):
+            found = explain(images)
+        np.testing.assert_array_equal(found.values, explain(pictures(2)).values)
+        assert [name for name, _ in found.refused] == [str(folder)]
+    alone: list[Any] = [folder, str(folder), [folder]]
+    for source in (*alone, mixed):
+        with pytest.raises(ImageError, match="empty holds no images. Name a file, or a folder with") as caught:
+            explain(source, strict=source is mixed)
+        assert str(caught.value) == f"Saliency on small: {found.refused[0][1]}"
 
 
 def test_what_gives_nothing_is_said() -> None:

@@ -12,7 +12,7 @@ from contextlib import closing
 from functools import cached_property, partial
 from operator import index
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -120,13 +120,14 @@ def list_readers(source: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         opened, or a torch Dataset; and any list or iterable of these, of any length, which is asked for one more only
         when the one before was done with. An iterable other than a list may also give tuples that begin with the image,
         such as (image, label).
-    Raises ImageError for a folder without images."""
+    A folder that cannot be read or holds no images is like one image that cannot be read: reading it raises ImageError.
+    """
     if isinstance(source, str | Path):
-        yield from ((to_printable(file), partial(open_photo, file)) for file in image_files(source))
+        yield from _list_file_readers(source)
     elif isinstance(source, Images):
         yield from ((name, partial(_read_image, source, i)) for i, name in enumerate(source.names))
     elif isinstance(source, Tensor):
-        yield "image", lambda: source
+        yield "tensor", lambda: source
     elif isinstance(source, list | tuple):
         for one in source:
             yield from list_readers(one)
@@ -137,6 +138,19 @@ def list_readers(source: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
             yield from list_readers(one[0] if isinstance(one, list | tuple) and one else one)
     else:
         yield "image", partial(open_photo, source)
+
+
+def _list_file_readers(source: str | Path) -> Iterator[tuple[str, Callable[[], Photo]]]:
+    try:
+        files = image_files(source)
+    except ImageError as error:
+        yield to_printable(source), partial(_fail, error)
+    else:
+        yield from ((to_printable(file), partial(open_photo, file)) for file in files)
+
+
+def _fail(error: ImageError) -> NoReturn:
+    raise error
 
 
 def _read_image(images: Images, i: int) -> Photo | Tensor:

@@ -100,7 +100,8 @@ def _read_inputs(
     photos: list[Photo] = []
     seen: list[Box] = []
     inputs: list[Tensor] = []
-    errors: list[tuple[str, ImageError]] = []
+    refused: list[tuple[str, str]] = []
+    first: ImageError | ShapeError | None = None  # the only one that is kept: an error holds what was being read
     with progress.bar(None, "reading", "image", shown=shown) as bar:
         for name, read in list_readers(images):
             try:
@@ -109,18 +110,19 @@ def _read_inputs(
                     photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
                     seen.append(box)
                     inputs.append(values)
-            except ImageError as error:
+            except (ImageError, ShapeError) as error:
                 if strict:
                     raise
-                errors.append((name, error))
+                first = first or error
+                refused.append((name, str(error)))
             bar.update()
     if not inputs:
-        if errors:
-            raise errors[0][1]
+        if first:
+            raise first
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
     if len(shapes := {tuple(x.shape): None for x in inputs}) > 1:
         raise ShapeError(f"tensors of one call must share a shape, got {', '.join(map(str, shapes))}")
-    return tuple(photos), tuple(seen), _stack(inputs), tuple((name, str(error)) for name, error in errors)
+    return tuple(photos), tuple(seen), _stack(inputs), tuple(refused)
 
 
 def _stack(inputs: list[Tensor]) -> Tensor:
