@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,11 +126,11 @@ class CleanRuns:
         return picked
 
     @torch.no_grad()
-    def run(self, *, strict: bool = False) -> Answers[None]:
+    def run(self, images: Collection[int] | None = None, *, strict: bool = False) -> Answers[None]:
         """Run what has not been run. Returns which images are left, and why the others are not.
 
-        strict: raise the first reason, as where none is left; see `answer_each`."""
-        left = self.left.images
+        images: run these only. strict: raise the first reason, as where none is left; see `answer_each`."""
+        left = [i for i in self.left.images if images is None or i in images]
         layout = self.layout if len(left) > 1 else torch.contiguous_format
 
         def run(part: slice) -> list[None]:
