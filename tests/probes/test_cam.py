@@ -259,3 +259,25 @@ def test_a_target_before_the_layers_last_call_is_refused() -> None:
 
     with pytest.raises(NotDifferentiable, match="is computed before layer 'relu' runs last"):
         vizcnn.Cam(layer="relu")(vizcnn.Model(Twice(), size=16), image().float(), "conv2:1")
+
+
+def test_ctrl_c_in_the_last_run_of_score_cam_keeps_the_images_that_are_done() -> None:
+    class Interrupting(nn.Module):
+        def __init__(self, last: int) -> None:
+            super().__init__()
+            self.net, self.last, self.runs = gap_network(), last, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs += 1
+            if self.runs == self.last:
+                raise KeyboardInterrupt
+            out: Tensor = self.net(x)
+            return out
+
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    probe = vizcnn.Cam(method="score-cam", layer="net.0", batch=1)
+    finished = Interrupting(0)
+    expected = probe(vizcnn.Model(finished, size=16), images, 1, progress=False)
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        probe(vizcnn.Model(Interrupting(finished.runs), size=16), images, 1, progress=False)
+    np.testing.assert_array_equal(caught.value.result.values, expected.values[:3])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from support import small_cnn
-from torch import Tensor
+from torch import Tensor, nn
 
 import vizcnn
 import vizcnn.probing
@@ -148,6 +148,44 @@ def test_ctrl_c_keeps_the_images_that_are_done() -> None:
     with pytest.raises(KeyboardInterrupt) as nothing:
         made(method, batch=3)
     assert not isinstance(nothing.value, vizcnn.Interrupted)
+
+
+def test_a_second_ctrl_c_finds_nothing_left_to_run() -> None:
+    class Impatient(nn.Module):
+        """Runs until Ctrl-C was pressed, and presses it again in the run after that."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.stopped = small_cnn(), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.stopped:
+                raise KeyboardInterrupt
+            out: Tensor = self.net(x)
+            return out
+
+    network, calls = Impatient(), []
+
+    def method(images: Tensor, _targets: Sequence[Target]) -> list[Map]:
+        """The mean over colours, which does not ask the network."""
+        calls.append(len(images))
+        if len(calls) == 3:
+            network.stopped = True
+            raise KeyboardInterrupt
+        return [Map(image.mean(0), None, "is") for image in images]
+
+    class Asking(vizcnn.Probe[vizcnn.Heatmap]):
+        """Asks."""
+
+        def compute(self, subject: Subject) -> vizcnn.Heatmap:
+            maps = each_map(subject, method, label="maps", batch=1)
+            return heatmap(subject, maps, meaning=str, signed=True)
+
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        Asking()(vizcnn.Model(network, size=16), IMAGES, 1, progress=False)
+    np.testing.assert_allclose(caught.value.result.values[:, 0], IMAGES[:2].mean(1), rtol=1e-6)
+    with torch.no_grad():
+        np.testing.assert_allclose(caught.value.result.scores[:, 0], network.net(IMAGES)[:2, 1], rtol=1e-5)
 
 
 def blank_second(images: Tensor, targets: Sequence[Target]) -> list[Map]:

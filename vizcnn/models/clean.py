@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -128,11 +128,11 @@ class CleanRuns:
         return picked
 
     @torch.no_grad()
-    def run(self, *, strict: bool = False) -> Answers[None]:
+    def run(self, images: Collection[int] | None = None, *, strict: bool = False) -> Answers[None]:
         """Run what has not been run. Returns which images are left, and why the others are not.
 
-        strict: raise the first reason, as where none is left; see `answer_each`."""
-        left = self.left.images
+        images: run these only. strict: raise the first reason, as where none is left; see `answer_each`."""
+        left = [i for i in self.left.images if images is None or i in images]
         layout = self.layout if len(left) > 1 else torch.contiguous_format
 
         def run(part: slice) -> list[None]:
@@ -286,7 +286,7 @@ def _answer(
     model: Model, activations: Mapping[str, Any], given: tuple[Target, ...] | None, head: Head, images: int
 ) -> list[_Answer]:
     """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
-    output = _check_output(model, activations[OUTPUT], images)
+    output = check_output(model, activations[OUTPUT], images)
     targets: tuple[tuple[Target, ...], ...]
     if given is None:
         classes = _predict_classes(output)
@@ -318,7 +318,7 @@ def _check_beside(model: Model, alone: _Answer, beside: _Answer) -> None:
         raise
 
 
-def _check_output(model: Model, output: Any, images: int) -> Tensor | None:
+def check_output(model: Model, output: Any, images: int) -> Tensor | None:
     """The output for so many images, if it is one tensor. Raises NonFiniteResult, and ParameterError for a wrong number
     of labels."""
     if not (isinstance(output, Tensor) and output.dim() and len(output) == images):

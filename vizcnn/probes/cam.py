@@ -67,6 +67,8 @@ class Cam(Probe[Heatmap]):
 
     def compute(self, subject: Subject) -> Heatmap:
         warn_of_softmax(subject)
+        if self.method == "score-cam":  # which sees altered images only
+            subject = subject.run()
         layer = self.layer or find_last_spatial_layer(subject.model, subject.inputs[:1])
         size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vizcnn.models.backward import ReluRule, guide, rectify
+from vizcnn.models.batches import default_batch, run_batches
 from vizcnn.models.targets import Target
 from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, score, score_inputs, warn_of_softmax
@@ -29,18 +31,18 @@ _PAPERS = {
 }
 _RULES = {"guided-backprop": guide, "deconvnet": rectify}
 _CONTRIBUTIONS = ("gradient-x-input", "integrated-gradients")
-_STEPS = 16  # on the way from a baseline, of all images together, in one run
-_REPEATED = ("smoothgrad", "integrated-gradients")  # methods that run the network on other images than the given
+_REPEATED = ("smoothgrad", "integrated-gradients")  # methods that run the network on altered copies of an image
+_COPIES = 16  # altered copies of all images together in one run, where the images are not small
 
 
 class Saliency(Probe[Heatmap]):
     """Which pixels does the answer react to?
 
-    Methods, computed by captum on the target as a function of pixels in [0, 1]:
+    Methods, on the target as a function of pixels in [0, 1]:
     gradient; gradient-x-input; smoothgrad (mean gradient over noisy copies); integrated-gradients (mean gradient on the
-    way from a baseline, times the way); guided-backprop and deconvnet (other backward rules for ReLU, which here reach
-    functional, in-place and reused ReLUs too; refused where a network has other activation functions, but for the
-    sigmoids of gates).
+    way from a baseline, by the rule of Gauss and Legendre, times the way); guided-backprop and deconvnet (other
+    backward rules for ReLU, which here reach functional, in-place and reused ReLUs too; refused where a network has
+    other activation functions, but for the sigmoids of gates).
 
     A pixel's three values, one per colour, become one: for `abs` the largest magnitude, for `signed` the sum.
     Contributions (gradient-x-input, integrated-gradients) are signed by default, the others magnitudes. The colour
@@ -75,7 +77,8 @@ class Saliency(Probe[Heatmap]):
         if self.method in _REPEATED:
             subject = subject.run()
         sign = self.sign or ("signed" if self.method in _CONTRIBUTIONS else "abs")
-        attribute = self._choose_attribution(subject)
+        batch, at_once = self._choose_batch(subject)
+        attribute = self._choose_attribution(subject, at_once)
 
         def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
             per_channel = attribute(images, targets)  # (B, C, H, W)
@@ -84,7 +87,7 @@ class Saliency(Probe[Heatmap]):
 
         return heatmap(
             subject,
-            each_map(subject, make_maps, label=self.method, batch=self.batch),
+            each_map(subject, make_maps, label=self.method, batch=batch),
             meaning=lambda quantity: self._describe_values(quantity, sign),
             signed=sign == "signed",
             percentile=99.5,
@@ -92,13 +95,26 @@ class Saliency(Probe[Heatmap]):
             details={"method": self.method, "sign": sign},
         )
 
+    def _choose_batch(self, subject: Subject) -> tuple[int, int]:
+        """How many images to make maps of at once, and how many images, or altered copies of them, share a run.
+
+        Of a method that makes copies, no more images than whose copies share a run, so that Ctrl-C loses little."""
+        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        if self.method not in _REPEATED:
+            batch = self.batch or default_batch(size)
+            return batch, batch
+        at_once = self.batch or max(_COPIES, default_batch(size))
+        return max(1, at_once // (self.samples if self.method == "smoothgrad" else self.steps)), at_once
+
     def _describe_values(self, quantity: str, sign: str) -> str:
         what = f"share of the {quantity}" if self.method in _CONTRIBUTIONS else f"d {quantity} / d pixel"
         return f"{what} ({self.method}, {'sum' if sign == 'signed' else 'largest magnitude'} over colours)"
 
-    def _choose_attribution(self, subject: Subject) -> Callable[[Tensor, Sequence[Target]], Tensor]:
-        """The method, as a function of images (B, C, H, W) and the target of each to attributions (B, C, H, W)."""
-        from captum.attr import InputXGradient, IntegratedGradients
+    def _choose_attribution(self, subject: Subject, at_once: int) -> Callable[[Tensor, Sequence[Target]], Tensor]:
+        """The method, as a function of images (B, C, H, W) and the target of each to attributions (B, C, H, W).
+
+        at_once: how many altered copies share a run."""
+        from captum.attr import InputXGradient
         from captum.attr import Saliency as Gradient
 
         def score_by(targets: Sequence[Target]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -128,22 +144,54 @@ class Saliency(Probe[Heatmap]):
             highest, lowest = images.amax((1, 2, 3), keepdim=True), images.amin((1, 2, 3), keepdim=True)
             deviations = self.noise * (highest - lowest).float()  # (B, 1, 1, 1)
             rng = torch.Generator().manual_seed(subject.seed)
-            total: Tensor = torch.zeros_like(images, dtype=torch.float32)
-            for _ in range(self.samples):
-                noise = torch.randn(images.shape[1:], generator=rng).to(images.device)  # (C, H, W)
-                noisy = (images + deviations * noise).to(subject.model.dtype).requires_grad_()
-                total += torch.autograd.grad(score(subject, noisy, targets).sum(), noisy)[0]
-            return total / self.samples
+            states = dict[int, Tensor]()  # of the generator before each copy with which a run began
+
+            def add_noise(part: slice) -> Tensor:
+                rng.set_state(states.setdefault(part.start, rng.get_state()))  # the run may have been begun before
+                noise = [torch.randn(images.shape[1:], generator=rng) for _ in range(part.start, part.stop)]
+                return images + deviations * torch.stack(noise)[:, None].to(images.device)  # (k, B, C, H, W)
+
+            weights = images.new_full((self.samples,), 1 / self.samples, dtype=torch.float32)
+            return _add_gradients(subject, images, targets, add_noise, weights, at_once)
 
         def integrate(images: Tensor, targets: Sequence[Target]) -> Tensor:
             mean, spread = subject.model.input.mean, (images.shape[2] // 4,) * 2
-            return IntegratedGradients(score_by(targets)).attribute(  # type: ignore[no-any-return]
-                images.requires_grad_(),
-                baselines=make_baseline(self.baseline, images, mean, spread),
-                additional_forward_args=list_indices(images),
-                n_steps=self.steps,
-                internal_batch_size=max(self.batch or _STEPS, len(images)),
-            )
+            precise = images.to(torch.promote_types(images.dtype, torch.float32))  # (B, C, H, W)
+            start = make_baseline(self.baseline, precise, mean, spread)  # (B, C, H, W)
+            way = precise - start  # (B, C, H, W)
+            nodes, sizes = (
+                torch.from_numpy(each / 2).to(way) for each in np.polynomial.legendre.leggauss(self.steps)
+            )  # (steps,) both, on [-1/2, 1/2]
+
+            def go(part: slice) -> Tensor:
+                return start + (nodes[part] + 0.5).view(-1, 1, 1, 1, 1) * way  # (k, B, C, H, W)
+
+            return way * _add_gradients(subject, images, targets, go, sizes, at_once)
 
         others = {"gradient-x-input": multiply_by_input, "smoothgrad": smooth, "integrated-gradients": integrate}
         return others.get(self.method, take_gradient)
+
+
+def _add_gradients(
+    subject: Subject,
+    images: Tensor,
+    targets: Sequence[Target],
+    alter: Callable[[slice], Tensor],
+    weights: Tensor,
+    at_once: int,
+) -> Tensor:
+    """For each of the images (B, C, H, W) the weighted sum of the gradients of its altered copies, (B, C, H, W).
+
+    alter: makes a part of the copies of all images, (k, B, C, H, W). weights: of the copies, (K,). at_once: copies of
+        all images together in one run; fewer where memory runs out."""
+
+    def run(part: slice) -> Tensor:
+        copies = alter(part).to(subject.model.dtype)  # (k, B, C, H, W)
+        seen = copies.flatten(0, 1).requires_grad_()  # (k B, C, H, W)
+        (slopes,) = torch.autograd.grad(score(subject, seen, [*targets] * len(copies)).sum(), seen)
+        return (weights[part].view(-1, 1, 1, 1, 1) * slopes.view_as(copies)).sum(0)  # (B, C, H, W)
+
+    total = torch.zeros_like(images, dtype=weights.dtype)
+    for _, one in run_batches(len(weights), max(1, at_once // len(images)), run):
+        total += one
+    return total

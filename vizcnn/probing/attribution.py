@@ -113,7 +113,10 @@ def each_map(subject: Subject, method: Method, *, label: str, batch: int | None 
             found = method(pick_rows(subject.inputs, images), [target for _, target in pairs])
         if len(found) != len(pairs):
             raise ShapeError(f"there must be one map for each of {len(pairs)} images, got {len(found)}")
-        return _check_maps(found, [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs], size)
+        maps = _check_maps(found, [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs], size)
+        whole = {i for i, one in zip(images, maps, strict=True) if isinstance(one, Map)}
+        refused = subject.clean.run(whole, strict=subject.strict).refused  # now, so that Ctrl-C finds maps with scores
+        return [refused.get(i, one) if isinstance(one, Map) else one for i, one in zip(images, maps, strict=True)]
 
     return answer_pairs(subject, make_maps, label=label, unit="map", batch=batch)
 
