@@ -272,7 +272,8 @@ def test_an_image_for_which_the_output_is_nan_is_left_out_wherever_it_stands(pla
 
         def forward(self, x: Tensor) -> Tensor:
             bright = x.mean((1, 2, 3)) > 0.5
-            return self.conv(x).mean((2, 3)).masked_fill(bright[:, None], torch.nan)
+            out: Tensor = self.conv(x).mean((2, 3)).masked_fill(bright[:, None], torch.nan)
+            return out
 
     probe, network = vizcnn.FeatureMaps(layers=("conv",)), vizcnn.Model(Late(), size=16)
     inputs = images(3) / 3

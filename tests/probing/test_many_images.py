@@ -86,6 +86,25 @@ def test_a_loaders_batches_are_inputs() -> None:
     np.testing.assert_array_equal(found.values, explain(torch.stack([one for one, _ in inputs])).values)
 
 
+@pytest.mark.parametrize("labels", [None, [0, 1, 2, 3, 4, 5]])
+def test_no_path_of_a_loaders_batches_is_lost(tmp_path: Path, labels: list[int] | None) -> None:
+    paths = [str(tmp_path / f"{i}.png") for i in range(6)]
+    for path, image in zip(paths, pictures(6), strict=True):
+        Image.fromarray(image).save(path)
+    items: Any = list(zip(paths, labels, strict=True)) if labels else paths
+    found = explain(DataLoader(items, batch_size=4))
+    assert [photo.name for photo in found.photos] == [Path(path).name for path in paths]
+    halves = explain(iter([paths[:3], paths[3:]]))
+    np.testing.assert_array_equal(found.values, halves.values)
+
+
+def test_a_nameless_image_that_is_left_out_is_named_by_its_place() -> None:
+    bad = [np.zeros((2, 2, 7)), io.BytesIO(b"none")]
+    with pytest.warns(VizcnnWarning, match="3 images were left out"):
+        found = explain([pictures()[0], *bad, torch.full((3, 16, 16), 2.0)])
+    assert [name for name, _ in found.refused] == ["image 2", "image 3", "tensor 4"]
+
+
 def test_a_folder_with_sub_folders_is_read_as_a_data_set(tmp_path: Path) -> None:
     for i, image in enumerate(pictures()):
         (tmp_path / f"class {i}").mkdir()
@@ -167,7 +186,7 @@ def test_one_bad_tensor_among_good_images_is_left_out(kind: str, place: int) -> 
     bad, reason = BAD_TENSORS[kind]
     mixed = [tensor(0), tensor(2)]
     mixed.insert(place, bad)
-    with pytest.warns(VizcnnWarning, match=f"1 image was left out.* tensor: .*{reason}") as warned:
+    with pytest.warns(VizcnnWarning, match=f"1 image was left out.* tensor {place + 1}: .*{reason}") as warned:
         found = explain(mixed)
     assert len(warned) == 1
     np.testing.assert_array_equal(found.values, explain([tensor(0), tensor(2)]).values)
@@ -175,7 +194,7 @@ def test_one_bad_tensor_among_good_images_is_left_out(kind: str, place: int) -> 
         with pytest.raises(ShapeError, match=reason) as caught:
             explain(images, strict=strict)
         assert str(caught.value) == f"Saliency on small: {found.refused[0][1]}"
-    assert [name for name, _ in found.refused] == ["tensor"]
+    assert [name for name, _ in found.refused] == [f"tensor {place + 1}"]
 
 
 def test_bad_tensors_are_not_held_while_others_are_read() -> None:

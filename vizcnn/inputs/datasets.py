@@ -118,8 +118,8 @@ def list_readers(source: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     source: an image as `open_photo` takes it, a folder with images directly inside, or tensors; what `dataset` has
         opened, or a torch Dataset; and any list or iterable of these, of any length, which is asked for one more only
-        when the one before was done with. An iterable other than a list may also give tuples that begin with the image,
-        such as (image, label).
+        when the one before was done with. An iterable other than a list may also give pairs that begin with images,
+        such as (image, label), or a DataLoader's [images, labels].
     A folder that cannot be read or holds no images is like one image that cannot be read: reading it raises ImageError.
     """
     if isinstance(source, str | Path):
@@ -135,9 +135,9 @@ def list_readers(source: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield from list_readers(TorchDataset(source))
     elif _is_iterable(source):
         for one in source:
-            yield from list_readers(one[0] if isinstance(one, list | tuple) and one else one)
+            yield from list_readers(_drop_labels(one))
     else:
-        yield "image", partial(open_photo, source)
+        yield _name_source(source), partial(open_photo, source)
 
 
 def _list_file_readers(source: str | Path) -> Iterator[tuple[str, Callable[[], Photo]]]:
@@ -151,6 +151,21 @@ def _list_file_readers(source: str | Path) -> Iterator[tuple[str, Callable[[], P
 
 def _fail(error: ImageError) -> NoReturn:
     raise error
+
+
+def _drop_labels(item: Any) -> Any:
+    """What an iterable gives, without labels: of a tuple the first, of a list all if they are of one kind, as images
+    are; else the first too."""
+    if not (isinstance(item, list | tuple) and item):
+        return item
+    kinds = {_name_kind(one) for one in item}
+    return item if isinstance(item, list) and len(kinds) == 1 else item[0]
+
+
+def _name_kind(one: Any) -> Any:
+    if isinstance(one, Tensor | np.ndarray):
+        return "pixels", one.ndim
+    return "several" if isinstance(one, list | tuple) else "file" if isinstance(one, str | Path) else type(one)
 
 
 def _read_image(images: Images, i: int) -> Photo | Tensor:
@@ -308,8 +323,12 @@ def _split(source: Any) -> Iterator[tuple[str, Any]]:
         path = str(source) if isinstance(source, str | Path) else None
         if path and not path.startswith("sample:"):
             path = str(Path(path).absolute())  # other processes may work in another folder
-        name = name_open_file(source) if is_open_file(source) else path or getattr(source, "filename", "") or "image"
-        yield Path(name).name, path or source
+        yield Path(path or _name_source(source)).name, path or source
+
+
+def _name_source(source: Any) -> str:
+    """The name of an image in memory or in an open file; `image` where it has none."""
+    return name_open_file(source) if is_open_file(source) else getattr(source, "filename", "") or "image"
 
 
 def _measure_file(path: str) -> int:

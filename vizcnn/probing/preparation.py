@@ -89,6 +89,9 @@ def prepare(
             yield subject.keep(clean.left)
 
 
+_NAMELESS = ("image", "tensor")  # of which a call may have several
+
+
 def _read_inputs(
     probe: ProbeLike, model: Model, images: Any, strict: bool, shown: bool
 ) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor, tuple[tuple[str, str], ...]]:
@@ -103,7 +106,7 @@ def _read_inputs(
     refused: list[tuple[str, str]] = []
     first: ImageError | ShapeError | None = None  # the only one that is kept: an error holds what was being read
     with progress.bar(None, "reading", "image", shown=shown) as bar:
-        for name, read in list_readers(images):
+        for number, (name, read) in enumerate(list_readers(images), 1):
             try:
                 for photo, box, values in _prepare_source(model, read()):
                     side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
@@ -114,7 +117,7 @@ def _read_inputs(
                 if strict:
                     raise
                 first = first or error
-                refused.append((name, str(error)))
+                refused.append((f"{name} {number}" if name in _NAMELESS else name, str(error)))
             bar.update()
     if not inputs:
         if first:
