@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.cli.main import main
-from vizcnn.errors import DegenerateResult, LayerNotFound, NonFiniteResult, ParameterError, TargetError
+from vizcnn.errors import DegenerateResult, LayerNotFound, NonFiniteResult, ParameterError, TargetError, VizcnnWarning
 from vizcnn.geometry import Box
 from vizcnn.probes.feature_maps import _read_layers
 from vizcnn.results import Scene
@@ -259,6 +259,34 @@ def test_what_has_no_maps_or_bad_ones() -> None:
     nn.init.constant_(conv.weight, -torch.inf)
     with pytest.raises(NonFiniteResult, match=r"layer '0' gives NaN or infinity for this image"):
         vizcnn.FeatureMaps(layers=("0",))(vizcnn.Model(nn.Sequential(conv, nn.ReLU()), size=4), images(1, 4))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_image_for_which_the_output_is_nan_is_left_out_wherever_it_stands(place: int) -> None:
+    class Late(nn.Module):
+        """Gives NaN for bright images, behind its layers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            bright = x.mean((1, 2, 3)) > 0.5
+            out: Tensor = self.conv(x).mean((2, 3)).masked_fill(bright[:, None], torch.nan)
+            return out
+
+    probe, network = vizcnn.FeatureMaps(layers=("conv",)), vizcnn.Model(Late(), size=16)
+    inputs = images(3) / 3
+    inputs[place] = 1 - inputs[place]
+    with pytest.raises(NonFiniteResult, match="output for these images holds NaN") as alone:
+        probe(network, inputs[place])
+    with pytest.warns(VizcnnWarning, match="1 image was left out"):
+        found = probe(network, inputs)
+    assert len(found.rows) == 2
+    ((_, reason),) = found.refused
+    assert str(alone.value).endswith(reason)
+    with pytest.raises(NonFiniteResult, match="output for these images holds NaN"):
+        probe(network, inputs, strict=True)
 
 
 def test_a_network_that_is_random_in_eval_mode_is_refused() -> None:

@@ -303,7 +303,7 @@ def _answer(
     model: Model, activations: Mapping[str, Any], given: tuple[Target, ...] | None, head: Head, images: int
 ) -> list[_Answer]:
     """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
-    output = _check_output(model, activations[OUTPUT], images)
+    output = check_output(model, activations[OUTPUT], images)
     targets: tuple[tuple[Target, ...], ...]
     if given is None:
         classes = _predict_classes(output)
@@ -335,7 +335,7 @@ def _check_beside(model: Model, alone: _Answer, beside: _Answer) -> None:
         raise
 
 
-def _check_output(model: Model, output: Any, images: int) -> Tensor | None:
+def check_output(model: Model, output: Any, images: int) -> Tensor | None:
     """The output for so many images, if it is one tensor. Raises NonFiniteResult, and ParameterError for a wrong number
     of labels."""
     if not (isinstance(output, Tensor) and output.dim() and len(output) == images):

@@ -14,10 +14,11 @@ from torch import Tensor
 from vizcnn.errors import NetworkError, NonFiniteResult, ParameterError, TargetError, UnsuitableNetwork
 from vizcnn.geometry import Box
 from vizcnn.models.batches import answer_each, default_batch
+from vizcnn.models.clean import check_output
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import describe_activations
+from vizcnn.models.targets import OUTPUT, describe_activations
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -100,13 +101,15 @@ class FeatureMaps(Probe[ImageGrid]):
 
 @torch.no_grad()
 def _read_layers(model: Model, images: Tensor, layers: Iterable[str], *, check: bool) -> list[dict[str, Tensor]]:
-    """For each of the images (B, C, H, W) the maps (C, h, w) that the layers give.
+    """For each of the images (B, C, H, W) the maps (C, h, w) that the layers give. Raises NonFiniteResult where the
+    network's output is NaN or infinite, as for an image that runs alone when the network is checked.
 
     The first of several, or with `check` also a single image, runs once more alone, to see that this changes nothing.
     Where it does, or where the network takes one image only, each of several runs alone. Raises TargetError for a
     layer without maps, UnsuitableNetwork for a random network."""
     try:
         together = read_activations(model, images, layers)
+        check_output(model, together[OUTPUT], len(images))
         alone = read_activations(model, images[:1], layers) if check or len(images) > 1 else together
         for layer in layers:
             _check_maps(layer, together[layer][:1], alone[layer])
