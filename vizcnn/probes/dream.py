@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, optimize, score_pictures
-from vizcnn.errors import TargetError
+from vizcnn.errors import Interrupted, TargetError
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.resampling import resample
+from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
@@ -68,14 +69,18 @@ class Dream(Probe[Pictures]):
             if len(targets) > 1:
                 named = ", ".join(map(str, targets))
                 raise TargetError(f"a dream raises one target, got {len(targets)}: {named}. Give one, or their sum")
-        scenes, finished = [], True
-        for i, photo in enumerate(subject.photos):
-            scene, finished = self._make_picture(subject, photo, Objective(subject.targets[i][0]))
-            scenes.append(scene)
+        subject = subject.run()
+
+        def make_picture(part: slice) -> list[Scenery]:
+            i = part.start
+            scene, finished = self._make_picture(subject, subject.photos[i], Objective(subject.targets[i][0]))
             if not finished:
-                break
-        subject = subject.first(len(scenes))
-        return Pictures(subject.provenance(octaves=self.octaves), tuple(scenes), not finished)
+                raise Interrupted(scene)
+            return [scene]
+
+        scenes = answer_each(len(subject.photos), make_picture, strict=subject.strict)
+        provenance = subject.keep(scenes).provenance(octaves=self.octaves)
+        return Pictures(provenance, tuple(scenes.rows), scenes.partial)
 
     def _make_picture(self, subject: Subject, photo: Photo, objective: Objective) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""

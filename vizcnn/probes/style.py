@@ -9,10 +9,11 @@ from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, compute_gram, optimize
 from vizcnn.ascent.matching import ActivationDistance, GramDistance
-from vizcnn.errors import DegenerateResult
+from vizcnn.errors import DegenerateResult, Interrupted
 from vizcnn.inputs.images import open_photo
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.resampling import resample
+from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
@@ -60,18 +61,19 @@ class Style(Probe[Pictures]):
 
     def compute(self, subject: Subject) -> Pictures:
         style_photo = open_photo(self.like)
-        scenes: list[Scenery] = []
-        finished = True
-        for photo in subject.photos:
-            scene, finished = self._paint(subject, photo, style_photo)
-            scenes.append(scene)
-            if not finished:
-                break
-        subject = subject.first(len(scenes))
         content, style = self._choose_layers(subject.model)
+        subject = subject.run()
+
+        def paint(part: slice) -> list[Scenery]:
+            scene, finished = self._paint(subject, subject.photos[part.start], style_photo)
+            if not finished:
+                raise Interrupted(scene)
+            return [scene]
+
+        scenes = answer_each(len(subject.photos), paint, strict=subject.strict)
         manner = f"{style_photo.name} {style_photo.sha256()[:8]}"
-        provenance = subject.provenance(manner=manner, content=content, style=style)
-        return Pictures(provenance, tuple(scenes), not finished)
+        provenance = subject.keep(scenes).provenance(manner=manner, content=content, style=style)
+        return Pictures(provenance, tuple(scenes.rows), scenes.partial)
 
     def keeps_frames(self) -> bool:
         return self.frames > 0
