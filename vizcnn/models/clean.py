@@ -46,8 +46,9 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Manner:
-    """How a network is run: what its output is, and the memory format in which an image is the same beside others."""
+class _Findings:
+    """What the check of a network finds: what its output is, and the memory format in which an image gets the same
+    answer beside others."""
 
     head: Head
     layout: torch.memory_format
@@ -74,21 +75,21 @@ class CleanRuns:
     def __init__(
         self,
         asked: _Asked,
-        manner: _Manner,
+        findings: _Findings,
         alone: Mapping[int, _Answer] | None = None,
         refused: Mapping[int, VizcnnError] | None = None,
     ) -> None:
         """alone: answers to images in runs of their own, with which those beside others are compared."""
-        self.head, self.layout, self.refused = manner.head, manner.layout, dict(refused or {})
+        self.head, self.layout, self.refused = findings.head, findings.layout, dict(refused or {})
         self.inputs = asked.inputs
-        self._asked, self._manner, self._alone = asked, manner, dict(alone or {})
+        self._asked, self._findings, self._alone = asked, findings, dict(alone or {})
         self._known = dict(self._alone) if len(asked.inputs) == 1 else {}  # by image
         self._expected: Sequence[int] = ()
 
     @cached_property
     def targets(self) -> tuple[tuple[Target, ...], ...]:
         """For each image its T targets; none for one that is refused before they are known."""
-        given, count = self._asked.given, len(self._asked.inputs)
+        given, count = self._asked.given, len(self.inputs)
         if given is None:
             return tuple(self._known[i].targets if i in self._known else () for i in range(count))
         if not count:
@@ -100,7 +101,7 @@ class CleanRuns:
         """The raw output (N, ...), in main memory; None where N is 0 or the output is not one tensor. Raises
         NonFiniteResult."""
         outputs = [answer.output for answer in self._list_answers() if answer.output is not None]
-        return torch.stack(outputs) if outputs and len(outputs) == len(self._asked.inputs) else None
+        return torch.stack(outputs) if outputs and len(outputs) == len(self.inputs) else None
 
     @cached_property
     def scores(self) -> npt.NDArray[np.float64]:
@@ -109,21 +110,16 @@ class CleanRuns:
         return torch.stack(scores).double().numpy() if scores else np.empty((0, 0))
 
     @property
-    def left(self) -> Answers[None]:
+    def remaining(self) -> Answers[None]:
         """Which images are not refused."""
-        images = [i for i in range(len(self._asked.inputs)) if i not in self.refused]
+        images = [i for i in range(len(self.inputs)) if i not in self.refused]
         return Answers([None] * len(images), images, self.refused)
 
     def pick(self, images: Sequence[int]) -> CleanRuns:
         """The same for these images only."""
-        asked = (
-            replace(self._asked, inputs=pick_rows(self._asked.inputs, images))
-            if len(self._asked.inputs)
-            else self._asked
-        )
-        picked = CleanRuns(
-            asked, self._manner, {new: self._alone[i] for new, i in enumerate(images) if i in self._alone}
-        )
+        inputs = pick_rows(self.inputs, images) if len(self.inputs) else self.inputs
+        alone = {new: self._alone[i] for new, i in enumerate(images) if i in self._alone}
+        picked = CleanRuns(replace(self._asked, inputs=inputs), self._findings, alone)
         picked._known = {new: self._known[i] for new, i in enumerate(images) if i in self._known}
         return picked
 
@@ -132,25 +128,23 @@ class CleanRuns:
         """Run what has not been run. Returns which images are left, and why the others are not.
 
         images: run these only. strict: raise the first reason, as where none is left; see `answer_each`."""
-        left = [i for i in self.left.images if images is None or i in images]
-        layout = self.layout if len(left) > 1 else torch.contiguous_format
+        wanted = [i for i in self.remaining.images if images is None or i in images]
+        layout = self.layout if len(wanted) > 1 else torch.contiguous_format
 
         def run(part: slice) -> list[None]:
-            missing = [i for i in left[part] if i not in self._known]
+            missing = [i for i in wanted[part] if i not in self._known]
             if missing:
-                images = pick_rows(self._asked.inputs, missing).contiguous(memory_format=layout)
-                self._keep(missing, read_activations(self._asked.model, images, self._asked.layers))
-            return [None] * len(left[part])
+                inputs = pick_rows(self.inputs, missing).contiguous(memory_format=layout)
+                self._keep(missing, read_activations(self._asked.model, inputs, self._asked.layers))
+            return [None] * len(wanted[part])
 
-        size = (int(self._asked.inputs.shape[2]), int(self._asked.inputs.shape[3]))
         # without targets nothing was seen beside others, so that each image runs alone
-        answers = answer_each(
-            len(left), run, batch=1 if self._asked.given == () else default_batch(size), strict=strict
-        )
+        batch = 1 if self._asked.given == () else default_batch((self.inputs.shape[2], self.inputs.shape[3]))
+        answers = answer_each(len(wanted), run, batch=batch, strict=strict)
         if answers.partial:
             raise KeyboardInterrupt
-        self.refused |= {left[number]: error for number, error in answers.refused.items()}
-        return self.left
+        self.refused |= {wanted[number]: error for number, error in answers.refused.items()}
+        return self.remaining
 
     @contextmanager
     def expect(self, images: Sequence[int]) -> Iterator[None]:
@@ -168,9 +162,7 @@ class CleanRuns:
         layers = self._asked.layers.union(*(t.layers for t in (*targets, *self.targets[0])))
         activations = read_activations(self._asked.model, images, layers)
         rows = self._expected
-        if any(i not in self._known for i in rows) and torch.equal(
-            images.detach(), pick_rows(self._asked.inputs, rows)
-        ):
+        if any(i not in self._known for i in rows) and torch.equal(images.detach(), pick_rows(self.inputs, rows)):
             with torch.no_grad():
                 self._keep(rows, activations)
         return pick_own(targets, activations, len(images))
@@ -187,9 +179,9 @@ class CleanRuns:
 
     def _list_answers(self) -> list[_Answer]:
         """For each image the answer."""
-        if len(self._known) < len(self._asked.inputs):
+        if len(self._known) < len(self.inputs):
             self.run(strict=True)
-        return [self._known[i] for i in range(len(self._asked.inputs))]
+        return [self._known[i] for i in range(len(self.inputs))]
 
 
 _CHECKED = WeakIdKeyDictionary()
@@ -218,27 +210,27 @@ def run_clean(
     ParameterError, and NonFiniteResult where no image is left."""
     asked = _Asked(model, inputs, given)
     if not len(inputs):
-        return CleanRuns(asked, _Manner("scores", torch.contiguous_format))
+        return CleanRuns(asked, _Findings("scores", torch.contiguous_format))
     key = make_key(asked.model, asked.inputs, asked.given, weights) if weights else None
-    known: dict[Any, _Manner] = _CHECKED.setdefault(model.network, {})
-    manner, ends, refused = known.get(key), dict[int, _Alone](), dict[int, VizcnnError]()
-    if manner is None:
+    known: dict[Any, _Findings] = _CHECKED.setdefault(model.network, {})
+    findings, ends, refused = known.get(key), dict[int, _CheckedRun](), dict[int, VizcnnError]()
+    if findings is None:
         ends, refused = _run_ends(asked, strict)
         layouts = {end.layout for end in ends.values()}
         layout = layouts.pop() if len(layouts) == 1 else torch.contiguous_format
-        manner = _Manner(next(iter(ends.values())).head, layout)
-    runs = CleanRuns(asked, manner, {i: end.answer for i, end in ends.items()}, refused)
+        findings = _Findings(next(iter(ends.values())).head, layout)
+    runs = CleanRuns(asked, findings, {i: end.answer for i, end in ends.items()}, refused)
     if given is None:
         runs.run(strict=strict)
     if key and not runs.refused and all(end.is_sure for end in ends.values()):
         if len(known) >= _MOST_REMEMBERED:
             known.clear()
-        known[key] = manner
+        known[key] = findings
     return runs
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _CheckedRun:
     """The run of one image alone: the answer, what the output is, whether this holds for any image, and the memory
     format for company."""
 
@@ -248,9 +240,9 @@ class _Alone:
     layout: torch.memory_format
 
 
-def _run_ends(asked: _Asked, strict: bool) -> tuple[dict[int, _Alone], dict[int, VizcnnError]]:
+def _run_ends(asked: _Asked, strict: bool) -> tuple[dict[int, _CheckedRun], dict[int, VizcnnError]]:
     """The runs alone of the first and the last image that are not refused, by number, and those refused on the way."""
-    ends: dict[int, _Alone] = {}
+    ends: dict[int, _CheckedRun] = {}
     refused: dict[int, VizcnnError] = {}
     numbers = range(len(asked.inputs))
     for way in (numbers, reversed(numbers)):
@@ -269,7 +261,7 @@ def _run_ends(asked: _Asked, strict: bool) -> tuple[dict[int, _Alone], dict[int,
     return ends, refused
 
 
-def _run_alone(asked: _Asked, i: int, other: _Alone | None) -> _Alone:
+def _run_alone(asked: _Asked, i: int, other: _CheckedRun | None) -> _CheckedRun:
     """The network's answer to image i, checked to be the same beside another. other: an image that has run before."""
     model, image = asked.model, asked.inputs[i : i + 1]  # (1, C, H, W)
     head, is_sure = (other.head, other.is_sure) if other else (model.head, model.head is not None)
@@ -279,7 +271,7 @@ def _run_alone(asked: _Asked, i: int, other: _Alone | None) -> _Alone:
         head, is_sure = find_head(activations[OUTPUT], None, makers), is_made_by_weights(activations[OUTPUT], makers)
     assert head is not None
     (answer,) = _answer(model, activations, asked.given, head, 1)
-    return _Alone(answer, head, is_sure, choose_layout(model, image[0], answer.targets, activations))
+    return _CheckedRun(answer, head, is_sure, choose_layout(model, image[0], answer.targets, activations))
 
 
 def _answer(

@@ -86,7 +86,7 @@ def prepare(
                 strict=strict,
                 refused=refused,
             )
-            yield subject.keep(clean.left)
+            yield subject.keep(clean.remaining)
 
 
 _NAMELESS = ("image", "tensor")  # of which a call may have several
