@@ -234,6 +234,17 @@ def test_a_broken_promise_is_seen_by_its_signs() -> None:
     assert recall(model, "a") is None
 
 
+def test_a_promise_inside_another_keeps_what_is_known() -> None:
+    model = Model(small_cnn(), size=16)
+    with promise_unchanged(model):
+        keep(model, "a", 1)
+        with promise_unchanged(model):
+            assert recall(model, "a") == 1
+            keep(model, "b", 2)
+        assert (recall(model, "a"), recall(model, "b")) == (1, 2)
+    assert recall(model, "a") is None
+
+
 class Choosing(nn.Module):
     """A network that takes another way for a dark image."""
 
