@@ -28,10 +28,12 @@ from vizcnn.cli.main import main
 from vizcnn.errors import VizcnnWarning
 from vizcnn.graph.recording import record
 from vizcnn.inputs import provenance_in
+from vizcnn.inputs.records import save_options
 from vizcnn.models.layers.axes import find_layers
 from vizcnn.models.model import Model
 from vizcnn.models.remembering import keep, promise_unchanged, recall
 from vizcnn.occlusion import sweep
+from vizcnn.probing import probe
 from vizcnn.results import Curve
 
 NETWORK = """
@@ -178,6 +180,75 @@ def test_a_picture_of_another_call_is_made_again(monkeypatch: pytest.MonkeyPatch
     assert again() == ["3"]
     monkeypatch.setenv("SEED", "1")
     assert again() == everything  # with other weights
+
+
+MAKING = """
+import torch, vizcnn
+from torch import nn
+
+class Scale(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+    def forward(self, x):
+        return x * self.factor
+
+def make():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 6, 3), nn.ReLU(), Scale(1.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+    return vizcnn.Model(nn.Sequential(*layers), size=16, name="small", labels=["cat", "dog", "owl"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ReLU()", "Sigmoid()"),
+        ("x * self.factor", "x + self.factor"),
+        ("Scale(1.5)", "Scale(2.5)"),
+        ('"owl"]', '"kite"]'),
+        ('"owl"]', '"owl"], head="sigmoid-logits"'),
+    ],
+)
+def test_a_picture_of_another_network_with_the_same_weights_is_made_again(old: str, new: str) -> None:
+    asked = ("saliency", "photos/0.png", "photos/1.png", "-m", "./net.py:make", "-t", "0", "-o", "out")
+    Path("net.py").write_text(MAKING)
+    first = found(*asked)["results"]
+    assert run(*asked).stdout.count("is there already") == 2  # a process of its own, with addresses of its own
+    Path("net.py").write_text(MAKING.replace(old, new))
+    again = found(*asked)
+    assert len(again["results"]) == 2
+    before, after = (each["provenance"] for each in (first[0], again["results"][0]))
+    assert before["weights_sha256"] == after["weights_sha256"]
+    assert len(found(*asked)["there"]) == 2
+
+
+def test_a_picture_of_other_contents_of_an_options_file_is_made_again() -> None:
+    few = ("--steps", "1", "--size", "16", "--content-layer", "0", "--style-layers", "0")
+    asked = ("style", "photos/0.png", "photos/1.png", *SMALL, "--like", "like.png", *few, "-o", "out")
+    draw("like.png", 10)
+    assert len(found(*asked)["results"]) == 2
+    assert len(found(*asked)["there"]) == 2
+    draw("like.png", 11)
+    assert len(found(*asked)["results"]) == 2
+
+
+def test_a_picture_of_another_version_of_a_plugin_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
+    for version in ("acme 1.0", "acme 1.1"):
+        monkeypatch.setattr(probe, "find_plugin", lambda _module, version=version: version)
+        assert [one["provenance"]["plugin"] for one in found(*asked)["results"]] == [version] * 2
+        assert len(found(*asked)["there"]) == 2
+
+
+def test_a_picture_from_before_the_network_had_a_digest_is_made_again() -> None:
+    asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
+    found(*asked)
+    old = provenance_in("out/0-saliency.png") or {}
+    assert len(old.pop("network_sha256")) == 64
+    with Image.open("out/0-saliency.png") as picture:
+        picture.save("out/0-saliency.png", **save_options("png", old))
+    assert [Path(one["file"]).name for one in found(*asked)["results"]] == ["0-saliency.png"]
 
 
 def test_one_image_alone_is_made_again_as_asked() -> None:
@@ -385,6 +456,17 @@ def test_workers_share_the_images_and_say_the_same() -> None:
     assert shared.stderr == alone.stderr
     for path in Path("alone").iterdir():
         assert np.array_equal(pixels(path), pixels(Path("shared") / path.name))
+        assert provenance_in(path) == provenance_in(Path("shared") / path.name)
+
+
+def test_pictures_that_workers_made_are_known_again_by_one_process() -> None:
+    """A network of a class that workers get by its value, without its file."""
+    pytest.importorskip("distributed")
+    Path("net.py").write_text(MAKING)
+    asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
+    assert run(*asked, "--workers", "1").returncode == 0
+    Path("photos/2.png").rename("photos/1.png")
+    assert [Path(name).name for name in found(*asked)["there"]] == ["0-saliency.png"]
 
 
 def test_the_help_says_what_is_done_with_many_images() -> None:

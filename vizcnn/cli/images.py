@@ -19,7 +19,10 @@ from vizcnn.models.remembering import promise_unchanged
 from vizcnn.process import collect_warnings, ignore_warnings
 from vizcnn.results import Provenance, Result
 
-_SAME = ("version", "probe", "options", "model", "weights_sha256", "input", "images", "target_specs", "seed", "refused")
+_SAME = (
+    "version", "probe", "plugin", "options", "files", "model", "weights_sha256", "network_sha256", "input", "images",
+    "targets", "target_specs", "seed", "refused",
+)  # fmt: skip
 """What two calls share that give the same result. Another torch or device may change last digits only."""
 
 _MOST_WAITING = 6  # results that are not saved yet; each holds a photograph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from vizcnn.cli.images import Outcome, Task, Work
 from vizcnn.models.model import Model
+from vizcnn.models.remembering import keep, promise_unchanged
 from vizcnn.output import write_whole
 from vizcnn.process import Turns
 from vizcnn.scanning.cluster import distribute, open_cluster
@@ -29,9 +30,11 @@ Files = list[tuple[Outcome, bytes | None]]
 
 @dataclass(frozen=True)
 class _Job:
-    """Tasks in parts. threads: of torch, for each worker."""
+    """Tasks in parts. identity: the model's provenance, since a worker may not have the files of its code. threads: of
+    torch, for each worker."""
 
     model: Model
+    identity: Mapping[str, Any]
     work: Work
     parts: Sequence[Sequence[Task]]
     threads: int
@@ -44,7 +47,10 @@ class _Job:
                 for i, task in enumerate(self.parts[number])
             ]
             outcomes: list[Outcome] = []
-            self.work.run(self.model, tasks, outcomes.append)
+            with promise_unchanged(self.model):
+                with self.model.borrowed():
+                    keep(self.model, "identity", self.identity)
+                self.work.run(self.model, tasks, outcomes.append)
             return pickle.dumps([_pack(outcome) for outcome in outcomes])
 
 
@@ -80,7 +86,7 @@ def run_on_cluster(
 
     size = max(1, min(_MOST_IMAGES, len(tasks) // (_PARTS_EACH * max(1, len(client.nthreads())))))
     parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    job = _Job(model, work, parts, torch.get_num_threads())
+    job = _Job(model, model.provenance(), work, parts, torch.get_num_threads())
     done: dict[int, list[Outcome]] = {}
     reported = 0
     try:

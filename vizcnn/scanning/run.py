@@ -198,8 +198,10 @@ def _describe_scan(model: Model, images: Images, settings: ScanSettings, shard_s
     size = shard_size or max(_SMALLEST_SHARD, -(-len(images) // _MOST_SHARDS))
     shards = [(part.start, part.stop) for part in split(range(len(images)), size)]
     data = {"fingerprint": images.fingerprint, "images": len(images)}
+    about = model.provenance()
+    del about["network_sha256"]  # machines that share a scan may have other versions, which print layers otherwise
     identity = {
-        "model": model.provenance(),
+        "model": about,
         "device": model.device.type,
         "dataset": data,
         "shards": shards,
