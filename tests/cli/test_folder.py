@@ -469,6 +469,22 @@ def test_pictures_that_workers_made_are_known_again_by_one_process() -> None:
     assert [Path(name).name for name in found(*asked)["there"]] == ["0-saliency.png"]
 
 
+def test_workers_may_work_in_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    here = Path.cwd()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    asked = ("saliency", "photos", "sample:grace_hopper", *SMALL)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.chdir(here)
+        shared = run(*asked, "-o", "out", "--dask", cluster.scheduler_address)
+    alone = run(*asked, "-o", "alone")
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stdout == alone.stdout.replace("alone/", "out/")
+    for path in Path("alone").iterdir():
+        assert provenance_in(path) == provenance_in(Path("out") / path.name)
+
+
 def test_the_help_says_what_is_done_with_many_images() -> None:
     text = " ".join(call("cam", "--help").output.split())
     for said in ("--workers", "--dask ADDRESS", "result of the same call is there already are skipped"):

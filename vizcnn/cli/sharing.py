@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vizcnn.cli.images import Outcome, Task, Work
+from vizcnn.cli.stdin import StandardInput
 from vizcnn.models.model import Model
 from vizcnn.models.remembering import keep, promise_unchanged
 from vizcnn.output import write_whole
@@ -85,14 +86,16 @@ def run_on_cluster(
     import torch
 
     size = max(1, min(_MOST_IMAGES, len(tasks) // (_PARTS_EACH * max(1, len(client.nthreads())))))
-    parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    named = [replace(task, image=_make_absolute(task.image)) for task in tasks]
+    parts = [named[start : start + size] for start in range(0, len(tasks), size)]
     job = _Job(model, model.provenance(), work, parts, torch.get_num_threads())
     done: dict[int, list[Outcome]] = {}
     reported = 0
     try:
         for number, packed in distribute(client, job, model.network, _Job.run_part, range(len(parts))):
             files: Files = pickle.loads(packed)
-            done[number] = [_write(task, *each) for task, each in zip(parts[number], files, strict=True)]
+            asked = tasks[number * size : (number + 1) * size]
+            done[number] = [_write(task, *each) for task, each in zip(asked, files, strict=True)]
             while reported in done:
                 reported += 1
                 for outcome in done.pop(reported - 1):
@@ -102,6 +105,11 @@ def run_on_cluster(
             for outcome in done[number]:
                 report(outcome)
         raise
+
+
+def _make_absolute(image: str | StandardInput | None) -> str | StandardInput | None:
+    """The same image for workers, which may work in another folder. What is no file here keeps its name."""
+    return os.path.abspath(image) if isinstance(image, str) and os.path.exists(image) else image
 
 
 def _write(task: Task, outcome: Outcome, data: bytes | None) -> Outcome:
