@@ -485,6 +485,58 @@ def test_workers_may_work_in_another_folder(monkeypatch: pytest.MonkeyPatch) -> 
         assert provenance_in(path) == provenance_in(Path("out") / path.name)
 
 
+DEADLY = """
+import os, torch, vizcnn
+from torch import nn
+
+class Deadly(nn.Module):
+    def forward(self, x):
+        if float(x.detach().min()) > 0.99:
+            os._exit(1)
+        return x.flatten(1)[:, :2]
+
+def make():
+    return vizcnn.Model(Deadly(), size=16)
+"""
+
+
+def test_an_image_that_ends_the_workers_costs_only_those_beside_it() -> None:
+    pytest.importorskip("distributed")
+    Path("net.py").write_text(DEADLY)
+    Image.new("RGB", (24, 20), "white").save("photos/1.png")
+    once = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    answer = run("saliency", "photos", *SMALL, "-t", "0", "-o", "out", "--workers", "2", "--json", env=once)
+    assert answer.returncode == 3, answer.stderr
+    said = json.loads(answer.stdout)
+    pictures = sorted(Path(one["file"]).name[0] for one in said["results"])
+    lost = sorted(Path(error.split(" was not done")[0]).name[0] for error in said["errors"])
+    assert "1" in lost
+    assert sorted(pictures + lost) == list("012345")
+    assert len(pictures) >= 2  # another image waits beside it, and perhaps one more is handed to its worker
+    assert sorted(path.name[0] for path in Path("out").iterdir()) == pictures
+
+
+def test_a_result_that_ctrl_c_finds_waiting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once by what waits for it, and once more when it has stopped."""
+    waited = 0
+    wait = saving.Saving.wait
+
+    def stop_once(self: saving.Saving) -> saving.Saved:
+        nonlocal waited
+        waited += 1
+        if waited == 1:
+            raise KeyboardInterrupt
+        return wait(self)
+
+    monkeypatch.setattr(saving.Saving, "wait", stop_once)
+    outcomes: list[images.Outcome] = []
+    tasks = [images.Task(f"photos/{i}.png", Path(f"{i}.png")) for i in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        images.Work(vizcnn.Saliency()).run(vizcnn.load("./net.py:make"), tasks, outcomes.append)
+    assert [outcome.task for outcome in outcomes] == tasks[:1]
+    assert Path("0.png").exists()
+
+
 def test_the_help_says_what_is_done_with_many_images() -> None:
     text = " ".join(call("cam", "--help").output.split())
     for said in ("--workers", "--dask ADDRESS", "result of the same call is there already are skipped"):

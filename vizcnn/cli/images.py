@@ -85,7 +85,8 @@ class Work:
 
         def report_finished(most: int) -> None:
             while waiting and (len(waiting) > most or waiting[0].is_saved()):
-                report(waiting.popleft().wait())
+                report(waiting[0].wait())
+                waiting.popleft()  # not before: Ctrl-C may have come while it was waited for
 
         with promise_unchanged(model), collect_warnings() as texts:
             try:

@@ -304,8 +304,8 @@ class Job:
         """The number and file of each of these shards, in the order in which the workers of a cluster finish them."""
         total = sum(stop - start for start, stop in (self.index.shards[shard] for shard in shards))
         with bar(total, "scan", "image", shown=progress) as shown:
-            for shard, stored in distribute(client, self, self.model.network, Job.run_alone, shards):
-                yield shard, stored
+            for shard, fetch in distribute(client, self, self.model.network, Job.run_alone, shards):
+                yield shard, fetch()
                 start, stop = self.index.shards[shard]
                 shown.update(stop - start)
 
