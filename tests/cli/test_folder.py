@@ -25,7 +25,8 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.cli import images, saving
 from vizcnn.cli.main import main
-from vizcnn.errors import VizcnnWarning
+from vizcnn.cli.session import Session
+from vizcnn.errors import ParameterError, VizcnnWarning
 from vizcnn.graph.recording import record
 from vizcnn.inputs import provenance_in
 from vizcnn.inputs.records import save_options
@@ -34,6 +35,7 @@ from vizcnn.models.model import Model
 from vizcnn.models.remembering import keep, promise_unchanged, recall
 from vizcnn.occlusion import sweep
 from vizcnn.probing import probe
+from vizcnn.probing.call import Call
 from vizcnn.results import Curve
 
 NETWORK = """
@@ -535,6 +537,32 @@ def test_a_result_that_ctrl_c_finds_waiting_is_reported(monkeypatch: pytest.Monk
         images.Work(vizcnn.Saliency()).run(vizcnn.load("./net.py:make"), tasks, outcomes.append)
     assert [outcome.task for outcome in outcomes] == tasks[:1]
     assert Path("0.png").exists()
+
+
+def test_names_for_very_many_images_take_a_look_or_two_at_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    look = os.stat
+
+    def count_looks(*of: Any, **how: Any) -> os.stat_result:
+        nonlocal looks
+        looks += 1
+        return look(*of, **how)
+
+    Path("many").mkdir()
+    Path("out").mkdir()
+    files: list[str | None] = [f"many/{i}.png" for i in range(1000)]
+    for i, file in enumerate(files):
+        os.link("photos/0.png", str(file))
+        os.link("photos/1.png", f"out/{i}-cam.png")
+    session = Session("cam", Call(out=Path("out")))
+    with monkeypatch.context() as changed:
+        changed.setattr(os, "stat", count_looks)
+        assert session._choose_outputs(files) == [Path(f"out/{i}-cam.png") for i in range(1000)]
+    assert looks < 10_000
+    Path("out/7-cam.png").unlink()
+    os.link("photos/0.png", "out/7-cam.png")
+    with pytest.raises(ParameterError, match=r"7-cam.png is an input of this very call"):
+        session._choose_outputs(files)
 
 
 def test_the_help_says_what_is_done_with_many_images() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
-from os.path import isdir, isfile
+from os.path import isdir
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -206,8 +209,9 @@ class Session:
         else:
             ending = ".gif" if self.has_frames else ".png"
             outputs = [_make_folder(out or Path()) / f"{_start_of_name(file)}{self.command}{ending}" for file in files]
-        if twice := {str(output) for output in outputs if outputs.count(output) > 1}:
+        if twice := [str(output) for output, count in Counter(outputs).items() if count > 1]:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
+        inputs = {_find_on_disk(file) for file in (self.weights, *files) if file} - {None}
         for output in outputs:
             if check_format(output) == ".gif" and not self.has_frames:
                 raise ParameterError(
@@ -217,7 +221,10 @@ class Session:
                 raise ParameterError(
                     f"{output} would lose the frames. Name a .gif, .npz or .safetensors, or leave --frames out"
                 )
-            _refuse_own_input(output, [self.weights, *(file for file in files if file)])
+            if _find_on_disk(output) in inputs:
+                raise ParameterError(
+                    f"{output} is an input of this very call; writing there would destroy it. Choose another -o"
+                )
         return outputs
 
     def _leave(self, code: int | None = None) -> NoReturn:
@@ -241,12 +248,13 @@ def _make_folder(folder: Path) -> Path:
     return folder
 
 
-def _refuse_own_input(output: Path, inputs: Sequence[str]) -> None:
-    for given in inputs:
-        if output.exists() and isfile(given) and output.samefile(given):
-            raise ParameterError(
-                f"{output} is an input of this very call; writing there would destroy it. Choose another -o"
-            )
+def _find_on_disk(file: str | Path) -> tuple[int, int] | None:
+    """What is the same for all names of a file: the numbers of its disk and on it. None where there is no such file."""
+    try:
+        found = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def _format_error(error: Exception) -> str:
