@@ -565,6 +565,19 @@ def test_names_for_very_many_images_take_a_look_or_two_at_each_file(monkeypatch:
         session._choose_outputs(files)
 
 
+def test_images_that_differ_in_the_ending_only_keep_it_in_the_names_of_their_pictures() -> None:
+    Path("photos/5.png").rename("photos/a.heic.png")
+    Image.open("photos/4.png").save("photos/4.jpg")
+    answer = found("saliency", "photos", *SMALL, "-o", "out")
+    assert [Path(one["file"]).name for one in answer["results"]] == [
+        f"{name}-saliency.png" for name in ("0", "1", "2", "3", "4.jpg", "4.png", "a.heic")
+    ]
+    assert len(found("saliency", "photos", *SMALL, "-o", "out")["there"]) == 7
+    Path("photos/a.heic.png").rename("photos/4.jpg.png")
+    answer = found("saliency", "photos", *SMALL, "-o", "out", code=1)
+    assert "several images would be written to out/4.jpg-saliency.png" in answer["errors"][0]
+
+
 def test_the_help_says_what_is_done_with_many_images() -> None:
     text = " ".join(call("cam", "--help").output.split())
     for said in ("--workers", "--dask ADDRESS", "result of the same call is there already are skipped"):

@@ -208,7 +208,8 @@ class Session:
             outputs = [out]
         else:
             ending = ".gif" if self.has_frames else ".png"
-            outputs = [_make_folder(out or Path()) / f"{_start_of_name(file)}{self.command}{ending}" for file in files]
+            folder = _make_folder(out or Path())
+            outputs = [folder / f"{start}{self.command}{ending}" for start in _start_names(files)]
         if twice := [str(output) for output, count in Counter(outputs).items() if count > 1]:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
         inputs = {_find_on_disk(file) for file in (self.weights, *files) if file} - {None}
@@ -233,10 +234,15 @@ class Session:
         sys.exit(code if code is not None else failed if self.errors else OK)
 
 
-def _start_of_name(file: str | None) -> str:
-    if file == STDIN:
-        return f"{StandardInput.name}-"
-    return f"{Path(file.removeprefix('sample:')).stem}-" if file else ""
+def _start_names(files: Sequence[str | None]) -> list[str]:
+    """How the name of each result begins: as its image is named, with the ending only where that tells two apart."""
+    named = [StandardInput.name if file == STDIN else (file or "").removeprefix("sample:") for file in files]
+    names = [Path(name).name for name in named]
+    stems = [Path(name).stem for name in named]
+    same_names, same_stems = Counter(names), Counter(stems)
+    pairs = zip(names, stems, strict=True)
+    starts = [name if same_names[name] == 1 < same_stems[stem] else stem for name, stem in pairs]
+    return [f"{start}-" if start else "" for start in starts]
 
 
 def _make_folder(folder: Path) -> Path:
