@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,6 +254,18 @@ def test_a_picture_from_before_the_network_had_a_digest_is_made_again() -> None:
     assert [Path(one["file"]).name for one in found(*asked)["results"]] == ["0-saliency.png"]
 
 
+@pytest.mark.parametrize("frames", [(), ("--frames", "2")])
+def test_a_picture_that_was_cut_off_is_made_again(frames: tuple[str, ...]) -> None:
+    asked = ("dream", "photos/0.png", "photos/1.png", *SMALL, "--steps", "2", *frames, "-o", "out")
+    first, second = (Path(one["file"]) for one in found(*asked)["results"])
+    whole = first.read_bytes()
+    for cut in (whole[:-1], whole[: len(whole) // 2]):
+        first.write_bytes(cut)
+        assert provenance_in(first) is not None
+        assert found(*asked)["there"] == [str(second)]
+        assert first.read_bytes() == whole
+
+
 def test_one_image_alone_is_made_again_as_asked() -> None:
     for _ in range(2):
         assert len(found("saliency", "photos/0.png", *SMALL, "-o", "out")["results"]) == 1
@@ -367,10 +380,13 @@ def test_a_process_that_draws_and_is_killed_costs_no_picture() -> None:
     with saving.open_pool(2) as pool:
         assert pool is not None
         victim = pool.submit(os.getpid).result(60)
+        os.kill(victim, signal.SIGSTOP)  # so that it cannot be done before it is killed
         on_its_way = saving.Saving(result, Path("a.png"), pool)
         os.kill(victim, signal.SIGKILL)
+        latest = time.monotonic() + 60
         while not on_its_way.is_done():
-            pass
+            assert time.monotonic() < latest
+            time.sleep(0.01)
         later = saving.Saving(result, Path("b.png"), pool)
         later.wait()
         with pytest.warns(VizcnnWarning, match="a process that draws pictures has ended"):

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from os.path import isdir
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -31,6 +31,8 @@ from vizcnn.results import check_format
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
+_ENDS = {".png": b"IEND\xaeB`\x82", ".gif": b";"}  # of the pictures that several images get
+_LONGEST_END = 8  # bytes
 _WITH_FRAMES = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
 
 
@@ -196,7 +198,7 @@ class Session:
     def _make_tasks(self, files: list[str | None]) -> list[Task]:
         """What is to be done. Of a single image the result is made again, whatever is there."""
         outputs = self._choose_outputs(files)
-        found = [provenance_in(output) if len(files) > 1 else None for output in outputs]
+        found = [_find_record(output) if len(files) > 1 else None for output in outputs]
         return [Task(self._open(file), output, old) for file, output, old in zip(files, outputs, found, strict=True)]
 
     def _choose_outputs(self, files: list[str | None]) -> list[Path]:
@@ -252,6 +254,16 @@ def _make_folder(folder: Path) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot make the folder {folder}: {reason}. Choose another with -o") from error
     return folder
+
+
+def _find_record(picture: Path) -> dict[str, Any] | None:
+    """The provenance in a whole picture. One that was cut off has it too, since it comes first, but not its end."""
+    found = provenance_in(picture)
+    if found is None:
+        return None
+    with open(picture, "rb") as file:
+        file.seek(-_LONGEST_END, os.SEEK_END)
+        return found if file.read().endswith(_ENDS.get(picture.suffix.lower(), b"")) else None
 
 
 def _find_on_disk(file: str | Path) -> tuple[int, int] | None:
