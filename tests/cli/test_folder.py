@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,17 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.cli import images, saving
 from vizcnn.cli.main import main
-from vizcnn.errors import VizcnnWarning
+from vizcnn.cli.session import Session
+from vizcnn.errors import ParameterError, VizcnnWarning
 from vizcnn.graph.recording import record
 from vizcnn.inputs import provenance_in
+from vizcnn.inputs.records import save_options
 from vizcnn.models.layers.axes import find_layers
 from vizcnn.models.model import Model
 from vizcnn.models.remembering import keep, promise_unchanged, recall
 from vizcnn.occlusion import sweep
+from vizcnn.probing import probe
+from vizcnn.probing.call import Call
 from vizcnn.results import Curve
 
 NETWORK = """
@@ -180,6 +185,87 @@ def test_a_picture_of_another_call_is_made_again(monkeypatch: pytest.MonkeyPatch
     assert again() == everything  # with other weights
 
 
+MAKING = """
+import torch, vizcnn
+from torch import nn
+
+class Scale(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+    def forward(self, x):
+        return x * self.factor
+
+def make():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 6, 3), nn.ReLU(), Scale(1.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+    return vizcnn.Model(nn.Sequential(*layers), size=16, name="small", labels=["cat", "dog", "owl"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ReLU()", "Sigmoid()"),
+        ("x * self.factor", "x + self.factor"),
+        ("Scale(1.5)", "Scale(2.5)"),
+        ('"owl"]', '"kite"]'),
+        ('"owl"]', '"owl"], head="sigmoid-logits"'),
+    ],
+)
+def test_a_picture_of_another_network_with_the_same_weights_is_made_again(old: str, new: str) -> None:
+    asked = ("saliency", "photos/0.png", "photos/1.png", "-m", "./net.py:make", "-t", "0", "-o", "out")
+    Path("net.py").write_text(MAKING)
+    first = found(*asked)["results"]
+    assert run(*asked).stdout.count("is there already") == 2  # a process of its own, with addresses of its own
+    Path("net.py").write_text(MAKING.replace(old, new))
+    again = found(*asked)
+    assert len(again["results"]) == 2
+    before, after = (each["provenance"] for each in (first[0], again["results"][0]))
+    assert before["weights_sha256"] == after["weights_sha256"]
+    assert len(found(*asked)["there"]) == 2
+
+
+def test_a_picture_of_other_contents_of_an_options_file_is_made_again() -> None:
+    few = ("--steps", "1", "--size", "16", "--content-layer", "0", "--style-layers", "0")
+    asked = ("style", "photos/0.png", "photos/1.png", *SMALL, "--like", "like.png", *few, "-o", "out")
+    draw("like.png", 10)
+    assert len(found(*asked)["results"]) == 2
+    assert len(found(*asked)["there"]) == 2
+    draw("like.png", 11)
+    assert len(found(*asked)["results"]) == 2
+
+
+def test_a_picture_of_another_version_of_a_plugin_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
+    for version in ("acme 1.0", "acme 1.1"):
+        monkeypatch.setattr(probe, "find_plugin", lambda _module, version=version: version)
+        assert [one["provenance"]["plugin"] for one in found(*asked)["results"]] == [version] * 2
+        assert len(found(*asked)["there"]) == 2
+
+
+def test_a_picture_from_before_the_network_had_a_digest_is_made_again() -> None:
+    asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
+    found(*asked)
+    old = provenance_in("out/0-saliency.png") or {}
+    assert len(old.pop("network_sha256")) == 64
+    with Image.open("out/0-saliency.png") as picture:
+        picture.save("out/0-saliency.png", **save_options("png", old))
+    assert [Path(one["file"]).name for one in found(*asked)["results"]] == ["0-saliency.png"]
+
+
+@pytest.mark.parametrize("frames", [(), ("--frames", "2")])
+def test_a_picture_that_was_cut_off_is_made_again(frames: tuple[str, ...]) -> None:
+    asked = ("dream", "photos/0.png", "photos/1.png", *SMALL, "--steps", "2", *frames, "-o", "out")
+    first, second = (Path(one["file"]) for one in found(*asked)["results"])
+    whole = first.read_bytes()
+    for cut in (whole[:-1], whole[: len(whole) // 2]):
+        first.write_bytes(cut)
+        assert provenance_in(first) is not None
+        assert found(*asked)["there"] == [str(second)]
+        assert first.read_bytes() == whole
+
+
 def test_one_image_alone_is_made_again_as_asked() -> None:
     for _ in range(2):
         assert len(found("saliency", "photos/0.png", *SMALL, "-o", "out")["results"]) == 1
@@ -234,6 +320,17 @@ def test_a_broken_promise_is_seen_by_its_signs() -> None:
     assert recall(model, "a") is None
 
 
+def test_a_promise_inside_another_keeps_what_is_known() -> None:
+    model = Model(small_cnn(), size=16)
+    with promise_unchanged(model):
+        keep(model, "a", 1)
+        with promise_unchanged(model):
+            assert recall(model, "a") == 1
+            keep(model, "b", 2)
+        assert (recall(model, "a"), recall(model, "b")) == (1, 2)
+    assert recall(model, "a") is None
+
+
 class Choosing(nn.Module):
     """A network that takes another way for a dark image."""
 
@@ -283,10 +380,13 @@ def test_a_process_that_draws_and_is_killed_costs_no_picture() -> None:
     with saving.open_pool(2) as pool:
         assert pool is not None
         victim = pool.submit(os.getpid).result(60)
+        os.kill(victim, signal.SIGSTOP)  # so that it cannot be done before it is killed
         on_its_way = saving.Saving(result, Path("a.png"), pool)
         os.kill(victim, signal.SIGKILL)
+        latest = time.monotonic() + 60
         while not on_its_way.is_done():
-            pass
+            assert time.monotonic() < latest
+            time.sleep(0.01)
         later = saving.Saving(result, Path("b.png"), pool)
         later.wait()
         with pytest.warns(VizcnnWarning, match="a process that draws pictures has ended"):
@@ -374,6 +474,124 @@ def test_workers_share_the_images_and_say_the_same() -> None:
     assert shared.stderr == alone.stderr
     for path in Path("alone").iterdir():
         assert np.array_equal(pixels(path), pixels(Path("shared") / path.name))
+        assert provenance_in(path) == provenance_in(Path("shared") / path.name)
+
+
+def test_pictures_that_workers_made_are_known_again_by_one_process() -> None:
+    """A network of a class that workers get by its value, without its file."""
+    pytest.importorskip("distributed")
+    Path("net.py").write_text(MAKING)
+    asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
+    assert run(*asked, "--workers", "1").returncode == 0
+    Path("photos/2.png").rename("photos/1.png")
+    assert [Path(name).name for name in found(*asked)["there"]] == ["0-saliency.png"]
+
+
+def test_workers_may_work_in_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    here = Path.cwd()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    asked = ("saliency", "photos", "sample:grace_hopper", *SMALL)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.chdir(here)
+        shared = run(*asked, "-o", "out", "--dask", cluster.scheduler_address)
+    alone = run(*asked, "-o", "alone")
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stdout == alone.stdout.replace("alone/", "out/")
+    for path in Path("alone").iterdir():
+        assert provenance_in(path) == provenance_in(Path("out") / path.name)
+
+
+DEADLY = """
+import os, torch, vizcnn
+from torch import nn
+
+class Deadly(nn.Module):
+    def forward(self, x):
+        if float(x.detach().min()) > 0.99:
+            os._exit(1)
+        return x.flatten(1)[:, :2]
+
+def make():
+    return vizcnn.Model(Deadly(), size=16)
+"""
+
+
+def test_an_image_that_ends_the_workers_costs_only_those_beside_it() -> None:
+    pytest.importorskip("distributed")
+    Path("net.py").write_text(DEADLY)
+    Image.new("RGB", (24, 20), "white").save("photos/1.png")
+    once = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    answer = run("saliency", "photos", *SMALL, "-t", "0", "-o", "out", "--workers", "2", "--json", env=once)
+    assert answer.returncode == 3, answer.stderr
+    said = json.loads(answer.stdout)
+    pictures = sorted(Path(one["file"]).name[0] for one in said["results"])
+    lost = sorted(Path(error.split(" was not done")[0]).name[0] for error in said["errors"])
+    assert "1" in lost
+    assert sorted(pictures + lost) == list("012345")
+    assert len(pictures) >= 2  # another image waits beside it, and perhaps one more is handed to its worker
+    assert sorted(path.name[0] for path in Path("out").iterdir()) == pictures
+
+
+def test_a_result_that_ctrl_c_finds_waiting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once by what waits for it, and once more when it has stopped."""
+    waited = 0
+    wait = saving.Saving.wait
+
+    def stop_once(self: saving.Saving) -> saving.Saved:
+        nonlocal waited
+        waited += 1
+        if waited == 1:
+            raise KeyboardInterrupt
+        return wait(self)
+
+    monkeypatch.setattr(saving.Saving, "wait", stop_once)
+    outcomes: list[images.Outcome] = []
+    tasks = [images.Task(f"photos/{i}.png", Path(f"{i}.png")) for i in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        images.Work(vizcnn.Saliency()).run(vizcnn.load("./net.py:make"), tasks, outcomes.append)
+    assert [outcome.task for outcome in outcomes] == tasks[:1]
+    assert Path("0.png").exists()
+
+
+def test_names_for_very_many_images_take_a_look_or_two_at_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    look = os.stat
+
+    def count_looks(*of: Any, **how: Any) -> os.stat_result:
+        nonlocal looks
+        looks += 1
+        return look(*of, **how)
+
+    Path("many").mkdir()
+    Path("out").mkdir()
+    files: list[str | None] = [f"many/{i}.png" for i in range(1000)]
+    for i, file in enumerate(files):
+        os.link("photos/0.png", str(file))
+        os.link("photos/1.png", f"out/{i}-cam.png")
+    session = Session("cam", Call(out=Path("out")))
+    with monkeypatch.context() as changed:
+        changed.setattr(os, "stat", count_looks)
+        assert session._choose_outputs(files) == [Path(f"out/{i}-cam.png") for i in range(1000)]
+    assert looks < 10_000
+    Path("out/7-cam.png").unlink()
+    os.link("photos/0.png", "out/7-cam.png")
+    with pytest.raises(ParameterError, match=r"7-cam.png is an input of this very call"):
+        session._choose_outputs(files)
+
+
+def test_images_that_differ_in_the_ending_only_keep_it_in_the_names_of_their_pictures() -> None:
+    Path("photos/5.png").rename("photos/a.heic.png")
+    Image.open("photos/4.png").save("photos/4.jpg")
+    answer = found("saliency", "photos", *SMALL, "-o", "out")
+    assert [Path(one["file"]).name for one in answer["results"]] == [
+        f"{name}-saliency.png" for name in ("0", "1", "2", "3", "4.jpg", "4.png", "a.heic")
+    ]
+    assert len(found("saliency", "photos", *SMALL, "-o", "out")["there"]) == 7
+    Path("photos/a.heic.png").rename("photos/4.jpg.png")
+    answer = found("saliency", "photos", *SMALL, "-o", "out", code=1)
+    assert "several images would be written to out/4.jpg-saliency.png" in answer["errors"][0]
 
 
 def test_the_help_says_what_is_done_with_many_images() -> None:

@@ -67,7 +67,9 @@ def test_a_third_partys_probe_appears_on_the_command_line(site: Path, tmp_path: 
     assert "weight-norms  How large are the weights of each layer?" in run(site, "-m", "vizcnn", "--help")
     assert "--order INTEGER" in run(site, "-m", "vizcnn", "weight-norms", "--help")
     assert "is the largest with" in run(site, "-m", "vizcnn", "weight-norms", "-m", "lecture", cwd=tmp_path)
-    assert (tmp_path / "weight-norms.png").exists()
+    provenance = vizcnn.inputs.provenance_in(tmp_path / "weight-norms.png")
+    assert provenance is not None
+    assert provenance["plugin"] == "vizcnn-two-probes 1.0"
 
 
 @pytest.mark.parametrize("name", ["weight-norms", "taylor"])

@@ -19,7 +19,10 @@ from vizcnn.models.remembering import promise_unchanged
 from vizcnn.process import collect_warnings, ignore_warnings
 from vizcnn.results import Provenance, Result
 
-_SAME = ("version", "probe", "options", "model", "weights_sha256", "input", "images", "target_specs", "seed", "refused")
+_SAME = (
+    "version", "probe", "plugin", "options", "files", "model", "weights_sha256", "network_sha256", "input", "images",
+    "targets", "target_specs", "seed", "refused",
+)  # fmt: skip
 """What two calls share that give the same result. Another torch or device may change last digits only."""
 
 _MOST_WAITING = 6  # results that are not saved yet; each holds a photograph
@@ -82,7 +85,8 @@ class Work:
 
         def report_finished(most: int) -> None:
             while waiting and (len(waiting) > most or waiting[0].is_saved()):
-                report(waiting.popleft().wait())
+                report(waiting[0].wait())
+                waiting.popleft()  # not before: Ctrl-C may have come while it was waited for
 
         with promise_unchanged(model), collect_warnings() as texts:
             try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
-from os.path import isdir, isfile
+from os.path import isdir
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -28,6 +31,8 @@ from vizcnn.results import check_format
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
+_ENDS = {".png": b"IEND\xaeB`\x82", ".gif": b";"}  # of the pictures that several images get
+_LONGEST_END = 8  # bytes
 _WITH_FRAMES = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
 
 
@@ -193,7 +198,7 @@ class Session:
     def _make_tasks(self, files: list[str | None]) -> list[Task]:
         """What is to be done. Of a single image the result is made again, whatever is there."""
         outputs = self._choose_outputs(files)
-        found = [provenance_in(output) if len(files) > 1 else None for output in outputs]
+        found = [_find_record(output) if len(files) > 1 else None for output in outputs]
         return [Task(self._open(file), output, old) for file, output, old in zip(files, outputs, found, strict=True)]
 
     def _choose_outputs(self, files: list[str | None]) -> list[Path]:
@@ -205,9 +210,11 @@ class Session:
             outputs = [out]
         else:
             ending = ".gif" if self.has_frames else ".png"
-            outputs = [_make_folder(out or Path()) / f"{_start_of_name(file)}{self.command}{ending}" for file in files]
-        if twice := {str(output) for output in outputs if outputs.count(output) > 1}:
+            folder = _make_folder(out or Path())
+            outputs = [folder / f"{start}{self.command}{ending}" for start in _start_names(files)]
+        if twice := [str(output) for output, count in Counter(outputs).items() if count > 1]:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
+        inputs = {_find_on_disk(file) for file in (self.weights, *files) if file} - {None}
         for output in outputs:
             if check_format(output) == ".gif" and not self.has_frames:
                 raise ParameterError(
@@ -217,7 +224,10 @@ class Session:
                 raise ParameterError(
                     f"{output} would lose the frames. Name a .gif, .npz or .safetensors, or leave --frames out"
                 )
-            _refuse_own_input(output, [self.weights, *(file for file in files if file)])
+            if _find_on_disk(output) in inputs:
+                raise ParameterError(
+                    f"{output} is an input of this very call; writing there would destroy it. Choose another -o"
+                )
         return outputs
 
     def _leave(self, code: int | None = None) -> NoReturn:
@@ -226,10 +236,15 @@ class Session:
         sys.exit(code if code is not None else failed if self.errors else OK)
 
 
-def _start_of_name(file: str | None) -> str:
-    if file == STDIN:
-        return f"{StandardInput.name}-"
-    return f"{Path(file.removeprefix('sample:')).stem}-" if file else ""
+def _start_names(files: Sequence[str | None]) -> list[str]:
+    """How the name of each result begins: as its image is named, with the ending only where that tells two apart."""
+    named = [StandardInput.name if file == STDIN else (file or "").removeprefix("sample:") for file in files]
+    names = [Path(name).name for name in named]
+    stems = [Path(name).stem for name in named]
+    same_names, same_stems = Counter(names), Counter(stems)
+    pairs = zip(names, stems, strict=True)
+    starts = [name if same_names[name] == 1 < same_stems[stem] else stem for name, stem in pairs]
+    return [f"{start}-" if start else "" for start in starts]
 
 
 def _make_folder(folder: Path) -> Path:
@@ -241,12 +256,23 @@ def _make_folder(folder: Path) -> Path:
     return folder
 
 
-def _refuse_own_input(output: Path, inputs: Sequence[str]) -> None:
-    for given in inputs:
-        if output.exists() and isfile(given) and output.samefile(given):
-            raise ParameterError(
-                f"{output} is an input of this very call; writing there would destroy it. Choose another -o"
-            )
+def _find_record(picture: Path) -> dict[str, Any] | None:
+    """The provenance in a whole picture. One that was cut off has it too, since it comes first, but not its end."""
+    found = provenance_in(picture)
+    if found is None:
+        return None
+    with open(picture, "rb") as file:
+        file.seek(-_LONGEST_END, os.SEEK_END)
+        return found if file.read().endswith(_ENDS.get(picture.suffix.lower(), b"")) else None
+
+
+def _find_on_disk(file: str | Path) -> tuple[int, int] | None:
+    """What is the same for all names of a file: the numbers of its disk and on it. None where there is no such file."""
+    try:
+        found = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def _format_error(error: Exception) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vizcnn.cli.images import Outcome, Task, Work
+from vizcnn.cli.stdin import StandardInput
+from vizcnn.errors import VizcnnError
 from vizcnn.models.model import Model
+from vizcnn.models.remembering import keep, promise_unchanged
 from vizcnn.output import write_whole
 from vizcnn.process import Turns
 from vizcnn.scanning.cluster import distribute, open_cluster
@@ -29,9 +33,11 @@ Files = list[tuple[Outcome, bytes | None]]
 
 @dataclass(frozen=True)
 class _Job:
-    """Tasks in parts. threads: of torch, for each worker."""
+    """Tasks in parts. identity: the model's provenance, since a worker may not have the files of its code. threads: of
+    torch, for each worker."""
 
     model: Model
+    identity: Mapping[str, Any]
     work: Work
     parts: Sequence[Sequence[Task]]
     threads: int
@@ -44,7 +50,10 @@ class _Job:
                 for i, task in enumerate(self.parts[number])
             ]
             outcomes: list[Outcome] = []
-            self.work.run(self.model, tasks, outcomes.append)
+            with promise_unchanged(self.model):
+                with self.model.borrowed():
+                    keep(self.model, "identity", self.identity)
+                self.work.run(self.model, tasks, outcomes.append)
             return pickle.dumps([_pack(outcome) for outcome in outcomes])
 
 
@@ -75,27 +84,57 @@ def run_on_cluster(
 ) -> None:
     """Do all tasks with the workers of a cluster, write the files here, and report as `Work.run` does.
 
-    After Ctrl-C, what has come until then is reported, and KeyboardInterrupt is raised again."""
+    After Ctrl-C, or where the cluster is lost, what has come until then is reported, and the error is raised again. A
+    part that fails as a whole, since its workers have died, is an error of each of its images."""
     import torch
 
     size = max(1, min(_MOST_IMAGES, len(tasks) // (_PARTS_EACH * max(1, len(client.nthreads())))))
-    parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    job = _Job(model, work, parts, torch.get_num_threads())
-    done: dict[int, list[Outcome]] = {}
+    named = [replace(task, image=_make_absolute(task.image)) for task in tasks]
+    parts = [named[start : start + size] for start in range(0, len(tasks), size)]
+    job = _Job(model, model.provenance(), work, parts, torch.get_num_threads())
+    done: dict[int, deque[Outcome]] = {}
     reported = 0
+
+    def report_part(number: int) -> None:
+        while done[number]:
+            report(done[number][0])
+            done[number].popleft()
+
     try:
-        for number, packed in distribute(client, job, model.network, _Job.run_part, range(len(parts))):
-            files: Files = pickle.loads(packed)
-            done[number] = [_write(task, *each) for task, each in zip(parts[number], files, strict=True)]
+        for number, fetch in distribute(client, job, model.network, _Job.run_part, range(len(parts))):
+            done[number] = deque(_receive(tasks[number * size : (number + 1) * size], fetch))
             while reported in done:
+                report_part(reported)
                 reported += 1
-                for outcome in done.pop(reported - 1):
-                    report(outcome)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt):
         for number in sorted(done):
-            for outcome in done[number]:
-                report(outcome)
+            report_part(number)
         raise
+
+
+def _receive(tasks: Sequence[Task], fetch: Callable[[], bytes]) -> list[Outcome]:
+    """What came of the tasks of a part, with their files written. fetch: gives the pickled `Files`, or raises."""
+    try:
+        files: Files = pickle.loads(fetch())
+    except Exception as error:
+        return [Outcome(task, error=_explain_loss(task, error)) for task in tasks]
+    return [_write(task, *each) for task, each in zip(tasks, files, strict=True)]
+
+
+def _explain_loss(task: Task, error: Exception) -> VizcnnError:
+    """Why an image was not done whose part has failed as a whole: it, or another one, has ended the workers."""
+    name = StandardInput.name if isinstance(task.image, StandardInput) else task.image
+    lost = VizcnnError(
+        f"{name} was not done: it, or an image beside it, has ended the workers that had it ({type(error).__name__}: "
+        f"{error}). Run the same command without workers, which does the images that are not there"
+    )
+    lost.__cause__ = error
+    return lost
+
+
+def _make_absolute(image: str | StandardInput | None) -> str | StandardInput | None:
+    """The same image for workers, which may work in another folder. What is no file here keeps its name."""
+    return os.path.abspath(image) if isinstance(image, str) and os.path.exists(image) else image
 
 
 def _write(task: Task, outcome: Outcome, data: bytes | None) -> Outcome:

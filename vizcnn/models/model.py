@@ -31,6 +31,7 @@ from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.resampling import resample
 from vizcnn.models.failing import is_out_of_memory, to_network_error
 from vizcnn.models.head import Head, check_head
+from vizcnn.models.making import digest_making
 from vizcnn.models.restoring import borrow_network
 
 _PIECE = 2**24  # bytes digested at a time
@@ -242,9 +243,19 @@ class Model:
             names = [f"{name} {value.dtype} {tuple(value.shape)};".encode() for name, value in named]
             return hashlib.sha256(b"".join([*names, *pieces])).hexdigest()
 
+    def network_sha256(self) -> str:
+        """Digest of what makes the network beside its weights: layers, code, labels and head, see
+        `vizcnn.models.making`."""
+        return digest_making(self.network, self.labels, self.head)
+
     def provenance(self) -> dict[str, Any]:
         """What identifies this model in a saved result."""
-        return {"model": self.name, "weights_sha256": self.weights_sha256(), "input": asdict(self.input)}
+        return {
+            "model": self.name,
+            "weights_sha256": self.weights_sha256(),
+            "input": asdict(self.input),
+            "network_sha256": self.network_sha256(),
+        }
 
     def borrowed(self) -> AbstractContextManager[nn.Module]:
         """The network in eval mode with frozen parameters; afterwards it is exactly as before.

@@ -38,12 +38,15 @@ def promise_unchanged(model: Model) -> Iterator[None]:
     """While the context is open, nobody changes the network between two calls, and what `keep` has kept serves both.
 
     Changes that leave a sign are seen nevertheless: other tensors, modes or hooks, and what torch counts as a change of
-    a tensor. (A change through `tensor.data` leaves none, hence the promise.)"""
-    _MEMORIES[model] = _Memory()
+    a tensor. (A change through `tensor.data` leaves none, hence the promise.) A promise inside another one keeps what
+    is known already."""
+    before = _MEMORIES.get(model)
+    _MEMORIES[model] = before or _Memory()
     try:
         yield
     finally:
-        del _MEMORIES[model]
+        if before is None:
+            del _MEMORIES[model]
 
 
 def keep(model: Model, what: Hashable, found: Any) -> None:

@@ -45,7 +45,7 @@ class Style(Probe[Pictures]):
     needs_photos: ClassVar[bool] = True
     needs_target: ClassVar[bool] = False
 
-    like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
+    like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.", is_file=True)
     content_layer: str | None = param(None, "Where content is compared.")
     style_layers: tuple[str, ...] | None = param(
         None, "Where style is compared: names with commas between.", parse=parse_names

@@ -7,10 +7,12 @@ import re
 import types
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
+from hashlib import file_digest
 from inspect import signature
+from os.path import isfile
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -27,6 +29,7 @@ from typing import (
 
 from vizcnn.errors import Interrupted, ParameterError, VizcnnWarning
 from vizcnn.probing.call import CALL_NAMES, HELP
+from vizcnn.probing.entries import find_plugin
 
 if TYPE_CHECKING:
     from vizcnn.models.cost import Cost
@@ -38,13 +41,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Param:
-    """How one option is explained, limited and read from text."""
+    """How one option is explained, limited and read from text. is_file: whether it names a file that is read."""
 
     help: str
     min: float | None = None
     max: float | None = None
     unit: str = ""
     parse: Callable[[str], Any] | None = None
+    is_file: bool = False
 
 
 def param(
@@ -55,10 +59,12 @@ def param(
     max: float | None = None,
     unit: str = "",
     parse: Callable[[str], Any] | None = None,
+    is_file: bool = False,
 ) -> Any:
     """Declare an option of a probe. `parse` turns a text (from the command line) into the option's value, or raises
-    ValueError saying what it should be; limits apply to the number, or to each number of a tuple."""
-    return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse)})
+    ValueError saying what it should be; limits apply to the number, or to each number of a tuple. `is_file` says that
+    it names a file that the probe reads: results then keep the digest of its contents."""
+    return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse, is_file)})
 
 
 @dataclass(frozen=True)
@@ -245,8 +251,20 @@ class Probe(Generic[R]):
         from vizcnn.probing.preparation import prepare
         from vizcnn.probing.subject import Question
 
-        question = Question(self.name(), dataclasses.asdict(self), self.paper)  # type: ignore[call-overload]
+        options: dict[str, Any] = dataclasses.asdict(self)  # type: ignore[call-overload]
+        named = [option.name for option in list_options(type(self)) if option.param.is_file]
+        files = tuple((name, digest) for name in named if (digest := _digest_file(options[name])))
+        question = Question(self.name(), options, self.paper, files, find_plugin(type(self).__module__))
         return prepare(self, question, model, images, target, seed=seed, progress=progress, strict=strict)
+
+
+def _digest_file(path: Any) -> str:
+    """Digest of a file's contents; "" where there is no such file, of which the probe then speaks."""
+    if not (isinstance(path, str) and isfile(path)):
+        return ""
+    with suppress(OSError), open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+    return ""
 
 
 def warn_of_refused(refused: Sequence[tuple[str, str]]) -> None:

@@ -26,11 +26,15 @@ from vizcnn.version import __version__
 
 @dataclass(frozen=True)
 class Question:
-    """Who asks: the probe's name, its options and the paper it follows, for the provenance of the result."""
+    """Who asks: the probe's name, its options and the paper it follows, for the provenance of the result.
+
+    files, plugin: as in `Provenance`."""
 
     probe: str
     options: Mapping[str, Any]
     paper: str
+    files: tuple[tuple[str, str], ...] = ()
+    plugin: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,4 +189,6 @@ class Subject:
             seed=self.seed,
             refused=self.refused,
             paper=paper or self.question.paper,
+            files=self.question.files,
+            plugin=self.question.plugin,
         )

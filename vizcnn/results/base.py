@@ -41,6 +41,10 @@ class Provenance:
 
     targets: what was explained for each image, in words for people. target_specs: the same, unambiguous.
     refused: the images that are left out, each with the reason.
+    network_sha256: digest of what makes the network beside its weights: its layers, the source code of those that are
+        not torch's or torchvision's own, labels and head. Empty in results that were saved before there was one.
+    files: options that name a file, each with the digest of its contents.
+    plugin: the distribution that the probe comes from, with its version, where that is not vizcnn and is known.
     """
 
     version: str
@@ -58,6 +62,9 @@ class Provenance:
     seed: int
     paper: str
     refused: tuple[tuple[str, str], ...] = ()
+    network_sha256: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    plugin: str = ""
 
     def line(self) -> str:
         """The line of small print under a picture. It leaves out measured numbers and flags, which files keep."""

@@ -21,8 +21,9 @@ _PATIENCE = 10  # s to wait for a scheduler
 
 def distribute(
     client: Any, job: J, network: nn.Module, work: Callable[[J, int], bytes], parts: Sequence[int]
-) -> Iterator[tuple[int, bytes]]:
-    """Each part with what `work(job, part)` returns for it, in the order in which the client's workers finish.
+) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """Each part with a function that gives what `work(job, part)` returns for it, in the order in which the client's
+    workers finish; it raises what a part has failed with.
 
     The job is sent to every worker once. If a worker is lost, another one does its part."""
     from distributed import as_completed
@@ -31,7 +32,7 @@ def distribute(
     futures = {client.submit(_run_part, work, everywhere, part, pure=False, retries=_RETRIES): part for part in parts}
     try:
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            yield futures[future], future.result
             future.release()
     finally:
         client.cancel([future for future in futures if not future.done()])
