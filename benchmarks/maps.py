@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -44,7 +44,6 @@ from vizcnn.probes.cam import find_last_spatial_layer
 NETWORKS = ("resnet18", "mobilenet_v2", "vgg16")
 METHODS = ("gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "grad-cam")
 CAMS = ("grad-cam", "score-cam")
-TARGET = 7
 
 Array = npt.NDArray[np.float32]
 
@@ -65,56 +64,78 @@ class Setting:
     batches: tuple[int, ...]
 
 
-def run_ours(setting: Setting, model: vizcnn.Model, images: Tensor) -> Array:
+@dataclass(frozen=True)
+class Question:
+    """What both are asked: maps of images (N, C, H, W) in [0, 1] for one class. layer: of class activation maps."""
+
+    setting: Setting
+    model: vizcnn.Model
+    images: Tensor
+    target: int
+    layer: str
+
+
+def prepare_question(setting: Setting) -> Question:
+    """The question of a row: the class is the one that speaks most for all images, so that no map is empty."""
+    torch.set_num_threads(setting.threads)
+    model, images = load_network(setting.network, setting.size), make_images(setting.images, setting.size)
+    with torch.no_grad():
+        target = int(torch.cat([model(part) for part in images.split(8)]).amin(0).argmax())
+    layer = find_last_spatial_layer(model, images[:1]) if setting.method in CAMS else ""  # not in captum's time
+    return Question(setting, model, images, target, layer)
+
+
+def run_ours(question: Question) -> Array:
     """Our maps (N, H, W), signed as captum's are."""
+    setting = question.setting
     options: dict[str, Any] = {"method": setting.method, "samples": setting.samples, "steps": setting.steps}
     probe = (
         vizcnn.Cam(method=options["method"]) if setting.method in CAMS else vizcnn.Saliency(**options, sign="signed")
     )
-    return probe(model, images, TARGET, progress=False).values[:, 0]
+    return probe(question.model, question.images, question.target, progress=False).values[:, 0]
 
 
-def run_captum(setting: Setting, model: vizcnn.Model, images: Tensor, layer: str, batch: int) -> Array:
-    """captum's maps (N, H, W), the sum over colours; for Score-CAM those of torch-cam. layer: of class activation
-    maps."""
-    if setting.method == "score-cam":
-        return run_torchcam(model, images, layer, batch)
-    attribute = choose_captum(setting, model, layer)
-    return np.concatenate([attribute(part).detach().sum(1).numpy() for part in images.split(batch)])
+def run_captum(question: Question, batch: int) -> Array:
+    """captum's maps (N, H, W), the sum over colours; for Score-CAM those of torch-cam."""
+    if question.setting.method == "score-cam":
+        return run_torchcam(question, batch)
+    attribute = choose_captum(question)
+    return np.concatenate([attribute(part).detach().sum(1).numpy() for part in question.images.split(batch)])
 
 
-def choose_captum(setting: Setting, model: vizcnn.Model, layer: str) -> Callable[[Tensor], Tensor]:
-    """captum's attribution of images (B, C, H, W) to TARGET: (B, C, H, W), for Grad-CAM (B, 1, H, W)."""
+def choose_captum(question: Question) -> Callable[[Tensor], Tensor]:
+    """captum's attribution of images (B, C, H, W): (B, C, H, W), for Grad-CAM (B, 1, H, W)."""
     from captum.attr import InputXGradient, IntegratedGradients, LayerAttribution, LayerGradCam, NoiseTunnel, Saliency
 
-    forward, size = model.__call__, (setting.size, setting.size)
-    gradient: dict[str, Any] = {"target": TARGET, "abs": False}
+    setting, forward, target = question.setting, question.model.__call__, question.target
+    gradient: dict[str, Any] = {"target": target, "abs": False}
     if setting.method == "gradient":
         return lambda images: Saliency(forward).attribute(images, **gradient)
     if setting.method == "gradient-x-input":
-        return lambda images: InputXGradient(forward).attribute(images, target=TARGET)
+        return lambda images: InputXGradient(forward).attribute(images, target=target)
     if setting.method == "smoothgrad":
         noisy = {**gradient, "nt_samples": setting.samples, "nt_samples_batch_size": 1, "stdevs": 0.15}
         return lambda images: NoiseTunnel(Saliency(forward)).attribute(images, **noisy)
     if setting.method == "integrated-gradients":
-        path = {"target": TARGET, "baselines": 0, "n_steps": setting.steps, "method": "gausslegendre"}
+        path = {"target": target, "baselines": 0, "n_steps": setting.steps, "method": "gausslegendre"}
         return lambda images: IntegratedGradients(forward).attribute(images, internal_batch_size=len(images), **path)
-    maps = partial(LayerGradCam(forward, model.layer(layer)).attribute, target=TARGET, relu_attributions=True)
+    cam = LayerGradCam(forward, question.model.layer(question.layer))
+    maps, size = partial(cam.attribute, target=target, relu_attributions=True), (setting.size, setting.size)
     return lambda images: LayerAttribution.interpolate(maps(images), size, "bilinear")
 
 
-def run_torchcam(model: vizcnn.Model, images: Tensor, layer: str, batch: int) -> Array:
+def run_torchcam(question: Question, batch: int) -> Array:
     """torch-cam's maps (N, H, W), each with its largest value at one, as torch-cam gives them."""
     from torchcam.methods import ScoreCAM
 
-    network, maps = model.network, []
-    with ScoreCAM(network, layer, batch_size=batch) as cam:
-        for image in model.normalised(images).split(1):
+    network, maps = question.model.network, []
+    with ScoreCAM(network, question.layer, batch_size=batch) as cam:
+        for image in question.model.normalised(question.images).split(1):
             with torch.no_grad():
                 answer = network(image)
-            maps.append(cam(TARGET, answer)[0])  # (1, h, w)
+            maps.append(cam(question.target, answer)[0])  # (1, h, w)
     small = torch.stack(maps)  # (N, 1, h, w)
-    return F.interpolate(small, images.shape[2:], mode="bilinear")[:, 0].numpy()
+    return F.interpolate(small, question.images.shape[2:], mode="bilinear")[:, 0].numpy()
 
 
 @dataclass(frozen=True)
@@ -139,18 +160,16 @@ class Comparison:
 
 def compare(setting: Setting) -> Comparison:
     """Run both in turn, `rounds` times."""
-    torch.set_num_threads(setting.threads)
-    model, images = load_network(setting.network, setting.size), make_images(setting.images, setting.size)
-    run_ours(setting, model, images[:2])  # what only the first run pays for
-    layer = find_last_spatial_layer(model, images[:1]) if setting.method in CAMS else ""  # not in captum's time
-    captum = partial(run_captum, setting, model, images, layer)
+    question = prepare_question(setting)
+    run_ours(replace(question, images=question.images[:2]))  # what only the first run pays for
+    captum = partial(run_captum, question)
     walls = {b: measure_time(partial(captum, b))[1].wall for b in setting.batches}
     batch = min(walls, key=walls.__getitem__)
     say(f"captum's seconds by batch: {', '.join(f'{b}: {wall:.1f}' for b, wall in walls.items())}")
     our_times, captum_times = [], []
     for _ in range(setting.rounds):
         expected, captum_time = measure_time(partial(captum, batch))
-        ours, our_time = measure_time(partial(run_ours, setting, model, images))
+        ours, our_time = measure_time(partial(run_ours, question))
         say(f"{setting.network} {setting.method}: captum {captum_time.wall:.1f} s, ours {our_time.wall:.1f} s")
         captum_times.append(captum_time)
         our_times.append(our_time)
