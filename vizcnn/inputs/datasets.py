@@ -7,12 +7,12 @@ import hashlib
 import os
 import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property, partial
+from functools import cached_property
 from operator import index
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -24,7 +24,6 @@ from vizcnn.inputs.archives import Archive, open_archive
 from vizcnn.inputs.folders import FileEntry, list_files
 from vizcnn.inputs.images import (
     expand_sources,
-    image_files,
     is_hidden,
     is_image,
     is_open_file,
@@ -107,72 +106,12 @@ def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -
 def _open_source(source: Any) -> Images:
     if isinstance(source, str | Path):
         return _open_path(source)
-    if _is_dataset(source):
+    if is_dataset(source):
         return TorchDataset(source)
     return ListedImages(source)
 
 
-def list_readers(source: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The name of each image that a source stands for, and a function that reads it: a Photo, or a tensor
-    (C, H, W) or (N, C, H, W).
-
-    source: an image as `open_photo` takes it, a folder with images directly inside, or tensors; what `dataset` has
-        opened, or a torch Dataset; and any list or iterable of these, of any length, which is asked for one more only
-        when the one before was done with. An iterable other than a list may also give pairs that begin with images,
-        such as (image, label), or a DataLoader's [images, labels].
-    A folder that cannot be read or holds no images is like one image that cannot be read: reading it raises ImageError.
-    """
-    if isinstance(source, str | Path):
-        yield from _list_file_readers(source)
-    elif isinstance(source, Images):
-        yield from ((name, partial(_read_image, source, i)) for i, name in enumerate(source.names))
-    elif isinstance(source, Tensor):
-        yield "tensor", lambda: source
-    elif isinstance(source, list | tuple):
-        for one in source:
-            yield from list_readers(one)
-    elif _is_dataset(source):
-        yield from list_readers(TorchDataset(source))
-    elif _is_iterable(source):
-        for one in source:
-            yield from list_readers(_drop_labels(one))
-    else:
-        yield _name_source(source), partial(open_photo, source)
-
-
-def _list_file_readers(source: str | Path) -> Iterator[tuple[str, Callable[[], Photo]]]:
-    try:
-        files = image_files(source)
-    except ImageError as error:
-        yield to_printable(source), partial(_fail, error)
-    else:
-        yield from ((to_printable(file), partial(open_photo, file)) for file in files)
-
-
-def _fail(error: ImageError) -> NoReturn:
-    raise error
-
-
-def _drop_labels(item: Any) -> Any:
-    """What an iterable gives, without labels: of a tuple the first, of a list all if they are of one kind, as images
-    are; else the first too."""
-    if not (isinstance(item, list | tuple) and item):
-        return item
-    kinds = {_name_kind(one) for one in item}
-    return item if isinstance(item, list) and len(kinds) == 1 else item[0]
-
-
-def _name_kind(one: Any) -> Any:
-    if isinstance(one, Tensor | np.ndarray):
-        return "pixels", one.ndim
-    return "several" if isinstance(one, list | tuple) else "file" if isinstance(one, str | Path) else type(one)
-
-
-def _read_image(images: Images, i: int) -> Photo | Tensor:
-    return images.read(i)[0]
-
-
-def _is_dataset(source: Any) -> bool:
+def is_dataset(source: Any) -> bool:
     """Whether an object gives images by number, as a torch Dataset does. One that is iterated has no numbers."""
     return (
         hasattr(source, "__getitem__")
@@ -180,12 +119,6 @@ def _is_dataset(source: Any) -> bool:
         and not isinstance(source, _IMAGES_OR_LISTS)
         and not isinstance(source, bytes | Mapping | IterableDataset)
     )
-
-
-def _is_iterable(source: Any) -> bool:
-    """Whether an object gives several images one after the other, and is not one image itself."""
-    one = isinstance(source, np.ndarray | Image.Image | bytes | Mapping | Photo) or is_open_file(source)
-    return not one and (hasattr(source, "__iter__") or hasattr(source, "__getitem__"))
 
 
 def _open_path(source: str | Path) -> Images:
@@ -323,10 +256,10 @@ def _split(source: Any) -> Iterator[tuple[str, Any]]:
         path = str(source) if isinstance(source, str | Path) else None
         if path and not path.startswith("sample:"):
             path = str(Path(path).absolute())  # other processes may work in another folder
-        yield Path(path or _name_source(source)).name, path or source
+        yield Path(path or name_source(source)).name, path or source
 
 
-def _name_source(source: Any) -> str:
+def name_source(source: Any) -> str:
     """The name of an image in memory or in an open file; `image` where it has none."""
     return name_open_file(source) if is_open_file(source) else getattr(source, "filename", "") or "image"
 

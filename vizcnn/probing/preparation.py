@@ -12,8 +12,9 @@ from torch import Tensor
 from vizcnn import progress
 from vizcnn.errors import ImageError, ParameterError, ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.datasets import dataset, list_readers
+from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.readers import list_readers
 from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.clean import run_clean
