@@ -456,6 +456,19 @@ def test_classes_that_a_result_is_not_made_of_are_never_made(saved: Path, tmp_pa
         vizcnn.load_result(tmp_path / "a.json")
 
 
+def test_a_result_opens_that_was_saved_before_provenance_said_so_much(saved: Path, tmp_path: Path) -> None:
+    from vizcnn.results.storing import digest_of
+
+    whole = json.loads((saved / "a.json").read_text())
+    record = whole.pop("vizcnn")
+    for name in ("network_sha256", "files", "plugin"):
+        del record["provenance"][name]
+    record["sha256"] = digest_of(whole, record, {})
+    (tmp_path / "a.json").write_text(json.dumps(whole | {"vizcnn": record}))
+    provenance = vizcnn.load_result(tmp_path / "a.json").provenance
+    assert (provenance.network_sha256, provenance.files, provenance.plugin) == ("", (), "")
+
+
 @pytest.mark.parametrize(("shape", "size"), [("(1000000000000,)", None), ("(3,)", 10**12)])
 def test_a_file_cannot_ask_for_more_memory_than_it_can_hold(shape: str, size: int | None, tmp_path: Path) -> None:
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"

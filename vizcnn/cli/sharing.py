@@ -122,11 +122,11 @@ def _receive(tasks: Sequence[Task], fetch: Callable[[], bytes]) -> list[Outcome]
 
 
 def _explain_loss(task: Task, error: Exception) -> VizcnnError:
-    """Why an image was not done whose part has failed as a whole: it, or another one, has ended the workers."""
+    """Why an image was not done whose part has failed as a whole, mostly since it or another one ends its workers."""
     name = StandardInput.name if isinstance(task.image, StandardInput) else task.image
     lost = VizcnnError(
-        f"{name} was not done: it, or an image beside it, has ended the workers that had it ({type(error).__name__}: "
-        f"{error}). Run the same command without workers, which does the images that are not there"
+        f"{name} was not done: it was in a part at which workers have failed, out of memory? ({type(error).__name__}: "
+        f"{error}) The same command again does the images that are not there"
     )
     lost.__cause__ = error
     return lost
