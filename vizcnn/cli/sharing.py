@@ -137,9 +137,19 @@ def _make_absolute(image: str | StandardInput | None) -> str | StandardInput | N
     return os.path.abspath(image) if isinstance(image, str) and os.path.exists(image) else image
 
 
+def _name_as_given(task: Task, outcome: Outcome) -> Outcome:
+    """The same outcome, whose error and warnings call the image what the person calls it."""
+    given, sent = str(task.image), str(_make_absolute(task.image))
+    if outcome.error is not None:
+        outcome.error.args = tuple(
+            arg.replace(sent, given) if isinstance(arg, str) else arg for arg in outcome.error.args
+        )
+    return replace(outcome, warnings=[text.replace(sent, given) for text in outcome.warnings])
+
+
 def _write(task: Task, outcome: Outcome, data: bytes | None) -> Outcome:
     """What came of a task, with its file written."""
-    outcome = replace(outcome, task=task)
+    outcome = replace(_name_as_given(task, outcome), task=task)
     try:
         if data is not None:
             with write_whole(task.output) as fresh:
