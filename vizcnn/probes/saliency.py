@@ -32,7 +32,6 @@ _PAPERS = {
 _RULES = {"guided-backprop": guide, "deconvnet": rectify}
 _CONTRIBUTIONS = ("gradient-x-input", "integrated-gradients")
 _REPEATED = ("smoothgrad", "integrated-gradients")  # methods that run the network on altered copies of an image
-_COPIES = 16  # altered copies of all images together in one run, where the images are not small
 
 
 class Saliency(Probe[Heatmap]):
@@ -99,12 +98,9 @@ class Saliency(Probe[Heatmap]):
         """How many images to make maps of at once, and how many images, or altered copies of them, share a run.
 
         Of a method that makes copies, no more images than whose copies share a run, so that Ctrl-C loses little."""
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
-        if self.method not in _REPEATED:
-            batch = self.batch or default_batch(size)
-            return batch, batch
-        at_once = self.batch or max(_COPIES, default_batch(size))
-        return max(1, at_once // (self.samples if self.method == "smoothgrad" else self.steps)), at_once
+        at_once = self.batch or default_batch((subject.inputs.shape[2], subject.inputs.shape[3]))
+        copies = {"smoothgrad": self.samples, "integrated-gradients": self.steps}.get(self.method, 1)
+        return max(1, at_once // copies), at_once
 
     def _describe_values(self, quantity: str, sign: str) -> str:
         what = f"share of the {quantity}" if self.method in _CONTRIBUTIONS else f"d {quantity} / d pixel"
