@@ -197,6 +197,18 @@ def test_one_bad_tensor_among_good_images_is_left_out(kind: str, place: int) -> 
     assert [name for name, _ in found.refused] == [f"tensor {place + 1}"]
 
 
+def test_one_bad_image_of_a_batch_is_left_out() -> None:
+    batch = torch.stack([tensor(0), tensor(1) * torch.nan, tensor(2), tensor(3) + 1])
+    with pytest.warns(VizcnnWarning, match=r"2 images were left out.* tensor 2, image 2: .* got nan\.\.nan") as warned:
+        found = explain([tensor(4), batch])
+    assert len(warned) == 1
+    np.testing.assert_array_equal(found.values, explain([tensor(4), tensor(0), tensor(2)]).values)
+    assert [name for name, _ in found.refused] == ["tensor 2, image 2", "tensor 2, image 4"]
+    for images, strict in ((batch[[1, 3]], False), (batch, True)):
+        with pytest.raises(ShapeError, match="got nan"):
+            explain(images, strict=strict)
+
+
 def test_bad_tensors_are_not_held_while_others_are_read() -> None:
     held: list[weakref.ref[Any]] = []
     alive: list[int] = []

@@ -106,19 +106,29 @@ def _read_inputs(
     inputs: list[Tensor] = []
     refused: list[tuple[str, str]] = []
     first: ImageError | ShapeError | None = None  # the only one that is kept: an error holds what was being read
+
+    def refuse(name: str, error: ImageError | ShapeError) -> None:
+        nonlocal first
+        if strict:
+            raise error
+        first = first or error
+        refused.append((name, str(error)))
+
     with progress.bar(None, "reading", "image", shown=shown) as bar:
         for number, (name, read) in enumerate(list_readers(images), 1):
+            place = f"{name} {number}" if name in _NAMELESS else name
             try:
-                for photo, box, values in _prepare_source(model, read()):
+                for i, one in enumerate(_prepare_source(model, read()), 1):
+                    if isinstance(one, ShapeError):
+                        refuse(f"{place}, image {i}", one)
+                        continue
+                    photo, box, values = one
                     side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
                     photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
                     seen.append(box)
                     inputs.append(values)
             except (ImageError, ShapeError) as error:
-                if strict:
-                    raise
-                first = first or error
-                refused.append((f"{name} {number}" if name in _NAMELESS else name, str(error)))
+                refuse(place, error)
             bar.update()
     if not inputs:
         if first:
@@ -137,8 +147,9 @@ def _stack(inputs: list[Tensor]) -> Tensor:
     return stacked
 
 
-def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, Box, Tensor]]:
-    """The photograph of each image in a source, the box of it that the network sees, and the input (C, H, W).
+def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, Box, Tensor] | ShapeError]:
+    """The photograph of each image in a source, the box of it that the network sees, and the input (C, H, W); of one
+    among several that cannot be used, why.
 
     A photograph is resized and cropped; a tensor is an input already, and its photograph is made from it."""
     if not isinstance(source, Tensor):
@@ -152,9 +163,22 @@ def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, B
     values = batch.detach().to(model.device, model.dtype)
     if not batch.numel():
         raise ShapeError(f"an input tensor is empty: {tuple(source.shape)}. Pass at least one image")
-    check_unit_range(values)
     own = values.clone()  # what the person does to theirs later must not reach the result
-    return [(to_photo(near), Box(0, 0, *x.shape[1:]), x) for near, x in zip(own.cpu(), own, strict=True)]
+    near = own.cpu()  # (N, C, H, W), moved at once
+    errors = [_find_fault(one) for one in near]
+    if errors[0] and all(errors):
+        raise errors[0]
+    parts = zip(errors, near, own, strict=True)
+    return [error or (to_photo(one), Box(0, 0, *one.shape[1:]), x) for error, one, x in parts]
+
+
+def _find_fault(image: Tensor) -> ShapeError | None:
+    """Why an input (C, H, W) cannot be used; None if it can."""
+    try:
+        check_unit_range(image)
+    except ShapeError as error:
+        return error
+    return None
 
 
 def _resolve_targets(probe: ProbeLike, model: Model, target: Any) -> tuple[Target, ...] | None:
