@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from occlusion import (
-    Time,
+    Rounds,
     describe_machine,
     load_network,
     make_images,
@@ -139,23 +139,10 @@ def run_torchcam(question: Question, batch: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What a row's runs gave. Times are pair by pair."""
+class Comparison(Rounds):
+    """What a row's runs gave. difference: see above."""
 
-    batch: int
-    our_times: tuple[Time, ...]
-    captum_times: tuple[Time, ...]
     difference: float
-
-    @property
-    def ratio(self) -> float:
-        """Our time over captum's."""
-        return median(o.wall / c.wall for o, c in zip(self.our_times, self.captum_times, strict=True))
-
-    @property
-    def cpu_ratio(self) -> float:
-        """The same in CPU time."""
-        return median(o.cpu / c.cpu for o, c in zip(self.our_times, self.captum_times, strict=True))
 
 
 def compare(setting: Setting) -> Comparison:
@@ -191,8 +178,8 @@ def format_row(setting: Setting, found: Comparison) -> str:
         setting.method,
         f"{ours:.0f} / {captum:.0f}",
         str(found.batch),
-        f"{found.ratio:.2f}",
-        f"{found.cpu_ratio:.2f}",
+        f"{1 / found.speedup:.2f}",
+        f"{1 / found.cpu_speedup:.2f}",
         "-" if setting.method in ("smoothgrad", "score-cam") else f"{found.difference:.1e}",
     )
     return f"| {' | '.join(cells)} |"

@@ -175,24 +175,30 @@ def find_best_batch(question: Question, batches: tuple[int, ...]) -> int:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What a row's runs gave. our_times, captum_times: pair by pair; details: of the provenance of our last map."""
+class Rounds:
+    """Runs in turn. batch: captum's; our_times, captum_times: pair by pair."""
 
     batch: int
     our_times: tuple[Time, ...]
     captum_times: tuple[Time, ...]
-    difference: float
-    details: Mapping[str, Any]
 
     @property
     def speedup(self) -> float:
-        """How many times as fast as captum's our sweep is."""
+        """How many times as fast as captum we are."""
         return statistics.median(c.wall / o.wall for c, o in zip(self.captum_times, self.our_times, strict=True))
 
     @property
     def cpu_speedup(self) -> float:
         """The same in CPU time."""
         return statistics.median(c.cpu / o.cpu for c, o in zip(self.captum_times, self.our_times, strict=True))
+
+
+@dataclass(frozen=True)
+class Comparison(Rounds):
+    """What a row's runs gave. details: of the provenance of our last map."""
+
+    difference: float
+    details: Mapping[str, Any]
 
 
 def compare(setting: Setting) -> Comparison:

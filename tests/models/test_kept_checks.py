@@ -28,11 +28,23 @@ class Noisy(nn.Module):
         self.tensor = torch.zeros(1)
         self.hidden = [nn.Identity()]
         self.scale = partial(torch.mul, other=0.0)
+
+        def count(*, noise: float = 0.0) -> float:
+            return noise
+
+        self.count = count
         self.register_buffer("buffer", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.fc(self.conv(x).relu().mean((2, 3)))
-        size = self.plain + self.listed[0] + self.config.deep["noise"] + self.tensor + self.get_buffer("buffer")
+        size = (
+            self.count()
+            + self.plain
+            + self.listed[0]
+            + self.config.deep["noise"]
+            + self.tensor
+            + self.get_buffer("buffer")
+        )
         noisy: Tensor = y + (size + self.scale(torch.ones(1))) * torch.rand_like(y)
         return noisy
 
@@ -50,6 +62,7 @@ CHANGES: dict[str, Callable[[Noisy], Any]] = {
     "an item of a list": lambda network: network.listed.__setitem__(0, 5.0),
     "deep in a configuration": lambda network: network.config.deep.update(noise=5.0),
     "a tensor": lambda network: network.tensor.fill_(5.0),
+    "a function's own default": lambda network: setattr(network.count, "__kwdefaults__", {"noise": 5.0}),
     "a partial function": lambda network: setattr(network, "scale", partial(torch.mul, other=5.0)),
     "a buffer that no file keeps": lambda network: network.get_buffer("buffer").fill_(5.0),
     "the code": reload_code,
@@ -68,6 +81,19 @@ def test_a_network_that_has_become_random_is_refused(change: Callable[[Noisy], A
     change(network)
     with pytest.raises(DegenerateResult, match="it is random"):
         vizcnn.Saliency()(model, IMAGES, 0, progress=False)
+
+
+def test_a_function_whose_surroundings_are_not_known_yet_is_no_fault() -> None:
+    def use_later() -> Any:
+        return later
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.helper = use_later  # type: ignore[assignment]
+    model = vizcnn.Model(network, size=16)
+    assert make_key(model, IMAGES, (), "digest") is None
+    later = 1
+    assert make_key(model, IMAGES, (), "digest") is not None
+    assert use_later() == later
 
 
 class Positive(nn.Module):

@@ -63,8 +63,12 @@ def _freeze(value: Any, depth: int = 0) -> Hashable:
     if isinstance(value, partial):
         return partial, _freeze([value.func, value.args, value.keywords], depth + 1)
     if isinstance(value, FunctionType):  # its code may be exchanged, as a reload does
-        closure = [cell.cell_contents for cell in value.__closure__ or ()]
-        return value, value.__code__, _freeze([value.__defaults__, closure], depth + 1)
+        try:
+            closure = [cell.cell_contents for cell in value.__closure__ or ()]
+        except ValueError as error:  # a variable of the function around it that has no value yet
+            raise _Opaque from error
+        given = [value.__defaults__, value.__kwdefaults__, closure, value.__dict__]
+        return value, value.__code__, _freeze(given, depth + 1)
     if isinstance(value, BuiltinFunctionType | MethodType):
         return id(value.__self__), value.__name__
     if hasattr(value, "__dict__") and not isinstance(value, Tensor | nn.Module):  # a module out of sight of the digest

@@ -70,11 +70,12 @@ class Cam(Probe[Heatmap]):
         if self.method == "score-cam":  # which sees altered images only
             subject = subject.run()
         layer = self.layer or find_last_spatial_layer(subject.model, subject.inputs[:1])
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
 
         def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
             small = self._weigh_channels(subject, images, targets, layer)  # (B, h, w)
-            large = F.interpolate(small[:, None], size, mode="bilinear", align_corners=False)[:, 0].cpu()  # (B, H, W)
+            large = F.interpolate(small[:, None], subject.size, mode="bilinear", align_corners=False)[
+                :, 0
+            ].cpu()  # (B, H, W)
             return [Map(one, find_strongest_region(one), f"{self.method} at {layer} is strongest") for one in large]
 
         return heatmap(
@@ -93,8 +94,7 @@ class Cam(Probe[Heatmap]):
             return self.batch
         with torch.no_grad():
             activations = _check_spatial(layer, read_activations(subject.model, subject.inputs[:1], [layer])[layer])
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
-        return max(1, (self.batch or default_batch(size)) // activations.shape[1])
+        return max(1, (self.batch or default_batch(subject.size)) // activations.shape[1])
 
     def _weigh_channels(self, subject: Subject, images: Tensor, targets: Sequence[Target], layer: str) -> Tensor:
         """The maps at the layer's own size, (B, h, w), for images (B, C, H, W) and the target of each."""

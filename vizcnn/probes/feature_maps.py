@@ -64,7 +64,7 @@ class FeatureMaps(Probe[ImageGrid]):
 
     def compute(self, subject: Subject) -> ImageGrid:
         layers = _parse_layers(self.layers or _choose_layers(subject.model, subject.inputs[:1]))
-        count, size = len(subject.inputs), (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        count, size = len(subject.inputs), subject.size
 
         def read(part: slice) -> list[dict[str, LayerMaps]]:
             at_an_end = part.start == 0 or part.stop == count

@@ -89,7 +89,7 @@ class Invert(Probe[Optimised]):
                 steps=self.steps,
                 keep="best",
             ),
-            size=(subject.inputs.shape[2], subject.inputs.shape[3]),
+            size=subject.size,
             seed=subject.seed,
             batch=self.batch,
             frames=self.frames,

@@ -85,7 +85,7 @@ class Occlusion(Probe[Heatmap]):
 
     def _make_sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
         """The window's sides, the stride, and the sweep, ready to run."""
-        model, size = subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        model, size = subject.model, subject.size
         window, stride = self._choose_sides(size)
         cases = [
             Case(
@@ -121,7 +121,7 @@ def _make_heatmap(
     for i, occluded in enumerate(scores):
         done = ~np.isnan(occluded[:, 0])  # after Ctrl-C, the windows that were not reached have no score
         drops = subject.scores[i] - occluded[done]  # (n, T)
-        maps.append(average_over_windows(windows[done], drops, (subject.inputs.shape[2], subject.inputs.shape[3])))
+        maps.append(average_over_windows(windows[done], drops, subject.size))
         worst = windows[done][drops.argmax(0)].tolist()  # for each target the window that lowers it most
         boxes = [subject.in_photo(i, Box(top, left, bottom, right)) for top, bottom, left, right in worst]
         largest = drops.max(0).tolist()  # (T,)

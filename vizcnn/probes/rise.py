@@ -68,7 +68,7 @@ class Rise(Probe[Heatmap]):
 
     def compute(self, subject: Subject) -> Heatmap:
         subject = subject.run()
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        size = subject.size
         masks = Masks(self.masks, self.grid, self.keep, size, subject.seed)
 
         def make_maps(part: slice) -> list[list[Map]]:

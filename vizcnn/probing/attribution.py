@@ -105,15 +105,15 @@ def each_map(subject: Subject, method: Method, *, label: str, batch: int | None 
     reason is raised. After Ctrl-C the images whose maps were all made are kept; KeyboardInterrupt where there are none.
     Raises ShapeError for a map of another size than the input's."""
 
-    size = tuple(subject.inputs.shape[2:])
-
     def make_maps(pairs: Sequence[tuple[int, Target]]) -> list[Map | VizcnnError]:
         images = [i for i, _ in pairs]
         with torch.inference_mode(False), torch.enable_grad(), subject.clean.expect(images):
             found = method(pick_rows(subject.inputs, images), [target for _, target in pairs])
         if len(found) != len(pairs):
             raise ShapeError(f"there must be one map for each of {len(pairs)} images, got {len(found)}")
-        maps = _check_maps(found, [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs], size)
+        maps = _check_maps(
+            found, [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs], subject.size
+        )
         whole = {i for i, one in zip(images, maps, strict=True) if isinstance(one, Map)}
         refused = subject.clean.run(whole, strict=subject.strict).refused  # now, so that Ctrl-C finds maps with scores
         return [refused.get(i, one) if isinstance(one, Map) else one for i, one in zip(images, maps, strict=True)]
@@ -139,7 +139,6 @@ def answer_pairs(
     pairs = [(i, target) for i, targets in enumerate(subject.targets) for target in targets]
     if not pairs:
         raise ParameterError("a probe that explains no target has no maps. Leave its needs_target = True")
-    size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
     with progress.bar(len(pairs), label, unit, shown=subject.progress) as bar:
 
         def run(part: slice) -> Sequence[R | VizcnnError]:
@@ -147,7 +146,7 @@ def answer_pairs(
             bar.update(len(pairs[part]))
             return answers
 
-        by_pair = answer_each(len(pairs), run, batch=batch or default_batch(size), strict=subject.strict)
+        by_pair = answer_each(len(pairs), run, batch=batch or default_batch(subject.size), strict=subject.strict)
     rows: dict[int, list[R]] = {}
     for number, one in zip(by_pair.images, by_pair.rows, strict=True):
         rows.setdefault(pairs[number][0], []).append(one)

@@ -118,17 +118,20 @@ def _read_inputs(
         for number, (name, read) in enumerate(list_readers(images), 1):
             place = f"{name} {number}" if name in _NAMELESS else name
             try:
-                for i, one in enumerate(_prepare_source(model, read()), 1):
-                    if isinstance(one, ShapeError):
-                        refuse(f"{place}, image {i}", one)
-                        continue
-                    photo, box, values = one
-                    side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
-                    photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
-                    seen.append(box)
-                    inputs.append(values)
+                found = _prepare_source(model, read())
             except (ImageError, ShapeError) as error:
                 refuse(place, error)
+                found = []
+            for i, one in enumerate(found, 1):
+                if isinstance(one, ShapeError):
+                    refuse(f"{place}, image {i}", one)
+                    continue
+                photo, box, values = one
+                side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
+                photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
+                seen.append(box)
+                inputs.append(values)
+            found = []  # else it would be held while the next is read
             bar.update()
     if not inputs:
         if first:

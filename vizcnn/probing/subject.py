@@ -66,6 +66,11 @@ class Subject:
     refused: tuple[tuple[str, str], ...] = ()
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the inputs in px."""
+        return int(self.inputs.shape[2]), int(self.inputs.shape[3])
+
+    @property
     def output(self) -> Tensor | None:
         """The network's raw output (N, ...) for the inputs; None where N is 0 or the output is not one tensor."""
         return self.clean.output
@@ -154,7 +159,7 @@ class Subject:
 
     def in_photo(self, i: int, box: Box) -> Box:
         """A box in px of input i, converted to px of its photograph."""
-        return box.map_onto((self.inputs.shape[2], self.inputs.shape[3]), self.seen[i])
+        return box.map_onto(self.size, self.seen[i])
 
     def place(self, i: int, box: Box) -> str:
         """Where a box in px of photograph i lies: `upper left (x 20-40, y 0-20)`.
