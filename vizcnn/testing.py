@@ -6,6 +6,7 @@ def test_contract(tmp_path):
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -207,6 +208,7 @@ def _same_arrays(a: dict[str, Any], b: dict[str, Any], otherwise: str) -> None:
 def _check_result(result: Result, folder: Path) -> None:
     assert result.describe().strip(), "the result does not describe itself"
     assert result.provenance.weights_sha256, "the result does not say which weights it is about"
+    _check_records(result)
     for kind in (".png", ".npz", ".safetensors", ".json", ".html"):
         assert result.save(folder / f"result{kind}").stat().st_size > 0
     for kind in (".npz", ".safetensors", ".json"):
@@ -217,6 +219,14 @@ def _check_result(result: Result, folder: Path) -> None:
             _same_arrays(result.arrays(), opened.arrays(), f"the numbers differ when {kind} is opened again")
     with np.load(folder / "result.npz") as saved:
         _same_arrays(result.arrays(), _numbers_in(saved), "the saved numbers differ")
+
+
+def _check_records(result: Result) -> None:
+    records = result.records()
+    json.dumps(records, allow_nan=False)
+    assert all(record.keys() == records[0].keys() for record in records), "records have other keys than the first"
+    values = [value for record in records for value in record.values()]
+    assert all(value is None or isinstance(value, str | int | float) for value in values), "records are not plain"
 
 
 def _check_command_line(name: str, probe: Probe[Any], options: dict[str, Any], folder: Path) -> None:
