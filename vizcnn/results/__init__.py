@@ -45,3 +45,7 @@ __all__ = [
     "prepare_drawing",
     "shorten",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]
