@@ -22,7 +22,7 @@ ROOMS = [  # each may import only from those before it
     "models", "graph", "receptive", "occlusion", "ascent", "scanning", "probing", "probes", "cli", "testing",
 ]  # fmt: skip
 LIGHT = {"version", "tracebacks", "errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
-LIGHT |= {"probing/call", "probing/parsing", "probing/probe", "probing/registry"}
+LIGHT |= {"probing/call", "probing/options", "probing/parsing", "probing/probe", "probing/registry"}
 HEAVY = {"torch", "torchvision", "captum", "matplotlib", "numpy", "PIL", "safetensors"}
 
 

@@ -41,6 +41,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.probes.top_images import TopImages as TopImages
     from vizcnn.probing.probe import Probe as Probe
     from vizcnn.probing.probe import param as param
+    from vizcnn.probing.rebuilding import probe_from as probe_from
     from vizcnn.receptive import receptive_fields as receptive_fields
     from vizcnn.results import Curve as Curve
     from vizcnn.results import Exemplars as Exemplars
@@ -92,6 +93,7 @@ _HOMES = {
     "load_result": "vizcnn.results",
     "open_photo": "vizcnn.inputs.images",
     "param": "vizcnn.probing.probe",
+    "probe_from": "vizcnn.probing.rebuilding",
     "receptive_fields": "vizcnn.receptive",
     "scan": "vizcnn.scanning",
     "target": "vizcnn.models.targets",
@@ -133,6 +135,7 @@ __all__ = [
     "load_result",
     "open_photo",
     "param",
+    "probe_from",
     "receptive_fields",
     "scan",
     "target",

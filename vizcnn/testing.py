@@ -23,6 +23,7 @@ from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probing import registry
 from vizcnn.probing.probe import Probe
+from vizcnn.probing.rebuilding import probe_from
 from vizcnn.results import Heatmap, Result, load_result
 from vizcnn.results.storing import RECORD
 
@@ -101,7 +102,8 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
 
     No trace on the network after a normal run, a bad target and a network that raises in the probe's last use of it,
     and the network can still be trained; inputs unchanged; same seed, same numbers; for an image the same map, or none,
-    alone and beside another; results save and describe themselves; the command line gives the same arrays.
+    alone and beside another; results save and describe themselves, have records, and say with which options the probe
+    is made again; the command line gives the same arrays.
     folder: an empty folder to write into. options: of the probe, such as fewer steps for a quicker check.
     """
     assert registry.read_summary(name).strip(), f"{name} has no summary: write a docstring"
@@ -109,7 +111,9 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     _check_no_trace(probe)
     _check_repeatable(probe)
     _check_company(probe)
-    _check_result(_run(probe, delicate_model()), folder)
+    result = _run(probe, delicate_model())
+    _check_result(result, folder)
+    assert probe_from(json.loads(json.dumps(result.manifest()))) == probe, "the manifest gives another probe"
     _check_command_line(name, probe, options, folder)
 
 

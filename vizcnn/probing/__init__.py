@@ -20,6 +20,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.probing.parsing import parse_names as parse_names
     from vizcnn.probing.probe import Probe as Probe
     from vizcnn.probing.probe import param as param
+    from vizcnn.probing.rebuilding import probe_from as probe_from
     from vizcnn.probing.subject import Subject as Subject
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "heatmap": "probing.attribution",
     "param": "probing.probe",
     "parse_names": "probing.parsing",
+    "probe_from": "probing.rebuilding",
     "score": "probing.attribution",
     "warn_of_softmax": "probing.attribution",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "heatmap",
     "param",
     "parse_names",
+    "probe_from",
     "score",
     "warn_of_softmax",
 ]
