@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from vizcnn.tracebacks import render
+
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -32,6 +34,10 @@ class VizcnnError(Exception):
     def add_context(self, context: str) -> None:
         """Put what was being done in front of the message, on the error's way out."""
         self.args = (f"{context}: {self}",)
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show: the person's own lines and the message, see `vizcnn.tracebacks`."""
+        return render(self)
 
 
 class ParameterError(VizcnnError, ValueError):
@@ -105,6 +111,9 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, result: Any) -> None:
         super().__init__("interrupted")
         self.result = result
+
+    def _render_traceback_(self) -> list[str]:
+        return render(self)
 
 
 def describe_address(source: object) -> str:

@@ -6,6 +6,7 @@ def test_contract(tmp_path):
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probing import registry
 from vizcnn.probing.probe import Probe
+from vizcnn.probing.rebuilding import probe_from
 from vizcnn.results import Heatmap, Result, load_result
 from vizcnn.results.storing import RECORD
 
@@ -100,7 +102,8 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
 
     No trace on the network after a normal run, a bad target and a network that raises in the probe's last use of it,
     and the network can still be trained; inputs unchanged; same seed, same numbers; for an image the same map, or none,
-    alone and beside another; results save and describe themselves; the command line gives the same arrays.
+    alone and beside another; results save and describe themselves, have records, and say with which options the probe
+    is made again; the command line gives the same arrays.
     folder: an empty folder to write into. options: of the probe, such as fewer steps for a quicker check.
     """
     assert registry.read_summary(name).strip(), f"{name} has no summary: write a docstring"
@@ -108,7 +111,9 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     _check_no_trace(probe)
     _check_repeatable(probe)
     _check_company(probe)
-    _check_result(_run(probe, delicate_model()), folder)
+    result = _run(probe, delicate_model())
+    _check_result(result, folder)
+    assert probe_from(json.loads(json.dumps(result.manifest()))) == probe, "the manifest gives another probe"
     _check_command_line(name, probe, options, folder)
 
 
@@ -207,6 +212,7 @@ def _same_arrays(a: dict[str, Any], b: dict[str, Any], otherwise: str) -> None:
 def _check_result(result: Result, folder: Path) -> None:
     assert result.describe().strip(), "the result does not describe itself"
     assert result.provenance.weights_sha256, "the result does not say which weights it is about"
+    _check_records(result)
     for kind in (".png", ".npz", ".safetensors", ".json", ".html"):
         assert result.save(folder / f"result{kind}").stat().st_size > 0
     for kind in (".npz", ".safetensors", ".json"):
@@ -217,6 +223,14 @@ def _check_result(result: Result, folder: Path) -> None:
             _same_arrays(result.arrays(), opened.arrays(), f"the numbers differ when {kind} is opened again")
     with np.load(folder / "result.npz") as saved:
         _same_arrays(result.arrays(), _numbers_in(saved), "the saved numbers differ")
+
+
+def _check_records(result: Result) -> None:
+    records = result.records()
+    json.dumps(records, allow_nan=False)
+    assert all(record.keys() == records[0].keys() for record in records), "records have other keys than the first"
+    values = [value for record in records for value in record.values()]
+    assert all(value is None or isinstance(value, str | int | float) for value in values), "records are not plain"
 
 
 def _check_command_line(name: str, probe: Probe[Any], options: dict[str, Any], folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from vizcnn.ascent import Objective, find_recipe, optimize
@@ -110,7 +110,7 @@ class TopImages(Probe[Exemplars]):
         targets, rank = [_name_class(index, one) for one in parse_targets(target)], index.rank
         if self.rank not in ("max", rank):  # max is the default, so nobody may have asked for it
             raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
-        options = asdict(replace(self, rank=rank))
+        options = replace(self, rank=rank).write_options()
         return self._make_result(index, targets, rank, index.provenance(self.name(), options, self.paper, targets))
 
     def _make_pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:

@@ -3,10 +3,11 @@
 Names load on first use: what a probe is can be said without torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# What is not public has names with _, for those who complete `vizcnn.probing.` by reading this file.
+import typing as _typing
+from importlib import import_module as _import_module
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from vizcnn.models.batches import Answers as Answers
     from vizcnn.models.batches import answer_each as answer_each
     from vizcnn.probing.attribution import Map as Map
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vizcnn.probing.parsing import parse_names as parse_names
     from vizcnn.probing.probe import Probe as Probe
     from vizcnn.probing.probe import param as param
+    from vizcnn.probing.rebuilding import probe_from as probe_from
     from vizcnn.probing.subject import Subject as Subject
 
 _HOMES = {
@@ -33,6 +35,7 @@ _HOMES = {
     "heatmap": "probing.attribution",
     "param": "probing.probe",
     "parse_names": "probing.parsing",
+    "probe_from": "probing.rebuilding",
     "score": "probing.attribution",
     "warn_of_softmax": "probing.attribution",
 }
@@ -49,12 +52,17 @@ __all__ = [
     "heatmap",
     "param",
     "parse_names",
+    "probe_from",
     "score",
     "warn_of_softmax",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name in _HOMES:
-        return getattr(import_module(f"vizcnn.{_HOMES[name]}"), name)
+        return getattr(_import_module(f"vizcnn.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'vizcnn.probing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

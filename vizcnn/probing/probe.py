@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -12,24 +11,22 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import file_digest
 from inspect import signature
+from os import PathLike
 from os.path import isfile
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
     Generic,
-    Literal,
     TypeVar,
-    Union,
     dataclass_transform,
-    get_args,
-    get_origin,
     get_type_hints,
 )
 
 from vizcnn.errors import Interrupted, ParameterError, VizcnnWarning
 from vizcnn.probing.call import CALL_NAMES, HELP
 from vizcnn.probing.entries import find_plugin
+from vizcnn.probing.options import fits, name_type, write
 
 if TYPE_CHECKING:
     from vizcnn.models.cost import Cost
@@ -62,8 +59,9 @@ def param(
     is_file: bool = False,
 ) -> Any:
     """Declare an option of a probe. `parse` turns a text (from the command line) into the option's value, or raises
-    ValueError saying what it should be; limits apply to the number, or to each number of a tuple. `is_file` says that
-    it names a file that the probe reads: results then keep the digest of its contents."""
+    ValueError saying what it should be; a text that it gives, it takes as it is. Limits apply to the number, or to each
+    number of a tuple. `is_file` says that it names a file that the probe reads: results then keep the digest of its
+    contents."""
     return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse, is_file)})
 
 
@@ -75,6 +73,18 @@ class Option:
     type: Any
     default: Any
     param: Param
+
+    def parse(self, value: Any) -> Any:
+        """The value that a text stands for; other values as they are. Raises ValueError."""
+        return self.param.parse(value) if isinstance(value, str) and self.param.parse else value
+
+    def show(self, value: Any) -> str:
+        """A value as a person gives it: an object that the option makes of its name, such as a recipe, by that name."""
+        name = getattr(value, "name", None)
+        with suppress(ValueError):
+            if isinstance(name, str) and self.parse(name) == value:
+                return repr(name)
+        return repr(value)
 
     def describe(self) -> str:
         unit = f" [{self.param.unit}]" if self.param.unit else ""
@@ -138,7 +148,7 @@ class Probe(Generic[R]):
         own_doc = cls.__doc__
         if not own_doc:
             raise TypeError(f"{cls.__name__} needs a docstring: its first line is the probe's summary everywhere")
-        dataclass(frozen=True, kw_only=True)(cls)
+        dataclass(frozen=True, kw_only=True, repr=False)(cls)
         cls.__doc__ = _document(own_doc, list_options(cls))
 
     def __post_init__(self) -> None:
@@ -149,19 +159,28 @@ class Probe(Generic[R]):
     def _read_option(self, option: Option) -> None:
         """Replace an option's text by the value it stands for, and check the value."""
         value = getattr(self, option.name)
-        if isinstance(value, str) and option.param.parse:
-            try:
-                value = option.param.parse(value)
-            except ValueError as error:
-                raise ParameterError(f"{type(self).__name__}: {option.name} must be {error}, got {value!r}") from error
-            object.__setattr__(self, option.name, value)
+        try:
+            value = option.parse(value)
+        except ValueError as error:
+            raise ParameterError(f"{type(self).__name__}: {option.name} must be {error}, got {value!r}") from error
+        object.__setattr__(self, option.name, value)
         if problem := _find_problem(option, value):
             raise ParameterError(f"{type(self).__name__}: {option.name} must be {problem}, got {value!r}")
+
+    def __repr__(self) -> str:
+        """The call that makes this probe: the options that are not at their defaults."""
+        options = ((option, getattr(self, option.name)) for option in list_options(type(self)))
+        given = [f"{o.name}={o.show(value)}" for o, value in options if value != o.parse(o.default)]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     @classmethod
     def name(cls) -> str:
         """The probe's name in provenance and file names: `FeatureMaps` is `feature-maps`."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+        return name_probe(cls.__name__)
+
+    def write_options(self) -> dict[str, Any]:
+        """The options in plain values, as provenance keeps them: `vizcnn.probe_from` makes the probe again from it."""
+        return {option.name: write(getattr(self, option.name)) for option in list_options(type(self))}
 
     def check(self) -> None:
         """Raise ParameterError when options contradict each other."""
@@ -251,16 +270,20 @@ class Probe(Generic[R]):
         from vizcnn.probing.preparation import prepare
         from vizcnn.probing.subject import Question
 
-        options: dict[str, Any] = dataclasses.asdict(self)  # type: ignore[call-overload]
         named = [option.name for option in list_options(type(self)) if option.param.is_file]
-        files = tuple((name, digest) for name in named if (digest := _digest_file(options[name])))
-        question = Question(self.name(), options, self.paper, files, find_plugin(type(self).__module__))
+        files = tuple((name, digest) for name in named if (digest := _digest_file(getattr(self, name))))
+        question = Question(self.name(), self.write_options(), self.paper, files, find_plugin(type(self).__module__))
         return prepare(self, question, model, images, target, seed=seed, progress=progress, strict=strict)
+
+
+def name_probe(class_name: str) -> str:
+    """A probe's name by that of its class: `feature-maps` for `FeatureMaps`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
 
 
 def _digest_file(path: Any) -> str:
     """Digest of a file's contents; "" where there is no such file, of which the probe then speaks."""
-    if not (isinstance(path, str) and isfile(path)):
+    if not (isinstance(path, str | PathLike) and isfile(path)):
         return ""
     with suppress(OSError), open(path, "rb") as file:
         return file_digest(file, "sha256").hexdigest()
@@ -276,8 +299,8 @@ def warn_of_refused(refused: Sequence[tuple[str, str]]) -> None:
 
 def _find_problem(option: Option, value: Any) -> str | None:
     """What the option's value should have been; None where the value is valid."""
-    if not _fits(option.type, value):
-        return _name_type(option.type)
+    if not fits(option.type, value):
+        return name_type(option.type)
     numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int | float)]
     low, high, unit = option.param.min, option.param.max, option.param.unit and f" {option.param.unit}"
     if low is not None and any(not n >= low for n in numbers):  # `not >=` rather than `<`: NaN is refused too
@@ -287,36 +310,7 @@ def _find_problem(option: Option, value: Any) -> str | None:
     return None
 
 
-def _fits(wanted: Any, value: Any) -> bool:
-    origin, args = get_origin(wanted), get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return any(_fits(arg, value) for arg in args)
-    if origin is Literal:
-        return value in args
-    if origin is tuple:
-        return isinstance(value, tuple) and _fits_tuple(args, value)
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, wanted)
-
-
-def _fits_tuple(args: Sequence[Any], value: tuple[Any, ...]) -> bool:
-    if len(args) == 2 and args[1] is Ellipsis:
-        return all(_fits(args[0], v) for v in value)
-    return len(args) == len(value) and all(_fits(arg, v) for arg, v in zip(args, value, strict=True))
-
-
-def _name_type(wanted: Any) -> str:
-    if get_origin(wanted) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(wanted)))
-    if get_origin(wanted) in (Union, types.UnionType):
-        return " or ".join(_name_type(arg) for arg in get_args(wanted))
-    return "None" if wanted is type(None) else str(wanted) if get_args(wanted) else wanted.__name__
-
-
 def _document(doc: str, options: Sequence[Option]) -> str:
     """The docstring of a probe, with a list of its options at the end."""
-    lines = [f"    {o.name}: {_name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in options]
+    lines = [f"    {o.name}: {name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in options]
     return f"{doc.rstrip()}\n\n    Options:\n" + "\n".join(lines) if lines else doc

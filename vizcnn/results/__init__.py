@@ -50,3 +50,7 @@ __all__ = [
     "shorten",
     "use_style",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

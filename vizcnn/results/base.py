@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.errors import ParameterError, escape_invisible
+from vizcnn.errors import ParameterError, escape_invisible, to_one_line
 from vizcnn.inputs.records import save_options, to_text
 from vizcnn.output import refuse_unwritable, write_whole
 from vizcnn.process import Turns, ignore_warnings
 from vizcnn.results.drawing import lay_out
+from vizcnn.results.records import flatten, make_even
 from vizcnn.results.storing import FORMAT, RECORD, NotStorableError, Writer, digest_of
 from vizcnn.results.style import USUAL, current_style, draw_in, find_style
 from vizcnn.results.texts import make_legible, texts_in
@@ -85,6 +86,8 @@ def _format_detail(value: Any) -> str:
 class Result:
     """Base of all results: frozen dataclasses that give `arrays()`, `summary()`, `describe()` and `figure()`.
 
+    `print(result)` writes what was found, and `records()` gives it as rows of a table.
+
     A kind with one picture, or several of one sort, also has `plot(ax=None, ...)`, which draws one into axes of the
     person's, or into new ones, and returns them. What `plot()` and `figure()` draw needs no care for what texts hold,
     nor for other threads: Result sees to that.
@@ -110,6 +113,8 @@ class Result:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if "__repr__" not in vars(cls):  # else @dataclass gives each kind one that writes out all arrays
+            setattr(cls, "__repr__", cls.__repr__)  # noqa: B010 - the inherited one; mypy knows it as a method
         if "figure" in vars(cls):
             cls.figure = _make_figure_legible(cls.figure)  # type: ignore[method-assign]
         if plot := vars(cls).get("plot"):
@@ -135,6 +140,38 @@ class Result:
     def figure(self) -> Figure:
         """The whole picture, or its first page, as a new matplotlib Figure in the style of `vizcnn.use_style`."""
         raise NotImplementedError
+
+    def records(self) -> list[dict[str, Any]]:
+        """What was found as a list of plain dicts, a row of a table each: `pandas.DataFrame(result.records())`.
+
+        All records of a result have the same keys; their values are texts, numbers, truth values, and None for what is
+        unknown or not finite. Each kind of result says in its docstring what it has a record for.
+        """
+        return self.records_of(self.summary())
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The records that a summary of this kind of result holds, so that a .json without numbers gives them too.
+
+        Here all of it in one record, under names such as `sets.0.median`; a kind that found several things overrides
+        this, or, where records need more than the summary, `records`."""
+        return make_even([dict(flatten(summary))])
+
+    def __str__(self) -> str:
+        """What was found, in words."""
+        return escape_invisible(self.describe())
+
+    def __repr__(self) -> str:
+        """The kind of result, and what it is about, in one line without any numbers."""
+        origin = self.provenance
+        counts = {
+            "image": len(origin.images),
+            "target": max(map(len, origin.target_specs), default=0),
+        }
+        about = [f"{count:,} {name}{'s' * (count > 1)}" for name, count in counts.items() if count]
+        about += [f"{len(self.refused):,} refused"] * bool(self.refused) + ["partial"] * self.partial
+        said = f"{type(self).__name__} of {origin.probe} on {origin.model}"
+        return f"<{to_one_line(said)}{': ' * bool(about)}{', '.join(about)}>"
 
     def manifest(self) -> dict[str, Any]:
         """Provenance and summary as one JSON object."""
@@ -260,7 +297,18 @@ class Result:
         )
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": escape_invisible(self.describe())}
+        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": str(self)}
+
+
+def list_kinds() -> dict[str, type[Result]]:
+    """All kinds of results that are imported, by name; ours before others of the same name."""
+    found, waiting = list[type[Result]](), [Result]
+    while waiting:
+        below = waiting.pop().__subclasses__()
+        found += below
+        waiting += below
+    found.sort(key=lambda kind: kind.__module__.startswith("vizcnn."))
+    return {kind.__name__: kind for kind in found}
 
 
 def _is_made_of_its_fields(kind: type[Result]) -> bool:

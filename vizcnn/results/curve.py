@@ -11,6 +11,7 @@ import numpy.typing as npt
 from vizcnn.errors import ShapeError
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import draw_caption, fit_text, measure_text, new_figure, wrap_text
+from vizcnn.results.records import make_even
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class Curve(Result):
             "findings": list(self.findings),
             "partial": self.partial,
         }
+
+    def records(self) -> list[dict[str, Any]]:
+        """One for each point of each line."""
+        lines = zip(self.names, self.lines, strict=True)
+        return make_even({"line": name, "x": x, "y": y} for name, ys in lines for x, y in zip(self.x, ys, strict=True))
 
     def describe(self) -> str:
         start, end = (_format(x, self.x_unit) for x in self.x[[0, -1]])

@@ -15,6 +15,7 @@ from vizcnn.inputs.photo import Photo, Pixels
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, draw_caption, draw_image, new_figure, shorten
 from vizcnn.results.photos import cut_out, shrink
+from vizcnn.results.records import make_even, name_edges
 from vizcnn.results.storing import AS_BYTES
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Exemplar:
 
     def summary(self) -> dict[str, Any]:
         box = self.box and asdict(self.box)
-        return {"image": self.name, "label": self.label, "value": self.value, "at": self.at, "box": box}
+        about = {"image": self.name, "number": self.number, "label": self.label}
+        return {**about, "value": self.value, "at": self.at, "box": box}
 
 
 def make_exemplar(
@@ -193,6 +195,25 @@ class Exemplars(Result):
     def summary(self) -> dict[str, Any]:
         rows = [row.summary() for row in self.rows]
         return {"ranked_by": self.ranked_by, "partial": self.partial, "rows": rows, "notes": list(self.notes)}
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One for each photograph of each channel. `order`: 1 for the best. `image_number`: in the data set. `row` and
+        `column`: of the strongest unit in its layer. The box is what that unit sees, in px of the photograph."""
+        return make_even(
+            {
+                "target": row["target"],
+                "order": order,
+                "image": one["image"],
+                "image_number": one["number"],
+                "label": one["label"],
+                "value": one["value"],
+                **dict(zip(("row", "column"), one["at"] or (None, None), strict=True)),
+                **name_edges(one["box"]),
+            }
+            for row in summary["rows"]
+            for order, one in enumerate(row["exemplars"], 1)
+        )
 
     def describe(self) -> str:
         return "\n".join([*(row.describe() for row in self.rows), *self.notes])

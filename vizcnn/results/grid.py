@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +13,7 @@ from vizcnn.geometry import Box
 from vizcnn.results.base import Result
 from vizcnn.results.heatmap import Mark
 from vizcnn.results.panels import Panel, Row, Scene
+from vizcnn.results.records import make_even
 from vizcnn.results.tiles import draw_panel, draw_rows, new_axes
 
 if TYPE_CHECKING:
@@ -46,6 +48,24 @@ class ImageGrid(Result):
     def summary(self) -> dict[str, Any]:
         rows = [row.summary() for row in self.rows]
         return {"findings": list(self.findings), "rows": rows, "partial": self.partial}
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One for each tile, in the order of `arrays()`, where `key` is the panel's name."""
+        return make_even(
+            {
+                "image": row.get("image"),
+                "panel": panel["title"],
+                "key": panel["key"],
+                "channel": tile["channel"],
+                "title": " ".join(tile["title"].split()),
+                "lowest": tile["lowest"],
+                "highest": tile["highest"],
+            }
+            for row in summary["rows"]
+            for panel in row["panels"]
+            for tile in panel["tiles"]
+        )
 
     def describe(self) -> str:
         return "\n".join(self.findings)

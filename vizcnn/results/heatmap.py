@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +13,7 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, to_floats, to_grey
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, draw_caption, draw_outline, draw_photo, new_figure, remove_ticks, shorten
+from vizcnn.results.records import make_even, name_edges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,6 +99,29 @@ class Heatmap(Result):
             for t in range(self.values.shape[1])
         ]
         return {"name": self.photos[i].name, "predictions": [asdict(p) for p in self.predictions[i]], "maps": maps}
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One for each image and target. The box is in px of the photograph; `predicted` is the most probable class."""
+        return make_even(
+            {
+                "image": image["name"],
+                "image_index": i,
+                "target": one["target"],
+                "target_spec": one["target_spec"],
+                "score": one["score"],
+                "predicted": best["label"],
+                "probability": best["probability"],
+                "meaning": meaning,
+                "highest": one["highest"],
+                "lowest": one["lowest"],
+                **name_edges(one["box"]),
+                "finding": one["finding"],
+            }
+            for i, image in enumerate(summary["images"])
+            for best in (image["predictions"] or [{"label": None, "probability": None}])[:1]
+            for meaning, one in zip(summary["meanings"], image["maps"], strict=True)
+        )
 
     def describe(self) -> str:
         lines = [

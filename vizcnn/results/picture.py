@@ -18,6 +18,7 @@ from vizcnn.results.base import Result
 from vizcnn.results.drawing import check_page, draw_caption, draw_photo, fit_text, new_figure, split_rows
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.photos import as_bytes
+from vizcnn.results.records import make_even
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ class Optimised(ImageGrid):
     def summary(self) -> dict[str, Any]:
         return super().summary() | {"reached": self.reached.tolist()}
 
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Those of an ImageGrid with what each picture reached; None for parts of real images that stand beside it."""
+        made = [i == 0 for row in summary["rows"] for i, panel in enumerate(row["panels"]) for _ in panel["tiles"]]
+        reached = iter(summary["reached"])
+        tiles = zip(super().records_of(summary), made, strict=True)
+        return make_even(tile | {"reached": next(reached) if is_made else None} for tile, is_made in tiles)
+
     def _write(self, file: Path, kind: str) -> None:
         if kind == ".gif":
             animate([_tile(frame) for frame in self.frames], file, self._origin())
@@ -77,7 +86,8 @@ class Scenery:
 
     def summary(self) -> dict[str, Any]:
         values = {name: {"before": before, "after": after} for name, (before, after) in self.values.items()}
-        return {"size": list(self.image.shape[:2]), "values": values}
+        sources = {part or "image": photo.name for part, photo in self.sources}
+        return {"sources": sources, "size": list(self.image.shape[:2]), "values": values}
 
     def describe(self) -> str:
         said = "; ".join(f"{name} {before:.3g} -> {after:.3g}" for name, (before, after) in self.values.items())
@@ -106,6 +116,19 @@ class Pictures(Result):
 
     def summary(self) -> dict[str, Any]:
         return {"pictures": [scene.summary() for scene in self.scenes], "partial": self.partial}
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One for each picture: what it was made from, its size in px, and what was optimised, before and after."""
+        return make_even(
+            {
+                **picture["sources"],
+                "height": picture["size"][0],
+                "width": picture["size"][1],
+                **{f"{name} {when}": y for name, values in picture["values"].items() for when, y in values.items()},
+            }
+            for picture in summary["pictures"]
+        )
 
     def describe(self) -> str:
         return "\n".join(scene.describe() + " (stopped early)" * self.partial for scene in self.scenes)

@@ -16,6 +16,7 @@ from vizcnn.inputs.photo import Photo
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import draw_caption, draw_image, fit_text, measure_text, new_figure, remove_ticks, wrap_text
 from vizcnn.results.photos import cut_out, shrink
+from vizcnn.results.records import make_even
 from vizcnn.results.storing import AS_BYTES
 from vizcnn.results.style import current_style
 
@@ -149,6 +150,19 @@ class Scatter(Result):
             "classes": list(self.classes),
             "names": list(self.names),
         }
+
+    def records(self) -> list[dict[str, Any]]:
+        """One for each image: its name, its number in the data set, its class, and its place in the plane."""
+        places = zip(self.names, self.numbers, self.labels, self.points, strict=True)
+        return make_even(
+            {"image": name, "image_number": number, "label": label, "x": x, "y": y}
+            for name, number, label, (x, y) in places
+        )
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The names of the images; all else is in the numbers."""
+        return make_even({"image": name} for name in summary["names"])
 
     def describe(self) -> str:
         return "\n".join(self.findings)

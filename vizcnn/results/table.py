@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import check_page, draw_caption, fit_text, measure_text, new_figure, wrap_text
+from vizcnn.results.records import make_even
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
@@ -50,6 +51,19 @@ class Table(Result):
     def summary(self) -> dict[str, Any]:
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {"findings": list(self.findings), "rows": rows}
+
+    def records(self) -> list[dict[str, Any]]:
+        """One for each row. Cells of several numbers are split as in `arrays()`: `field [px]` into `field [px] 0` for
+        down and `field [px] 1` for across. Where their lengths differ they become texts, such as `3x3`."""
+        numbers = self.arrays()
+        return make_even(
+            {
+                key: value
+                for name, cell in zip(self.columns, row, strict=True)
+                for key, value in _split_cell(name, cell, numbers.get(name))
+            }
+            for row in self.rows
+        )
 
     def describe(self) -> str:
         return "\n".join([*self.lines(), "", *self.findings])
@@ -182,6 +196,15 @@ def _format_cell(cell: Cell) -> str:
     if isinstance(cell, float):
         return f"{cell:.4g}" if abs(cell) < 1000 and cell % 1 else f"{cell:,.0f}"
     return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+def _split_cell(name: str, cell: Cell, column: npt.NDArray[Any] | None) -> Iterator[tuple[str, Any]]:
+    """A cell as plain values, each under its name; column: all cells of its column, where these are numbers."""
+    if column is not None and column.ndim == 2:
+        parts = cell if isinstance(cell, tuple) else (None,) * column.shape[1]
+        yield from ((f"{name} {i}", part) for i, part in enumerate(parts))
+    else:
+        yield name, "x".join(map(str, cell)) if isinstance(cell, tuple) else cell
 
 
 def _align(column: tuple[str, ...], to_left: bool) -> list[str]:

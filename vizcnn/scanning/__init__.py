@@ -35,3 +35,7 @@ __all__ = [
     "scan_in_memory",
     "select_layers",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]
