@@ -6,6 +6,7 @@ from vizcnn.results.drawing import prepare_drawing, shorten
 from vizcnn.results.exemplars import Excited, Exemplars, make_exemplar
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.masks import Mask, make_mask
 from vizcnn.results.opening import load_result
 from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.photos import ReducedPhoto, StoredPhoto
@@ -23,6 +24,7 @@ __all__ = [
     "ImageGrid",
     "MapGrid",
     "Mark",
+    "Mask",
     "Optimised",
     "Panel",
     "Pictures",
@@ -41,6 +43,7 @@ __all__ = [
     "check_format",
     "load_result",
     "make_exemplar",
+    "make_mask",
     "make_thumbnail",
     "prepare_drawing",
     "shorten",

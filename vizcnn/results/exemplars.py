@@ -14,6 +14,7 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, Pixels
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import dim_unseen, draw_image, new_figure, shorten
+from vizcnn.results.masks import Mask
 from vizcnn.results.photos import cut_out, shrink
 from vizcnn.results.storing import AS_BYTES
 
@@ -32,8 +33,9 @@ class Exemplar:
 
     number: in the data set. value: what it is ranked by. at: row and column of the strongest unit; None without places.
     size: height and width of the photograph in px; seen, box: what the network and that unit see of it, in the same px.
-    pixels, crop: float32 (h, w, C) in [0, 1], the photograph and its part in the box, made smaller; the crop is all
-        that the network sees where there is no box.
+    pixels, crop: float32 (h, w, C) in [0, 1], the photograph and its `part`, made smaller.
+    mask: where the channel responds, for layers whose units see most of the image; None for others, where the box says
+        it, and where the network was not at hand.
     """
 
     number: int
@@ -46,6 +48,12 @@ class Exemplar:
     box: Box | None
     pixels: Pixels = field(metadata=AS_BYTES)
     crop: Pixels
+    mask: Mask | None = None
+
+    @property
+    def part(self) -> Box:
+        """What the crop shows, in px: where the channel responds, or what the unit sees, or what the network sees."""
+        return _choose_part(self.seen, self.box, self.mask)
 
     @property
     def short_name(self) -> str:
@@ -53,8 +61,10 @@ class Exemplar:
         return PurePosixPath(self.name).name
 
     def summary(self) -> dict[str, Any]:
-        box = self.box and asdict(self.box)
-        return {"image": self.name, "label": self.label, "value": self.value, "at": self.at, "box": box}
+        where = {"at": self.at, "box": self.box and asdict(self.box)}
+        if self.mask:
+            where["responds"] = {"level": self.mask.level, "box": asdict(self.mask.box)}
+        return {"image": self.name, "label": self.label, "value": self.value, **where}
 
 
 def make_exemplar(
@@ -66,13 +76,16 @@ def make_exemplar(
     photo: Photo,
     seen: Box,
     box: Box | None,
+    mask: Mask | None = None,
 ) -> Exemplar:
     """An exemplar of a photograph of any size."""
-    small = shrink(photo.held)
-    crop = shrink(cut_out(photo, box or seen))
-    return Exemplar(
-        number, _make_decodable(name), label and _make_decodable(label), value, at, photo.size, seen, box, small, crop
-    )
+    name, label = _make_decodable(name), label and _make_decodable(label)
+    small, crop = shrink(photo.held), shrink(cut_out(photo, _choose_part(seen, box, mask)))
+    return Exemplar(number, name, label, value, at, photo.size, seen, box, small, crop, mask)
+
+
+def _choose_part(seen: Box, box: Box | None, mask: Mask | None) -> Box:
+    return mask.box if mask else box or seen
 
 
 def _make_decodable(name: str) -> str:
@@ -96,7 +109,7 @@ class Excited:
     @property
     def lines(self) -> int:
         """How many lines of pictures the row has: the photographs, and below them what is in their boxes, if any."""
-        return min(1, len(self.exemplars) + len(self.beside)) + any(one.box for one in self.exemplars)
+        return min(1, len(self.exemplars) + len(self.beside)) + any(one.box or one.mask for one in self.exemplars)
 
     def title(self) -> str:
         if not self.exemplars:
@@ -164,7 +177,7 @@ class Exemplars(Result):
     """For each channel the photographs that excite it most. ranked_by: what the values are. partial: after Ctrl-C, the
     photographs are all there and what stands beside them is not."""
 
-    parts: ClassVar[tuple[type, ...]] = (Excited, Exemplar, Box)
+    parts: ClassVar[tuple[type, ...]] = (Excited, Exemplar, Box, Mask)
 
     rows: tuple[Excited, ...]
     ranked_by: str
@@ -175,16 +188,29 @@ class Exemplars(Result):
         """values: float32 (R, K), NaN where a channel has fewer than K. images: int64 (R, K), numbers, -1 likewise.
         places: int64 (R, K, 2), row and column in the layer, -1 where there are none. boxes: float64 (R, K, 4), top,
         left, bottom, right in px of the photograph, NaN where there are none. `crop.R.K`, `beside.R.K`: (h, w, C).
+
+        Where units see most of an image: levels: float64 (R, K), what a channel's map must exceed to be in the mask.
+        regions: float64 (R, K, 4), the box around the strongest part of the mask. `map.R.K`: float32 (h, w), the map.
         """
         count = max(len(row.exemplars) for row in self.rows)
         shape = (len(self.rows), count)
         values, images = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int64)
         places, boxes = np.full((*shape, 2), -1, np.int64), np.full((*shape, 4), np.nan)
+        levels, regions = np.full(shape, np.nan), np.full((*shape, 4), np.nan)
         for r, k, one in ((r, k, one) for r, row in enumerate(self.rows) for k, one in enumerate(row.exemplars)):
             values[r, k], images[r, k] = one.value, one.number
             places[r, k] = one.at or (-1, -1)
             boxes[r, k] = list(asdict(one.box).values()) if one.box else np.nan
-        return {"values": values, "images": images, "places": places, "boxes": boxes, **self._pictures()}
+            if one.mask:
+                levels[r, k], regions[r, k] = one.mask.level, list(asdict(one.mask.box).values())
+        found: dict[str, npt.NDArray[Any]] = {"values": values, "images": images, "places": places, "boxes": boxes}
+        if maps := self._maps():
+            found |= {"levels": levels, "regions": regions, **maps}
+        return found | self._pictures()
+
+    def _maps(self) -> dict[str, npt.NDArray[Any]]:
+        each = ((r, k, one.mask) for r, row in enumerate(self.rows) for k, one in enumerate(row.exemplars))
+        return {f"map.{r}.{k}": mask.activations for r, k, mask in each if mask}
 
     def _pictures(self) -> dict[str, npt.NDArray[Any]]:
         crops = {f"crop.{r}.{k}": one.crop for r, row in enumerate(self.rows) for k, one in enumerate(row.exemplars)}
@@ -236,6 +262,11 @@ def _draw_photo(ax: Axes, one: Exemplar) -> None:
     height, width = one.size
     _draw_picture(ax, one.pixels, (-0.5, width - 0.5, height - 0.5, -0.5))
     dim_unseen(ax, one.size, one.seen)
+    if one.mask:
+        s = one.seen
+        shade = np.zeros((*one.mask.size, 4), np.float32)
+        shade[..., 3] = 0.65 * ~one.mask.cover()
+        ax.imshow(shade, extent=(s.left - 0.5, s.right - 0.5, s.bottom - 0.5, s.top - 0.5), interpolation="nearest")
     if one.box:
         corner = one.box.left - 0.5, one.box.top - 0.5
         sides = one.box.right - one.box.left, one.box.bottom - one.box.top
