@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.patches import Rectangle
 from PIL import Image
 from support import small_cnn
 from torch import Tensor, nn
@@ -167,28 +166,10 @@ def test_nothing_but_unreadable_images_is_an_error(tmp_path: Path) -> None:
 
 def test_the_picture_has_a_photograph_and_a_crop_for_each_image(photos: Path, tmp_path: Path) -> None:
     found = TopImages(count=3)(model_of(), photos, ["3:0", "x"], progress=False)
-    figure = found.figure()
-    shown = [ax for ax in figure.axes if ax.get_images()]
-    assert len(shown) == 3 * 2 + 3  # a class has no boxes
-    boxes = [ax for ax in shown if any(not patch.get_fill() for patch in ax.patches)]
-    assert len(boxes) == 3
+    (ax,) = found.figure().axes
+    assert len(ax.get_images()) == 3 * 2 + 3  # a class has no boxes
     for kind in (".png", ".svg", ".html"):
         assert found.save(tmp_path / f"x{kind}").stat().st_size > 1000
-
-
-def test_boxes_are_drawn_where_they_are(photos: Path) -> None:
-    found = TopImages(count=2)(model_of(), photos, "3:0", progress=False)
-    figure = found.figure()
-    drawn = [ax for ax in figure.axes if ax.get_images() and ax.patches]
-    for ax, one in zip(drawn, found.rows[0].exemplars, strict=True):
-        assert one.box is not None
-        rectangle = ax.patches[-1]
-        assert isinstance(rectangle, Rectangle)
-        assert (rectangle.get_x() + 0.5, rectangle.get_y() + 0.5) == pytest.approx((one.box.left, one.box.top))
-        assert rectangle.get_width() == pytest.approx(one.box.right - one.box.left)
-        assert rectangle.get_height() == pytest.approx(one.box.bottom - one.box.top)
-        extent = tuple(ax.get_images()[0].get_extent())
-        assert extent == (-0.5, one.size[1] - 0.5, one.size[0] - 0.5, -0.5)
 
 
 def test_crops_are_the_boxes_contents(photos: Path) -> None:

@@ -3,7 +3,8 @@
 from vizcnn.results.base import FORMATS, Provenance, Result, check_format
 from vizcnn.results.curve import Curve
 from vizcnn.results.drawing import prepare_drawing, shorten
-from vizcnn.results.exemplars import Excited, Exemplars, make_exemplar
+from vizcnn.results.excited import Excited, make_exemplar
+from vizcnn.results.exemplars import Exemplars
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
 from vizcnn.results.masks import Mask, make_mask

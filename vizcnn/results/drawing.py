@@ -41,13 +41,14 @@ def draw_caption(figure: Figure, line: str, page: int = 1, pages: int = 1) -> No
     said = [line] * style.caption + [
         f"page {page} of {pages}: figure(page=2) draws the next, .pdf and .html hold all"
     ] * (pages > 1)
-    size = style.small - 1
+    size = max(style.small - 1, _SMALLEST)
     wrapped = [part for text in said for part in wrap_text(text, figure.get_figwidth() - 0.2, size)]
     if wrapped:
         figure.supxlabel("\n".join(wrapped), fontsize=size, color=style.muted)
 
 
 _INCH = 72  # points
+_SMALLEST = 6.0  # points of letters that can be read
 _WIDE = 0.45  # of an em: by how much a letter of full width may be wider than what is measured for it
 
 

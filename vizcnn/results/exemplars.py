@@ -3,133 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.photo import Photo, Pixels
+from vizcnn.inputs.photo import Pixels
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, draw_caption, draw_image, new_figure, shorten
+from vizcnn.results.excited import Excited, Exemplar
+from vizcnn.results.gallery import Gallery
 from vizcnn.results.masks import Mask
-from vizcnn.results.photos import cut_out, shrink
-from vizcnn.results.storing import AS_BYTES
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
-
-_CELL = 1.25  # inches, a photograph or crop
-_TITLE, _LABEL, _NAME = 0.3, 0.34, 17  # inches over a row and under a photograph; letters of a label
-_PAPER = 0.047  # inches per letter of the line below
-
-
-@dataclass(frozen=True)
-class Exemplar:
-    """A photograph that excites a channel.
-
-    number: in the data set. value: what it is ranked by. at: row and column of the strongest unit; None without places.
-    size: height and width of the photograph in px; seen, box: what the network and that unit see of it, in the same px.
-    pixels, crop: float32 (h, w, C) in [0, 1], the photograph and its `part`, made smaller.
-    mask: where the channel responds, for layers whose units see most of the image; None for others, where the box says
-        it, and where the network was not at hand.
-    """
-
-    number: int
-    name: str
-    label: str | None
-    value: float
-    at: tuple[int, int] | None
-    size: tuple[int, int]
-    seen: Box
-    box: Box | None
-    pixels: Pixels = field(metadata=AS_BYTES)
-    crop: Pixels
-    mask: Mask | None = None
-
-    @property
-    def part(self) -> Box:
-        """What the crop shows, in px: where the channel responds, or what the unit sees, or what the network sees."""
-        return _choose_part(self.seen, self.box, self.mask)
-
-    @property
-    def short_name(self) -> str:
-        """The name without the folders of its data set."""
-        return PurePosixPath(self.name).name
-
-    def summary(self) -> dict[str, Any]:
-        where = {"at": self.at, "box": self.box and asdict(self.box)}
-        if self.mask:
-            where["responds"] = {"level": self.mask.level, "box": asdict(self.mask.box)}
-        return {"image": self.name, "label": self.label, "value": self.value, **where}
-
-
-def make_exemplar(
-    number: int,
-    name: str,
-    label: str | None,
-    value: float,
-    at: tuple[int, int] | None,
-    photo: Photo,
-    seen: Box,
-    box: Box | None,
-    mask: Mask | None = None,
-) -> Exemplar:
-    """An exemplar of a photograph of any size."""
-    name, label = _make_decodable(name), label and _make_decodable(label)
-    small, crop = shrink(photo.held), shrink(cut_out(photo, _choose_part(seen, box, mask)))
-    return Exemplar(number, name, label, value, at, photo.size, seen, box, small, crop, mask)
-
-
-def _choose_part(seen: Box, box: Box | None, mask: Mask | None) -> Box:
-    return mask.box if mask else box or seen
-
-
-def _make_decodable(name: str) -> str:
-    """The name as text: names of files and folders may hold bytes that are none."""
-    return name.encode("utf-8", "replace").decode()
-
-
-@dataclass(frozen=True)
-class Excited:
-    """A channel with its exemplars, best first.
-
-    target: its name. statistics: numbers about all its activations, by name. beside: pictures to show at its left, each
-    float32 (h, w, C) in [0, 1] with a title.
-    """
-
-    target: str
-    exemplars: tuple[Exemplar, ...]
-    statistics: dict[str, float]
-    beside: tuple[tuple[str, Pixels], ...] = ()
-
-    @property
-    def lines(self) -> int:
-        """How many lines of pictures the row has: the photographs, and below them what is in their boxes, if any."""
-        return min(1, len(self.exemplars) + len(self.beside)) + any(one.box or one.mask for one in self.exemplars)
-
-    def title(self) -> str:
-        if not self.exemplars:
-            return self.describe()
-        said = ", ".join(f"{name} {value:.3g}" for name, value in self.statistics.items())
-        return f"{self.target}   ({said})"
-
-    def describe(self) -> str:
-        """The three best photographs with their values, in a sentence."""
-        if not self.exemplars:
-            return f"{self.target}: no image excites it, its value is always {self.statistics['lowest']:.3g}"
-        named = [
-            f"{one.value:.3g} {one.short_name}" + (f" ({one.label})" if one.label else "") for one in self.exemplars[:3]
-        ]
-        return f"{self.target}: {', '.join(named)}"
-
-    def summary(self) -> dict[str, Any]:
-        exemplars = [one.summary() for one in self.exemplars]
-        return {"target": self.target, "statistics": self.statistics, "exemplars": exemplars}
-
+    from matplotlib.figure import Figure
 
 RANKED_BY = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}
 """What the values of exemplars are, for each way to rank images."""
@@ -223,58 +111,14 @@ class Exemplars(Result):
     def describe(self) -> str:
         return "\n".join([*(row.describe() for row in self.rows), *self.notes])
 
-    def figure(self) -> Figure:
-        """A row for each channel: above the photographs with a box around what the strongest unit sees, below the
-        boxes' contents, enlarged to one size."""
-        extra = max(len(row.beside) for row in self.rows)
-        columns = max(len(row.exemplars) for row in self.rows) + extra
-        heights = [_CELL * row.lines + _LABEL * bool(row.lines) + _TITLE for row in self.rows]
-        line = self.provenance.line() + "  PARTIAL" * self.partial
-        figure = new_figure(max(columns * _CELL + 0.2, _PAPER * len(line)), sum(heights) + 0.25)
-        parts = figure.subfigures(len(self.rows), 1, squeeze=False, height_ratios=heights)
-        for row, part in zip(self.rows, parts[:, 0], strict=True):
-            _draw_row(part, row, columns, extra, self.ranked_by)
-        draw_caption(figure, line)
-        return figure
+    @property
+    def pages(self) -> int:
+        return len(self._lay_out().pages)
 
+    def figure(self, page: int = 1) -> Figure:
+        """Some rows of all, as many as a page holds. Each has a channel's photographs, with a box around what the
+        strongest unit sees, or dimmed where the channel does not respond, and below them that part, enlarged."""
+        return self._lay_out().draw(page)
 
-def _draw_row(part: SubFigure, row: Excited, columns: int, extra: int, ranked_by: str) -> None:
-    by = ranked_by if any(one.at for one in row.exemplars) else "the value"  # a dense unit has no positions
-    title = f"{row.title()}, ranked by {by}" if row.exemplars else row.title()
-    part.suptitle(title, fontsize=8.5, x=0.01, ha="left")
-    if not row.lines:
-        return
-    cells = part.subplots(row.lines, columns, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.02})
-    for ax in cells.flat:
-        ax.axis("off")
-    for k, (title, pixels) in enumerate(row.beside):
-        _draw_picture(cells[0, k], pixels)
-        cells[0, k].set_title(shorten(title, _NAME), fontsize=7)
-    for k, one in enumerate(row.exemplars, start=extra):
-        _draw_photo(cells[0, k], one)
-        if row.lines > 1:
-            _draw_picture(cells[1, k], one.crop)
-
-
-def _draw_photo(ax: Axes, one: Exemplar) -> None:
-    from matplotlib.patches import Rectangle
-
-    height, width = one.size
-    _draw_picture(ax, one.pixels, (-0.5, width - 0.5, height - 0.5, -0.5))
-    dim_unseen(ax, one.size, one.seen)
-    if one.mask:
-        s = one.seen
-        shade = np.zeros((*one.mask.size, 4), np.float32)
-        shade[..., 3] = 0.65 * ~one.mask.cover()
-        ax.imshow(shade, extent=(s.left - 0.5, s.right - 0.5, s.bottom - 0.5, s.top - 0.5), interpolation="nearest")
-    if one.box:
-        corner = one.box.left - 0.5, one.box.top - 0.5
-        sides = one.box.right - one.box.left, one.box.bottom - one.box.top
-        ax.add_patch(Rectangle(corner, *sides, fill=False, lw=2.4, color="black"))
-        ax.add_patch(Rectangle(corner, *sides, fill=False, lw=1.2, color="#f0e442"))
-    ax.set_title(f"{shorten(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2)
-
-
-def _draw_picture(ax: Axes, pixels: Pixels, extent: tuple[float, float, float, float] | None = None) -> None:
-    ax.axis("on")
-    draw_image(ax, pixels, extent=extent)
+    def _lay_out(self) -> Gallery:
+        return Gallery(self.rows, self.ranked_by, self.provenance.line() + "  PARTIAL" * self.partial)
