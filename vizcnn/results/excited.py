@@ -46,9 +46,13 @@ class Exemplar:
 
     @property
     def has_part(self) -> bool:
-        """Whether that is less than all that the network sees, so that it is worth a picture of its own."""
-        whole, part = asdict(self.seen), asdict(self.part)
-        return any(abs(whole[edge] - part[edge]) > 1e-6 * max(self.size) for edge in whole)
+        """Whether the part is worth a picture of its own."""
+        return self.is_limit(self.part)
+
+    def is_limit(self, box: Box) -> bool:
+        """Whether a box leaves out some of what the network sees."""
+        whole, inner = asdict(self.seen), asdict(box)
+        return any(abs(whole[edge] - inner[edge]) > 1e-6 * max(self.size) for edge in whole)
 
     @property
     def short_name(self) -> str:

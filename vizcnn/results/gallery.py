@@ -41,8 +41,9 @@ _DARK = 0.62  # opacity of the shade where a channel does not respond
 _BOXED = "Box: all that the strongest unit sees. Below: that part alone."
 _LIT = (
     "Bright: where the channel responds, above halfway from its mean to its maximum. Below: the part around the "
-    "strongest place. White line: all that the strongest unit sees."
+    "strongest place."
 )
+_LINED = f"{_LIT} White line: all that the strongest unit sees."
 _BOTH = (
     "Box: all that the strongest unit sees. Where that is most of the image, bright: where the channel responds, above "
     "halfway from its mean to its maximum. Below: that part alone."
@@ -97,8 +98,12 @@ class Gallery:
     def _explain(self) -> str:
         """What is to be known to read the pictures."""
         shown = [one for row in self.rows for one in row.exemplars]
-        is_boxed, is_lit = any(one.box and not one.mask for one in shown), any(one.mask for one in shown)
-        return {(True, True): _BOTH, (True, False): _BOXED, (False, True): _LIT}.get((is_boxed, is_lit), "")
+        boxed = [one for one in shown if one.box and one.is_limit(one.box)]
+        if not any(one.mask for one in shown):
+            return _BOXED if boxed else ""
+        if any(not one.mask for one in boxed):
+            return _BOTH
+        return _LINED if boxed else _LIT
 
     @cached_property
     def pages(self) -> list[list[Band]]:
@@ -248,7 +253,7 @@ class _Paper:
         self._veil(at, seen)
         if one.mask:
             self._shade(one.mask, seen)
-        if one.box and one.has_part:
+        if one.box and one.is_limit(one.box):
             box, thickness = one.box.map_onto(one.size, at), 0.5 if one.mask else 1.2
             self.outline(box, 2 * thickness, "black")
             self.outline(box, thickness, "white" if one.mask else _BOX)
