@@ -21,6 +21,7 @@ from vizcnn.version import __version__
 
 if TYPE_CHECKING:
     from vizcnn.models.model import Model
+    from vizcnn.scanning import Index
 
 
 INTERRUPTED = 130
@@ -117,7 +118,9 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
     )
     dry = click.Option(["--dry-run"], is_flag=True, help="Compute nothing: say what it would cost, and in what time.")
     index = click.Option(
-        ["--index"], type=click.Path(), help="Answer from the index of a scan, without the network: LAYER:CHANNEL..."
+        ["--index"],
+        type=click.Path(),
+        help="Answer from the index of a scan: LAYER:CHANNEL... Without -m the network is not needed.",
     )
     return [
         *([index] if probe.answer is not Probe.answer else []),
@@ -164,9 +167,9 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
         session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
         if call.index is not None:
             wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
-            session.run(
-                partial(_open_index, call.index), None, Work(lambda index, _file, **_: probe.answer(index, wanted))
-            )
+            named = partial(_load_model, spec, call.device, kind.needs_weights) if call.model else None
+            answer = partial(_answer, probe, named, wanted, call.seed)
+            session.run(partial(_open_index, call.index), None, Work(answer))
         load = partial(_load_model, spec, call.device, kind.needs_weights)
         asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if kind.streams:
@@ -200,6 +203,22 @@ def _open_index(folder: str) -> Any:
     from vizcnn.scanning import Index
 
     return Index.open(folder)
+
+
+def _answer(
+    probe: Probe[Any],
+    load: Callable[[], Model] | None,
+    targets: list[str],
+    seed: int,
+    index: Index,
+    _file: None,
+    *,
+    progress: bool,
+) -> Any:
+    """What a probe answers from an index, with the network too where it was named."""
+    if load is None:
+        return probe.answer(index, targets)
+    return probe.answer(index, targets, load(), seed=seed, progress=progress)
 
 
 def _load_model(spec: str, device: str, weights: bool) -> Model:

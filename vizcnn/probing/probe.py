@@ -208,8 +208,17 @@ class Probe(Generic[R]):
         set; the call then raises Interrupted with it."""
         raise NotImplementedError
 
-    def answer(self, index: Index, target: Any) -> R:  # noqa: ARG002 - for probes that override it
-        """The same from the index of a scan, without the network; the command line then has --index."""
+    def answer(
+        self,
+        index: Index,  # noqa: ARG002 - for probes that override it, like the others
+        target: Any,  # noqa: ARG002
+        model: Model | None = None,  # noqa: ARG002
+        *,
+        seed: int = 0,  # noqa: ARG002
+        progress: bool = True,  # noqa: ARG002
+    ) -> R:
+        """The same from the index of a scan; the command line then has --index. model: the network that was scanned,
+        where the person names it, for what the index does not hold."""
         raise ParameterError(f"{type(self).__name__} has no answer in the index of a scan. Call it with a model")
 
     def estimate_cost(self, subject: Subject) -> Cost | None:  # noqa: ARG002 - for probes that override it

@@ -3,9 +3,11 @@
 from vizcnn.results.base import FORMATS, Provenance, Result, check_format
 from vizcnn.results.curve import Curve
 from vizcnn.results.drawing import prepare_drawing, shorten
-from vizcnn.results.exemplars import Excited, Exemplars, make_exemplar
+from vizcnn.results.excited import Excited, make_exemplar
+from vizcnn.results.exemplars import Exemplars
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.masks import Mask, make_mask
 from vizcnn.results.opening import load_result
 from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.photos import ReducedPhoto, StoredPhoto
@@ -25,6 +27,7 @@ __all__ = [
     "ImageGrid",
     "MapGrid",
     "Mark",
+    "Mask",
     "Optimised",
     "Panel",
     "Pictures",
@@ -45,6 +48,7 @@ __all__ = [
     "current_style",
     "load_result",
     "make_exemplar",
+    "make_mask",
     "make_thumbnail",
     "prepare_drawing",
     "shorten",

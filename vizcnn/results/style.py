@@ -52,6 +52,7 @@ class Style:
             "ytick.labelsize": self.small,
             "legend.fontsize": self.text,
             "savefig.facecolor": "auto",
+            "image.composite_image": False,  # else a .pdf would hold all tiles as one image, as coarse as the screen
             "pdf.fonttype": 42,  # TrueType, whole letters: what journals ask for, and what can be searched
             "svg.fonttype": "path",
         }

@@ -1,0 +1,291 @@
+"""How the rows of Exemplars are laid out on pages and drawn: all places are measured in inches, from the upper left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vizcnn.geometry import Box
+from vizcnn.inputs.photo import Pixels
+from vizcnn.results.drawing import (
+    check_page,
+    draw_caption,
+    draw_image,
+    fit_text,
+    measure_text,
+    new_figure,
+    wrap_text,
+)
+from vizcnn.results.excited import Excited, Exemplar
+from vizcnn.results.masks import Mask, enlarge
+from vizcnn.results.style import current_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MARGIN, _GAP, _REST = 0.12, 0.07, 0.2  # inches: around a page, between pictures, below a row
+_NARROWEST, _WIDEST = 0.12, 1.7  # of a picture: inches for each point of its letters, so that a name fits; inches
+_TALLEST = 1.25  # times the width of a photograph; of a part below it, once
+_NARROW_PAGE = 5.0  # inches, for few pictures: headings need room too
+_SURE = 0.96  # of a line's room: at low resolution letters are wider than they measure
+_BOLD = 1.15  # times the width of usual letters
+_RISE = 0.95 / 72  # inches from the top of a line to its baseline, for each point
+_LINE = 1.3 / 72  # inches from line to line for each point of its letters
+_BOX = "#f0e442"  # Okabe and Ito's yellow, with a black edge, so that it shows on every photograph
+_DARK = 0.62  # opacity of the shade where a channel does not respond
+
+_BOXED = "Box: all that the strongest unit sees. Below: that part alone."
+_LIT = (
+    "Bright: where the channel responds, above halfway from its mean to its maximum. Below: the part around the "
+    "strongest place."
+)
+_LINED = f"{_LIT} White line: all that the strongest unit sees."
+_BOTH = (
+    "Box: all that the strongest unit sees. Where that is most of the image, bright: where the channel responds, above "
+    "halfway from its mean to its maximum. Below: that part alone."
+)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A line of a row's photographs with their parts below them; the first also has what stands beside them.
+
+    start, stop: which of the row's exemplars."""
+
+    row: Excited
+    start: int
+    stop: int
+
+    @property
+    def exemplars(self) -> tuple[Exemplar, ...]:
+        return self.row.exemplars[self.start : self.stop]
+
+    @property
+    def beside(self) -> tuple[tuple[str, Pixels], ...]:
+        return () if self.start else self.row.beside
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether there are parts to show below the photographs."""
+        return any(one.has_part for one in self.exemplars)
+
+
+class Gallery:
+    """The pages of a picture of these rows. ranked_by: what values are. caption: the small print below each page."""
+
+    def __init__(self, rows: Sequence[Excited], ranked_by: str, caption: str) -> None:
+        self.style, self.rows, self.caption = current_style(), rows, caption
+        style = self.style
+        self.extra = max(len(row.beside) for row in rows)  # pictures before the photographs of a row
+        pictures = self.extra + max(len(row.exemplars) for row in rows)
+        room, narrowest = style.width - 2 * _MARGIN, _NARROWEST * style.small
+        fitting = max(self.extra + 1, int((room + _GAP) / (narrowest + _GAP)))
+        columns = max(self.extra + 1, -(-pictures // -(-pictures // fitting)))  # so that lines are about as long
+        self.columns = columns
+        self.cell = min(_WIDEST, (room + _GAP) / columns - _GAP)
+        self.width = min(style.width, max(columns * (self.cell + _GAP) - _GAP + 2 * _MARGIN, _NARROW_PAGE))
+        self.room = _SURE * (self.width - 2 * _MARGIN)
+        self.heading = self._wrap(f"Images that excite each channel most, ranked by {ranked_by}", style.title)
+        self.legend = self._wrap(self._explain(), style.small)
+
+    def _wrap(self, text: str, points: float) -> list[str]:
+        return wrap_text(text, self.room, points)
+
+    def _explain(self) -> str:
+        """What is to be known to read the pictures."""
+        shown = [one for row in self.rows for one in row.exemplars]
+        boxed = [one for one in shown if one.box and one.is_limit(one.box)]
+        if not any(one.mask for one in shown):
+            return _BOXED if boxed else ""
+        if any(not one.mask for one in boxed):
+            return _BOTH
+        return _LINED if boxed else _LIT
+
+    @cached_property
+    def pages(self) -> list[list[Band]]:
+        """The bands on each page, which is as high as the style allows, or as one band is."""
+        style, pages = self.style, [list[Band]()]
+        small_print = (len(self._wrap(self.caption, style.small)) + 1) * style.small * _LINE
+        left = room = style.height - self._measure_top() - small_print - _REST
+        for band in self._list_bands():
+            height = self._measure(band, starts=not pages[-1])
+            if pages[-1] and height > left:
+                pages.append([])
+                left, height = room, self._measure(band, starts=True)
+            pages[-1].append(band)
+            left -= height
+        return pages
+
+    def _list_bands(self) -> Iterator[Band]:
+        for row in self.rows:
+            count, stop = len(row.exemplars), self.columns - self.extra
+            yield Band(row, 0, min(stop, count))
+            for start in range(stop, count, self.columns):
+                yield Band(row, start, min(start + self.columns, count))
+
+    def _measure_top(self) -> float:
+        """The height of a page's heading."""
+        style = self.style
+        lines = len(self.heading) * style.title + len(self.legend) * style.small
+        return _MARGIN + lines * _LINE + _REST
+
+    def _measure(self, band: Band, *, starts: bool) -> float:
+        """The height of a band. starts: whether it is the first on its page."""
+        header = self._head(band) if starts or not band.start else []
+        height = len(header) * self.style.title * _LINE
+        if band.exemplars or band.beside:
+            height += 2 * self.style.small * _LINE + self._measure_photos(band) + _GAP
+        if band.has_parts:
+            crops = [one.crop for one in band.exemplars if one.has_part]
+            height += max(_place(crop, 0, 0, self.cell, 1).bottom for crop in crops) + _GAP
+        ends = band.stop == len(band.row.exemplars)
+        return height + (_REST if ends else _GAP)
+
+    def _measure_photos(self, band: Band) -> float:
+        pictures = [one.pixels for one in band.exemplars] + [pixels for _, pixels in band.beside]
+        return max(_place(pixels, 0, 0, self.cell).bottom for pixels in pictures)
+
+    def _head(self, band: Band) -> list[tuple[str, str]]:
+        """The lines above a row, each the channel's name and what is said of it, one of which may be empty."""
+        style, name = self.style, band.row.target
+        said = "continued" if band.start else band.row.describe_statistics()
+        if self._indent(name) + measure_text(said, style.text) <= self.room:
+            return [(name, said)]
+        names = wrap_text(name, self.room / _BOLD, style.title)
+        return [*((line, "") for line in names), *(("", line) for line in self._wrap(said, style.text))]
+
+    def _indent(self, name: str) -> float:
+        """Where the text behind a channel's name begins."""
+        return _BOLD * measure_text(name, self.style.title) + 0.12 if name else 0.0
+
+    def draw(self, page: int) -> Figure:
+        """The figure of a page. Raises ParameterError for one that there is not."""
+        check_page(page, len(self.pages))
+        bands, style = self.pages[page - 1], self.style
+        figure = new_figure(self.width, style.height)
+        figure.set_layout_engine("none")
+        draw_caption(figure, self.caption, page, len(self.pages))
+        small_print = figure.get_supxlabel()
+        bottom = (small_print.count("\n") + 1) * style.small * _LINE + _REST / 2 if small_print else 0.0
+        height = self._measure_top() + sum(self._measure(band, starts=not i) for i, band in enumerate(bands)) + bottom
+        figure.set_size_inches(self.width, height)
+        paper = _Paper(figure)
+        top = _MARGIN
+        for lines, points, colour in ((self.heading, style.title, style.ink), (self.legend, style.small, style.muted)):
+            for line in lines:
+                paper.write(line, top, _MARGIN, points, colour)
+                top += points * _LINE
+        top += _REST
+        for i, band in enumerate(bands):
+            self._draw_band(paper, band, top, starts=not i)
+            top += self._measure(band, starts=not i)
+        return figure
+
+    def _draw_band(self, paper: _Paper, band: Band, top: float, *, starts: bool) -> None:
+        style = self.style
+        for name, said in self._head(band) if starts or not band.start else []:
+            paper.write(name, top, _MARGIN, style.title, style.ink, "bold")
+            lower = (style.title - style.text) * _RISE  # on the same baseline
+            paper.write(said, top + lower, _MARGIN + self._indent(name), style.text, style.muted)
+            top += style.title * _LINE
+        if not (band.exemplars or band.beside):
+            return
+        second, below = top + style.small * _LINE, top + 2 * style.small * _LINE
+        parts = below + self._measure_photos(band) + _GAP
+        for k, (title, pixels) in enumerate(band.beside):
+            left = self._find_left(k)
+            paper.write(fit_text(title, self.cell, style.small), second, left, style.small, style.ink)
+            paper.draw(pixels, _place(pixels, below, left, self.cell))
+        for k, one in enumerate(band.exemplars, start=0 if band.start else self.extra):
+            left = self._find_left(k)
+            name = fit_text(one.label or one.short_name, self.cell, style.small)
+            paper.write(name, top, left, style.small, style.ink)
+            paper.write(f"{one.value:.3g}", second, left, style.small, style.muted)
+            paper.draw_photo(one, _place(one.pixels, below, left, self.cell))
+            if one.has_part:
+                paper.draw(one.crop, _place(one.crop, parts, left, self.cell, 1))
+
+    def _find_left(self, column: int) -> float:
+        return _MARGIN + column * (self.cell + _GAP)
+
+
+def _place(pixels: Pixels, top: float, left: float, cell: float, tallest: float = _TALLEST) -> Box:
+    """The place of a picture with this corner: as wide as a cell, or as high as it may be, in times the cell."""
+    height, width = pixels.shape[:2]
+    sides = min(cell * height / width, cell * tallest), min(cell, cell * tallest * width / height)
+    return Box(top, left, top + sides[0], left + sides[1])
+
+
+class _Paper:
+    """All of a figure as one pair of axes, in inches from its upper left: a pair for each picture takes far longer."""
+
+    def __init__(self, figure: Figure) -> None:
+        width, height = figure.get_size_inches()
+        self.ax = figure.add_axes((0, 0, 1, 1))
+        self.ax.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+        self.ax.axis("off")
+
+    def write(self, text: str, top: float, left: float, points: float, colour: str, weight: str = "normal") -> None:
+        """Write a line. Its top is that of the tallest letters, whether the text has any or not."""
+        if text:
+            baseline = top + points * _RISE
+            self.ax.text(left, baseline, text, va="baseline", fontsize=points, color=colour, weight=weight)
+
+    def draw(self, pixels: Pixels, at: Box) -> None:
+        """Draw a picture with a frame, which a white one needs."""
+        draw_image(self.ax, pixels, extent=_extent(at), aspect="auto")
+        self.outline(at, 0.6, current_style().muted)
+
+    def outline(self, at: Box, thickness: float, colour: str) -> None:
+        from matplotlib.patches import Rectangle
+
+        sides = at.right - at.left, at.bottom - at.top
+        self.ax.add_patch(Rectangle((at.left, at.top), *sides, fill=False, lw=thickness, color=colour))
+
+    def draw_photo(self, one: Exemplar, at: Box) -> None:
+        """Draw a photograph and what is known of the channel in it."""
+        draw_image(self.ax, one.pixels, extent=_extent(at), aspect="auto")
+        seen = one.seen.map_onto(one.size, at)
+        self._veil(at, seen)
+        if one.mask:
+            self._shade(one.mask, seen)
+        if one.box and one.is_limit(one.box):
+            box, thickness = one.box.map_onto(one.size, at), 0.5 if one.mask else 1.2
+            self.outline(box, 2 * thickness, "black")
+            self.outline(box, thickness, "white" if one.mask else _BOX)
+        self.outline(at, 0.6, current_style().muted)
+
+    def _veil(self, at: Box, seen: Box) -> None:
+        """Veil the parts of a photograph that are kept from the network."""
+        from matplotlib.patches import Rectangle
+
+        for top, left, bottom, right in (
+            (at.top, at.left, seen.top, at.right),
+            (seen.bottom, at.left, at.bottom, at.right),
+            (seen.top, at.left, seen.bottom, seen.left),
+            (seen.top, seen.right, seen.bottom, at.right),
+        ):
+            if bottom > top and right > left:
+                sides = right - left, bottom - top
+                self.ax.add_patch(Rectangle((left, top), *sides, color=current_style().paper, alpha=0.7, lw=0))
+
+    def _shade(self, mask: Mask, seen: Box) -> None:
+        """Shade a photograph where the channel does not respond, with a line around where it does."""
+        shade = np.zeros((*mask.size, 4), np.float32)
+        shade[..., 3] = _DARK * ~mask.cover()
+        self.ax.imshow(shade, extent=_extent(seen), aspect="auto")
+        rows, columns = (
+            low + (np.arange(n) + 0.5) * (high - low) / n  # the middles of px
+            for n, low, high in zip(mask.size, (seen.top, seen.left), (seen.bottom, seen.right), strict=True)
+        )
+        if min(mask.size) > 1 and not mask.cover().all():
+            large = enlarge(mask.activations, mask.size)
+            self.ax.contour(columns, rows, large, [mask.level], colors=_BOX, linewidths=0.8)
+
+
+def _extent(at: Box) -> tuple[float, float, float, float]:
+    return at.left, at.right, at.bottom, at.top
