@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,18 @@ from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnError
 from vizcnn.geometry import Box
 from vizcnn.models.backward import DeconvnetRule
 from vizcnn.models.determinism import pick_rows
-from vizcnn.models.layers.capture import read_activations
-from vizcnn.models.targets import OUTPUT, Target, Unit
+from vizcnn.models.layers.axes import find_spatial_layers, pick_last_of_sizes
+from vizcnn.models.layers.capture import open_reader, read_activations
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.terms import Unit
 from vizcnn.probing.attribution import answer_pairs, score
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
 from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
+
+
+_MOST_LAYERS = 4
 
 
 class Deconvnet(Probe[ImageGrid]):
@@ -31,7 +37,8 @@ class Deconvnet(Probe[ImageGrid]):
     maximum came from, rectified, filtered with the transposed kernels. Where the maxima of overlapping windows are the
     same pixel, the strongest value is placed there, once (a gradient would add them up). A target `LAYER:CHANNEL`
     takes the channel's strongest position in the image, as the paper does; `LAYER:CHANNEL@Y,X` one neuron; a class its
-    logit.
+    logit. Without a target, each image has the strongest unit of some layers, `strongest(LAYER)`: of each size of map
+    the last layer behind a ReLU, at most four from first to last.
 
     The projection is signed, in units of the normalised input, and drawn with mid-grey at zero. It is cut to the pixels
     that it reaches; their box is drawn on the photograph. Batch normalisation is passed by its scale, as in a gradient.
@@ -41,6 +48,9 @@ class Deconvnet(Probe[ImageGrid]):
     """
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+
+    def default_targets(self, model: Model) -> Sequence[Any] | None:
+        return [f"strongest({layer})" for layer in _choose_layers(model)] or None
 
     def compute(self, subject: Subject) -> ImageGrid:
         subject = subject.run()
@@ -53,6 +63,21 @@ class Deconvnet(Probe[ImageGrid]):
             rows.append(Row(panels, Scene(subject.photos[i], subject.seen[i], marks)))
             findings += [_describe(subject, i, one) for one in projections]
         return ImageGrid(subject.provenance(), tuple(rows), tuple(findings), partial=answers.partial)
+
+
+@torch.no_grad()
+def _choose_layers(model: Model) -> list[str]:
+    """Of each size of map the last layer behind a ReLU, at most so many as a picture holds.
+
+    A layer is taken to be behind a ReLU if noise makes it active and its lowest value is exactly zero: ReLUs may be
+    functional, and pools and blocks behind them keep their zeros."""
+    grey = model.grey()  # (1, C, H, W)
+    noise = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)).to(grey)
+    sizes = find_spatial_layers(model, noise)
+    with open_reader(model, sizes, keep=lambda _, output: output.aminmax()) as read:
+        ranges = read(noise)
+    behind = {name: size for name, size in sizes.items() if ranges[name].min == 0 < ranges[name].max}
+    return pick_last_of_sizes(behind, _MOST_LAYERS)
 
 
 @dataclass(frozen=True)

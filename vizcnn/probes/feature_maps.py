@@ -15,10 +15,11 @@ from vizcnn.errors import NetworkError, NonFiniteResult, ParameterError, TargetE
 from vizcnn.geometry import Box
 from vizcnn.models.batches import answer_each, default_batch
 from vizcnn.models.clean import check_output
-from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.layers.axes import find_spatial_layers, pick_last_of_sizes
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, describe_activations
+from vizcnn.models.targets import OUTPUT
+from vizcnn.models.terms import describe_activations
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -157,15 +158,10 @@ def _parse_layers(entries: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _choose_layers(model: Model, image: Tensor) -> list[str]:
-    """Of each size of map the last layer that gives it; of many sizes some, evenly from first to last."""
-    last: dict[tuple[int, int], str] = {}
-    for name, size in find_spatial_layers(model, image).items():
-        last.pop(size, None)  # otherwise the size would keep the place of its first layer
-        last[size] = name
-    if not last:
-        raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")
-    indices = np.linspace(0, len(last) - 1, min(len(last), _MOST_LAYERS)).round().astype(int)
-    return [list(last.values())[i] for i in indices]
+    """Of each size of map the last layer that gives it, at most so many as a picture holds."""
+    if layers := pick_last_of_sizes(find_spatial_layers(model, image), _MOST_LAYERS):
+        return layers
+    raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")
 
 
 def _check_maps(layer: str, activations: Tensor, alone: Tensor) -> None:
