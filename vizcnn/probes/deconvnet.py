@@ -24,13 +24,13 @@ from vizcnn.models.terms import Unit
 from vizcnn.probing.attribution import answer_pairs, score
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
-from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
-
+from vizcnn.results import Mark, Panel, Projections, Row, Scene
 
 _MOST_LAYERS = 4
+_MOST_SAID = 3  # units of an image that its sentence names
 
 
-class Deconvnet(Probe[ImageGrid]):
+class Deconvnet(Probe[Projections]):
     """Which pattern in the image made this unit fire? Its activation, projected back to pixels.
 
     All other activations of the layer are set to zero, and the unit's is passed backwards: unpooled to where each
@@ -52,17 +52,17 @@ class Deconvnet(Probe[ImageGrid]):
     def default_targets(self, model: Model) -> Sequence[Any] | None:
         return [f"strongest({layer})" for layer in _choose_layers(model)] or None
 
-    def compute(self, subject: Subject) -> ImageGrid:
+    def compute(self, subject: Subject) -> Projections:
         subject = subject.run()
         answers = answer_pairs(subject, partial(_project, subject), label="deconvnet", unit="unit")
         subject = subject.keep(answers)
         rows, findings = [], []
         for i, projections in enumerate(answers.rows):
-            panels = tuple(_make_panel(i, t, one) for t, one in enumerate(projections))
+            panels = tuple(_make_panel(subject, i, t, one) for t, one in enumerate(projections))
             marks = tuple(Mark(one.box, str(one.target)) for one in projections)
             rows.append(Row(panels, Scene(subject.photos[i], subject.seen[i], marks)))
-            findings += [_describe(subject, i, one) for one in projections]
-        return ImageGrid(subject.provenance(), tuple(rows), tuple(findings), partial=answers.partial)
+            findings.append(_describe(subject, i, projections))
+        return Projections(subject.provenance(), tuple(rows), tuple(findings), partial=answers.partial)
 
 
 @torch.no_grad()
@@ -153,7 +153,7 @@ def _cut_to_box(subject: Subject, i: int, unit: Target, activation: float, signa
     return _Projection(unit, activation, part.float().cpu().numpy(), subject.in_photo(i, box))
 
 
-def _make_panel(i: int, t: int, one: _Projection) -> Panel:
+def _make_panel(subject: Subject, i: int, t: int, one: _Projection) -> Panel:
     largest = float(np.abs(one.pattern).max())
     tile = one.pattern if one.pattern.shape[2] == 3 else one.pattern[:, :, 0]
     unit = next((u for _, u in one.target.terms if isinstance(u, Unit)), None)
@@ -162,12 +162,19 @@ def _make_panel(i: int, t: int, one: _Projection) -> Panel:
         title=str(one.target),
         values=tile[None],  # (1, h, w, 3) or (1, h, w)
         channels=(int(unit.channel) if unit else 0,),
-        titles=(f"activation {one.activation:.2f}",),
+        titles=(f"{subject.quantity(t).split(' of ')[0]} {one.activation:.3g}",),
         limits=((-largest, largest),),
         meaning="projection",
     )
 
 
-def _describe(subject: Subject, i: int, one: _Projection) -> str:
-    name, place = subject.photos[i].name, subject.place(i, one.box)
-    return f"{name}: {one.target} is active with {one.activation:.2f}; its pattern lies in the {place}"
+def _describe(subject: Subject, i: int, projections: Sequence[_Projection]) -> str:
+    """One sentence: how strong the units are, and where their patterns lie."""
+    said = list[str]()
+    for t, one in enumerate(projections[:_MOST_SAID]):
+        strength = f"{subject.quantity(t).split(' of ')[0]} {one.activation:.3g}"
+        lies = "in" if said else "lies in"
+        said.append(f"of {one.target} ({strength}) {lies} the {subject.place(i, one.box)}")
+    rest = len(projections) - len(said)
+    more = [f"{rest} more {'is' if rest == 1 else 'are'} drawn"] * (rest > 0)
+    return f"{subject.photos[i].name}: the pattern {'; '.join([*said, *more])}"

@@ -84,7 +84,7 @@ class FeatureMaps(Probe[ImageGrid]):
             marks = tuple(Mark(box, maps[layer].name_unit(0)) if box else None for layer, box in boxes.items())
             panels = tuple(_make_panel(i, one, limits[layer]) for layer, one in maps.items())
             rows.append(Row(panels, Scene(subject.photos[i], subject.seen[i], marks)))
-            findings += [_describe(subject, i, one, boxes[layer]) for layer, one in maps.items()]
+            findings.append(_describe(subject, i, [*maps.values()], boxes))
         return ImageGrid(
             subject.provenance(layers=",".join(layers), channels=self.channels),
             tuple(rows),
@@ -224,11 +224,16 @@ def _make_panel(i: int, maps: LayerMaps, limits: tuple[float, float]) -> Panel:
     )
 
 
-def _describe(subject: Subject, i: int, maps: LayerMaps, box: Box | None) -> str:
-    """One sentence: the layer's strongest unit, its value and what it sees."""
-    sees = f"; it sees the {subject.place(i, box)}" if box else ""
-    unit, value = maps.name_unit(0), float(maps.values[0].max())
-    return f"{subject.photos[i].name}: {unit} is the strongest shown unit of its layer ({value:.3g}){sees}"
+def _describe(subject: Subject, i: int, of_layers: Sequence[LayerMaps], boxes: Mapping[str, Box | None]) -> str:
+    """One sentence: of some layers the strongest unit, its value and what it sees."""
+    shown = [of_layers[k] for k in sorted({0, len(of_layers) // 2, len(of_layers) - 1})]  # from first to last
+    said = []
+    for maps in shown:
+        box, value = boxes[maps.layer], float(maps.values[0].max())
+        sees = f", which sees the {subject.place(i, box)}" if box else ""
+        said.append(f"{maps.name_unit(0)} (activation {value:.3g}){sees}")
+    those = "the strongest unit of its layer is" if len(said) == 1 else "the strongest units of their layers are"
+    return f"{subject.photos[i].name}: {those} {'; '.join(said)}"
 
 
 def _describe_missing_boxes(layers: Iterable[str], fields: Fields) -> Iterator[str]:
