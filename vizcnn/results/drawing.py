@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
@@ -35,13 +36,26 @@ def check_page(page: int, pages: int) -> None:
         raise ParameterError(f"the picture has pages 1 to {pages}, got {page}")
 
 
+def split_rows(heights: Sequence[float], rest: float) -> list[range]:
+    """The numbers of the rows on each page: as many as its height allows, at least one.
+
+    heights: of the rows, in inches. rest: what else a page needs."""
+    room, pages, start, taken = current_style().height - rest, list[range](), 0, 0.0
+    for i, height in enumerate(heights):
+        if i > start and taken + height > room:
+            pages.append(range(start, i))
+            start, taken = i, 0.0
+        taken += height
+    return [*pages, range(start, len(heights))]
+
+
 def draw_caption(figure: Figure, line: str, page: int = 1, pages: int = 1) -> None:
     """Write the small print below a figure: the line of provenance, where the style has one, and which page it is."""
     style = current_style()
     said = [line] * style.caption + [
         f"page {page} of {pages}: figure(page=2) draws the next, .pdf and .html hold all"
     ] * (pages > 1)
-    size = style.small - 1
+    size = max(style.small - 1, 6.0)
     wrapped = [part for text in said for part in wrap_text(text, figure.get_figwidth() - 0.2, size)]
     if wrapped:
         figure.supxlabel("\n".join(wrapped), fontsize=size, color=style.muted)
