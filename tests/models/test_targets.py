@@ -10,7 +10,8 @@ from support import small_cnn
 import vizcnn
 from vizcnn.errors import LayerNotFound, TargetError
 from vizcnn.models.layers.capture import read_activations
-from vizcnn.models.targets import OUTPUT, Unit, expand_target, parse_targets, target
+from vizcnn.models.targets import OUTPUT, expand_target, parse_targets, target
+from vizcnn.models.terms import Unit
 
 
 def test_strings_numbers_and_functions_parse_to_the_same_objects() -> None:

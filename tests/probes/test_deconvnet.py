@@ -136,8 +136,10 @@ def test_grey_networks_several_targets_and_the_words(tmp_path: Any) -> None:
     grey = model(zeiler_like(channels=1), channels=1)
     found = vizcnn.Deconvnet()(grey, image(1), ["1:0", "4:2"])
     assert [panel.values.ndim for panel in found.panels] == [3, 3]
-    assert "tensor: 1:0@" in found.describe()
-    assert "its pattern lies in the" in found.describe()
+    first, second = (panel.title for panel in found.panels)
+    assert found.describe().startswith(f"tensor: the pattern of {first} (activation ")
+    assert " lies in the middle left (x " in found.describe()
+    assert f"; of {second} (activation " in found.describe()
     assert found.save(tmp_path / "a.png").exists()
 
 

@@ -88,7 +88,8 @@ def test_titles_name_the_strongest_unit_and_its_value() -> None:
     y, x = np.unravel_index(maps[channel].argmax(), maps.shape[1:])
     assert found.panels[0].titles[0] == f":{channel}@{y},{x}\n{maps[channel, y, x]:.3g}"
     assert found.panels[0].title == "3: 3 of 8 channels of 8 x 8, strongest first"
-    assert found.describe().startswith(f"tensor: 3:{channel}@{y},{x} is the strongest")
+    value = f"activation {maps[channel, y, x]:.3g}"
+    assert found.describe().startswith(f"tensor: the strongest unit of its layer is 3:{channel}@{y},{x} ({value}), ")
     as_target = vizcnn.target(f"3:{channel}@{y},{x}")
     occlusion = vizcnn.Occlusion(window=8, stride=8)(model, inputs, target=as_target)
     assert occlusion.scores[0, 0] == pytest.approx(maps.max())
@@ -155,7 +156,7 @@ def test_the_box_is_what_the_strongest_unit_sees_in_the_photographs_pixels() -> 
     assert mark is not None
     assert mark.text == "conv:0@1,0"
     assert mark.box == Box(40, 20, 80, 60)
-    assert "it sees the lower left (x 20-60, y 40-80)" in found.describe()
+    assert "which sees the lower left (x 20-60, y 40-80)" in found.describe()
 
 
 def test_what_lies_outside_the_box_cannot_change_the_unit() -> None:

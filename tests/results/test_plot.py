@@ -98,7 +98,10 @@ def test_a_plot_is_what_the_figure_shows() -> None:
     for i, ax in enumerate(grid.figure().axes[:2]):
         alone = grid.plot(panel=i)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(images(alone), images(ax))
-        assert [text.get_text() for text in alone.texts] == [text.get_text() for text in ax.texts]
+        texts = [text.get_text() for text in ax.texts]
+        said = [text.get_text().removeprefix(f"{ORIGIN.probe}  ") for text in alone.texts]  # who has found it
+        assert said == texts
+        assert f"{ORIGIN.probe}  {texts[1]}" in [text.get_text() for text in alone.texts]
     for i, ax in enumerate(made.figure().axes[1::2]):
         alone = made.plot(picture=i)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(images(alone), images(ax))

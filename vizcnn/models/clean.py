@@ -22,7 +22,6 @@ from vizcnn.models.determinism import (
     name_targets,
     pick_own,
     pick_rows,
-    score_activations,
 )
 from vizcnn.models.head import Head, Makers, find_head, is_made_by_weights
 from vizcnn.models.kept_checks import make_key
@@ -43,6 +42,11 @@ class _Asked:
     def layers(self) -> frozenset[str]:
         """The layers that are read, OUTPUT among them."""
         return frozenset({OUTPUT}).union(*(t.layers for t in self.given or ()))
+
+    @property
+    def differs_by_image(self) -> bool:
+        """Whether only a run of an image tells its targets."""
+        return self.given is None or any(each.differs_by_image for each in self.given)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class CleanRuns:
     def targets(self) -> tuple[tuple[Target, ...], ...]:
         """For each image its T targets; none for one that is refused before they are known."""
         given, count = self._asked.given, len(self.inputs)
-        if given is None:
+        if given is None or (count and self._asked.differs_by_image):
             return tuple(self._known[i].targets if i in self._known else () for i in range(count))
         if not count:
             return (given,) if given else ()
@@ -203,7 +207,8 @@ def run_clean(
 
     Of the images for which the network does not give NaN or infinity, the first and the last run alone and beside
     another, to see that this changes nothing, and if the Model does not say what its output is, that is found out. The
-    others run here where their predicted classes are asked for, and otherwise when they are needed.
+    others run here where their predicted classes, or their strongest units, are asked for, and otherwise when they are
+    needed.
     weights: a digest of the network's weights, by which what was found is remembered for calls of the same kind.
     strict: an image that is refused is an error.
     Raises UnsuitableNetwork for a network that is random or lets images change each other's answer, TargetError and
@@ -220,7 +225,7 @@ def run_clean(
         layout = layouts.pop() if len(layouts) == 1 else torch.contiguous_format
         findings = _Findings(next(iter(ends.values())).head, layout)
     runs = CleanRuns(asked, findings, {i: end.answer for i, end in ends.items()}, refused)
-    if given is None:
+    if asked.differs_by_image:
         runs.run(strict=strict)
     if key and not runs.refused and all(end.is_sure for end in ends.values()):
         if len(known) >= _MOST_REMEMBERED:
@@ -279,16 +284,16 @@ def _answer(
 ) -> list[_Answer]:
     """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
     output = check_output(model, activations[OUTPUT], images)
-    targets: tuple[tuple[Target, ...], ...]
     if given is None:
         classes = _predict_classes(output)
         different = {one: target(one).resolved(model).with_head(head) for one in classes}
-        by_class = dict(zip(different, score_activations([*different.values()], activations, images).T, strict=True))
-        targets = tuple((different[one],) for one in classes)
-        scores = torch.stack([by_class[one][i] for i, one in enumerate(classes)])[:, None]  # (B, 1)
+        by_target = [[different[one] for one in classes]]
     else:
-        targets = (tuple(each.with_head(head) for each in given),) * images
-        scores = score_activations(targets[0], activations, images) if given else torch.empty(images, 0)
+        by_target = [each.with_head(head).choose(activations, images) for each in given]
+    targets = [*zip(*by_target, strict=True)] if by_target else [()] * images
+    scores = torch.empty(images, 0)
+    if by_target:
+        scores = torch.stack([pick_own(own, activations, images) for own in by_target], 1)  # (B, T)
     finite = scores.isfinite()
     if not finite.all():
         i = int((~finite).nonzero()[0, 0])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, Direction, Energy, Target, Unit
+from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.terms import Direction, Energy, Strongest, Unit
 
 _PLAIN = (int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device, type)
 _OWN = frozenset(vars(nn.Module())) - {"training"}  # what every module has: parameters and buffers are in the digest
@@ -29,7 +30,7 @@ def make_key(model: Model, inputs: Tensor, given: tuple[Target, ...] | None, wei
 
     None where that cannot be told: for a person's own target function, and for attributes that are no plain values and
     no objects made of these."""
-    if not all(isinstance(term, Unit | Energy | Direction) for one in given or () for _, term in one.terms):
+    if not all(isinstance(term, Unit | Energy | Strongest | Direction) for one in given or () for _, term in one.terms):
         return None
     try:
         modules = tuple(_freeze_module(name, module) for name, module in model.network.named_modules())

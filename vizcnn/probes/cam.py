@@ -19,7 +19,8 @@ from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import hook_layer, read_activations, tap_layer
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
-from vizcnn.models.targets import Target, describe_activations
+from vizcnn.models.targets import Target
+from vizcnn.models.terms import describe_activations
 from vizcnn.probing.attribution import Map, each_map, heatmap, score_inputs, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject

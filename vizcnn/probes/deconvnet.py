@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +16,29 @@ from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnError
 from vizcnn.geometry import Box
 from vizcnn.models.backward import DeconvnetRule
 from vizcnn.models.determinism import pick_rows
-from vizcnn.models.layers.capture import read_activations
-from vizcnn.models.targets import OUTPUT, Target, Unit
+from vizcnn.models.layers.axes import find_spatial_layers, pick_last_of_sizes
+from vizcnn.models.layers.capture import open_reader, read_activations
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.terms import Unit
 from vizcnn.probing.attribution import answer_pairs, score
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
-from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
+from vizcnn.results import Mark, Panel, Projections, Row, Scene
+
+_MOST_LAYERS = 4
+_MOST_SAID = 3  # units of an image that its sentence names
 
 
-class Deconvnet(Probe[ImageGrid]):
+class Deconvnet(Probe[Projections]):
     """Which pattern in the image made this unit fire? Its activation, projected back to pixels.
 
     All other activations of the layer are set to zero, and the unit's is passed backwards: unpooled to where each
     maximum came from, rectified, filtered with the transposed kernels. Where the maxima of overlapping windows are the
     same pixel, the strongest value is placed there, once (a gradient would add them up). A target `LAYER:CHANNEL`
     takes the channel's strongest position in the image, as the paper does; `LAYER:CHANNEL@Y,X` one neuron; a class its
-    logit.
+    logit. Without a target, each image has the strongest unit of some layers, `strongest(LAYER)`: of each size of map
+    the last layer behind a ReLU, at most four from first to last.
 
     The projection is signed, in units of the normalised input, and drawn with mid-grey at zero. It is cut to the pixels
     that it reaches; their box is drawn on the photograph. Batch normalisation is passed by its scale, as in a gradient.
@@ -42,17 +49,35 @@ class Deconvnet(Probe[ImageGrid]):
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
 
-    def compute(self, subject: Subject) -> ImageGrid:
+    def default_targets(self, model: Model) -> Sequence[Any] | None:
+        return [f"strongest({layer})" for layer in _choose_layers(model)] or None
+
+    def compute(self, subject: Subject) -> Projections:
         subject = subject.run()
         answers = answer_pairs(subject, partial(_project, subject), label="deconvnet", unit="unit")
         subject = subject.keep(answers)
         rows, findings = [], []
         for i, projections in enumerate(answers.rows):
-            panels = tuple(_make_panel(i, t, one) for t, one in enumerate(projections))
+            panels = tuple(_make_panel(subject, i, t, one) for t, one in enumerate(projections))
             marks = tuple(Mark(one.box, str(one.target)) for one in projections)
             rows.append(Row(panels, Scene(subject.photos[i], subject.seen[i], marks)))
-            findings += [_describe(subject, i, one) for one in projections]
-        return ImageGrid(subject.provenance(), tuple(rows), tuple(findings), partial=answers.partial)
+            findings.append(_describe(subject, i, projections))
+        return Projections(subject.provenance(), tuple(rows), tuple(findings), partial=answers.partial)
+
+
+@torch.no_grad()
+def _choose_layers(model: Model) -> list[str]:
+    """Of each size of map the last layer behind a ReLU, at most so many as a picture holds.
+
+    A layer is taken to be behind a ReLU if noise makes it active and its lowest value is exactly zero: ReLUs may be
+    functional, and pools and blocks behind them keep their zeros."""
+    grey = model.grey()  # (1, C, H, W)
+    noise = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)).to(grey)
+    sizes = find_spatial_layers(model, noise)
+    with open_reader(model, sizes, keep=lambda _, output: output.aminmax()) as read:
+        ranges = read(noise)
+    behind = {name: size for name, size in sizes.items() if ranges[name].min == 0 < ranges[name].max}
+    return pick_last_of_sizes(behind, _MOST_LAYERS)
 
 
 @dataclass(frozen=True)
@@ -128,7 +153,7 @@ def _cut_to_box(subject: Subject, i: int, unit: Target, activation: float, signa
     return _Projection(unit, activation, part.float().cpu().numpy(), subject.in_photo(i, box))
 
 
-def _make_panel(i: int, t: int, one: _Projection) -> Panel:
+def _make_panel(subject: Subject, i: int, t: int, one: _Projection) -> Panel:
     largest = float(np.abs(one.pattern).max())
     tile = one.pattern if one.pattern.shape[2] == 3 else one.pattern[:, :, 0]
     unit = next((u for _, u in one.target.terms if isinstance(u, Unit)), None)
@@ -137,12 +162,19 @@ def _make_panel(i: int, t: int, one: _Projection) -> Panel:
         title=str(one.target),
         values=tile[None],  # (1, h, w, 3) or (1, h, w)
         channels=(int(unit.channel) if unit else 0,),
-        titles=(f"activation {one.activation:.2f}",),
+        titles=(f"{subject.quantity(t).split(' of ')[0]} {one.activation:.3g}",),
         limits=((-largest, largest),),
         meaning="projection",
     )
 
 
-def _describe(subject: Subject, i: int, one: _Projection) -> str:
-    name, place = subject.photos[i].name, subject.place(i, one.box)
-    return f"{name}: {one.target} is active with {one.activation:.2f}; its pattern lies in the {place}"
+def _describe(subject: Subject, i: int, projections: Sequence[_Projection]) -> str:
+    """One sentence: how strong the units are, and where their patterns lie."""
+    said = list[str]()
+    for t, one in enumerate(projections[:_MOST_SAID]):
+        strength = f"{subject.quantity(t).split(' of ')[0]} {one.activation:.3g}"
+        lies = "in" if said else "lies in"
+        said.append(f"of {one.target} ({strength}) {lies} the {subject.place(i, one.box)}")
+    rest = len(projections) - len(said)
+    more = [f"{rest} more {'is' if rest == 1 else 'are'} drawn"] * (rest > 0)
+    return f"{subject.photos[i].name}: the pattern {'; '.join([*said, *more])}"

@@ -15,10 +15,11 @@ from vizcnn.errors import NetworkError, NonFiniteResult, ParameterError, TargetE
 from vizcnn.geometry import Box
 from vizcnn.models.batches import answer_each, default_batch
 from vizcnn.models.clean import check_output
-from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.layers.axes import find_spatial_layers, pick_last_of_sizes
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, describe_activations
+from vizcnn.models.targets import OUTPUT
+from vizcnn.models.terms import describe_activations
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -83,7 +84,7 @@ class FeatureMaps(Probe[ImageGrid]):
             marks = tuple(Mark(box, maps[layer].name_unit(0)) if box else None for layer, box in boxes.items())
             panels = tuple(_make_panel(i, one, limits[layer]) for layer, one in maps.items())
             rows.append(Row(panels, Scene(subject.photos[i], subject.seen[i], marks)))
-            findings += [_describe(subject, i, one, boxes[layer]) for layer, one in maps.items()]
+            findings.append(_describe(subject, i, [*maps.values()], boxes))
         return ImageGrid(
             subject.provenance(layers=",".join(layers), channels=self.channels),
             tuple(rows),
@@ -157,15 +158,10 @@ def _parse_layers(entries: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _choose_layers(model: Model, image: Tensor) -> list[str]:
-    """Of each size of map the last layer that gives it; of many sizes some, evenly from first to last."""
-    last: dict[tuple[int, int], str] = {}
-    for name, size in find_spatial_layers(model, image).items():
-        last.pop(size, None)  # otherwise the size would keep the place of its first layer
-        last[size] = name
-    if not last:
-        raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")
-    indices = np.linspace(0, len(last) - 1, min(len(last), _MOST_LAYERS)).round().astype(int)
-    return [list(last.values())[i] for i in indices]
+    """Of each size of map the last layer that gives it, at most so many as a picture holds."""
+    if layers := pick_last_of_sizes(find_spatial_layers(model, image), _MOST_LAYERS):
+        return layers
+    raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")
 
 
 def _check_maps(layer: str, activations: Tensor, alone: Tensor) -> None:
@@ -228,11 +224,16 @@ def _make_panel(i: int, maps: LayerMaps, limits: tuple[float, float]) -> Panel:
     )
 
 
-def _describe(subject: Subject, i: int, maps: LayerMaps, box: Box | None) -> str:
-    """One sentence: the layer's strongest unit, its value and what it sees."""
-    sees = f"; it sees the {subject.place(i, box)}" if box else ""
-    unit, value = maps.name_unit(0), float(maps.values[0].max())
-    return f"{subject.photos[i].name}: {unit} is the strongest shown unit of its layer ({value:.3g}){sees}"
+def _describe(subject: Subject, i: int, of_layers: Sequence[LayerMaps], boxes: Mapping[str, Box | None]) -> str:
+    """One sentence: of some layers the strongest unit, its value and what it sees."""
+    shown = [of_layers[k] for k in sorted({0, len(of_layers) // 2, len(of_layers) - 1})]  # from first to last
+    said = []
+    for maps in shown:
+        box, value = boxes[maps.layer], float(maps.values[0].max())
+        sees = f", which sees the {subject.place(i, box)}" if box else ""
+        said.append(f"{maps.name_unit(0)} (activation {value:.3g}){sees}")
+    those = "the strongest unit of its layer is" if len(said) == 1 else "the strongest units of their layers are"
+    return f"{subject.photos[i].name}: {those} {'; '.join(said)}"
 
 
 def _describe_missing_boxes(layers: Iterable[str], fields: Fields) -> Iterator[str]:

@@ -12,6 +12,7 @@ from vizcnn.results.opening import load_result
 from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.photos import ReducedPhoto, StoredPhoto
 from vizcnn.results.picture import Optimised, Pictures, Scenery
+from vizcnn.results.projections import Projections
 from vizcnn.results.record import Record
 from vizcnn.results.scatter import MapGrid, Scatter, Thumbnail, make_thumbnail
 from vizcnn.results.style import STYLES, Style, current_style, use_style
@@ -32,6 +33,7 @@ __all__ = [
     "Panel",
     "Pictures",
     "Prediction",
+    "Projections",
     "Provenance",
     "Record",
     "ReducedPhoto",

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.results.base import Result
 from vizcnn.results.heatmap import Mark
+from vizcnn.results.pages import Block, count_pages, draw_blocks
 from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.records import make_even
-from vizcnn.results.tiles import draw_panel, draw_rows, new_axes
+from vizcnn.results.tiles import make_block, plot_panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,8 +73,20 @@ class ImageGrid(Result):
 
     def plot(self, ax: Axes | None = None, *, panel: int = 0) -> Axes:
         """Draw one panel with its title, its scale and its colour bar, on `ax` or on a new figure. Returns the Axes."""
-        return draw_panel(new_axes(self.panels[panel]) if ax is None else ax, self.panels[panel])
+        return plot_panel(self.panels[panel], ax, f"{self.provenance.probe}  ")
 
-    def figure(self) -> Figure:
-        """Every panel with its title, its scale and, where tiles share one, a colour bar; photographs on the left."""
-        return draw_rows(self.rows, self.provenance.line() + "  PARTIAL" * self.partial)
+    @property
+    def pages(self) -> int:
+        """How many pages the rows fill; no row is cut in two that fits on one."""
+        return count_pages(self._make_blocks())
+
+    def figure(self, page: int = 1) -> Figure:
+        """Every panel with its title, its scale and, where tiles share one, a colour bar; photographs on the left.
+
+        page: which page, of so many as `pages` says. Raises ParameterError where there is no such page."""
+        line = self.provenance.line() + "  PARTIAL" * self.partial
+        return draw_blocks(self._make_blocks(), line, page)
+
+    def _make_blocks(self) -> list[Block]:
+        """What stands on the pages, in the style of now."""
+        return [make_block(row) for row in self.rows]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,16 +13,14 @@ import numpy as np
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, Pixels
 from vizcnn.results.base import Provenance
-from vizcnn.results.drawing import shorten
 from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.picture import Frames, Optimised
 
 CROPS = 5
 """Parts of real images that stand beside a picture, at most."""
 
-_WIDTH, _SIDE, _CROP_SIDE = 9.0, 2.0, 1.1  # inches: of a line of tiles, of the largest tile, of one beside crops
-_NAME = 22  # letters over a tile
-_INVERTED_COLUMNS, _INVERTED_SIDE, _INVERTED_NAME = 3, 1.8, 24  # the same of pictures beside their photograph
+_SIDE, _CROP_SIDE = 2.6, 1.1  # inches: of the largest tile, of one beside crops
+_INVERTED_COLUMNS, _INVERTED_SIDE = 3, 2.4  # of pictures beside their photograph
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Made:
 
     @property
     def title(self) -> str:
-        return shorten(self.target, _NAME) + (f" #{self.copy + 1}" if self.copy else "")
+        return self.target + (f" #{self.copy + 1}" if self.copy else "")
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,6 @@ def _make_rows(pictures: Sequence[Made], making: Making, crops_from: RealImages 
 
 
 def _make_panel(number: int, title: str, members: Mapping[int, Made], making: Making) -> Panel:
-    columns = _choose_columns(len(members))
     return _show_pictures(
         number,
         [picture.pixels for picture in members.values()],
@@ -158,19 +154,17 @@ def _make_panel(number: int, title: str, members: Mapping[int, Made], making: Ma
         channels=tuple(i if picture.channel is None else picture.channel for i, picture in members.items()),
         titles=tuple(f"{picture.title}\n{picture.reached:.3g}" for picture in members.values()),
         meaning=f"{making.describe()}; below each name the value reached",
-        columns=columns,
-        side=min(_SIDE, _WIDTH / columns),
+        side=_SIDE,
     )
 
 
 def _make_inverted_panel(number: int, members: Sequence[Inverted], steps: int) -> Panel:
-    names = [shorten(picture.layer, _INVERTED_NAME) for picture in members]
     return _show_pictures(
         number,
         [picture.pixels for picture in members],
         title="what each layer cannot tell from the photograph",
         channels=tuple(range(len(members))),
-        titles=tuple(f"{name}\nerror {picture.error:.2g}" for name, picture in zip(names, members, strict=True)),
+        titles=tuple(f"{picture.layer}\nerror {picture.error:.2g}" for picture in members),
         meaning=f"{steps} steps; below each layer the relative error of its activations",
         columns=_INVERTED_COLUMNS,
         side=_INVERTED_SIDE,
@@ -185,8 +179,8 @@ def _show_pictures(
     channels: tuple[int, ...],
     titles: tuple[str, ...],
     meaning: str,
-    columns: int,
     side: float,
+    columns: int | None = None,
 ) -> Panel:
     """The sheet's panel of this number, counted from 0: pictures (H, W, C), drawn as they are."""
     tiles = np.stack(pictures)  # (K, H, W, C)
@@ -204,20 +198,13 @@ def _show_pictures(
     )
 
 
-def _choose_columns(count: int) -> int:
-    """Tiles in a line: few gaps in the last line, and a sheet a little wider than high."""
-    if count <= 6:
-        return count
-    return min(range(4, 9), key=lambda columns: (-count % columns, abs(columns - 1.3 * math.sqrt(count))))
-
-
 def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -> tuple[Panel, Panel]:
     """Two panels: the pictures below each other, and right of each its crops, with white for those that lack."""
     tiles, titles = list[Pixels](), list[str]()
     for picture in pictures:
         blank = ("", np.ones_like(picture.pixels))
         shown = [*picture.crops, *[blank] * (CROPS - len(picture.crops))]
-        titles += [f"{title}\n" for title, _ in shown]
+        titles += [f"\n{title}" for title, _ in shown]  # as many lines as over the picture
         tiles += [tile if panel.is_rgb else tile.mean(2) for _, tile in shown]
     beside = replace(
         panel,

@@ -16,7 +16,8 @@ from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import InputContract, Model
-from vizcnn.models.targets import OUTPUT, Target, Unit
+from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.terms import Unit
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.results import Mask, make_mask
 from vizcnn.scanning.layer_selection import OUTPUT_NAME

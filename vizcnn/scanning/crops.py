@@ -9,7 +9,7 @@ from PIL import Image
 
 from vizcnn.errors import ParameterError
 from vizcnn.inputs.photo import Pixels
-from vizcnn.models.targets import Unit
+from vizcnn.models.terms import Unit
 from vizcnn.results.photos import cut_out
 from vizcnn.scanning.best import AnyIndex, Maps, find_best
 from vizcnn.scanning.index import Index

@@ -7,7 +7,7 @@ image every element comes, which tells the axes of all layers at once (see `coor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +107,18 @@ def find_spatial_layers(model: Model, images: Tensor) -> dict[str, tuple[int, in
     images: (N, C, H, W) in [0, 1]."""
     maps = {name: layer.size for name, layer in find_layers(model, images).items() if layer.axes.places == 2}
     return {name: (h, w) for name, (h, w) in maps.items() if h * w > 1}
+
+
+def pick_last_of_sizes(layers: Mapping[str, tuple[int, int]], most: int) -> list[str]:
+    """Of each size of map the last of these layers that gives it; of many sizes some, evenly from first to last.
+
+    layers: height and width of the maps by name, in the order of last runs, as `find_spatial_layers` gives them."""
+    last: dict[tuple[int, int], str] = {}
+    for name, size in layers.items():
+        last.pop(size, None)  # otherwise the size would keep the place of its first layer
+        last[size] = name
+    names, count = [*last.values()], min(len(last), most)
+    return [names[round(i * (len(names) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def to_usual_form(output: Tensor, axes: Axes | None) -> Tensor:
