@@ -54,11 +54,12 @@ class Heatmap(Result):
     scores: float32 (N, T), each target's number for the clean image.
     meanings: per target, what one unit of the colour bar is, e.g. `logit lost when covered`.
     photos, seen: the images, and the box of each that the network saw.
-    marks: per image and target, the box to point at, or None.
+    marks: per image and target, the box to point at, or None: what the map shows.
     findings: per image and target, one sentence.
     partial: the computation was interrupted.
     signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
     percentile: of the magnitudes above zero, where the colours end; values beyond are drawn in the last colour.
+    second_marks: per image and target, one more box, drawn lighter, or None; empty where a probe has none.
     """
 
     parts: ClassVar[tuple[type, ...]] = (Box, Mark, Prediction)
@@ -74,6 +75,7 @@ class Heatmap(Result):
     partial: bool = False
     signed: bool = True
     percentile: float = 100.0
+    second_marks: tuple[tuple[Mark | None, ...], ...] = ()
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """`values` (N, T, H, W) and `scores` (N, T)."""
@@ -93,10 +95,14 @@ class Heatmap(Result):
                 "lowest": float(np.nanmin(self.values[i, t])),
                 "finding": self.findings[i][t],
                 "box": asdict(mark.box) if (mark := self.marks[i][t]) else None,
+                "second_box": asdict(second.box) if (second := self._second_mark(i, t)) else None,
             }
             for t in range(self.values.shape[1])
         ]
         return {"name": self.photos[i].name, "predictions": [asdict(p) for p in self.predictions[i]], "maps": maps}
+
+    def _second_mark(self, i: int, t: int) -> Mark | None:
+        return self.second_marks[i][t] if self.second_marks else None
 
     def describe(self) -> str:
         lines = [
