@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import new_figure, shorten
+from vizcnn.results.drawing import draw_caption, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +131,7 @@ class Curve(Result):
         line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
         figure = new_figure(max(_WIDTH, _SMALL_PRINT * len(line)), _HEIGHT)
         self.plot(figure.add_subplot())
-        figure.supxlabel(line, fontsize=6, color="0.4")
+        draw_caption(figure, line)
         return figure
 
 

@@ -15,7 +15,7 @@ from vizcnn.errors import ParameterError
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.records import save_options
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import draw_photo, new_figure, shorten
+from vizcnn.results.drawing import draw_caption, draw_photo, new_figure, shorten
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.photos import as_bytes
 
@@ -128,7 +128,7 @@ class Pictures(Result):
             for ax, (part, photo) in zip(axes[i], scene.sources, strict=False):
                 _draw_titled(ax, f"{part}: {photo.name}" if part else photo.name, photo)
             self.plot(axes[i, -1], picture=i)
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
+        draw_caption(figure, self.provenance.line())
         return figure
 
     def _write(self, file: Path, kind: str) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import draw_image, new_figure, remove_ticks, shorten
+from vizcnn.results.drawing import draw_caption, draw_image, new_figure, remove_ticks, shorten
 from vizcnn.results.photos import cut_out, shrink
 from vizcnn.results.storing import AS_BYTES
 
@@ -165,7 +165,7 @@ class Scatter(Result):
         self._draw_thumbnails(right, grid)
         _finish_axes(right, grid, "the same map, one image for each cell of a grid")
         self._draw_legend(figure, _ROOM, loc="outside upper center")
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
+        draw_caption(figure, self.provenance.line())
         return figure
 
     def _draw_map(self, ax: Axes, grid: MapGrid) -> None:
