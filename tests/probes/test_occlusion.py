@@ -68,8 +68,9 @@ def test_the_finding_names_the_place_and_the_cost_in_the_photographs_pixels(brig
     mark = found.marks[0][0]
     assert mark is not None
     assert mark.box == Box(0, 20, 20, 40)
-    where = "covering the upper left (x 20-40, y 0-20) costs most: the logit falls by"
+    where = "covering the upper left (x 20-40, y 0-20 px) costs most: the logit falls by"
     assert where in found.findings[0][0]
+    assert found.second_marks == ((None,),)  # the single window that costs most is the same place
 
 
 def test_batches_do_not_change_the_map(tiny: vizcnn.Model) -> None:

@@ -61,9 +61,9 @@ class Cam(Probe[Heatmap]):
     right singular vector of A as positions x channels, with the sign that makes the sum of A v positive; the target
     plays no part.
 
-    The sentence says where the map is strongest, by a tight place around its highest value; the box marks the region
-    around that value in which all values exceed a share of it. Zhou et al. 2016 find objects so, with a fifth; the share
-    here is the one whose boxes fit the boxes of objects best, see LEVEL.
+    The sentence says where the map is strongest, by a tight place around its highest value. The box marks the region
+    around that value in which all values exceed a share of it. Zhou et al. 2016 find objects so, with a fifth; ours is
+    the share whose boxes fit those of objects best, see LEVEL.
 
     Papers: arXiv:1512.04150, arXiv:1610.02391, arXiv:1710.11063, doi:10.1109/TIP.2021.3089943, arXiv:1910.01279,
     arXiv:2008.00299. Raises LayerNotFound, ParameterError (a layer without space), DegenerateResult, NotDifferentiable.

@@ -132,7 +132,7 @@ def _make_heatmap(
         values = average_over_windows(windows[done], drops, subject.size)  # (T, H, W)
         places = [_find_peak(subject, i, one) for one in values]
         maps.append(values)
-        marks.append(tuple(box and Mark(box, "where covering costs most on average") for box in places))
+        marks.append(tuple(Mark(box, "where covering costs most on average") if box else None for box in places))
         windows_alone.append(
             tuple(
                 _mark_window(subject, i, windows[done][own.argmax()].tolist(), float(own.max()), place)
@@ -182,6 +182,7 @@ def _describe(subject: Subject, i: int, t: int, place: Box | None, highest: floa
     if place is None:
         return f"{subject.said(i)}covering no part lowers {what} ({score}){' on average' * (drop > 0)}"
     if subject.share(i, place) > 0.5:
-        return f"{subject.said(i)}covering costs much the same almost everywhere: {what} falls by {highest:.3g}, from {score}"
-    where = f"covering the {subject.place(i, place)} costs most"
+        where = "covering costs much the same almost everywhere"
+    else:
+        where = f"covering the {subject.place(i, place)} costs most"
     return f"{subject.said(i)}{where}: {what} falls by {highest:.3g} on average, from {score}"

@@ -206,8 +206,7 @@ def heatmap(
     subject, rows = subject.keep(left), [maps.rows[i] for i in left.images]
     values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in rows])  # (N, T, H, W)
     marks = [
-        [Mark(subject.in_photo(i, one.box), one.mark) if one.box else None for one in row]
-        for i, row in enumerate(rows)
+        [Mark(subject.in_photo(i, one.box), one.mark) if one.box else None for one in row] for i, row in enumerate(rows)
     ]
     findings = [[_describe(subject, i, t, one) for t, one in enumerate(row)] for i, row in enumerate(rows)]
     return Heatmap(
