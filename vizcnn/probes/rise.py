@@ -176,7 +176,8 @@ class _Sums:
 
 
 def _to_maps(sums: _Sums) -> list[Map]:
-    return [Map(one, find_strongest_region(one), "being seen helps most") for one in sums.compute_maps()]
+    what = "being seen helps most"
+    return [Map(one, find_strongest_region(one), what, mark=f"where {what}") for one in sums.compute_maps()]
 
 
 def _refuse_unmoved(subject: Subject, i: int, sums: _Sums) -> None:

@@ -24,6 +24,8 @@ from vizcnn.results import Prediction, Provenance
 from vizcnn.results.drawing import shorten
 from vizcnn.version import __version__
 
+_NAME = 36  # letters of a class in a sentence, which two lines are to hold
+
 
 @dataclass(frozen=True)
 class Question:
@@ -153,12 +155,12 @@ class Subject:
     def said(self, i: int) -> str:
         """The predicted class of image i, as the beginning of a sentence; empty where the classes are unknown."""
         best = self.predictions(1)[i]
-        return f"{shorten(best[0].label)} {best[0].said(100, 0)}%; " if best else ""
+        return f"{shorten(best[0].label, _NAME)} {best[0].said(100, 0)}%; " if best else ""
 
     def about(self, i: int, t: int) -> str:
         """` of TARGET`, to go on a sentence; empty where the target is the class that `said` has named."""
         best, one = self.predictions(1)[i], str(self.targets[i][t])
-        return "" if best and one == best[0].label else f" of {shorten(one)}"
+        return "" if best and one == best[0].label else f" of {shorten(one, _NAME)}"
 
     def in_photo(self, i: int, box: Box) -> Box:
         """A box in px of input i, converted to px of its photograph."""

@@ -52,7 +52,8 @@ class _Layout:
         room = style.width - 2 * _MARGIN
         self.columns = max(1, int((room + _GAP) / (_NARROWEST * style.small / 72 + _GAP)))
         self.side = (room + _GAP) / self.columns - _GAP
-        self.legend = wrap_text(_describe_scale(result), room - _BAR_WIDTH - 0.2, style.small)
+        self.beside = room > 3 * _BAR_WIDTH  # whether the legend's text stands beside its bar, else below it
+        self.legend = wrap_text(_describe_scale(result), room - (_BAR_WIDTH + 0.2) * self.beside, style.small)
         self.head = measure_lines(1, style.title) + 0.06 + self._measure_legend() + _BETWEEN
         self.pages = self._break_pages([*_list_lines(result, self.columns)])
 
@@ -78,9 +79,14 @@ class _Layout:
         texts = 0.03 + measure_lines(labels, current_style().small)
         return self.measure_headings(line) + self.measure_pictures(line) + texts + _BETWEEN
 
+    def measure_bar(self) -> float:
+        """The height of the colour bar with its numbers."""
+        return _BAR + 0.07 + measure_lines(1, current_style().small)
+
     def _measure_legend(self) -> float:
         size = current_style().small
-        return max(measure_lines(len(self.legend), size), _BAR + 0.05 + measure_lines(1, size))
+        parts = measure_lines(len(self.legend), size), self.measure_bar()
+        return max(parts) if self.beside else sum(parts)
 
     def _break_pages(self, lines: Sequence[_Line]) -> list[list[_Line]]:
         style = current_style()
@@ -140,9 +146,11 @@ def _describe_scale(result: Heatmap) -> str:
     end = f"the {result.percentile:g}th percentile" if result.percentile < 100 else "the largest value"
     own = "the maps of an image that mean the same share a scale" if len(result.meanings) > 1 else "each its own scale"
     meanings = " / ".join(dict.fromkeys(result.meanings))
+    boxes = {mark.text for row in result.marks for mark in row if mark}
+    box = f". Box: {boxes.pop()}" if len(boxes) == 1 else ""
     return (
-        f"{meanings}. Colours end at {end} of the image ({own}); weak values are transparent. Below a tile: its image, "
-        "the target with its score, the predicted class with its probability"
+        f"{meanings}{box}. Colours end at {end} of the image ({own}); weak values are transparent. "
+        "Below a tile: its image, the target with its score, the predicted class with its probability"
     )
 
 
@@ -204,7 +212,9 @@ def _draw_head(page: Page, layout: _Layout, colours: Sequence[Colours]) -> None:
     noise = float(np.mean([each.noise / each.end for each in colours]))
     ends = ("−end", "0", "end") if result.signed else ("0", "", "end")
     draw_bar(page.add_axes(_MARGIN, top, _BAR_WIDTH, _BAR), Colours(1.0, noise, result.signed), ends)
-    page.write(_MARGIN + _BAR_WIDTH + 0.2, top - 0.02, "\n".join(layout.legend), style.small, color=style.muted)
+    left = _MARGIN + (_BAR_WIDTH + 0.2) * layout.beside
+    top += -0.02 if layout.beside else layout.measure_bar()
+    page.write(left, top, "\n".join(layout.legend), style.small, color=style.muted)
 
 
 def _draw_tile(ax: Axes, layout: _Layout, tile: _Tile, colours: Colours, bottom: float) -> None:
