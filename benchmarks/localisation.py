@@ -10,7 +10,9 @@ lies in the box. Both stand beside the centre of the image and beside a random m
 
 With --levels: at which share of a map's maximum does the region around that maximum fit the object best? For every CAM
 method the mean, over images, of intersection over union of the region's box with the object's, beside a box around all
-that the network sees. Images of other networks' sizes are enlarged; only classes that the network knows are asked for.
+that the network sees; and the same over the images whose object's box is smaller than half of the image, as around
+larger objects a box says little. For networks of other sizes images are resized; only classes that the network knows
+are taken.
 """
 
 from __future__ import annotations
@@ -159,14 +161,23 @@ def format_levels(name: str, overlaps: Iterable[Sequence[float]]) -> str:
     return f"| {name} | {' | '.join(cells)} | {whole:.3f} |"
 
 
+def is_small(case: Case) -> bool:
+    """Whether the object's box is smaller than half of the image."""
+    (top, bottom, left, right), (height, width, _) = case.box, case.image.shape
+    return 2 * (bottom - top) * (right - left) < height * width
+
+
 def print_levels(model: Model, probes: dict[str, Probe[Heatmap]], cases: list[Case]) -> None:
     """The table of how well boxes at several levels fit."""
     known = [case for case in cases if case.label in (model.labels or ())]
-    print(f"| {model.name}, {len(known)} images | {' | '.join(map(str, LEVELS))} | whole image |")
+    small = [is_small(case) for case in known]
+    print(f"| {model.name}, {len(known)} images, {sum(small)} small | {' | '.join(map(str, LEVELS))} | whole image |")
     print("|---" * (len(LEVELS) + 2) + "|")
     for name, probe in probes.items():
         overlaps = [measure_overlaps(model, probe, case) for case in tqdm(known, desc=name, leave=False)]
-        print(format_levels(name, overlaps), flush=True)
+        print(format_levels(name, overlaps))
+        if any(small):
+            print(format_levels(f"{name}, small", [row for row, is_one in zip(overlaps, small, strict=True) if is_one]))
 
 
 def main() -> None:

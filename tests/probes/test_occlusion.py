@@ -103,7 +103,7 @@ def test_the_box_and_the_sentence_name_what_the_map_shows_and_the_window_is_a_se
     else:
         assert second is not None
         assert second.box == window
-        assert second.text == f"this window alone: {max(costs.values()):.3g} lost"
+        assert second.text == f"this window alone: −{max(costs.values()):.3g}"
     assert f"falls by {values.max():.3g} on average" in found.findings[0][0]
     box = mark.box
     assert f"(x {box.left:.3g}-{box.right:.3g}, y {box.top:.3g}-{box.bottom:.3g} px)" in found.findings[0][0]

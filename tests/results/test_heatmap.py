@@ -59,11 +59,11 @@ def heatmap(
         tuple(Photo(rng.random((height, width, 3), np.float32), NAMES[i % len(NAMES)]) for i in range(images)),
         (seen,) * images,
         (tuple(Prediction(label, 0.9996) for label in LABELS),) * images,
-        ((Mark(place, "where covering costs most on average"),) * targets,) * images,
+        ((Mark(place, "covering here costs most"),) * targets,) * images,
         (("found",) * targets,) * images,
         signed=signed,
         percentile=100.0 if signed else 99.5,
-        second_marks=((Mark(Box(0, 0, 5, 9), "this window alone: 1.23 lost"),) * targets,) * images,
+        second_marks=((Mark(Box(0, 0, 5, 9), "this window alone: −1.23"),) * targets,) * images,
     )  # fmt: skip
 
 
@@ -227,8 +227,8 @@ def test_both_boxes_are_kept_and_named(tmp_path: Path) -> None:
     assert isinstance(opened, vizcnn.Heatmap)
     assert (opened.marks, opened.second_marks) == (found.marks, found.second_marks)
     said = " ".join(labels(found.figure()))
-    assert "box: where covering costs most on average" in said
-    assert "dashed: this window alone: 1.23 lost" in said
+    assert "box: covering here costs most" in said
+    assert "dashed: this window alone: −1.23" in said
 
 
 def test_results_of_one_box_need_no_second() -> None:

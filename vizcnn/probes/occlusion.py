@@ -132,7 +132,7 @@ def _make_heatmap(
         values = average_over_windows(windows[done], drops, subject.size)  # (T, H, W)
         places = [_find_peak(subject, i, one) for one in values]
         maps.append(values)
-        marks.append(tuple(Mark(box, "where covering costs most on average") if box else None for box in places))
+        marks.append(tuple(Mark(box, "covering here costs most") if box else None for box in places))
         windows_alone.append(
             tuple(
                 _mark_window(subject, i, windows[done][own.argmax()].tolist(), float(own.max()), place)
@@ -171,7 +171,7 @@ def _mark_window(subject: Subject, i: int, window: Sequence[int], drop: float, p
     own place is the same: the map averages over windows, so its highest value mostly lies elsewhere."""
     top, bottom, left, right = window
     box = subject.in_photo(i, Box(top, left, bottom, right))
-    return Mark(box, f"this window alone: {drop:.3g} lost") if drop > 0 and box != place else None
+    return Mark(box, f"this window alone: −{drop:.3g}") if drop > 0 and box != place else None
 
 
 def _describe(subject: Subject, i: int, t: int, place: Box | None, highest: float, drop: float) -> str:
