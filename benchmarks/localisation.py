@@ -164,7 +164,7 @@ def format_levels(name: str, overlaps: Iterable[Sequence[float]]) -> str:
 def is_small(case: Case) -> bool:
     """Whether the object's box is smaller than half of the image."""
     (top, bottom, left, right), (height, width, _) = case.box, case.image.shape
-    return 2 * (bottom - top) * (right - left) < height * width
+    return bool(2 * (bottom - top) * (right - left) < height * width)
 
 
 def print_levels(model: Model, probes: dict[str, Probe[Heatmap]], cases: list[Case]) -> None:

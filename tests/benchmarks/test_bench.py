@@ -60,8 +60,8 @@ def test_levels_are_measured_in_the_photographs_pixels() -> None:
     """A network that is the light of the image: its map is the square, whose box is known."""
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     with torch.no_grad():
-        network[0].weight.fill_(1 / 3)  # type: ignore[operator, union-attr]
-        network[0].bias.zero_()  # type: ignore[operator, union-attr]
+        network[0].weight.fill_(1 / 3)  # type: ignore[operator]
+        network[0].bias.zero_()  # type: ignore[operator]
     model = vizcnn.Model(network, size=16, mean=[0] * 3, std=[1] * 3, labels=["lemon"])
     image = np.zeros((16, 16, 3), np.uint8)
     image[4:8, 2:10] = 255

@@ -381,13 +381,13 @@ def test_a_process_that_draws_and_is_killed_costs_no_picture() -> None:
         assert pool is not None
         victim = pool.submit(os.getpid).result(60)
         os.kill(victim, signal.SIGSTOP)  # so that it cannot be done before it is killed
-        on_its_way = saving.Saving(result, Path("a.png"), pool)
+        on_its_way = saving.Saving(result, Path("a.png"), None, pool)
         os.kill(victim, signal.SIGKILL)
         latest = time.monotonic() + 60
         while not on_its_way.is_done():
             assert time.monotonic() < latest
             time.sleep(0.01)
-        later = saving.Saving(result, Path("b.png"), pool)
+        later = saving.Saving(result, Path("b.png"), None, pool)
         later.wait()
         with pytest.warns(VizcnnWarning, match="a process that draws pictures has ended"):
             on_its_way.wait()
@@ -404,7 +404,7 @@ def test_a_result_that_cannot_be_sent_is_saved_here() -> None:
     with pytest.raises((AttributeError, pickle.PicklingError)):
         pickle.dumps(own)
     with saving.open_pool(2) as pool:
-        assert saving.Saving(own, Path("a.png"), pool).wait().manifest == own.manifest()
+        assert saving.Saving(own, Path("a.png"), None, pool).wait().manifest == own.manifest()
     assert (provenance_in("a.png") or {})["probe"] == "layers"
 
 

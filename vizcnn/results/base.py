@@ -235,11 +235,13 @@ class Result:
     def _draw_pdf(self, place: Path | io.BytesIO, dpi: int, metadata: dict[str, str]) -> None:
         from matplotlib.backends.backend_pdf import PdfPages
 
-        with PdfPages(place, metadata=metadata) as pdf:
+        with (
+            _take_turn(),
+            ignore_warnings("Glyph"),
+            PdfPages(place, metadata=metadata) as pdf,
+        ):  # fonts are written last
             for page in range(1, self.pages + 1):
-                figure = self._draw_page(page)
-                with _take_turn(), ignore_warnings("Glyph"):  # texts.py has said it
-                    pdf.savefig(figure, dpi=dpi)
+                pdf.savefig(self._draw_page(page), dpi=dpi)
 
     def _page(self) -> str:
         pictures = [base64.b64encode(self._png(page)).decode() for page in range(1, self.pages + 1)]

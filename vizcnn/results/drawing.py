@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from unicodedata import east_asian_width
@@ -33,6 +34,19 @@ def check_page(page: int, pages: int) -> None:
     """Raise ParameterError for a page that a result does not have."""
     if not 1 <= page <= pages:
         raise ParameterError(f"the picture has pages 1 to {pages}, got {page}")
+
+
+def split_rows(heights: Sequence[float], rest: float) -> list[range]:
+    """The numbers of the rows on each page: as many as its height allows, at least one.
+
+    heights: of the rows, in inches. rest: what else a page needs."""
+    room, pages, start, taken = current_style().height - rest, list[range](), 0, 0.0
+    for i, height in enumerate(heights):
+        if i > start and taken + height > room:
+            pages.append(range(start, i))
+            start, taken = i, 0.0
+        taken += height
+    return [*pages, range(start, len(heights))]
 
 
 def draw_caption(figure: Figure, line: str, page: int = 1, pages: int = 1) -> None:

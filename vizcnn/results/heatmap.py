@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -120,7 +120,7 @@ class Heatmap(Result):
         """The value at which a map's colours end. Maps of an image that mean the same share the largest of theirs."""
         return choose_colours(self, image, target).end
 
-    def select(self, images: Sequence[int]) -> Heatmap:
+    def select(self, images: Iterable[int]) -> Heatmap:
         """The same result with only these images, in this order.
 
         images: their numbers, counted from 0, as in `values`.

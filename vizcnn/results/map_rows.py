@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from vizcnn.results.drawing import dim_unseen, draw_photo, fit_text, measure_text, new_figure, wrap_text
+from vizcnn.results.drawing import dim_unseen, draw_photo, fit_text, measure_text, new_figure, split_rows, wrap_text
 from vizcnn.results.overlay import choose_colours, draw_bar, draw_map, name_marks, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.style import current_style
@@ -50,7 +50,8 @@ class _Layout:
         columns = int((style.width - 2 * _MARGIN + self.gap) / (side + self.gap) + 1e-6)
         self.lines = _list_lines(result, columns)
         self.width = max(map(len, self.lines)) * (side + self.gap) - self.gap + 2 * _MARGIN
-        self.pages = self._break_pages()
+        rest = measure_caption(write_caption(result), self.width, 2) + 2 * _MARGIN
+        self.pages = split_rows([*map(self.measure_line, self.lines)], rest)
 
     def find_left(self, column: int) -> float:
         """The left edge of a column."""
@@ -98,18 +99,6 @@ class _Layout:
         lines = wrap_text(_describe_bar(self.result, panel.t), self.measure_bar(panel), current_style().small)
         return lines if len(lines) <= _LABELS else [*lines[: _LABELS - 1], f"{lines[_LABELS - 1]}…"]
 
-    def _break_pages(self) -> list[list[_Line]]:
-        room = current_style().height - measure_caption(write_caption(self.result), self.width, 2) - 2 * _MARGIN
-        pages, left = [list[_Line]()], room
-        for line in self.lines:
-            height = self.measure_line(line)
-            if height > left and pages[-1]:
-                pages.append([])
-                left = room
-            pages[-1].append(line)
-            left -= height
-        return pages
-
 
 def count_row_pages(result: Heatmap) -> int:
     """How many pages the panels of a result fill."""
@@ -119,7 +108,7 @@ def count_row_pages(result: Heatmap) -> int:
 def draw_rows(result: Heatmap, page: int) -> Figure:
     """A page of the panels of a result."""
     layout = _choose_layout(result)
-    lines = layout.pages[page - 1]
+    lines = [layout.lines[k] for k in layout.pages[page - 1]]
     height = 2 * _MARGIN + sum(map(layout.measure_line, lines)) - _BETWEEN
     drawn, top = Page(layout.width, height, write_caption(result), page, len(layout.pages)), _MARGIN
     for line in lines:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vizcnn.geometry import Box
-from vizcnn.results.drawing import draw_outline, fit_text, measure_text, wrap_text
+from vizcnn.results.drawing import draw_outline, fit_text, measure_text, split_rows, wrap_text
 from vizcnn.results.overlay import Colours, choose_colours, draw_bar, paint_map, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.style import current_style
@@ -55,7 +55,9 @@ class _Layout:
         self.beside = room > 3 * _BAR_WIDTH  # whether the legend's text stands beside its bar, else below it
         self.legend = wrap_text(_describe_scale(result), room - (_BAR_WIDTH + 0.2) * self.beside, style.small)
         self.head = measure_lines(1, style.title) + 0.06 + self._measure_legend() + _BETWEEN
-        self.pages = self._break_pages([*_list_lines(result, self.columns)])
+        self.lines = [*_list_lines(result, self.columns)]
+        rest = measure_caption(write_caption(result), style.width, 2) + _MARGIN + self.head
+        self.pages = split_rows([*map(self.measure_line, self.lines)], rest)
 
     def measure_picture(self, i: int) -> tuple[float, float]:
         """Width and height of the tiles of image i."""
@@ -88,19 +90,6 @@ class _Layout:
         parts = measure_lines(len(self.legend), size), self.measure_bar()
         return max(parts) if self.beside else sum(parts)
 
-    def _break_pages(self, lines: Sequence[_Line]) -> list[list[_Line]]:
-        style = current_style()
-        room = style.height - measure_caption(write_caption(self.result), style.width, 2) - _MARGIN - self.head
-        pages, left = [list[_Line]()], room
-        for line in lines:
-            height = self.measure_line(line)
-            if height > left and pages[-1]:
-                pages.append([])
-                left = room
-            pages[-1].append(line)
-            left -= height
-        return pages
-
 
 def count_sheet_pages(result: Heatmap) -> int:
     """How many pages the tiles of a result fill."""
@@ -110,7 +99,7 @@ def count_sheet_pages(result: Heatmap) -> int:
 def draw_sheet(result: Heatmap, page: int) -> Figure:
     """A page of the tiles of a result."""
     layout, style = _Layout(result), current_style()
-    lines = layout.pages[page - 1]
+    lines = [layout.lines[k] for k in layout.pages[page - 1]]
     height = _MARGIN + layout.head + sum(map(layout.measure_line, lines))
     drawn = Page(style.width, height, write_caption(result), page, len(layout.pages))
     colours = {(tile.i, tile.t): choose_colours(result, tile.i, tile.t) for line in lines for tile in line.tiles}
