@@ -17,6 +17,7 @@ import torch
 from localisation import Case
 
 import vizcnn
+from vizcnn.geometry import Box
 
 
 def make_case(box: tuple[int, int, int, int]) -> Case:
@@ -46,6 +47,42 @@ def test_the_benchmark_runs(archive: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "| centre point |" in printed
     for name in localisation.list_methods():
         assert f"| {name} |" in printed
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    one = Box(0, 0, 4, 6)
+    assert localisation.compute_overlap(one, one) == 1
+    assert localisation.compute_overlap(Box(2, 3, 6, 9), one) == pytest.approx(6 / 42)
+    assert localisation.compute_overlap(Box(4, 0, 6, 6), one) == localisation.compute_overlap(None, one) == 0
+
+
+def test_levels_are_measured_in_the_photographs_pixels() -> None:
+    """A network that is the light of the image: its map is the square, whose box is known."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    with torch.no_grad():
+        network[0].weight.fill_(1 / 3)  # type: ignore[operator]
+        network[0].bias.zero_()  # type: ignore[operator]
+    model = vizcnn.Model(network, size=16, mean=[0] * 3, std=[1] * 3, labels=["lemon"])
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[4:8, 2:10] = 255
+    case = Case(image, "lemon", (4, 8, 2, 14))  # the object is longer than what is light
+    *levels, whole = localisation.measure_overlaps(model, vizcnn.Cam(method="cam"), case)
+    assert levels == pytest.approx([8 / 12] * len(localisation.LEVELS))
+    assert whole == pytest.approx(4 * 12 / 16**2)
+    assert localisation.is_small(case)
+    dark = Case(np.zeros((16, 16, 3), np.uint8), "lemon", case.box)
+    assert not any(localisation.measure_overlaps(model, vizcnn.Cam(method="cam"), dark)[:-1])
+
+
+def test_the_benchmark_of_levels_runs(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--images", "2", "--levels", "--methods", "grad-cam", "gradient"]
+    monkeypatch.setattr(sys, "argv", ["localisation", str(archive), *options])
+    localisation.main()
+    row, *small = read_rows(capsys.readouterr().out)
+    assert [each[0] for each in (row, *small)] in (["grad-cam"], ["grad-cam", "grad-cam, small"])
+    assert max(float(cell.strip("*")) for cell in row[1:10]) == float(next(c for c in row if "**" in c).strip("*"))
 
 
 def read_rows(printed: str) -> list[list[str]]:

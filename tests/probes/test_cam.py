@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import DegenerateResult, LayerNotFound, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.geometry import Box
-from vizcnn.probes.cam import Method, find_last_spatial_layer, find_strongest_region
+from vizcnn.probes.cam import LEVEL, Method, find_last_spatial_layer
+from vizcnn.probing import find_strongest_region
 
 METHODS = get_args(Method)
 Array = npt.NDArray[np.float64]
@@ -211,8 +212,16 @@ def test_the_strongest_region_is_one_connected_piece() -> None:
     field[2:4, 3:6] = 0.5
     field[4, 6] = 1.0  # touches by a corner
     field[8, 0:3] = 0.9  # strong, but elsewhere
-    assert find_strongest_region(field) == Box(2, 3, 5, 7)
+    assert find_strongest_region(field, 0.2) == Box(2, 3, 5, 7)
+    assert find_strongest_region(field) == Box(4, 6, 5, 7)  # by default a tight place around the maximum
     assert find_strongest_region(-field - 1) is None
+
+
+def test_what_was_not_computed_belongs_to_no_region() -> None:
+    field = torch.zeros(4, 6)
+    field[1, 1], field[1, 2:], field[2, 5] = 1.0, torch.nan, 0.9
+    assert find_strongest_region(field) == Box(1, 1, 2, 2)
+    assert find_strongest_region(torch.full((4, 6), torch.nan)) is None
 
 
 def test_the_object_is_found_where_it_is() -> None:
@@ -227,7 +236,24 @@ def test_the_object_is_found_where_it_is() -> None:
     mark = found.marks[0][0]
     assert mark is not None
     assert mark.box == Box(4, 10, 8, 14)
-    assert "middle right (x 10-14, y 4-8)" in found.describe()
+    assert "middle right (x 10-14, y 4-8 px)" in found.describe()
+
+
+def test_the_box_marks_a_region_and_the_sentence_its_strongest_part() -> None:
+    """A network whose class is the mean of one convolution, of a photograph with a bright and a dim square."""
+    network: Any = nn.Sequential(nn.Conv2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        network[0].weight.fill_(1 / 3)
+        network[0].bias.fill_(0)
+    photo = np.zeros((16, 16, 3))
+    photo[4:8, 2:12], photo[4:8, 2:5] = LEVEL + 0.05, 1
+    photo[12:14, 2:12] = LEVEL - 0.05
+    found = vizcnn.Cam(method="cam")(vizcnn.Model(network, size=16, mean=[0] * 3, std=[1] * 3), photo, 0)
+    mark = found.marks[0][0]
+    assert mark is not None
+    assert mark.box == Box(4, 2, 8, 12)
+    assert mark.text == f"the region above {100 * LEVEL:.0f}% of the maximum"
+    assert "cam at 0 is strongest in the middle left (x 2-5, y 4-8 px); logit" in found.describe()
 
 
 def test_a_segmentation_network_through_a_function() -> None:

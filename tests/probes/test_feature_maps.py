@@ -156,7 +156,7 @@ def test_the_box_is_what_the_strongest_unit_sees_in_the_photographs_pixels() -> 
     assert mark is not None
     assert mark.text == "conv:0@1,0"
     assert mark.box == Box(40, 20, 80, 60)
-    assert "which sees the lower left (x 20-60, y 40-80)" in found.describe()
+    assert "which sees the lower left (x 20-60, y 40-80 px)" in found.describe()
 
 
 def test_what_lies_outside_the_box_cannot_change_the_unit() -> None:

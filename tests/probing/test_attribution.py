@@ -25,8 +25,9 @@ from vizcnn.errors import (
     ShapeError,
     VizcnnWarning,
 )
+from vizcnn.geometry import Box
 from vizcnn.models.targets import Target
-from vizcnn.probing import Map, Subject, each_map, find_densest, heatmap, score
+from vizcnn.probing import Map, Subject, each_map, find_densest, find_strongest_region, heatmap, score
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))  # (3, C, H, W)
 
@@ -263,3 +264,76 @@ def test_the_densest_square_is_found_by_looking_everywhere() -> None:
     sums = {(y, x): values[y : y + 4, x : x + 4].abs().sum() for y in range(17) for x in range(27)}
     assert (box.top, box.left) == max(sums, key=lambda at: float(sums[at]))
     assert (box.bottom - box.top, box.right - box.left) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("box", "place"),
+    [
+        (Box(0, 20, 20, 40), "upper left (x 20-40, y 0-20 px)"),
+        (Box(30, 50, 50, 70), "centre (x 50-70, y 30-50 px)"),
+        (Box(60, 20, 80, 100), "lower part (x 20-100, y 60-80 px)"),
+        (Box(5, 52, 75, 68), "middle part (x 52-68, y 5-75 px)"),
+        (Box(0, 20, 80, 95), "larger part of the image"),
+        (Box(0, 20, 80, 100), "whole image"),
+        (Box(-40, -40, 120, 160), "whole image"),
+    ],
+)
+def test_places_are_told_by_names_that_leave_something_out(box: Box, place: str) -> None:
+    """Of a photograph of 80 x 120 px the network sees the middle 80 x 80."""
+
+    def tell(subject: Subject) -> None:
+        assert subject.seen[0] == Box(0, 20, 80, 100)
+        assert subject.place(0, box) == place
+        raise ZeroDivisionError  # there is no result
+
+    with pytest.raises(ZeroDivisionError):
+        asked(tell, images=np.zeros((80, 120, 3)))
+
+
+def test_a_map_that_is_even_is_strongest_almost_everywhere() -> None:
+    def even(images: Tensor, _targets: Any) -> list[Map]:
+        return [Map(one, find_strongest_region(one), "light is strongest") for one in torch.ones(len(images), 16, 16)]
+
+    assert "light is strongest almost everywhere; logit of 1 " in made(even).findings[0][0]
+
+
+def test_the_sentence_may_name_a_tighter_place_than_the_box() -> None:
+    def both(images: Tensor, _targets: Any) -> list[Map]:
+        box, place = Box(0, 0, 8, 8), Box(2, 2, 4, 4)
+        return [Map(one, box, "light is strongest", place=place, mark="its region") for one in images.mean(1)]
+
+    found = made(both)
+    assert "light is strongest in the upper left (x 2-4, y 2-4 px); logit" in found.findings[0][0]
+    assert (found.marks[0][0].box, found.marks[0][0].text) == (Box(0, 0, 8, 8), "its region")
+
+
+def test_sentences_have_two_lines_at_most_whatever_the_names() -> None:
+    labels = [f"{i} of the classes with names as long as whole sentences, and then some more words" for i in range(5)]
+    model = vizcnn.Model(small_cnn(), size=16, labels=labels)
+    for probe in (vizcnn.Saliency(), vizcnn.Occlusion(), vizcnn.Rise(masks=20)):
+        said = probe(model, IMAGES, [labels[1], labels[2]], progress=False).findings
+        assert max(len(sentence) for row in said for sentence in row) <= 200
+
+
+def test_the_probability_of_an_only_class_is_not_told() -> None:
+    """The softmax of one logit is 1 whatever the image."""
+
+    class Certain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((1, 2, 3))[:, None].softmax(1) + 0 * x.sum((1, 2, 3))[:, None]
+
+    def bright(output: Tensor) -> Tensor:
+        return output[:, 0]
+
+    model = vizcnn.Model(Certain(), size=16, labels=["lemon"], head="softmax")
+    method = lambda images, _: [Map(one, find_densest(one), "light is strongest") for one in images.mean(1)]  # noqa: E731
+
+    class Asking(vizcnn.Probe[vizcnn.Heatmap]):
+        """Asks."""
+
+        def compute(self, subject: Subject) -> vizcnn.Heatmap:
+            return heatmap(subject, each_map(subject, method, label="maps"), meaning=str, signed=True)
+
+    found = Asking()(model, IMAGES, bright, progress=False)
+    assert found.predictions == ((),) * 3
+    assert found.findings[0][0].startswith("light is strongest")

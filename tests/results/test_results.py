@@ -142,6 +142,5 @@ def test_names_are_shown_as_they_are(brightness: vizcnn.Model, tmp_path: Path) -
     photo = vizcnn.Photo(np.random.default_rng(0).random((8, 8, 3), np.float32), "$\\frac{$ 猫 " + "long" * 30)
     found = vizcnn.Occlusion()(brightness, photo, target="all")
     assert found.save(tmp_path / "a.png").exists()
-    title = found.figure().axes[0].get_title()
-    assert len(title) <= 42
-    assert title.startswith("$\\frac{$")
+    (title,) = [text.get_text() for text in found.figure().texts if text.get_text().startswith("$\\frac{$")]
+    assert "…" in title

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.geometry import Box
 from vizcnn.models.model import Model
-from vizcnn.models.targets import Unit
+from vizcnn.models.terms import Unit
 from vizcnn.scanning import Index, find_best, read_maps, scan, sees_most
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, UnsuitableNetwork, VizcnnWarning
-from vizcnn.geometry import Box
 from vizcnn.models.batches import default_batch
 from vizcnn.models.determinism import score_each
 from vizcnn.models.layers.axes import find_spatial_layers
@@ -21,12 +20,22 @@ from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
 from vizcnn.models.targets import Target
 from vizcnn.models.terms import describe_activations
-from vizcnn.probing.attribution import Map, each_map, heatmap, score_inputs, warn_of_softmax
+from vizcnn.probing.attribution import (
+    Map,
+    each_map,
+    find_strongest_region,
+    heatmap,
+    score_inputs,
+    warn_of_softmax,
+)
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
 
 Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]
+
+LEVEL = 0.2
+"""Share."""
 
 _PRECISE = torch.float64  # in half precision, squares and cubes of gradients would underflow
 _PAPERS = {
@@ -53,8 +62,9 @@ class Cam(Probe[Heatmap]):
     right singular vector of A as positions x channels, with the sign that makes the sum of A v positive; the target
     plays no part.
 
-    The box marks the region around the highest value in which all values exceed a fifth of it, as Zhou et al. 2016
-    find objects.
+    The sentence says where the map is strongest, by a tight place around its highest value. The box marks the region
+    around that value in which all values exceed a share of it. Zhou et al. 2016 find objects so, with a fifth; ours is
+    the share whose boxes fit those of objects best, see LEVEL.
 
     Papers: arXiv:1512.04150, arXiv:1610.02391, arXiv:1710.11063, doi:10.1109/TIP.2021.3089943, arXiv:1910.01279,
     arXiv:2008.00299. Raises LayerNotFound, ParameterError (a layer without space), DegenerateResult, NotDifferentiable.
@@ -77,7 +87,7 @@ class Cam(Probe[Heatmap]):
             large = F.interpolate(small[:, None], subject.size, mode="bilinear", align_corners=False)[
                 :, 0
             ].cpu()  # (B, H, W)
-            return [Map(one, find_strongest_region(one), f"{self.method} at {layer} is strongest") for one in large]
+            return [self._mark_region(one, layer) for one in large]
 
         return heatmap(
             subject,
@@ -86,6 +96,16 @@ class Cam(Probe[Heatmap]):
             signed=self.method == "cam",
             paper=_PAPERS[self.method],
             details={"method": self.method, "layer": layer},
+        )
+
+    def _mark_region(self, values: Tensor, layer: str) -> Map:
+        """A map (H, W) with the box of its strongest region; the sentence names the tighter place of its maximum."""
+        return Map(
+            values,
+            find_strongest_region(values, LEVEL),
+            f"{self.method} at {layer} is strongest",
+            place=find_strongest_region(values),
+            mark=f"the region above {LEVEL:.0%} of the maximum",
         )
 
     def _choose_batch(self, subject: Subject, layer: str) -> int | None:
@@ -253,16 +273,3 @@ def _score_cam(subject: Subject, images: Tensor, targets: Sequence[Target], laye
     scores = torch.from_numpy(own).to(activations).view(len(images), count)  # (B, K)
     maps: Tensor = (scores.softmax(1)[:, :, None, None] * activations).sum(1)  # (B, h, w)
     return maps.relu()
-
-
-def find_strongest_region(values: Tensor, share: float = 0.2) -> Box | None:
-    """The box, in px, around the connected region with the highest value of a map (H, W), in which all values exceed
-    `share` of that value; None where no value is positive."""
-    from scipy.ndimage import label
-
-    numbers = values.detach().float().cpu().numpy()
-    highest = numbers.max()
-    if not highest > 0:
-        return None
-    regions, _ = label(numbers > share * highest, np.ones((3, 3)))  # corners touch too
-    return Box.around(regions == regions.flat[numbers.argmax()])

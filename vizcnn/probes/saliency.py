@@ -82,7 +82,8 @@ class Saliency(Probe[Heatmap]):
         def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
             per_channel = attribute(images, targets)  # (B, C, H, W)
             values = (per_channel.sum(1) if sign == "signed" else per_channel.abs().amax(1)).cpu()  # (B, H, W)
-            return [Map(one, find_densest(one), f"{self.method} is strongest") for one in values]
+            what, mark = f"{self.method} adds up to most", "the square in which it adds up to most"
+            return [Map(one, find_densest(one), what, mark=mark) for one in values]
 
         return heatmap(
             subject,

@@ -55,11 +55,15 @@ class Map:
     values: (H, W), in px of the input. box: the place to point at, in the same px; None for none.
     finding: what is said of that place, such as `gradient is strongest`. The sentence goes on with where it lies and
         with the target's score.
+    place: what the sentence names, where that is not the box: of a large box the part that matters most.
+    mark: what the box is, in the words below the picture.
     """
 
     values: Tensor
     box: Box | None
     finding: str
+    place: Box | None = None
+    mark: str = "where it is strongest"
 
 
 Method = Callable[[Tensor, Sequence[Target]], Sequence[Map]]
@@ -202,8 +206,7 @@ def heatmap(
     subject, rows = subject.keep(left), [maps.rows[i] for i in left.images]
     values = np.stack([[one.values.detach().float().cpu().numpy() for one in row] for row in rows])  # (N, T, H, W)
     marks = [
-        [Mark(subject.in_photo(i, one.box), "marked: where it is strongest") if one.box else None for one in row]
-        for i, row in enumerate(rows)
+        [Mark(subject.in_photo(i, one.box), one.mark) if one.box else None for one in row] for i, row in enumerate(rows)
     ]
     findings = [[_describe(subject, i, t, one) for t, one in enumerate(row)] for i, row in enumerate(rows)]
     return Heatmap(
@@ -224,9 +227,17 @@ def heatmap(
 
 def _describe(subject: Subject, i: int, t: int, one: Map) -> str:
     """One sentence: what was predicted, where the map is strongest, and the target's score."""
-    where = f" in the {subject.place(i, subject.in_photo(i, one.box))}" if one.box else ""
     quantity = subject.quantity(t).split(" of ")[0]
-    return f"{subject.said(i)}{one.finding}{where}; {quantity}{subject.about(i, t)} {subject.scores[i, t]:.3g}"
+    score = f"{quantity}{subject.about(i, t)} {subject.scores[i, t]:.3g}"
+    return f"{subject.said(i)}{one.finding}{_describe_place(subject, i, one.place or one.box)}; {score}"
+
+
+def _describe_place(subject: Subject, i: int, place: Box | None) -> str:
+    """Where a place, in px of input i, lies, to go on a sentence."""
+    if place is None:
+        return ""
+    box = subject.in_photo(i, place)
+    return " almost everywhere" if subject.share(i, box) > 0.5 else f" in the {subject.place(i, box)}"
 
 
 def warn_of_softmax(subject: Subject) -> None:
@@ -258,3 +269,18 @@ def find_densest(values: Tensor, side: float = 0.2) -> Box:
     sums = table[edge:, edge:] - table[:-edge, edge:] - table[edge:, :-edge] + table[:-edge, :-edge]
     top, left = divmod(int(sums.argmax()), sums.shape[1])
     return Box(top, left, top + edge, left + edge)
+
+
+def find_strongest_region(values: Tensor, share: float = 0.8) -> Box | None:
+    """The box, in px, around the connected region with the highest value of a map (H, W), in which all values exceed
+    `share` of that value; None where no value is positive. NaN belongs to no region.
+
+    With the default it is a tight place around the maximum."""
+    from scipy.ndimage import label
+
+    numbers = np.nan_to_num(values.detach().float().cpu().numpy(), nan=-np.inf)
+    highest = numbers.max()
+    if not highest > 0:
+        return None
+    regions, _ = label(numbers > share * highest, np.ones((3, 3)))  # corners touch too
+    return Box.around(regions == regions.flat[numbers.argmax()])

@@ -21,7 +21,10 @@ from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 from vizcnn.results import Prediction, Provenance
+from vizcnn.results.drawing import shorten
 from vizcnn.version import __version__
+
+_NAME = 36  # letters of a class in a sentence, which two lines are to hold
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class Subject:
     def _best(self) -> tuple[tuple[Prediction, ...], ...]:
         if self.model.labels is None or self.output is None or self.output.dim() != 2 or self.head == "scores":
             return ((),) * len(self.photos)
+        if self.output.shape[1] == 1 and self.head in ("softmax", "log-softmax"):
+            return ((),) * len(self.photos)  # the softmax of one logit is 1 whatever the image: it says nothing
         best = to_probabilities(self.output.float(), self.head).topk(min(5, self.output.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(tuple(Prediction(self.model.class_name(i), p) for i, p in zip(*row, strict=True)) for row in rows)
@@ -150,30 +155,47 @@ class Subject:
     def said(self, i: int) -> str:
         """The predicted class of image i, as the beginning of a sentence; empty where the classes are unknown."""
         best = self.predictions(1)[i]
-        return f"{best[0].label} {best[0].said()}; " if best else ""
+        return f"{shorten(best[0].label, _NAME)} {best[0].said(100, 0)}%; " if best else ""
 
     def about(self, i: int, t: int) -> str:
         """` of TARGET`, to go on a sentence; empty where the target is the class that `said` has named."""
         best, one = self.predictions(1)[i], str(self.targets[i][t])
-        return "" if best and one == best[0].label else f" of {one}"
+        return "" if best and one == best[0].label else f" of {shorten(one, _NAME)}"
 
     def in_photo(self, i: int, box: Box) -> Box:
         """A box in px of input i, converted to px of its photograph."""
         return box.map_onto(self.size, self.seen[i])
 
     def place(self, i: int, box: Box) -> str:
-        """Where a box in px of photograph i lies: `upper left (x 20-40, y 0-20)`.
+        """Where a box in px of photograph i lies, to stand behind `the`: `upper left (x 20-40, y 0-20 px)`.
 
-        `upper left` is one of nine equal parts of what the network sees."""
-        seen = self.seen[i]
-        down = (box.top + box.bottom - 2 * seen.top) / (2 * (seen.bottom - seen.top))
-        across = (box.left + box.right - 2 * seen.left) / (2 * (seen.right - seen.left))
+        `upper left` is one of nine equal parts of what the network sees. A box that spans nearly all of its width or
+        height lies in a `left part` or `upper part`; one with more than half of its area is the `larger part of the
+        image`, and one with all of it the `whole image`."""
+        seen, share = self.seen[i], self.share(i, box)
+        if share > 0.5:
+            return "whole image" if share > 0.99 else "larger part of the image"
+        height, width = seen.bottom - seen.top, seen.right - seen.left
+        down = (box.top + box.bottom - 2 * seen.top) / (2 * height)
+        across = (box.left + box.right - 2 * seen.left) / (2 * width)
         row = ("upper", "middle", "lower")[min(2, int(down * 3))]
         column = ("left", "centre", "right")[min(2, int(across * 3))]
-        name = "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
+        if box.right - box.left > 0.8 * width:
+            name = f"{row} part"
+        elif box.bottom - box.top > 0.8 * height:
+            name = f"{column.replace('centre', 'middle')} part"
+        else:
+            name = "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
         form = ".0f" if min(self.photos[i].size) >= 20 else ".3g"  # in tiny images, parts of a px matter
         x, y = (f"{low:{form}}-{high:{form}}" for low, high in ((box.left, box.right), (box.top, box.bottom)))
-        return f"{name} (x {x}, y {y})"
+        return f"{name} (x {x}, y {y} px)"
+
+    def share(self, i: int, box: Box) -> float:
+        """How much of what the network sees of photograph i lies in a box, in px of the photograph: from 0 to 1."""
+        seen = self.seen[i]
+        height = min(box.bottom, seen.bottom) - max(box.top, seen.top)
+        width = min(box.right, seen.right) - max(box.left, seen.left)
+        return max(0.0, height) * max(0.0, width) / ((seen.bottom - seen.top) * (seen.right - seen.left))
 
     def provenance(self, *, paper: str = "", **details: Any) -> Provenance:
         """The provenance of a result.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from unicodedata import east_asian_width
 
 import numpy as np
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure that pyplot knows nothing of."""
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """A figure that pyplot knows nothing of. layout: None where everything is placed by its drawer."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -51,17 +51,22 @@ def split_rows(heights: Sequence[float], rest: float) -> list[range]:
 
 def draw_caption(figure: Figure, line: str, page: int = 1, pages: int = 1) -> None:
     """Write the small print below a figure: the line of provenance, where the style has one, and which page it is."""
-    style = current_style()
-    said = [line] * style.caption + [
-        f"page {page} of {pages}: figure(page=2) draws the next, .pdf and .html hold all"
-    ] * (pages > 1)
-    size = max(style.small - 1, 6.0)
-    wrapped = [part for text in said for part in wrap_text(text, figure.get_figwidth() - 0.2, size)]
+    wrapped, size = wrap_caption(line, figure.get_figwidth() - 0.2, page, pages)
     if wrapped:
-        figure.supxlabel("\n".join(wrapped), fontsize=size, color=style.muted)
+        figure.supxlabel("\n".join(wrapped), fontsize=size, color=current_style().muted)
+
+
+def wrap_caption(line: str, inches: float, page: int = 1, pages: int = 1) -> tuple[list[str], float]:
+    """The lines of the small print of this width, and the size of their letters in points."""
+    style = current_style()
+    following = f"figure(page={page + 1}) draws the next, " if page < pages else ""
+    said = [line] * style.caption + [f"page {page} of {pages}: {following}.pdf and .html hold all"] * (pages > 1)
+    size = max(style.small - 1, 6.0)
+    return [part for text in said for part in wrap_text(text, inches, size)], size
 
 
 _INCH = 72  # points
+_HINTED = 1.04  # small letters that are set on a grid of px are by up to so much wider than their outlines
 _WIDE = 0.45  # of an em: by how much a letter of full width may be wider than what is measured for it
 
 
@@ -79,7 +84,7 @@ def measure_text(text: str, points: float, family: str | None = None, weight: st
         plain = "".join(each if each.isascii() or each == "…" else "M" for each in line)
         wide = sum(east_asian_width(each) in "WF" for each in line)
         width, _, _ = text_to_path.get_text_width_height_descent(plain, font, ismath=False)
-        widths.append((width + _WIDE * points * wide) / _INCH)
+        widths.append((_HINTED * width + _WIDE * points * wide) / _INCH)
     return max(widths)
 
 
@@ -185,12 +190,22 @@ def dim_unseen(ax: Axes, size: tuple[int, int], box: Box) -> None:
     ax.set_ylim(height - 0.5, -0.5)
 
 
-def draw_outline(ax: Axes, box: Box) -> None:
+def draw_outline(ax: Axes, box: Box, width: float = 1.5, edge: float = 0.5) -> None:
+    """Draw a box in black on white; the black line is so many points wide. edge: where the axes begin, before zero."""
+    from matplotlib.patches import Rectangle
+
+    corner, size = (box.left - edge, box.top - edge), (box.right - box.left, box.bottom - box.top)
+    ax.add_patch(Rectangle(corner, *size, fill=False, lw=2 * width, color="white"))
+    ax.add_patch(Rectangle(corner, *size, fill=False, lw=width, color="black"))
+
+
+def draw_dashes(ax: Axes, box: Box) -> None:
+    """A lighter outline, for what matters less than what `draw_outline` surrounds."""
     from matplotlib.patches import Rectangle
 
     corner, size = (box.left - 0.5, box.top - 0.5), (box.right - box.left, box.bottom - box.top)
-    ax.add_patch(Rectangle(corner, *size, fill=False, lw=3, color="white"))
-    ax.add_patch(Rectangle(corner, *size, fill=False, lw=1.5, color="black"))
+    ax.add_patch(Rectangle(corner, *size, fill=False, lw=1.6, color="white"))
+    ax.add_patch(Rectangle(corner, *size, fill=False, lw=0.8, color="black", ls=(0, (4, 3))))
 
 
 def prepare_drawing() -> None:
