@@ -189,7 +189,7 @@ class Scatter(Result):
         grid = MapGrid.over(self.points)
         self._draw_map(left, grid)
         self._draw_thumbnails(right, grid)
-        _finish_axes(right, grid, "the same map, one image for each cell of a grid")
+        _finish_axes(right, grid, "the same map, an image for each cell")
         self._draw_legend(figure, room, loc="outside upper center")
         draw_caption(figure, self.provenance.line())
         return figure
