@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "results"))
 
 from legibility import find_faults
 
+_NOTHING = 0.001  # inches, less than a dot of a printer
 _WIDEST_TABLE = 7.0  # inches: a table may take both columns of a paper
 
 SPEC = importlib.util.spec_from_file_location("layouts", ROOT / "docs" / "layouts.py")
@@ -34,7 +35,7 @@ def test_no_text_of_a_picture_is_cut_hidden_or_too_small(case: str) -> None:
         with vizcnn.use_style(style):
             for page, figure in _draw_pages(result):
                 assert find_faults(figure) == [], (style, page)
-                assert figure.get_figheight() <= STYLES[style].height + 0.01
+                assert figure.get_figheight() <= STYLES[style].height + _NOTHING
                 assert figure.get_figwidth() <= max(
                     STYLES[style].width, _WIDEST_TABLE * isinstance(result, vizcnn.Table)
                 )
