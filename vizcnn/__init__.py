@@ -51,6 +51,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.results import Scatter as Scatter
     from vizcnn.results import Table as Table
     from vizcnn.results import load_result as load_result
+    from vizcnn.results import use_style as use_style
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
 
@@ -97,6 +98,7 @@ _HOMES = {
     "receptive_fields": "vizcnn.receptive",
     "scan": "vizcnn.scanning",
     "target": "vizcnn.models.targets",
+    "use_style": "vizcnn.results",
 }
 
 __all__ = [
@@ -139,6 +141,7 @@ __all__ = [
     "receptive_fields",
     "scan",
     "target",
+    "use_style",
 ]
 
 

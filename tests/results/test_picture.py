@@ -145,7 +145,7 @@ def test_an_animation_without_frames_says_how_to_get_them(tmp_path: Path) -> Non
 
 def test_the_figure_shows_the_picture_beside_what_it_was_made_from(tmp_path: Path) -> None:
     axes = pictures(several=True).figure().axes
-    assert [ax.get_title() for ax in axes] == ["image", "result", "image", "result"]
+    assert [ax.get_title() for ax in axes] == ["image", "result of dream", "image", "result of dream"]
     for kind in ("pdf", "svg", "html"):
         assert pictures().save(tmp_path / f"a.{kind}").stat().st_size > 1000
 

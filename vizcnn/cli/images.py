@@ -39,12 +39,13 @@ class Task:
     """An image, or None for a probe of the network alone, and the file for its result.
 
     found: what a result that is there already says of its making, where it is to be kept if this call would make it
-    again.
+    again. style: that the picture is drawn in; None for the usual one.
     """
 
     image: str | StandardInput | None
     output: Path
     found: Mapping[str, Any] | None = None
+    style: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,10 @@ class Work:
                     try:
                         outcome, result = self._do(model, task, image, progress)
                     except Interrupted as stopped:
-                        saving = Saving(stopped.result, task.output, pool)
+                        saving = Saving(stopped.result, task.output, task.style, pool)
                         waiting.append(_Finished(Outcome(task, warnings=[*texts]), saving))
                         raise
-                    coming = None if result is None else Saving(result, task.output, pool)
+                    coming = None if result is None else Saving(result, task.output, task.style, pool)
                     waiting.append(_Finished(replace(outcome, warnings=[*texts]), coming))
                     report_finished(_MOST_WAITING)
                 report_finished(0)
@@ -109,7 +110,7 @@ class Work:
     def _do(self, model: Model, task: Task, image: Any, progress: bool) -> tuple[Outcome, Result | None]:
         """What came of one task until now, and the result that is still to be saved."""
         try:
-            if self.identify and task.found and _are_same(task.found, self.identify(model, image)):
+            if self.identify and task.found and _are_same(task.found, task.style, self.identify(model, image)):
                 return Outcome(task), None
             return Outcome(task), self.compute(model, image, progress=progress)
         except Exception as error:
@@ -138,10 +139,12 @@ class _Finished:
         return replace(self.outcome, saved=saved, warnings=[*self.outcome.warnings, *texts, *saved.warnings])
 
 
-def _are_same(found: Mapping[str, Any], expected: Provenance) -> bool:
-    """Whether a whole result that was found is of the call that gives this provenance."""
+def _are_same(found: Mapping[str, Any], style: str | None, expected: Provenance) -> bool:
+    """Whether a whole result that was found is of the call that gives this provenance, and drawn in this style."""
     wanted = json.loads(json.dumps(asdict(expected), default=str))
-    return not found.get("partial") and all(name in found and found[name] == wanted[name] for name in _SAME)
+    if found.get("partial") or found.get("style") != style:
+        return False
+    return all(name in found and found[name] == wanted[name] for name in _SAME)
 
 
 def _read_ahead(tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 from vizcnn.cli.commands import COMMANDS
-from vizcnn.cli.options import DEVICE, REPORTING, SHARING
+from vizcnn.cli.options import DEVICE, REPORTING, SHARING, STYLE
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
 from vizcnn.probing.call import CALL_NAMES, Call
@@ -125,6 +125,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
         *([target] if probe.needs_target else []),
         click.Option(["-m", "--model"], help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
+        STYLE,
         DEVICE,
         click.Option(
             ["--seed"],
@@ -144,9 +145,8 @@ _MODEL_HELP = (
 )
 _OUT_HELP = (
     "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
-    "the numbers, .json the finding; "
-    "without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames). Of several images, those whose "
-    "result of the same call is there already are skipped."
+    "the numbers, .json the finding; without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames, "
+    ".pdf with --style print). Of several images, those whose result of the same call is there already are skipped."
 )
 
 

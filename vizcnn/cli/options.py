@@ -23,6 +23,13 @@ SHARING = [
 ]
 """Who works on many images."""
 
+STYLE = click.Option(
+    ["--style"],
+    type=click.Choice(["screen", "dark", "print", "print-wide"]),  # all of vizcnn.results.STYLES, named without numpy
+    help="How the picture looks: on a dark ground, or for a paper, one column or both columns wide (as .pdf where no "
+    "file is named). Default: screen.",
+)
+
 DEVICE = click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
 
 

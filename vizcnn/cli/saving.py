@@ -34,22 +34,22 @@ class Saved:
     warnings: Sequence[str]
 
 
-def save(result: Result, output: Path) -> Saved:
-    """Write a result to its file."""
+def save(result: Result, output: Path, style: str | None) -> Saved:
+    """Write a result to its file, drawn in this style."""
     with collect_warnings() as texts:
-        result.save(output)
+        result.save(output, style=style)
     return Saved(result.manifest(), result.describe(), texts)
 
 
 class Saving:
     """A result on its way to its file: by a process of the pool, or by this one when it is waited for."""
 
-    def __init__(self, result: Result, output: Path, pool: ProcessPoolExecutor | None) -> None:
-        self._result, self._output = result, output
+    def __init__(self, result: Result, output: Path, style: str | None, pool: ProcessPoolExecutor | None) -> None:
+        self._what = result, output, style
         self._coming: Future[Saved] | None = None
         if pool is not None:
             with suppress(BrokenProcessPool):
-                self._coming = pool.submit(save, result, output)
+                self._coming = pool.submit(save, *self._what)
 
     def is_done(self) -> bool:
         return self._coming is None or self._coming.done()
@@ -67,7 +67,7 @@ class Saving:
             )
         except Exception:  # it comes again here, where it shows its place; or the result cannot be sent to a process
             pass
-        return save(self._result, self._output)
+        return save(*self._what)
 
 
 @contextmanager

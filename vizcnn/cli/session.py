@@ -28,6 +28,7 @@ from vizcnn.models.model import Model
 from vizcnn.probing.call import Call
 from vizcnn.process import collect_warnings, set_stdout_aside
 from vizcnn.results import check_format
+from vizcnn.results.style import USUAL, find_style
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
@@ -43,6 +44,7 @@ class Session:
         """command: its name. weights: a file that is read as weights, if it is one. has_frames: whether results hold
         how they were made."""
         self.command, self.out, self.weights, self.has_frames = command, call.out, weights, has_frames
+        self.style = None if call.style in (None, USUAL.name) else call.style
         self.as_json, self.quiet, self.debug = call.json, call.quiet, call.debug
         self.results: list[object] = []
         self.errors: list[str] = []
@@ -199,7 +201,10 @@ class Session:
         """What is to be done. Of a single image the result is made again, whatever is there."""
         outputs = self._choose_outputs(files)
         found = [_find_record(output) if len(files) > 1 else None for output in outputs]
-        return [Task(self._open(file), output, old) for file, output, old in zip(files, outputs, found, strict=True)]
+        return [
+            Task(self._open(file), output, old, self.style)
+            for file, output, old in zip(files, outputs, found, strict=True)
+        ]
 
     def _choose_outputs(self, files: list[str | None]) -> list[Path]:
         """Where each result goes; whatever is wrong with that is known before anything is computed."""
@@ -209,7 +214,7 @@ class Session:
                 raise ParameterError(f"{len(files)} images need a folder to write to, got the file name {out}")
             outputs = [out]
         else:
-            ending = ".gif" if self.has_frames else ".png"
+            ending = ".gif" if self.has_frames else find_style(self.style or USUAL.name).ending
             folder = _make_folder(out or Path())
             outputs = [folder / f"{start}{self.command}{ending}" for start in _start_names(files)]
         if twice := [str(output) for output, count in Counter(outputs).items() if count > 1]:

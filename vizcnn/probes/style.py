@@ -50,8 +50,8 @@ class Style(Probe[Pictures]):
     style_layers: tuple[str, ...] | None = param(
         None, "Where style is compared: names with commas between.", parse=parse_names
     )
-    content: float = param(1.0, "Weight of the content.", min=0)
-    style: float = param(100.0, "Weight of the style.", min=0)
+    content_weight: float = param(1.0, "Weight of the content.", min=0)
+    style_weight: float = param(100.0, "Weight of the style.", min=0)
     tv: float = param(1e-3, "Weight of the total variation, a mean over pixels.", min=0)
     optimiser: Literal["lbfgs", "adam"] = param("lbfgs", "How the picture is optimised.")
     steps: int = param(60, "Steps; one of lbfgs runs the network about 1.3 times.", min=1)
@@ -96,7 +96,7 @@ class Style(Probe[Pictures]):
         recipe = self._make_recipe(start)
         outcome = optimize(
             model,
-            [Objective(self.content * target(content) + self.style * target(style), lowered=True)],
+            [Objective(self.content_weight * target(content) + self.style_weight * target(style), lowered=True)],
             recipe,
             size=(start.shape[2], start.shape[3]),
             start=start,
@@ -142,7 +142,7 @@ class Style(Probe[Pictures]):
             activations = read(picture.to(model.dtype))
             of_content, of_style = float(content(activations)), float(style(activations))
             of_variation = float(recipe.penalty(picture, picture))
-        total = self.content * of_content + self.style * of_style + of_variation
+        total = self.content_weight * of_content + self.style_weight * of_style + of_variation
         return {"content": of_content, "style": of_style, "total": total}
 
 

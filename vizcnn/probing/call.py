@@ -15,7 +15,7 @@ class Call:
 
     images: files and folders. network, targets: for a probe of the network alone, the arguments MODEL and TARGET.
     target, model: the options of those names. workers, dask: who shares the images. index: the folder of the scan that
-    answers in place of a network.
+    answers in place of a network. style: that the picture is drawn in.
     """
 
     images: tuple[str, ...] | None = None
@@ -29,6 +29,7 @@ class Call:
     index: str | None = None
     workers: int | None = None
     dask: str | None = None
+    style: str | None = None
     dry_run: bool = False
     json: bool = False
     quiet: bool = False

@@ -12,10 +12,12 @@ from vizcnn.results.photos import ReducedPhoto, StoredPhoto
 from vizcnn.results.picture import Optimised, Pictures, Scenery
 from vizcnn.results.record import Record
 from vizcnn.results.scatter import MapGrid, Scatter, Thumbnail, make_thumbnail
+from vizcnn.results.style import STYLES, Style, current_style, use_style
 from vizcnn.results.table import Table
 
 __all__ = [
     "FORMATS",
+    "STYLES",
     "Curve",
     "Excited",
     "Exemplars",
@@ -36,14 +38,17 @@ __all__ = [
     "Scene",
     "Scenery",
     "StoredPhoto",
+    "Style",
     "Table",
     "Thumbnail",
     "check_format",
+    "current_style",
     "load_result",
     "make_exemplar",
     "make_thumbnail",
     "prepare_drawing",
     "shorten",
+    "use_style",
 ]
 
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import new_figure, shorten
+from vizcnn.results.drawing import draw_caption, fit_text, measure_text, new_figure, wrap_text
 from vizcnn.results.records import make_even
+from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito's
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, and the ink
 _DASHES = ("-", "--", ":", "-.")  # the next ones when all colours are used
-_WIDTH, _HEIGHT, _SMALL_PRINT = 6.0, 4.0, 0.047  # inches; the last per letter of the line below
+_WIDTH, _SHAPE = 6.0, 2 / 3  # inches, and the share of them that is the height
+_KEY = 0.6  # inches of a legend beside its names
 _FEW = 25  # points that are marked one by one
 
 
@@ -108,37 +110,45 @@ class Curve(Result):
         Axes. Zero is always in sight, since areas begin there."""
         from matplotlib.lines import Line2D
 
-        ax = new_figure(_WIDTH, _HEIGHT).add_subplot() if ax is None else ax
-        handles = []
+        style = current_style()
+        ax = _new_figure().add_subplot() if ax is None else ax
+        colours, handles = (*_COLOURS, style.ink), []
         for i, y in enumerate(self.lines):
-            style: dict[str, Any] = {
-                "color": _COLOURS[i % len(_COLOURS)],
-                "ls": _DASHES[i // len(_COLOURS) % len(_DASHES)],
-            }
-            ax.fill_between(self.x, y, color=style["color"], alpha=0.3 / (1 + len(self.lines)), lw=0)
+            look: dict[str, Any] = {"color": colours[i % len(colours)], "ls": _DASHES[i // len(colours) % len(_DASHES)]}
+            ax.fill_between(self.x, y, color=look["color"], alpha=0.3 / (1 + len(self.lines)), lw=0)
             marker = "o" if len(self.x) <= _FEW or np.isnan(y).any() else None  # between gaps a point has no line
-            ax.plot(self.x, y, lw=1.8, marker=marker, markersize=3, zorder=3, clip_on=False, **style)
-            handles.append(Line2D([], [], lw=1.8, **style))
-        ax.axhline(0, color="0.4", lw=0.8, zorder=1)
-        ax.grid(axis="y", color="0.9", lw=0.8)
+            ax.plot(self.x, y, lw=1.8, marker=marker, markersize=3, zorder=3, clip_on=False, **look)
+            handles.append(Line2D([], [], lw=1.8, **look))
+        ax.axhline(0, color=style.muted, lw=0.8, zorder=1)
+        ax.grid(axis="y", color=style.faint, lw=0.8)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_xlim(float(self.x[0]), float(self.x[-1]))
-        ax.set_xlabel(_label(self.x_name, self.x_unit))
-        ax.set_ylabel(_label(self.y_name, self.y_unit))
-        ax.set_title(shorten(self.title, 90), fontsize=10)
-        legend = ax.legend(handles, [""] * len(handles), fontsize=8, frameon=False)
+        width, height = ax.bbox.width / ax.figure.dpi, ax.bbox.height / ax.figure.dpi  # inches
+        ax.set_xlabel(fit_text(_label(self.x_name, self.x_unit), width, style.text), fontsize=style.text)
+        ax.set_ylabel(fit_text(_label(self.y_name, self.y_unit), height, style.text), fontsize=style.text)
+        ax.set_title("\n".join(wrap_text(self.title, width, style.title)), fontsize=style.title)
+        legend = ax.legend(handles, [""] * len(handles), fontsize=style.small, frameon=False)
         for text, name, area in zip(legend.get_texts(), self.names, self.areas, strict=True):
-            text.set_text(f"{shorten(name)}   area {area:.3g}")  # late: matplotlib leaves out names that begin with _
+            said = f"   area {area:.3g}"
+            room = width - _KEY - measure_text(said, style.small)
+            text.set_text(
+                fit_text(name, room, style.small) + said
+            )  # late: matplotlib leaves out names that begin with _
         return ax
 
     def figure(self) -> Figure:
         """The curve, with the provenance below."""
         line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
-        figure = new_figure(max(_WIDTH, _SMALL_PRINT * len(line)), _HEIGHT)
+        figure = _new_figure()
         self.plot(figure.add_subplot())
-        figure.supxlabel(line, fontsize=6, color="0.4")
+        draw_caption(figure, line)
         return figure
+
+
+def _new_figure() -> Figure:
+    width = min(_WIDTH, current_style().width)
+    return new_figure(width, _SHAPE * width + 0.2)
 
 
 def _to_json(value: float) -> float | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import numpy as np
 import numpy.typing as npt
 
+from vizcnn.errors import ParameterError, escape_invisible
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, to_floats
+from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +28,103 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def check_page(page: int, pages: int) -> None:
+    """Raise ParameterError for a page that a result does not have."""
+    if not 1 <= page <= pages:
+        raise ParameterError(f"the picture has pages 1 to {pages}, got {page}")
+
+
+def split_rows(heights: Sequence[float], rest: float) -> list[range]:
+    """The numbers of the rows on each page: as many as its height allows, at least one.
+
+    heights: of the rows, in inches. rest: what else a page needs."""
+    room, pages, start, taken = current_style().height - rest, list[range](), 0, 0.0
+    for i, height in enumerate(heights):
+        if i > start and taken + height > room:
+            pages.append(range(start, i))
+            start, taken = i, 0.0
+        taken += height
+    return [*pages, range(start, len(heights))]
+
+
+def draw_caption(figure: Figure, line: str, page: int = 1, pages: int = 1) -> None:
+    """Write the small print below a figure: the line of provenance, where the style has one, and which page it is."""
+    style = current_style()
+    said = [line] * style.caption + [
+        f"page {page} of {pages}: figure(page=2) draws the next, .pdf and .html hold all"
+    ] * (pages > 1)
+    size = max(style.small - 1, 6.0)
+    wrapped = [part for text in said for part in wrap_text(text, figure.get_figwidth() - 0.2, size)]
+    if wrapped:
+        figure.supxlabel("\n".join(wrapped), fontsize=size, color=style.muted)
+
+
+_INCH = 72  # points
+_WIDE = 0.45  # of an em: by how much a letter of full width may be wider than what is measured for it
+
+
+@lru_cache(10_000)
+def measure_text(text: str, points: float, family: str | None = None, weight: str = "normal") -> float:
+    """How wide a line of text is, in inches, or its widest line. A little too much for letters that need another font.
+
+    family: of the font, by default the usual one."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=family, size=points, weight=weight)
+    widths = [0.0]
+    for line in escape_invisible(text).split("\n"):
+        plain = "".join(each if each.isascii() or each == "…" else "M" for each in line)
+        wide = sum(east_asian_width(each) in "WF" for each in line)
+        width, _, _ = text_to_path.get_text_width_height_descent(plain, font, ismath=False)
+        widths.append((width + _WIDE * points * wide) / _INCH)
+    return max(widths)
+
+
+def wrap_text(text: str, inches: float, points: float, family: str | None = None) -> list[str]:
+    """The text in lines of at most this width; words that are too long for a line are broken. No line for no text."""
+    lines, line = list[str](), ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if measure_text(longer, points, family) <= inches:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        while measure_text(word, points, family) > inches and len(word) > 1:
+            kept = _count_fitting(word, inches, points, family)
+            lines.append(word[:kept])
+            word = word[kept:]
+        line = word
+    return [*lines, line] if line else lines
+
+
+def _count_fitting(word: str, inches: float, points: float, family: str | None) -> int:
+    """How many letters of a word fit into this width, at least one."""
+    low, high = 1, len(word)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if measure_text(word[:middle], points, family) <= inches else (low, middle - 1)
+    return low
+
+
+def fit_text(text: str, inches: float, points: float, family: str | None = None) -> str:
+    """The text where it fits into this width; else with its middle left out."""
+    if measure_text(text, points, family) <= inches:
+        return text
+    low, high = 0, len(text) - 1  # letters that are kept
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if measure_text(_cut(text, middle), points, family) <= inches else (low, middle - 1)
+    return _cut(text, low)
+
+
+def _cut(text: str, kept: int) -> str:
+    """The text with only so many letters of its ends, and a sign for the rest."""
+    end = kept // 2
+    return f"{text[: kept - end]}…{text[len(text) - end :]}"
 
 
 def lay_out(figure: Figure, dpi: int) -> None:
@@ -66,10 +168,11 @@ def remove_ticks(ax: Axes) -> None:
 
 
 def dim_unseen(ax: Axes, size: tuple[int, int], box: Box) -> None:
-    """Whiten the parts of a photograph of this height and width that the crop keeps from the network."""
+    """Veil the parts of a photograph of this height and width that the crop keeps from the network."""
     from matplotlib.patches import Rectangle
 
     height, width = size
+    veil = current_style().paper
     for top, left, bottom, right in (
         (0, 0, box.top, width),
         (box.bottom, 0, height, width),
@@ -77,7 +180,7 @@ def dim_unseen(ax: Axes, size: tuple[int, int], box: Box) -> None:
         (box.top, box.right, box.bottom, width),
     ):
         if bottom > top and right > left:
-            ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, color="white", alpha=0.7, lw=0))
+            ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, color=veil, alpha=0.7, lw=0))
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(height - 0.5, -0.5)
 

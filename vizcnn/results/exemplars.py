@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, Pixels
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, draw_image, new_figure, shorten
+from vizcnn.results.drawing import dim_unseen, draw_caption, draw_image, new_figure, shorten
 from vizcnn.results.photos import cut_out, shrink
 from vizcnn.results.records import make_even, name_edges
 from vizcnn.results.storing import AS_BYTES
@@ -229,7 +229,7 @@ class Exemplars(Result):
         parts = figure.subfigures(len(self.rows), 1, squeeze=False, height_ratios=heights)
         for row, part in zip(self.rows, parts[:, 0], strict=True):
             _draw_row(part, row, columns, extra, self.ranked_by)
-        figure.supxlabel(line, fontsize=6, color="0.4")
+        draw_caption(figure, line)
         return figure
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, to_floats, to_grey
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, draw_outline, draw_photo, new_figure, remove_ticks, shorten
+from vizcnn.results.drawing import dim_unseen, draw_caption, draw_outline, draw_photo, new_figure, remove_ticks, shorten
 from vizcnn.results.records import make_even, name_edges
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Heatmap(Result):
             if shared:
                 self._bar(figure, i, 0, cax=axes[i, -1])
         line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
-        figure.supxlabel(line, fontsize=6, color="0.4")
+        draw_caption(figure, line)
         return figure
 
     def _extend(self) -> str:

@@ -15,10 +15,11 @@ from vizcnn.errors import ParameterError
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.records import save_options
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import draw_photo, new_figure, shorten
+from vizcnn.results.drawing import check_page, draw_caption, draw_photo, fit_text, new_figure, split_rows
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.photos import as_bytes
 from vizcnn.results.records import make_even
+from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ _SECONDS = 4.0  # how long an animation takes, before it stands still
 _STILL = 1500  # ms for the last frame
 _SIDE = 96  # px, the shortest side of a tile in an animation
 _GAP = 2  # px between tiles
+_WIDEST, _TITLE, _CAPTION = 4.5, 0.4, 0.4  # inches: of a photograph, over it, below all
 
 
 @dataclass(frozen=True)
@@ -138,21 +140,36 @@ class Pictures(Result):
     def plot(self, ax: Axes | None = None, *, picture: int = 0) -> Axes:
         """Draw one of the pictures, without what it was made from, on `ax` or on a new figure. Returns the Axes."""
         scene = self.scenes[picture]
-        ax = new_figure(4, _measure_height(replace(scene, sources=()))).add_subplot() if ax is None else ax
-        _draw_titled(ax, "result", Photo(scene.image))
+        if ax is None:
+            side = _choose_side(1)
+            ax = new_figure(side, _measure_height(replace(scene, sources=()), side)).add_subplot()
+        _draw_titled(ax, f"result of {self.provenance.probe}", Photo(scene.image))
         return ax
 
-    def figure(self) -> Figure:
-        """A row per picture: what it was made from, and the picture."""
+    @property
+    def pages(self) -> int:
+        return len(self._split())
+
+    def figure(self, page: int = 1) -> Figure:
+        """A row per picture: what it was made from, and the picture. A page holds as many rows as its height allows."""
+        check_page(page, self.pages)
+        shown = self._split()[page - 1]
         columns = len(self.scenes[0].sources) + 1
-        figure = new_figure(4 * columns, sum(map(_measure_height, self.scenes)) + 0.4)
-        axes = figure.subplots(len(self.scenes), columns, squeeze=False)
-        for i, scene in enumerate(self.scenes):
-            for ax, (part, photo) in zip(axes[i], scene.sources, strict=False):
+        side = _choose_side(columns)
+        heights = [_measure_height(self.scenes[i], side) for i in shown]
+        figure = new_figure(side * columns, sum(heights) + _CAPTION)
+        axes = figure.subplots(len(shown), columns, squeeze=False, height_ratios=heights)
+        for row, i in zip(axes, shown, strict=True):
+            for ax, (part, photo) in zip(row, self.scenes[i].sources, strict=False):
                 _draw_titled(ax, f"{part}: {photo.name}" if part else photo.name, photo)
-            self.plot(axes[i, -1], picture=i)
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
+            self.plot(row[-1], picture=i)
+        draw_caption(figure, self.provenance.line() + "  PARTIAL" * self.partial, page, self.pages)
         return figure
+
+    def _split(self) -> list[range]:
+        """The numbers of the pictures on each page."""
+        side = _choose_side(len(self.scenes[0].sources) + 1)
+        return split_rows([_measure_height(scene, side) for scene in self.scenes], _CAPTION)
 
     def _write(self, file: Path, kind: str) -> None:
         if kind in _RASTER:
@@ -203,12 +220,18 @@ def _tile(tiles: Frames) -> Frames:
     return cast(Frames, np.concatenate(rows, 0))
 
 
-def _measure_height(scene: Scenery) -> float:
-    """How high, in inches, a row with the picture and what it was made from is to be."""
+def _choose_side(columns: int) -> float:
+    """How wide each of so many pictures beside each other is, in inches."""
+    return min(_WIDEST, current_style().width / columns)
+
+
+def _measure_height(scene: Scenery, side: float) -> float:
+    """How high, in inches, a row is with the picture and what it was made from, each so wide."""
     sizes = [scene.image.shape[:2], *(photo.size for _, photo in scene.sources)]
-    return float(min(4 * max(height / width for height, width in sizes), 6) + 0.4)
+    return float(min(side * max(height / width for height, width in sizes), 1.5 * side) + _TITLE)
 
 
 def _draw_titled(ax: Axes, title: str, photo: Photo) -> None:
     draw_photo(ax, photo)
-    ax.set_title(shorten(title), fontsize=9)
+    size = current_style().title
+    ax.set_title(fit_text(title, ax.bbox.width / ax.figure.dpi, size), fontsize=size)

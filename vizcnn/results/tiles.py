@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.results.drawing import dim_unseen, draw_photo, new_figure, shorten
+from vizcnn.results.drawing import dim_unseen, draw_caption, draw_photo, new_figure, shorten
 from vizcnn.results.panels import Panel, Row, Scene
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def draw_rows(rows: Sequence[Row], footer: str) -> Figure:
             for j, panel in enumerate(line, start=beside):
                 draw_panel(figure.add_subplot(cells[start + i, j]), panel, _pick_colour(row, i))
         start = end
-    figure.supxlabel(footer, fontsize=6, color="0.4")
+    draw_caption(figure, footer)
     return figure
 
 
