@@ -113,7 +113,7 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     _check_company(probe)
     result = _run(probe, delicate_model())
     _check_result(result, folder)
-    assert probe_from(json.loads(json.dumps(result.manifest()))) == probe, "the manifest gives another probe"
+    _check_manifest(probe, result)
     _check_command_line(name, probe, options, folder)
 
 
@@ -223,6 +223,11 @@ def _check_result(result: Result, folder: Path) -> None:
             _same_arrays(result.arrays(), opened.arrays(), f"the numbers differ when {kind} is opened again")
     with np.load(folder / "result.npz") as saved:
         _same_arrays(result.arrays(), _numbers_in(saved), "the saved numbers differ")
+
+
+def _check_manifest(probe: Probe[Any], result: Result) -> None:
+    again = probe_from(json.loads(json.dumps(result.manifest())))
+    assert again == probe, f"the manifest gives another probe: {again}, not {probe}"
 
 
 def _check_records(result: Result) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import ORIGIN
 
 import vizcnn
 from vizcnn import testing
@@ -190,6 +191,37 @@ def test_the_contract_check_finds_a_map_that_depends_on_company(
         AssertionError, match=r"an image has another map alone than beside another\. Where the method is"
     ):
         testing.check_probe("comparing", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"a": 1}, {"b": 1}], "records have other keys than the first"),
+        ([{"a": 1}, {"a": [1, 2]}], "records are not plain"),
+        ([{"a": float("nan")}], "not JSON compliant"),
+    ],
+)
+def test_the_contract_check_finds_records_that_are_no_rows_of_a_table(
+    records: list[dict[str, Any]], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Nothing, "records", lambda _: records)
+    with pytest.raises((AssertionError, ValueError), match=message):
+        testing._check_records(Nothing(ORIGIN))
+
+
+def test_the_contract_check_finds_options_that_a_manifest_does_not_keep() -> None:
+    class Changing(vizcnn.Probe[vizcnn.Result]):
+        """Does it keep its options?"""
+
+        size: int = vizcnn.param(1, "A size.")
+
+        def write_options(self) -> dict[str, Any]:
+            return {"size": 2}
+
+    probe = Changing(size=3)
+    result = Nothing(replace(ORIGIN, probe="changing", options=probe.write_options()))
+    with pytest.raises(AssertionError, match="the manifest gives another probe"):
+        testing._check_manifest(probe, result)
 
 
 def refuse_beside_brighter(image: torch.Tensor, company: torch.Tensor) -> torch.Tensor | None:

@@ -57,9 +57,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "batch": 2,
     },
     "style": {
-        "like": "sample:flower", "content_layer": "a", "style_layers": ("b", "c"), "content": 0.0, "style": 2.0,
-        "tv": 0.1,
-        "optimiser": "adam", "steps": 2, "rate": 0.3, "size": 32, "frames": 2,
+        "like": "sample:flower", "content_layer": "a", "style_layers": ("b", "c"), "content_weight": 0.0,
+        "style_weight": 2.0, "tv": 0.1, "optimiser": "adam", "steps": 2, "rate": 0.3, "size": 32, "frames": 2,
     },
     "top-images": {"count": 3, "rank": "mean", "beside": ("filter", "maximize"), "labels": "labels.csv"},
 }  # fmt: skip

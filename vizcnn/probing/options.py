@@ -32,7 +32,7 @@ _TAGS = {_CLASS, _LIST, _NOT_KEPT}
 def fits(wanted: Any, value: Any) -> bool:
     """Whether a type allows a value. An int is a float too, and a bool is neither."""
     origin, args = get_origin(wanted), get_args(wanted)
-    if wanted is Any or _is_protocol(wanted):
+    if wanted is Any or _is_protocol(origin or wanted):
         return True
     if origin in (Union, types.UnionType):
         return any(fits(arg, value) for arg in args)
@@ -152,12 +152,12 @@ class Reader:
 
 
 def _list_types(wanted: Any) -> Iterator[Any]:
-    """The types that a value, or a value inside of it, may have: `Recipe` and `int` of `tuple[Recipe, ...] | int`."""
-    inside = () if get_origin(wanted) is Literal else get_args(wanted)
-    for each in inside:
-        yield from _list_types(each)
-    if not inside:
-        yield wanted
+    """The types that a value and those inside of it may have: tuple, Recipe and int of `tuple[Recipe, ...] | int`."""
+    origin = get_origin(wanted)
+    if origin not in (Union, types.UnionType):
+        yield origin or wanted
+    for inside in () if origin is Literal else get_args(wanted):
+        yield from _list_types(inside)
 
 
 def _find_hints(kind: type) -> dict[str, Any]:
