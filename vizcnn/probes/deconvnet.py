@@ -69,14 +69,14 @@ class Deconvnet(Probe[Projections]):
 def _choose_layers(model: Model) -> list[str]:
     """Of each size of map the last layer behind a ReLU, at most so many as a picture holds.
 
-    A layer is taken to be behind a ReLU if noise makes it active and its lowest value is exactly zero: ReLUs may be
-    functional, and pools and blocks behind them keep their zeros."""
+    A layer is taken to be behind a ReLU if noise makes no value negative and not all the same: ReLUs may be functional,
+    and what pools and blocks make of them is as good."""
     grey = model.grey()  # (1, C, H, W)
     noise = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)).to(grey)
     sizes = find_spatial_layers(model, noise)
     with open_reader(model, sizes, keep=lambda _, output: output.aminmax()) as read:
         ranges = read(noise)
-    behind = {name: size for name, size in sizes.items() if ranges[name].min == 0 < ranges[name].max}
+    behind = {name: size for name, size in sizes.items() if 0 <= ranges[name].min < ranges[name].max}
     return pick_last_of_sizes(behind, _MOST_LAYERS)
 
 

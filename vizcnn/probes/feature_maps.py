@@ -214,7 +214,7 @@ def _make_panel(i: int, maps: LayerMaps, limits: tuple[float, float]) -> Panel:
     units = [maps.name_unit(k).removeprefix(maps.layer) for k in range(count)]  # the panel's title names the layer
     return Panel(
         key=f"image{i}.{maps.layer}",
-        title=f"{maps.layer}: {count} of {maps.of} channels of {h} x {w}, strongest first",
+        title=f"{maps.layer}: {count} of {maps.of} channels of {h} x {w}" + ", strongest first" * (count > 1),
         values=maps.values,
         channels=maps.channels,
         titles=tuple(f"{unit}\n{one.max():.3g}" for unit, one in zip(units, maps.values, strict=True)),

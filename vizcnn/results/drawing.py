@@ -62,6 +62,7 @@ def draw_caption(figure: Figure, line: str, page: int = 1, pages: int = 1) -> No
 
 
 _INCH = 72  # points
+_HINTED = 1.04  # small letters that are set on a grid of px are by up to so much wider than their outlines
 _WIDE = 0.45  # of an em: by how much a letter of full width may be wider than what is measured for it
 
 
@@ -79,7 +80,7 @@ def measure_text(text: str, points: float, family: str | None = None, weight: st
         plain = "".join(each if each.isascii() or each == "…" else "M" for each in line)
         wide = sum(east_asian_width(each) in "WF" for each in line)
         width, _, _ = text_to_path.get_text_width_height_descent(plain, font, ismath=False)
-        widths.append((width + _WIDE * points * wide) / _INCH)
+        widths.append((_HINTED * width + _WIDE * points * wide) / _INCH)
     return max(widths)
 
 
