@@ -36,7 +36,7 @@ class Page:
         if below:
             self.figure.texts[0].set_y(0.05 / self.height)
 
-    def write(self, text: str, left: float, top: float, points: float) -> None:
+    def write(self, left: float, top: float, text: str, points: float) -> None:
         """Write a line of text, whose upper left corner this is."""
         place = left / self.figure.get_figwidth(), 1 - top / self.height
         self.figure.text(*place, text, fontsize=points, color=current_style().ink, va="top")

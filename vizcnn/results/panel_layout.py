@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from vizcnn.results.drawing import fit_text, measure_text, wrap_text
-from vizcnn.results.panels import Panel
+from vizcnn.results.panels import Panel, format_number
 from vizcnn.results.style import current_style
 
 SPACE = 0.1
@@ -73,7 +73,7 @@ class PanelLayout:
         self._down = SPACE if panel.columns else min(SPACE, self._gap)  # in panels beside each other, lines go on
         self._close = min(0.04, self._gap / 4)  # between the members of a group
         self.ticks = _choose_ticks(*panel.limits[0]) if panel.has_bar else ()
-        bar = max((_BAR + 0.2 + measure_text(f"{tick:.3g}", style.small) for tick in self.ticks), default=0.0)
+        bar = max((_BAR + 0.2 + measure_text(format_number(tick), style.small) for tick in self.ticks), default=0.0)
 
         tallest = math.inf if panel.columns else tallest
         for texts in _list_labels(panel):
