@@ -130,6 +130,22 @@ def test_a_network_that_has_become_random_is_refused(spoil: Callable[[Any], Any]
             vizcnn.Saliency()(model, IMAGES)
 
 
+def test_units_that_images_choose_are_named_and_scored_for_each() -> None:
+    """The oracle: the largest value of each image's maps in a plain run."""
+    model = vizcnn.Model(small_cnn(), size=16)
+    with torch.no_grad():
+        maps = model.network.eval()[:4](IMAGES)  # type: ignore[index]
+    found = vizcnn.Saliency()(model, IMAGES, ["strongest(3)", "3:1"])
+    for i, (strongest, channel) in enumerate(found.provenance.targets):
+        y, x = divmod(int(maps[i].amax(0).argmax()), maps.shape[3])
+        assert strongest == f"3:{int(maps[i, :, y, x].argmax())}@{y},{x}"
+        assert channel == "3:1"
+        np.testing.assert_allclose(found.scores[i], [float(maps[i].max()), float(maps[i, 1].mean())], rtol=1e-5)
+    assert len(set(found.provenance.targets)) > 1
+    asked = vizcnn.Saliency().identify_call(model, IMAGES, ["strongest(3)", "3:1"])
+    assert asked.target_specs == found.provenance.target_specs
+
+
 def test_a_hook_in_the_place_of_another_is_seen() -> None:
     """A new function may get the address of one that is gone."""
     model = vizcnn.Model(Counted(), size=16)

@@ -183,3 +183,46 @@ def test_ctrl_c_keeps_the_images_whose_units_are_done(monkeypatch: pytest.Monkey
     assert found.partial
     assert len(found.rows) == 1
     assert len(found.rows[0].panels) == 2
+
+
+def test_without_a_target_each_image_has_the_strongest_units_of_some_layers() -> None:
+    """Of the two pools and two ReLUs in this network the last of each size of map."""
+    x = torch.cat([image(), 1 - image()])
+    found = vizcnn.Deconvnet()(model(), x)
+    network, values = zeiler_like(), [x]
+    for layer in network:
+        values.append(layer(values[-1]))
+    for i in range(2):
+        names = []
+        for layer in (1, 2, 4, 5):  # 18 x 18, 8 x 8, 6 x 6, 2 x 2
+            maps = values[layer + 1][i]
+            c, y, column = np.unravel_index(int(maps.argmax()), maps.shape)
+            names.append(f"{layer}:{c}@{y},{column}")
+        assert [panel.title for panel in found.rows[i].panels] == names
+        assert list(found.provenance.targets[i]) == names  # not what was asked, but what was explained
+        assert list(found.provenance.target_specs[i]) == names
+    again = vizcnn.Deconvnet()(model(), x[:1], list(found.provenance.target_specs[0]))
+    for key, tile in again.arrays().items():
+        np.testing.assert_allclose(tile, found.arrays()[key], rtol=1e-6)
+    assert vizcnn.Deconvnet().identify_call(model(), x).target_specs == found.provenance.target_specs
+
+
+def test_of_many_layers_some_are_explained_and_the_sentence_names_three() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        steps = [step for _ in range(6) for step in (nn.Conv2d(3, 3, 3), nn.ReLU())]
+        deep = nn.Sequential(*steps, nn.Flatten(), nn.Linear(3 * 64, 2)).double()
+    found = vizcnn.Deconvnet()(model(deep), image())
+    assert [panel.title.split(":")[0] for panel in found.panels] == ["1", "5", "7", "11"]
+    (line,) = found.describe().splitlines()
+    assert line.count("(activation ") == 3
+    assert line.endswith("; 1 more is drawn")
+
+
+def test_a_network_without_relus_is_asked_for_its_class_and_refused() -> None:
+    smooth = nn.Sequential(nn.Conv2d(3, 2, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+    with pytest.raises(DegenerateResult, match="uses gelu, but this method's rule is defined for ReLU only"):
+        vizcnn.Deconvnet()(model(smooth), image().float())
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(1200, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    assert vizcnn.Deconvnet().default_targets(model(dense)) is None
+    assert len(vizcnn.Deconvnet()(model(dense), image()).panels) == 1

@@ -18,7 +18,7 @@ import vizcnn
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
-from vizcnn.results import Mark, Panel, Row, Scene
+from vizcnn.results import Mark, Panel, Row, Scene, format_number
 
 
 def panel(values: Any, limits: tuple[float, float] = (-1.0, 1.0), **changes: Any) -> Panel:
@@ -73,6 +73,12 @@ def test_the_scale_is_stated() -> None:
     assert maps.scale() == "activation: 0 to 3.25 for all"
     for made in (shared, each, maps):
         assert made.scale() in [text.get_text() for text in grid(Row((made,))).figure().axes[0].texts]
+
+
+def test_numbers_have_three_digits_and_large_ones_no_exponent() -> None:
+    values = (0, 0.01234, -12.345, 999.4, 999.6, -3641.2, 174123, 2e9)
+    expected = ["0", "0.0123", "-12.3", "999", "1,000", "-3,641", "174,123", "2e+09"]
+    assert [format_number(value) for value in values] == expected
 
 
 def test_a_colour_bar_stands_where_tiles_share_a_scale() -> None:

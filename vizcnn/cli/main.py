@@ -112,7 +112,8 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
     target = click.Option(
         ["-t", "--target"],
         multiple=True,
-        help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X or energy(LAYER). "
+        help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X, energy(LAYER) "
+        "or strongest(LAYER). "
         "May be repeated; default: "
         f"{'the predicted class' if probe.default_targets is Probe.default_targets else 'as above'}.",
     )

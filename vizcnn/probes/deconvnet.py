@@ -24,7 +24,7 @@ from vizcnn.models.terms import Unit
 from vizcnn.probing.attribution import answer_pairs, score
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Mark, Panel, Projections, Row, Scene
+from vizcnn.results import Mark, Panel, Projections, Row, Scene, format_number
 
 _MOST_LAYERS = 4
 _MOST_SAID = 3  # units of an image that its sentence names
@@ -69,14 +69,14 @@ class Deconvnet(Probe[Projections]):
 def _choose_layers(model: Model) -> list[str]:
     """Of each size of map the last layer behind a ReLU, at most so many as a picture holds.
 
-    A layer is taken to be behind a ReLU if noise makes it active and its lowest value is exactly zero: ReLUs may be
-    functional, and pools and blocks behind them keep their zeros."""
+    A layer is taken to be behind a ReLU if noise makes no value negative and not all the same: ReLUs may be functional,
+    and what pools and blocks make of them is as good."""
     grey = model.grey()  # (1, C, H, W)
     noise = torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)).to(grey)
     sizes = find_spatial_layers(model, noise)
     with open_reader(model, sizes, keep=lambda _, output: output.aminmax()) as read:
         ranges = read(noise)
-    behind = {name: size for name, size in sizes.items() if ranges[name].min == 0 < ranges[name].max}
+    behind = {name: size for name, size in sizes.items() if 0 <= ranges[name].min < ranges[name].max}
     return pick_last_of_sizes(behind, _MOST_LAYERS)
 
 
@@ -162,7 +162,7 @@ def _make_panel(subject: Subject, i: int, t: int, one: _Projection) -> Panel:
         title=str(one.target),
         values=tile[None],  # (1, h, w, 3) or (1, h, w)
         channels=(int(unit.channel) if unit else 0,),
-        titles=(f"{subject.quantity(t).split(' of ')[0]} {one.activation:.3g}",),
+        titles=(f"{subject.quantity(t).split(' of ')[0]} {format_number(one.activation)}",),
         limits=((-largest, largest),),
         meaning="projection",
     )
@@ -172,7 +172,7 @@ def _describe(subject: Subject, i: int, projections: Sequence[_Projection]) -> s
     """One sentence: how strong the units are, and where their patterns lie."""
     said = list[str]()
     for t, one in enumerate(projections[:_MOST_SAID]):
-        strength = f"{subject.quantity(t).split(' of ')[0]} {one.activation:.3g}"
+        strength = f"{subject.quantity(t).split(' of ')[0]} {format_number(one.activation)}"
         lies = "in" if said else "lies in"
         said.append(f"of {one.target} ({strength}) {lies} the {subject.place(i, one.box)}")
     rest = len(projections) - len(said)

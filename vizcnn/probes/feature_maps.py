@@ -24,7 +24,7 @@ from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, trace_fields
-from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
+from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene, format_number
 
 Array = npt.NDArray[np.float32]
 ChannelsByLayer = Mapping[str, Sequence[int]]
@@ -212,12 +212,13 @@ def _find_box(subject: Subject, i: int, maps: LayerMaps, field: ReceptiveField |
 def _make_panel(i: int, maps: LayerMaps, limits: tuple[float, float]) -> Panel:
     count, h, w = maps.values.shape
     units = [maps.name_unit(k).removeprefix(maps.layer) for k in range(count)]  # the panel's title names the layer
+    largest = [format_number(float(one.max())) for one in maps.values]
     return Panel(
         key=f"image{i}.{maps.layer}",
-        title=f"{maps.layer}: {count} of {maps.of} channels of {h} x {w}, strongest first",
+        title=f"{maps.layer}: {count} of {maps.of} channels of {h} x {w}" + ", strongest first" * (count > 1),
         values=maps.values,
         channels=maps.channels,
-        titles=tuple(f"{unit}\n{one.max():.3g}" for unit, one in zip(units, maps.values, strict=True)),
+        titles=tuple(f"{unit}\n{value}" for unit, value in zip(units, largest, strict=True)),
         limits=(limits,) * count,
         meaning="activation",
         colours="magnitude",
@@ -231,7 +232,7 @@ def _describe(subject: Subject, i: int, of_layers: Sequence[LayerMaps], boxes: M
     for maps in shown:
         box, value = boxes[maps.layer], float(maps.values[0].max())
         sees = f", which sees the {subject.place(i, box)}" if box else ""
-        said.append(f"{maps.name_unit(0)} (activation {value:.3g}){sees}")
+        said.append(f"{maps.name_unit(0)} (activation {format_number(value)}){sees}")
     those = "the strongest unit of its layer is" if len(said) == 1 else "the strongest units of their layers are"
     return f"{subject.photos[i].name}: {those} {'; '.join(said)}"
 

@@ -9,7 +9,7 @@ from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap, Mark, Prediction
 from vizcnn.results.masks import Mask, make_mask
 from vizcnn.results.opening import load_result
-from vizcnn.results.panels import Panel, Row, Scene
+from vizcnn.results.panels import Panel, Row, Scene, format_number
 from vizcnn.results.photos import ReducedPhoto, StoredPhoto
 from vizcnn.results.picture import Optimised, Pictures, Scenery
 from vizcnn.results.projections import Projections
@@ -48,6 +48,7 @@ __all__ = [
     "Thumbnail",
     "check_format",
     "current_style",
+    "format_number",
     "load_result",
     "make_exemplar",
     "make_mask",

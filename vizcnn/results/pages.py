@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vizcnn.results.drawing import check_page, draw_caption, new_figure
+from vizcnn.results.drawing import check_page, draw_caption, new_figure, split_rows
 from vizcnn.results.panel_layout import measure_lines
 from vizcnn.results.style import current_style
 
@@ -36,7 +36,7 @@ class Page:
         if below:
             self.figure.texts[0].set_y(0.05 / self.height)
 
-    def write(self, text: str, left: float, top: float, points: float) -> None:
+    def write(self, left: float, top: float, text: str, points: float) -> None:
         """Write a line of text, whose upper left corner this is."""
         place = left / self.figure.get_figwidth(), 1 - top / self.height
         self.figure.text(*place, text, fontsize=points, color=current_style().ink, va="top")
@@ -120,21 +120,19 @@ def find_room() -> float:
 
 def find_height() -> float:
     """How high a block may be on one page, in inches."""
-    style = current_style()
-    return style.height - 2 * _MARGIN - _BELOW - measure_lines(3, style.small)  # the lines of a caption
+    return current_style().height - _find_rest()
+
+
+def _find_rest() -> float:
+    """The height that a page needs for its margins and its caption."""
+    return 2 * _MARGIN + _BELOW + measure_lines(3, current_style().small)
 
 
 def _divide(blocks: Sequence[Block]) -> list[list[Block]]:
     """The blocks of each page. One that no page can hold goes on over several, with its photograph on each."""
-    most, pages, filled = find_height(), [list[Block]()], 0.0
-    for block in blocks:
-        for part in _cut(block, most):
-            if pages[-1] and filled + part.height > most:
-                pages.append([])
-                filled = 0.0
-            pages[-1].append(part)
-            filled += part.height + _BELOW
-    return pages
+    parts = [part for block in blocks for part in _cut(block, find_height())]
+    pages = split_rows([part.height + _BELOW for part in parts], _find_rest() - _BELOW)
+    return [[parts[i] for i in page] for page in pages]
 
 
 def _cut(block: Block, most: float) -> Iterator[Block]:

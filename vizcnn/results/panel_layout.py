@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from vizcnn.results.drawing import fit_text, measure_text, wrap_text
-from vizcnn.results.panels import Panel
+from vizcnn.results.panels import Panel, format_number
 from vizcnn.results.style import current_style
 
 SPACE = 0.1
@@ -17,14 +17,14 @@ MARK = 0.11
 
 _LINE = 1.27 / 72  # inches from line to line, per point of the letters
 _APART, _SPARED = 0.26, 6  # inches between groups of tiles; the part of a line, at most, that spaces between tiles take
-_BAR = 0.09  # inches, the width of a colour bar
-_EMPTY = 4.0  # what an empty last line costs, against a form that is e times too wide or too high
+_BAR, _LONGEST = 0.09, 1.6  # inches, the width of a colour bar, and its height at most
+_EMPTY = 6.0  # what an empty last line costs, against a form that is e times too wide or too high
 _IN_A_LINE = 6  # tiles that stand in one line if they are no more
 _NAMED = 0.09  # inches over a tile, per point of the letters, that are enough for the ends of any name
 _SMALLEST = 0.02  # inches, a tile's longer side
 
 
-def measure_lines(count: int, points: float) -> float:
+def measure_lines(count: float, points: float) -> float:
     """How high so many lines of text are, in inches."""
     return count * points * _LINE
 
@@ -40,7 +40,7 @@ def choose_columns(count: int, aspect: float, shape: float) -> int:
         lines = -(-count // columns)
         return _EMPTY * (-count % columns) / columns + abs(math.log(columns * aspect / lines / shape))
 
-    return min(range(1, count + 1), key=cost)
+    return min(range(2, count + 1), key=cost)
 
 
 class PanelLayout:
@@ -73,15 +73,15 @@ class PanelLayout:
         self._down = SPACE if panel.columns else min(SPACE, self._gap)  # in panels beside each other, lines go on
         self._close = min(0.04, self._gap / 4)  # between the members of a group
         self.ticks = _choose_ticks(*panel.limits[0]) if panel.has_bar else ()
-        bar = max((_BAR + 0.2 + measure_text(f"{tick:.3g}", style.small) for tick in self.ticks), default=0.0)
+        bar = max((_BAR + 0.2 + measure_text(format_number(tick), style.small) for tick in self.ticks), default=0.0)
 
         tallest = math.inf if panel.columns else tallest
-        self.label = _measure_label(panel.titles)
-        self._fit_tiles(panel, width - bar, tallest)
-        self.labels = _choose_labels(panel, self.group + self._gap - 0.05)
-        if self.label > _measure_label(self.labels):  # which leaves more room for the tiles
-            self.label = _measure_label(self.labels)
+        for texts in _list_labels(panel):
+            self.label = _measure_label(texts)
             self._fit_tiles(panel, width - bar, tallest)
+            if (labels := _fit_labels(texts, panel, self.group + self._gap - 0.05)) is not None:
+                self.labels = labels
+                break
 
         self.indent = MARK + 0.06 if marked else 0.0
         self.title = wrap_text(f"{lead}{panel.title}", width - self.indent, style.title)
@@ -92,7 +92,11 @@ class PanelLayout:
         heads += [measure_text(line, style.small) for line in self.scale]
         self.body = self.right + bar  # the width of the tiles and their colour bar
         self.width = max(self.body, *heads)
-        self.height = self.head + self.lines * self.step[0] - self._down
+        tiles = self.lines * self.step[0] - self._down
+        if tiles - self.label < measure_lines(4, style.small):  # too low for three numbers beside a colour bar
+            self.ticks = self.ticks[:: len(self.ticks) - 1] if self.ticks else ()
+            tiles = max(tiles, self.label + measure_lines(2.5, style.small) * bool(self.ticks))
+        self.height = self.head + tiles
 
     def _fit_tiles(self, panel: Panel, width: float, tallest: float) -> None:
         """Make the tiles as large as they can be in this width and height, below labels of the height found so far."""
@@ -122,7 +126,7 @@ class PanelLayout:
     def bar(self) -> tuple[float, float, float, float]:
         """Left, top, width and height of the colour bar, beside the first lines."""
         top = self.head + self.label
-        return self.right + SPACE, top, _BAR, min(self.height - top - SPACE, 1.6)
+        return self.right + SPACE, top, _BAR, min(self.height - top, _LONGEST)
 
 
 def _measure_label(texts: Sequence[str]) -> float:
@@ -130,19 +134,19 @@ def _measure_label(texts: Sequence[str]) -> float:
     return measure_lines(max(text.count("\n") + 1 if text else 0 for text in texts), current_style().small)
 
 
-def _choose_labels(panel: Panel, width: float) -> list[str]:
-    """What stands over each tile: its title, or the ends of it; where there is no room, its channel's number; in the
-    smallest tiles nothing."""
+def _list_labels(panel: Panel) -> list[tuple[str, ...]]:
+    """What may stand over the tiles: their titles, the numbers of their channels, or nothing."""
+    return [panel.titles, tuple(map(str, panel.channels)), ("",) * len(panel.channels)]
+
+
+def _fit_labels(texts: Sequence[str], panel: Panel, width: float) -> list[str] | None:
+    """The texts where all of them have room over a tile, or the ends of long titles; None where there is no room."""
     size = current_style().small
-    numbers = [str(channel) for channel in panel.channels]
-    widest = max(measure_text(title, size) for title in panel.titles)
-    if widest <= width:
-        return [*panel.titles]
-    if width >= _NAMED * size or panel.colours == "picture":  # whose numbers say nothing: they may be of classes
-        return ["\n".join(fit_text(line, width, size) for line in title.split("\n")) for title in panel.titles]
-    if max(measure_text(number, size) for number in numbers) <= width:
-        return numbers
-    return [""] * len(numbers)
+    if max(measure_text(text, size) for text in texts) <= width:
+        return [*texts]
+    if texts == panel.titles and (width >= _NAMED * size or panel.colours == "picture"):  # whose numbers say nothing
+        return ["\n".join(fit_text(line, width, size) for line in text.split("\n")) for text in texts]
+    return None
 
 
 def _describe(panels: Sequence[Panel], names: Sequence[str], labels: Sequence[str]) -> Iterator[str]:

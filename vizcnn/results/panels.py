@@ -14,6 +14,11 @@ from vizcnn.inputs.photo import Photo
 from vizcnn.results.heatmap import Mark
 
 
+def format_number(value: float) -> str:
+    """A number of a picture in three digits: `0.0123`, `12.3`; large ones without an exponent: `3,641`."""
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
 @dataclass(frozen=True)
 class Panel:
     """K tiles of one shape under a title.
@@ -71,8 +76,9 @@ class Panel:
         if self.colours == "picture":
             return self.meaning
         low, high = self.limits[0]
-        ends = f"{low:.3g} to {high:.3g}" if self.shared else "each its own, up to its largest magnitude"
-        ends += " for all" * (self.shared and len(self.values) > 1)
+        ends = "each its own, up to its largest magnitude"
+        if self.shared:
+            ends = f"{format_number(low)} to {format_number(high)}" + " for all" * (len(self.values) > 1)
         return f"{self.meaning}: {ends}" + (", zero is mid-grey" if self.is_rgb or self.colours == "grey" else "")
 
     def select(self, tiles: slice) -> Panel:

@@ -13,7 +13,7 @@ import numpy as np
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, Pixels
 from vizcnn.results.base import Provenance
-from vizcnn.results.panels import Panel, Row, Scene
+from vizcnn.results.panels import Panel, Row, Scene, format_number
 from vizcnn.results.picture import Frames, Optimised
 
 CROPS = 5
@@ -152,7 +152,7 @@ def _make_panel(number: int, title: str, members: Mapping[int, Made], making: Ma
         [picture.pixels for picture in members.values()],
         title=title,
         channels=tuple(i if picture.channel is None else picture.channel for i, picture in members.items()),
-        titles=tuple(f"{picture.title}\n{picture.reached:.3g}" for picture in members.values()),
+        titles=tuple(f"{picture.title}\n{format_number(picture.reached)}" for picture in members.values()),
         meaning=f"{making.describe()}; below each name the value reached",
         side=_SIDE,
     )
@@ -224,7 +224,7 @@ def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -
 def _list_findings(
     pictures: Sequence[Made], making: Making, notes: Sequence[str], interrupted_of: int | None
 ) -> Iterator[str]:
-    said = [f"{picture.title} {'lowered to ' * picture.lowered}{picture.reached:.3g}" for picture in pictures]
+    said = [f"{one.title} {'lowered to ' * one.lowered}{format_number(one.reached)}" for one in pictures]
     yield f"{making.describe()}: {', '.join(said)}"
     yield from notes
     if stuck := [picture.target for picture in pictures if not picture.responded]:

@@ -14,7 +14,7 @@ from vizcnn.geometry import Box
 from vizcnn.results.drawing import dim_unseen, draw_photo, fit_text, new_figure
 from vizcnn.results.pages import BETWEEN, Block, Page, Strip, find_height, find_room
 from vizcnn.results.panel_layout import MARK, PanelLayout, measure_lines
-from vizcnn.results.panels import Panel, Row, Scene
+from vizcnn.results.panels import Panel, Row, Scene, format_number
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _draw_scene(scene: Scene, size: tuple[float, float, float], page: Page, left
         if mark:
             draw_box(ax, mark.box, pick_colour(i), dashed=mark.box in before)
             before.add(mark.box)
-    page.write(fit_text(scene.photo.name, width, style.title), left, top, style.title)
+    page.write(left, top, fit_text(scene.photo.name, width, style.title), style.title)
     ax.spines[:].set_visible(False)
 
 
@@ -226,6 +226,6 @@ def _draw_bar(ax: Axes, panel: Panel, layout: PanelLayout) -> None:
     colours = ScalarMappable(Normalize(*panel.limits[0]), _MAPS[panel.colours])
     bar = ax.figure.colorbar(colours, cax=ax.inset_axes(place))
     style = current_style()
-    bar.set_ticks([*layout.ticks], labels=[f"{tick:.3g}" for tick in layout.ticks])
+    bar.set_ticks([*layout.ticks], labels=[format_number(tick) for tick in layout.ticks])
     bar.ax.tick_params(labelsize=style.small, labelcolor=style.ink, color=style.muted, length=2, pad=2)
     bar.outline.set_linewidth(0.4)
