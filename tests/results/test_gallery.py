@@ -80,7 +80,9 @@ def test_every_text_can_be_read_whatever_the_shape_of_the_photographs(shape: str
         *make_rows("box", 9, SHAPES[shape]),
         Excited("backbone.stages.3.blocks.11.mlp.fc2.very.deep:17", (), DEAD),
         *make_rows("mask", 4, SHAPES[shape], channels=1),
-        Excited("x" * 90, tuple(exemplar(i, SHAPES[shape], "none", name) for i, name in enumerate(NAMES)), RECTIFIED),
+        Excited(
+            "x" * 90, tuple(exemplar(i, SHAPES[shape], "none", name) for i, name in enumerate(3 * NAMES)), RECTIFIED
+        ),
     ]
     with vizcnn.use_style(style):
         result = make_result(rows)
