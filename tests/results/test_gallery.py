@@ -235,6 +235,12 @@ def test_a_dead_channel_has_its_sentence_wherever_it_stands(alive: int, tmp_path
     result.save(tmp_path / "x.png")
 
 
+def test_dead_channels_alone_are_sentences_too() -> None:
+    figure = make_result([Excited(f"dead:{i}", (), DEAD) for i in range(2)]).figure()
+    assert texts_of(figure).count("no image excites it, its value is always 0") == 2
+    assert find_faults(figure) == []
+
+
 def test_a_dead_channel_keeps_what_stands_beside_it() -> None:
     dead = Excited("conv:3", (), DEAD, beside=(("filter", np.ones((5, 5, 3), np.float32)),))
     figure = make_result([dead, *make_rows("box", 4)]).figure()

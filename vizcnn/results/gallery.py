@@ -82,7 +82,7 @@ class Gallery:
         self.style, self.rows, self.caption = current_style(), rows, caption
         style = self.style
         self.extra = max(len(row.beside) for row in rows)  # pictures before the photographs of a row
-        pictures = self.extra + max(len(row.exemplars) for row in rows)
+        pictures = max(1, self.extra + max(len(row.exemplars) for row in rows))
         room, narrowest = style.width - 2 * _MARGIN, _NARROWEST * style.small
         fitting = max(self.extra + 1, int((room + _GAP) / (narrowest + _GAP)))
         columns = max(self.extra + 1, -(-pictures // -(-pictures // fitting)))  # so that lines are about as long
@@ -99,7 +99,7 @@ class Gallery:
     def _explain(self) -> str:
         """What is to be known to read the pictures."""
         shown = [one for row in self.rows for one in row.exemplars]
-        boxed = [one for one in shown if one.box and one.is_limit(one.box)]
+        boxed = [one for one in shown if one.box and one.sees_beyond(one.box)]
         if not any(one.mask for one in shown):
             return _BOXED if boxed else ""
         if any(not one.mask for one in boxed):
@@ -111,9 +111,8 @@ class Gallery:
         """The bands on each page, which is as high as the style allows, or as one band is."""
         bands, small = [*self._list_bands()], self.style.small
         small_print = (len(self._wrap(self.caption, small)) + 1) * small * _LINE + _REST / 2
-        names = max(
-            (len(self._head(band, starts=True)) for band in bands if band.start), default=0
-        )  # of rows that go on
+        on = (len(self._head(band, starts=True)) for band in bands if band.start)  # lines above a row that goes on
+        names = max(on, default=0)
         rest = self._measure_top() + small_print + names * self.style.title * _LINE
         return [bands[part.start : part.stop] for part in split_rows([self._measure(band) for band in bands], rest)]
 
@@ -251,7 +250,7 @@ class _Paper:
         self._veil(at, seen, 0.85 if one.mask else 0.7)  # paler than what is merely dark
         if one.mask:
             self._shade(one.mask, seen)
-        if one.box and one.is_limit(one.box):
+        if one.box and one.sees_beyond(one.box):
             box, thickness = one.box.map_onto(one.size, at), 0.5 if one.mask else 1.2
             self.outline(box, 2 * thickness, "black")
             self.outline(box, thickness, "white" if one.mask else _BOX)
@@ -273,6 +272,8 @@ class _Paper:
 
     def _shade(self, mask: Mask, seen: Box) -> None:
         """Shade a photograph where the channel does not respond, with a line around where it does."""
+        from matplotlib.patheffects import withStroke
+
         shade = np.zeros((*mask.size, 4), np.float32)
         shade[..., 3] = _DARK * ~mask.cover()
         self.ax.imshow(shade, extent=_extent(seen), aspect="auto")
@@ -282,7 +283,8 @@ class _Paper:
         )
         if min(mask.size) > 1 and not mask.cover().all():
             large = enlarge(mask.activations, mask.size)
-            self.ax.contour(columns, rows, large, [mask.level], colors=_BOX, linewidths=0.8)
+            line = self.ax.contour(columns, rows, large, [mask.level], colors=_BOX, linewidths=0.8)
+            line.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
 
 
 def _extent(at: Box) -> tuple[float, float, float, float]:
