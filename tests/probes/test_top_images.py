@@ -267,6 +267,8 @@ def test_a_dead_channel_is_said_to_be_one_and_alone_refused(tmp_path: Path) -> N
     found.save(tmp_path / "x.png")
     with pytest.raises(DegenerateResult, match="no image excites any of maps:1, maps:2"):
         TopImages()(Model(Gated(), size=8), images, ["maps:1", "maps:2"], progress=False)
+    with pytest.raises(DegenerateResult, match="maps:1, maps:1, maps:1, maps:1, maps:1 and 4 more. Dead units"):
+        TopImages()(Model(Gated(), size=8), images, ["maps:1"] * 9, progress=False)
 
 
 def test_a_single_image_is_the_best_for_a_class() -> None:

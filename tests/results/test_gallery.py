@@ -80,7 +80,9 @@ def test_every_text_can_be_read_whatever_the_shape_of_the_photographs(shape: str
         *make_rows("box", 9, SHAPES[shape]),
         Excited("backbone.stages.3.blocks.11.mlp.fc2.very.deep:17", (), DEAD),
         *make_rows("mask", 4, SHAPES[shape], channels=1),
-        Excited("x" * 90, tuple(exemplar(i, SHAPES[shape], "none", name) for i, name in enumerate(NAMES)), RECTIFIED),
+        Excited(
+            "x" * 90, tuple(exemplar(i, SHAPES[shape], "none", name) for i, name in enumerate(3 * NAMES)), RECTIFIED
+        ),
     ]
     with vizcnn.use_style(style):
         result = make_result(rows)
@@ -231,6 +233,12 @@ def test_a_dead_channel_has_its_sentence_wherever_it_stands(alive: int, tmp_path
     )
     assert len(pictures_of(figure)) == 18
     result.save(tmp_path / "x.png")
+
+
+def test_dead_channels_alone_are_sentences_too() -> None:
+    figure = make_result([Excited(f"dead:{i}", (), DEAD) for i in range(2)]).figure()
+    assert texts_of(figure).count("no image excites it, its value is always 0") == 2
+    assert find_faults(figure) == []
 
 
 def test_a_dead_channel_keeps_what_stands_beside_it() -> None:

@@ -121,7 +121,8 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
     index = click.Option(
         ["--index"],
         type=click.Path(),
-        help="Answer from the index of a scan: LAYER:CHANNEL... Without -m the network is not needed.",
+        help="Answer from the index of a scan: LAYER:CHANNEL... The network is needed only for what an index does not "
+        "hold; -m names it.",
     )
     return [
         *([index] if probe.answer is not Probe.answer else []),

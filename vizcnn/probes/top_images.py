@@ -37,6 +37,7 @@ from vizcnn.scanning import (
 )
 
 _CHANNELS = 4  # how many are shown where no target was given
+_NAMED = 5  # targets that a message names
 _BESIDE = ("filter", "maximize")
 
 
@@ -54,8 +55,8 @@ class TopImages(Probe[Exemplars]):
         level = (mean + max(A)) / 2        responds = enlarge(A) > level
 
     with A the channel's activation map of that image (h, w), enlarged bilinearly (align_corners=False) to what the
-    network saw, and its mean over all images and places. Edges are good to about half a place of the layer. The field
-    of the strongest unit stays as a thin line, as far as the photograph has it.
+    network saw, and its mean over all images and places. Edges are good to about one place of the layer. A thin line
+    still shows what the strongest unit sees, where that is not everything.
 
     Targets are channels (LAYER:CHANNEL, LAYER:FIRST-LAST) or classes; without any, four of the last convolution.
     For many channels or many images scan once, `vizcnn scan`, and ask the index: `--index DIR`, or in Python
@@ -172,7 +173,10 @@ class TopImages(Probe[Exemplars]):
         """The rows of these targets. maps: of the network; None where it is not at hand."""
         rows = tuple(self._make_row(index, one, maps or {}) for one in targets)
         if not any(row.exemplars for row in rows):
-            raise DegenerateResult(f"no image excites any of {', '.join(map(str, targets))}. Dead units?")
+            named = ", ".join(map(str, targets[:_NAMED])) + f" and {len(targets) - _NAMED} more" * (
+                len(targets) > _NAMED
+            )
+            raise DegenerateResult(f"no image excites any of {named}. Dead units?")
         layers = list(dict.fromkeys(name_layer(require_unit(one)) for one in targets))
         notes = [*_find_gaps(index, layers, self.count).describe()]
         if maps is None and (vague := [layer for layer in layers if sees_most(index, layer)]):

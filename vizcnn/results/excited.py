@@ -47,10 +47,10 @@ class Exemplar:
     @property
     def has_part(self) -> bool:
         """Whether the part is worth a picture of its own."""
-        return self.is_limit(self.part)
+        return self.sees_beyond(self.part)
 
-    def is_limit(self, box: Box) -> bool:
-        """Whether a box leaves out some of what the network sees."""
+    def sees_beyond(self, box: Box) -> bool:
+        """Whether the network sees more than a box."""
         whole, inner = asdict(self.seen), asdict(box)
         return any(abs(whole[edge] - inner[edge]) > 1e-6 * max(self.size) for edge in whole)
 

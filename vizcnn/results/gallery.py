@@ -18,6 +18,7 @@ from vizcnn.results.drawing import (
     fit_text,
     measure_text,
     new_figure,
+    split_rows,
     wrap_text,
 )
 from vizcnn.results.excited import Excited, Exemplar
@@ -40,13 +41,13 @@ _DARK = 0.62  # opacity of the shade where a channel does not respond
 
 _BOXED = "Box: all that the strongest unit sees. Below: that part alone."
 _LIT = (
-    "Bright: where the channel responds, above halfway from its mean to its maximum. Below: the part around the "
-    "strongest place."
+    "Yellow line: around where the channel responds, above halfway from its mean to its maximum. Below: the part "
+    "around the strongest place."
 )
 _LINED = f"{_LIT} White line: all that the strongest unit sees."
 _BOTH = (
-    "Box: all that the strongest unit sees. Where that is most of the image, bright: where the channel responds, above "
-    "halfway from its mean to its maximum. Below: that part alone."
+    "Box: all that the strongest unit sees. Where that is most of the image, yellow line: around where the channel "
+    "responds, above halfway from its mean to its maximum. Below: that part alone."
 )
 
 
@@ -81,7 +82,7 @@ class Gallery:
         self.style, self.rows, self.caption = current_style(), rows, caption
         style = self.style
         self.extra = max(len(row.beside) for row in rows)  # pictures before the photographs of a row
-        pictures = self.extra + max(len(row.exemplars) for row in rows)
+        pictures = max(1, self.extra + max(len(row.exemplars) for row in rows))
         room, narrowest = style.width - 2 * _MARGIN, _NARROWEST * style.small
         fitting = max(self.extra + 1, int((room + _GAP) / (narrowest + _GAP)))
         columns = max(self.extra + 1, -(-pictures // -(-pictures // fitting)))  # so that lines are about as long
@@ -98,7 +99,7 @@ class Gallery:
     def _explain(self) -> str:
         """What is to be known to read the pictures."""
         shown = [one for row in self.rows for one in row.exemplars]
-        boxed = [one for one in shown if one.box and one.is_limit(one.box)]
+        boxed = [one for one in shown if one.box and one.sees_beyond(one.box)]
         if not any(one.mask for one in shown):
             return _BOXED if boxed else ""
         if any(not one.mask for one in boxed):
@@ -108,17 +109,12 @@ class Gallery:
     @cached_property
     def pages(self) -> list[list[Band]]:
         """The bands on each page, which is as high as the style allows, or as one band is."""
-        style, pages = self.style, [list[Band]()]
-        small_print = (len(self._wrap(self.caption, style.small)) + 1) * style.small * _LINE
-        left = room = style.height - self._measure_top() - small_print - _REST
-        for band in self._list_bands():
-            height = self._measure(band, starts=not pages[-1])
-            if pages[-1] and height > left:
-                pages.append([])
-                left, height = room, self._measure(band, starts=True)
-            pages[-1].append(band)
-            left -= height
-        return pages
+        bands, small = [*self._list_bands()], self.style.small
+        small_print = (len(self._wrap(self.caption, small)) + 1) * small * _LINE + _REST / 2
+        on = (len(self._head(band, starts=True)) for band in bands if band.start)  # lines above a row that goes on
+        names = max(on, default=0)
+        rest = self._measure_top() + small_print + names * self.style.title * _LINE
+        return [bands[part.start : part.stop] for part in split_rows([self._measure(band) for band in bands], rest)]
 
     def _list_bands(self) -> Iterator[Band]:
         for row in self.rows:
@@ -133,10 +129,9 @@ class Gallery:
         lines = len(self.heading) * style.title + len(self.legend) * style.small
         return _MARGIN + lines * _LINE + _REST
 
-    def _measure(self, band: Band, *, starts: bool) -> float:
-        """The height of a band. starts: whether it is the first on its page."""
-        header = self._head(band) if starts or not band.start else []
-        height = len(header) * self.style.title * _LINE
+    def _measure(self, band: Band, *, starts: bool = False) -> float:
+        """The height of a band. starts: whether it is the first on its page, where a row that goes on has its name."""
+        height = len(self._head(band, starts=starts)) * self.style.title * _LINE
         if band.exemplars or band.beside:
             height += 2 * self.style.small * _LINE + self._measure_photos(band) + _GAP
         if band.has_parts:
@@ -149,8 +144,10 @@ class Gallery:
         pictures = [one.pixels for one in band.exemplars] + [pixels for _, pixels in band.beside]
         return max(_place(pixels, 0, 0, self.cell).bottom for pixels in pictures)
 
-    def _head(self, band: Band) -> list[tuple[str, str]]:
-        """The lines above a row, each the channel's name and what is said of it, one of which may be empty."""
+    def _head(self, band: Band, *, starts: bool) -> list[tuple[str, str]]:
+        """The lines above a band, each the channel's name and what is said of it, one of which may be empty."""
+        if band.start and not starts:
+            return []
         style, name = self.style, band.row.target
         said = "continued" if band.start else band.row.describe_statistics()
         if self._indent(name) + measure_text(said, style.text) <= self.room:
@@ -187,7 +184,7 @@ class Gallery:
 
     def _draw_band(self, paper: _Paper, band: Band, top: float, *, starts: bool) -> None:
         style = self.style
-        for name, said in self._head(band) if starts or not band.start else []:
+        for name, said in self._head(band, starts=starts):
             paper.write(name, top, _MARGIN, style.title, style.ink, "bold")
             lower = (style.title - style.text) * _RISE  # on the same baseline
             paper.write(said, top + lower, _MARGIN + self._indent(name), style.text, style.muted)
@@ -250,16 +247,16 @@ class _Paper:
         """Draw a photograph and what is known of the channel in it."""
         draw_image(self.ax, one.pixels, extent=_extent(at), aspect="auto")
         seen = one.seen.map_onto(one.size, at)
-        self._veil(at, seen)
+        self._veil(at, seen, 0.85 if one.mask else 0.7)  # paler than what is merely dark
         if one.mask:
             self._shade(one.mask, seen)
-        if one.box and one.is_limit(one.box):
+        if one.box and one.sees_beyond(one.box):
             box, thickness = one.box.map_onto(one.size, at), 0.5 if one.mask else 1.2
             self.outline(box, 2 * thickness, "black")
             self.outline(box, thickness, "white" if one.mask else _BOX)
         self.outline(at, 0.6, current_style().muted)
 
-    def _veil(self, at: Box, seen: Box) -> None:
+    def _veil(self, at: Box, seen: Box, opacity: float) -> None:
         """Veil the parts of a photograph that are kept from the network."""
         from matplotlib.patches import Rectangle
 
@@ -271,10 +268,12 @@ class _Paper:
         ):
             if bottom > top and right > left:
                 sides = right - left, bottom - top
-                self.ax.add_patch(Rectangle((left, top), *sides, color=current_style().paper, alpha=0.7, lw=0))
+                self.ax.add_patch(Rectangle((left, top), *sides, color=current_style().paper, alpha=opacity, lw=0))
 
     def _shade(self, mask: Mask, seen: Box) -> None:
         """Shade a photograph where the channel does not respond, with a line around where it does."""
+        from matplotlib.patheffects import withStroke
+
         shade = np.zeros((*mask.size, 4), np.float32)
         shade[..., 3] = _DARK * ~mask.cover()
         self.ax.imshow(shade, extent=_extent(seen), aspect="auto")
@@ -284,7 +283,8 @@ class _Paper:
         )
         if min(mask.size) > 1 and not mask.cover().all():
             large = enlarge(mask.activations, mask.size)
-            self.ax.contour(columns, rows, large, [mask.level], colors=_BOX, linewidths=0.8)
+            line = self.ax.contour(columns, rows, large, [mask.level], colors=_BOX, linewidths=0.8)
+            line.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
 
 
 def _extent(at: Box) -> tuple[float, float, float, float]:

@@ -42,8 +42,12 @@ def make_mask(activations: Map, mean: float, size: tuple[int, int], seen: Box) -
     size: height and width of the network's input in px. seen: the part of the photograph that the input shows, in px.
 
     None where no px exceeds the level: the channel responds less than on average, or its only high places are smaller
-    than a px. Network dissection (Bau et al. 2017, arXiv:1704.05796) enlarges maps in the same way; its level is the
-    channel's top 0.5% over a data set, which an index of a scan does not hold, and at which a mask may be empty."""
+    than a px.
+
+    Network dissection (Bau et al. 2017, arXiv:1704.05796) makes such masks with two differences. Its level is the one
+    that a channel exceeds at 0.5% of all places of a data set, which a scan does not know, and at which a mask can be
+    empty. And it puts a map's places at the centres of receptive fields, where this spreads them evenly, as `cam` does;
+    the pixels that move a unit most lie between the two."""
     from scipy.ndimage import label
 
     large, level = enlarge(activations, size), (mean + float(activations.max())) / 2

@@ -13,10 +13,11 @@ from vizcnn.errors import ParameterError
 from vizcnn.models.batches import default_batch, run_batches
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
-from vizcnn.models.terms import Unit
+from vizcnn.models.terms import OUTPUT, Unit
 from vizcnn.progress import bar
 from vizcnn.scanning.best import AnyIndex, Maps, find_channel, list_best, name_layer
 from vizcnn.scanning.index import Index
+from vizcnn.scanning.layer_selection import OUTPUT_NAME
 from vizcnn.scanning.loader import Loader
 
 _TOLERANCE = 0.05
@@ -51,7 +52,8 @@ def read_maps(index: AnyIndex, model: Model, units: Iterable[Unit], count: int, 
         for layer, images in wanted.items():
             channels = sorted(set().union(*images.values()))
             for number, found in _run_images(index, model, layer, channels, sorted(images)):
-                maps |= {(layer, c, number): found[channels.index(c)].numpy() for c in images[number]}
+                # copies, since a view keeps the maps of the whole batch
+                maps |= {(layer, c, number): found[channels.index(c)].numpy().copy() for c in images[number]}
                 shown.update()
     return maps
 
@@ -61,15 +63,20 @@ def _run_images(
 ) -> Iterator[tuple[int, Tensor]]:
     """Each image of these numbers with its maps of these channels of a layer, float32 (channels, h, w)."""
     loader = Loader(index.images, index.contract, index.size)
+    read_from = OUTPUT if layer == OUTPUT_NAME else layer
+
+    def select(output: Tensor) -> Tensor:
+        return output[:, channels].float().cpu()  # (B, channels, h, w), a copy
 
     def run(part: slice) -> list[tuple[int, Tensor]]:
         batch = loader.load(numbers[part])
         if batch.inputs is None:  # none can be read any more, of which whoever draws them speaks
             return []
-        found = read(batch.inputs.to(model.device, model.dtype))[layer]  # (B, channels, h, w)
+        found = read(batch.inputs.to(model.device, model.dtype))[read_from]
+        found = select(found) if read_from == OUTPUT else found  # which comes as it is
         return list(zip(batch.numbers.tolist(), found, strict=True))
 
-    with open_reader(model, [layer], keep=lambda _, output: output[:, channels].float().cpu()) as read:
+    with open_reader(model, [read_from], keep=lambda _, output: select(output)) as read:
         for _, found in run_batches(len(numbers), default_batch(index.size), run):
             yield from found
 
