@@ -33,7 +33,7 @@ from vizcnn.results import Heatmap
 
 Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]
 
-LEVEL = 0.2
+LEVEL = 0.3
 """Share."""
 
 _PRECISE = torch.float64  # in half precision, squares and cubes of gradients would underflow

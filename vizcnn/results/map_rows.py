@@ -96,8 +96,10 @@ class _Layout:
     def list_legend(self, panel: _Panel) -> list[str]:
         """The lines below a colour bar."""
         assert panel.t is not None
-        lines = wrap_text(_describe_bar(self.result, panel.t), self.measure_bar(panel), current_style().small)
-        return lines if len(lines) <= _LABELS else [*lines[: _LABELS - 1], f"{lines[_LABELS - 1]}…"]
+        width, size = self.measure_bar(panel), current_style().small
+        lines = wrap_text(_describe_bar(self.result, panel.t), width, size)
+        few, rest = lines[: _LABELS - 1], lines[_LABELS - 1 :]
+        return [*few, fit_text(" ".join(rest), width, size)] if rest else few
 
 
 def count_row_pages(result: Heatmap) -> int:
