@@ -5,7 +5,8 @@ from vizcnn.results.curve import Curve
 from vizcnn.results.drawing import prepare_drawing, shorten
 from vizcnn.results.exemplars import Excited, Exemplars, make_exemplar
 from vizcnn.results.grid import ImageGrid
-from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.heatmap import Heatmap
+from vizcnn.results.maps import Mark, Prediction
 from vizcnn.results.opening import load_result
 from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.photos import ReducedPhoto, StoredPhoto

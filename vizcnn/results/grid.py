@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vizcnn.geometry import Box
 from vizcnn.results.base import Result
-from vizcnn.results.heatmap import Mark
+from vizcnn.results.maps import Mark
 from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.tiles import draw_panel, draw_rows, new_axes
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from vizcnn.geometry import Box
 from vizcnn.results.drawing import draw_outline, fit_text, measure_text, split_rows, wrap_text
+from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import Colours, choose_colours, draw_bar, paint_map, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.style import current_style
@@ -17,8 +18,6 @@ from vizcnn.results.style import current_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from vizcnn.results.heatmap import Heatmap
 
 _MARGIN, _GAP, _BETWEEN = 0.14, 0.12, 0.14  # inches: around the page, between tiles, between lines
 _BAR, _BAR_WIDTH = 0.09, 1.7  # inches, of the colour bar
@@ -47,7 +46,7 @@ class _Line:
 class _Layout:
     """The tiles of a result in lines and pages, measured in inches."""
 
-    def __init__(self, result: Heatmap) -> None:
+    def __init__(self, result: Maps) -> None:
         self.result, style = result, current_style()
         room = style.width - 2 * _MARGIN
         self.columns = max(1, int((room + _GAP) / (_NARROWEST * style.small / 72 + _GAP)))
@@ -91,12 +90,12 @@ class _Layout:
         return max(parts) if self.beside else sum(parts)
 
 
-def count_sheet_pages(result: Heatmap) -> int:
+def count_sheet_pages(result: Maps) -> int:
     """How many pages the tiles of a result fill."""
     return len(_Layout(result).pages)
 
 
-def draw_sheet(result: Heatmap, page: int) -> Figure:
+def draw_sheet(result: Maps, page: int) -> Figure:
     """A page of the tiles of a result."""
     layout, style = _Layout(result), current_style()
     lines = [layout.lines[k] for k in layout.pages[page - 1]]
@@ -122,7 +121,7 @@ def draw_sheet(result: Heatmap, page: int) -> Figure:
     return drawn.figure
 
 
-def list_labels(result: Heatmap, i: int, t: int) -> list[str]:
+def list_labels(result: Maps, i: int, t: int) -> list[str]:
     """The lines below a tile: the image's name, the target with its score, and what the network says instead."""
     target, best = result.provenance.targets[i][t], result.predictions[i][:1]
     lines = [result.photos[i].name, f"{target}\0{result.scores[i, t]:.3g}"]
@@ -130,7 +129,7 @@ def list_labels(result: Heatmap, i: int, t: int) -> list[str]:
     return lines + [f"{words}\0{each.said(100, 0)}%" for words, each in zip(seen_as, best, strict=True)]
 
 
-def _describe_scale(result: Heatmap) -> str:
+def _describe_scale(result: Maps) -> str:
     """What the colours of all tiles say, and what they share."""
     end = f"the {result.percentile:g}th percentile" if result.percentile < 100 else "the largest value"
     own = "the maps of an image that mean the same share a scale" if len(result.meanings) > 1 else "each its own scale"
@@ -143,7 +142,7 @@ def _describe_scale(result: Heatmap) -> str:
     )
 
 
-def _list_lines(result: Heatmap, columns: int) -> Iterator[_Line]:
+def _list_lines(result: Maps, columns: int) -> Iterator[_Line]:
     """Tiles in lines: the best and the worst images first, beside each other where there is room, then the others."""
     targets, count = len(result.meanings), len(result.photos)
     together = max(1, columns // targets)  # images in a line
@@ -170,7 +169,7 @@ def _list_lines(result: Heatmap, columns: int) -> Iterator[_Line]:
         yield from _fill_lines(others, heading, targets, columns)
 
 
-def _name_target(result: Heatmap) -> str:
+def _name_target(result: Maps) -> str:
     """The first target, where it is the same for all images."""
     names = {row[0] for row in result.provenance.targets}
     return names.pop() if len(names) == 1 else "the first target"
