@@ -69,14 +69,16 @@ class _Layout:
         return _MARGIN + column * (self.side + _GAP)
 
     def measure_pictures(self, line: _Line) -> float:
+        """The height of the highest picture of a line."""
         return max(self.measure_picture(tile.i)[1] for tile in line.tiles)
 
     def measure_headings(self, line: _Line) -> float:
+        """The height of what stands above the tiles of a line."""
         return (measure_lines(1, current_style().text) + 0.05) * bool(line.headings)
 
     def measure_line(self, line: _Line) -> float:
         """The height of a line with its headings, its labels and the space below."""
-        labels = max(len(list_labels(self.result, tile.i, tile.t)) for tile in line.tiles)
+        labels = max(len(_list_labels(self.result, tile.i, tile.t)) for tile in line.tiles)
         texts = 0.03 + measure_lines(labels, current_style().small)
         return self.measure_headings(line) + self.measure_pictures(line) + texts + _BETWEEN
 
@@ -121,12 +123,15 @@ def draw_sheet(result: Maps, page: int) -> Figure:
     return drawn.figure
 
 
-def list_labels(result: Maps, i: int, t: int) -> list[str]:
-    """The lines below a tile: the image's name, the target with its score, and what the network says instead."""
-    target, best = result.provenance.targets[i][t], result.predictions[i][:1]
-    lines = [result.photos[i].name, f"{target}\0{result.scores[i, t]:.3g}"]
-    seen_as = ["predicted" if each.label == target else f"seen as {each.label}" for each in best]
-    return lines + [f"{words}\0{each.said(100, 0)}%" for words, each in zip(seen_as, best, strict=True)]
+def _list_labels(result: Maps, i: int, t: int) -> list[tuple[str, str]]:
+    """The lines below a tile, each with the number at its end: the image's name, the target with its score, and the
+    class that the network names."""
+    target = result.provenance.targets[i][t]
+    lines = [(result.photos[i].name, ""), (target, f"{result.scores[i, t]:.3g}")]
+    for best in result.predictions[i][:1]:
+        words = "predicted" if best.label == target else f"seen as {best.label}"
+        lines.append((words, f"{best.said(100, 0)}%"))
+    return lines
 
 
 def _describe_scale(result: Maps) -> str:
@@ -195,7 +200,8 @@ def _draw_head(page: Page, layout: _Layout, colours: Sequence[Colours]) -> None:
     result, style, top = layout.result, current_style(), _MARGIN
     method = result.provenance.details.get("method", result.provenance.probe)
     title = f"{method}, {result.provenance.model}: {len(result.photos)} images"
-    page.write(_MARGIN, top, fit_text(title, page.width - 2 * _MARGIN, style.title), style.title, weight="bold")
+    room = 0.9 * (page.width - 2 * _MARGIN)  # bold letters are wider
+    page.write(_MARGIN, top, fit_text(title, room, style.title), style.title, weight="bold")
     top += measure_lines(1, style.title) + 0.06
     noise = float(np.mean([each.noise / each.end for each in colours]))
     ends = ("−end", "0", "end") if result.signed else ("0", "", "end")
@@ -219,8 +225,7 @@ def _draw_tile(ax: Axes, layout: _Layout, tile: _Tile, colours: Colours, bottom:
 def _write_label(page: Page, layout: _Layout, tile: _Tile, top: float) -> None:
     """Write the lines below a tile, each with its number at the right."""
     style, left = current_style(), layout.find_left(tile.column)
-    for k, text in enumerate(list_labels(layout.result, tile.i, tile.t)):
-        name, _, number = text.partition("\0")
+    for k, (name, number) in enumerate(_list_labels(layout.result, tile.i, tile.t)):
         down = top + measure_lines(k, style.small)
         room = layout.side - measure_text(number, style.small) - 0.06 * bool(number)
         colour = style.ink if k == 1 else style.muted
