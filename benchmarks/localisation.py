@@ -34,7 +34,6 @@ from vizcnn.geometry import Box
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probes import cam, saliency
-from vizcnn.probing import find_strongest_region
 from vizcnn.probing.probe import Probe
 from vizcnn.results import Heatmap
 from vizcnn.zoo import train_tiny
@@ -149,7 +148,7 @@ def measure_overlaps(model: Model, probe: Probe[Heatmap], case: Case) -> list[fl
     except DegenerateResult:
         return [0.0] * len(LEVELS) + [float("nan")]
     values, seen = torch.from_numpy(found.values[0, 0]), found.seen[0]
-    regions = [find_strongest_region(values, level) for level in LEVELS]
+    regions = [cam.find_strongest_region(values, level) for level in LEVELS]
     boxes = [region and region.map_onto((values.shape[0], values.shape[1]), seen) for region in regions]
     return [compute_overlap(box, Box(top, left, bottom, right)) for box in (*boxes, seen)]
 

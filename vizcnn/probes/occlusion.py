@@ -23,7 +23,7 @@ from vizcnn.occlusion.windows import (
     parse_sides,
     place_windows,
 )
-from vizcnn.probing.attribution import find_strongest_region
+from vizcnn.probing.attribution import find_peak
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark, Provenance
@@ -162,7 +162,7 @@ def _make_heatmap(
 
 def _find_peak(subject: Subject, i: int, values: npt.NDArray[np.float32]) -> Box | None:
     """The tight place around the highest value of a map (H, W), in px of photograph i; None where none is positive."""
-    place = find_strongest_region(torch.from_numpy(values))
+    place = find_peak(torch.from_numpy(values))
     return place and subject.in_photo(i, place)
 
 

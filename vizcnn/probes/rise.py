@@ -15,7 +15,7 @@ from vizcnn.errors import DegenerateResult, Interrupted
 from vizcnn.models.batches import answer_each
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.occlusion.windows import check_fill, make_baseline
-from vizcnn.probing.attribution import Map, find_strongest_region, heatmap
+from vizcnn.probing.attribution import Map, find_peak, heatmap
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -177,7 +177,7 @@ class _Sums:
 
 def _to_maps(sums: _Sums) -> list[Map]:
     what = "being seen helps most"
-    return [Map(one, find_strongest_region(one), what, mark=f"where {what}") for one in sums.compute_maps()]
+    return [Map(one, find_peak(one), what, mark=f"where {what}") for one in sums.compute_maps()]
 
 
 def _refuse_unmoved(subject: Subject, i: int, sums: _Sums) -> None:

@@ -14,7 +14,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.probing.attribution import answer_pairs as answer_pairs
     from vizcnn.probing.attribution import each_map as each_map
     from vizcnn.probing.attribution import find_densest as find_densest
-    from vizcnn.probing.attribution import find_strongest_region as find_strongest_region
+    from vizcnn.probing.attribution import find_peak as find_peak
     from vizcnn.probing.attribution import heatmap as heatmap
     from vizcnn.probing.attribution import score as score
     from vizcnn.probing.attribution import warn_of_softmax as warn_of_softmax
@@ -33,7 +33,7 @@ _HOMES = {
     "answer_pairs": "probing.attribution",
     "each_map": "probing.attribution",
     "find_densest": "probing.attribution",
-    "find_strongest_region": "probing.attribution",
+    "find_peak": "probing.attribution",
     "heatmap": "probing.attribution",
     "param": "probing.probe",
     "parse_names": "probing.parsing",
@@ -51,7 +51,7 @@ __all__ = [
     "answer_pairs",
     "each_map",
     "find_densest",
-    "find_strongest_region",
+    "find_peak",
     "heatmap",
     "param",
     "parse_names",

@@ -271,16 +271,24 @@ def find_densest(values: Tensor, side: float = 0.2) -> Box:
     return Box(top, left, top + edge, left + edge)
 
 
-def find_strongest_region(values: Tensor, share: float = 0.8) -> Box | None:
-    """The box, in px, around the connected region with the highest value of a map (H, W), in which all values exceed
-    `share` of that value; None where no value is positive. NaN belongs to no region.
+def find_peak(values: Tensor, share: float = 0.8) -> Box | None:
+    """A box, in px, around the highest value of a map (H, W), in which all values exceed `share` of that value; None
+    where no value is positive.
 
-    With the default it is a tight place around the maximum."""
-    from scipy.ndimage import label
-
-    numbers = np.nan_to_num(values.detach().float().cpu().numpy(), nan=-np.inf)
-    highest = numbers.max()
+    It grows from there to all sides by turns, as far as it can: a tight place, of which the picture shows no part in
+    another colour. NaN belongs to none."""
+    strong = np.nan_to_num(values.detach().float().cpu().numpy(), nan=-np.inf)  # (H, W)
+    highest = strong.max()
     if not highest > 0:
         return None
-    regions, _ = label(numbers > share * highest, np.ones((3, 3)))  # corners touch too
-    return Box.around(regions == regions.flat[numbers.argmax()])
+    top, left = (int(at) for at in np.unravel_index(strong.argmax(), strong.shape))
+    inside, (bottom, right) = strong > share * highest, (top + 1, left + 1)
+    grown = True
+    while grown:
+        before = (top, left, bottom, right)
+        top -= top > 0 and bool(inside[top - 1, left:right].all())
+        left -= left > 0 and bool(inside[top:bottom, left - 1].all())
+        bottom += bottom < inside.shape[0] and bool(inside[bottom, left:right].all())
+        right += right < inside.shape[1] and bool(inside[top:bottom, right].all())
+        grown = before != (top, left, bottom, right)
+    return Box(top, left, bottom, right)

@@ -6,7 +6,8 @@ from vizcnn.results.drawing import prepare_drawing, shorten
 from vizcnn.results.excited import Excited, make_exemplar
 from vizcnn.results.exemplars import Exemplars
 from vizcnn.results.grid import ImageGrid
-from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.heatmap import Heatmap
+from vizcnn.results.maps import Mark, Prediction
 from vizcnn.results.masks import Mask, make_mask
 from vizcnn.results.opening import load_result
 from vizcnn.results.panels import Panel, Row, Scene, format_number

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vizcnn.geometry import Box
 from vizcnn.results.base import Result
-from vizcnn.results.heatmap import Mark
+from vizcnn.results.maps import Mark
 from vizcnn.results.pages import Block, count_pages, draw_blocks
 from vizcnn.results.panels import Panel, Row, Scene
 from vizcnn.results.records import make_even

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import ParameterError
-from vizcnn.geometry import Box
-from vizcnn.inputs.photo import Photo
-from vizcnn.results.base import Result
 from vizcnn.results.drawing import check_page
 from vizcnn.results.map_rows import count_row_pages, draw_rows, plot_map
 from vizcnn.results.map_sheet import count_sheet_pages, draw_sheet
+from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import choose_colours, second_mark
 from vizcnn.results.records import make_even, name_edges
 
@@ -30,32 +28,7 @@ FEW = 6
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """A class that the network names for an image, with its probability."""
-
-    label: str
-    probability: float
-
-    def said(self, whole: int = 1, digits: int = 2) -> str:
-        """The probability as text, as a share of 1 or of 100: `0.43`, or `43.1` for (100, 1).
-
-        What would round to 0 or to the whole is given as `<0.01` or `>0.99`: no network is that certain."""
-        value, least = self.probability * whole, 10.0**-digits
-        if value < least / 2:
-            return f"<{least:.{digits}f}"
-        return f">{whole - least:.{digits}f}" if value > whole - least / 2 else f"{value:.{digits}f}"
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A box worth pointing at, in px of the photograph."""
-
-    box: Box
-    text: str
-
-
-@dataclass(frozen=True)
-class Heatmap(Result):
+class Heatmap(Maps):
     """One map for each of N images and T targets.
 
     values: float32 (N, T, H, W), in input px; NaN where nothing was computed (only when partial).
@@ -69,21 +42,6 @@ class Heatmap(Result):
     percentile: of the magnitudes above zero, where the colours end; values beyond are drawn in the last colour.
     second_marks: per image and target, one more box, drawn lighter, or None; empty where a probe has none.
     """
-
-    parts: ClassVar[tuple[type, ...]] = (Box, Mark, Prediction)
-
-    values: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    meanings: tuple[str, ...]
-    photos: tuple[Photo, ...]
-    seen: tuple[Box, ...]
-    predictions: tuple[tuple[Prediction, ...], ...]
-    marks: tuple[tuple[Mark | None, ...], ...]
-    findings: tuple[tuple[str, ...], ...]
-    partial: bool = False
-    signed: bool = True
-    percentile: float = 100.0
-    second_marks: tuple[tuple[Mark | None, ...], ...] = ()
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """`values` (N, T, H, W) and `scores` (N, T)."""

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from vizcnn.results.drawing import dim_unseen, draw_photo, fit_text, measure_text, new_figure, split_rows, wrap_text
+from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import choose_colours, draw_bar, draw_map, name_marks, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.style import current_style
@@ -15,8 +16,6 @@ from vizcnn.results.style import current_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from vizcnn.results.heatmap import Heatmap
 
 _MARGIN, _BAR, _SPACE = 0.14, 0.09, 0.05  # inches: around the page, of a colour bar's height, between parts of a panel
 _BETWEEN = 0.22  # inches, from a line to the next
@@ -43,13 +42,13 @@ _Line = Sequence[_Panel]
 class _Layout:
     """Lines of panels of this width in inches, as many beside each other as fit, measured and put on pages."""
 
-    def __init__(self, result: Heatmap, side: float) -> None:
+    def __init__(self, result: Maps, side: float) -> None:
         self.result, self.side, style = result, side, current_style()
         self.gap = _choose_gap()
         self.head = measure_lines(1, style.title) + 0.03
         columns = int((style.width - 2 * _MARGIN + self.gap) / (side + self.gap) + 1e-6)
         self.lines = _list_lines(result, columns)
-        self.width = max(map(len, self.lines)) * (side + self.gap) - self.gap + 2 * _MARGIN
+        self.width = min(style.width, max(map(len, self.lines)) * (side + self.gap) - self.gap + 2 * _MARGIN)
         rest = measure_caption(write_caption(result), self.width, 2) + 2 * _MARGIN
         self.pages = split_rows([*map(self.measure_line, self.lines)], rest)
 
@@ -96,16 +95,18 @@ class _Layout:
     def list_legend(self, panel: _Panel) -> list[str]:
         """The lines below a colour bar."""
         assert panel.t is not None
-        lines = wrap_text(_describe_bar(self.result, panel.t), self.measure_bar(panel), current_style().small)
-        return lines if len(lines) <= _LABELS else [*lines[: _LABELS - 1], f"{lines[_LABELS - 1]}…"]
+        width, size = self.measure_bar(panel), current_style().small
+        lines = wrap_text(_describe_bar(self.result, panel.t), width, size)
+        few, rest = lines[: _LABELS - 1], lines[_LABELS - 1 :]
+        return [*few, fit_text(" ".join(rest), width, size)] if rest else few
 
 
-def count_row_pages(result: Heatmap) -> int:
+def count_row_pages(result: Maps) -> int:
     """How many pages the panels of a result fill."""
     return len(_choose_layout(result).pages)
 
 
-def draw_rows(result: Heatmap, page: int) -> Figure:
+def draw_rows(result: Maps, page: int) -> Figure:
     """A page of the panels of a result."""
     layout = _choose_layout(result)
     lines = [layout.lines[k] for k in layout.pages[page - 1]]
@@ -124,7 +125,7 @@ def _choose_gap() -> float:
     return 0.12 if current_style().width < 5 else 0.18
 
 
-def _choose_layout(result: Heatmap) -> _Layout:
+def _choose_layout(result: Maps) -> _Layout:
     """The layout with the widest panels that still stand beside each other; with smaller ones, where that keeps all
     images on one page."""
     style, gap = current_style(), _choose_gap()
@@ -140,7 +141,7 @@ def _choose_layout(result: Heatmap) -> _Layout:
     return first
 
 
-def _list_lines(result: Heatmap, columns: int) -> list[_Line]:
+def _list_lines(result: Maps, columns: int) -> list[_Line]:
     """Each image's panels in as few lines as possible, evenly; several images in a line where there is room."""
     rows, count = [_list_panels(result, i) for i in range(len(result.photos))], 1 + len(result.meanings)
     if together := columns // count:
@@ -149,12 +150,12 @@ def _list_lines(result: Heatmap, columns: int) -> list[_Line]:
     return [_add_bars(result, row[at : at + length]) for row in rows for at in range(0, count, length)]
 
 
-def _list_panels(result: Heatmap, i: int) -> list[_Panel]:
+def _list_panels(result: Maps, i: int) -> list[_Panel]:
     """An image's photograph and maps; one colour bar for maps that mean the same, else one for each."""
     return _add_bars(result, [_Panel(i, None), *(_Panel(i, t) for t in range(len(result.meanings)))])
 
 
-def _add_bars(result: Heatmap, line: _Line) -> list[_Panel]:
+def _add_bars(result: Maps, line: _Line) -> list[_Panel]:
     """A line of one image's panels with its colour bars: one for maps that mean the same, else one for each."""
     maps = [panel for panel in line if panel.t is not None]
     shared = len(set(result.meanings)) == 1
@@ -162,7 +163,7 @@ def _add_bars(result: Heatmap, line: _Line) -> list[_Panel]:
     return [_Panel(panel.i, panel.t, bars.get(panel, 0)) for panel in line]
 
 
-def _describe_bar(result: Heatmap, t: int) -> str:
+def _describe_bar(result: Maps, t: int) -> str:
     """What a colour bar says."""
     return f"{result.meanings[t]}; weak values are transparent"
 
@@ -196,7 +197,7 @@ def _draw_bar(page: Page, layout: _Layout, panel: _Panel, left: float, top: floa
     page.write(left, top, "\n".join(layout.list_legend(panel)), size)
 
 
-def _name_panel(result: Heatmap, panel: _Panel, width: float) -> str:
+def _name_panel(result: Maps, panel: _Panel, width: float) -> str:
     """A photograph's name, or a map's target with its score."""
     size = current_style().title
     if panel.t is None:
@@ -205,7 +206,7 @@ def _name_panel(result: Heatmap, panel: _Panel, width: float) -> str:
     return fit_text(result.provenance.targets[panel.i][panel.t], width - measure_text(score, size), size) + score
 
 
-def _write_predictions(page: Page, result: Heatmap, i: int, left: float, top: float, width: float) -> None:
+def _write_predictions(page: Page, result: Maps, i: int, left: float, top: float, width: float) -> None:
     """The classes that the network names, below each other: shares at the right of a narrow column, then names."""
     size, best = current_style().text, result.predictions[i][:_LABELS]
     shares = [f"{each.said(100, 1)}%" for each in best]
@@ -216,7 +217,7 @@ def _write_predictions(page: Page, result: Heatmap, i: int, left: float, top: fl
         page.write(left + column + 0.08, down, fit_text(each.label, width - column - 0.08, size), size)
 
 
-def plot_map(result: Heatmap, ax: Axes | None, i: int, t: int) -> Axes:
+def plot_map(result: Maps, ax: Axes | None, i: int, t: int) -> Axes:
     """Draw one map with its colour bar into axes, or into those of a new figure, all texts fitted to their size."""
     from matplotlib.cm import ScalarMappable
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from vizcnn.geometry import Box
 from vizcnn.results.drawing import draw_outline, fit_text, measure_text, split_rows, wrap_text
+from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import Colours, choose_colours, draw_bar, paint_map, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.style import current_style
@@ -17,8 +18,6 @@ from vizcnn.results.style import current_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from vizcnn.results.heatmap import Heatmap
 
 _MARGIN, _GAP, _BETWEEN = 0.14, 0.12, 0.14  # inches: around the page, between tiles, between lines
 _BAR, _BAR_WIDTH = 0.09, 1.7  # inches, of the colour bar
@@ -47,7 +46,7 @@ class _Line:
 class _Layout:
     """The tiles of a result in lines and pages, measured in inches."""
 
-    def __init__(self, result: Heatmap) -> None:
+    def __init__(self, result: Maps) -> None:
         self.result, style = result, current_style()
         room = style.width - 2 * _MARGIN
         self.columns = max(1, int((room + _GAP) / (_NARROWEST * style.small / 72 + _GAP)))
@@ -70,14 +69,16 @@ class _Layout:
         return _MARGIN + column * (self.side + _GAP)
 
     def measure_pictures(self, line: _Line) -> float:
+        """The height of the highest picture of a line."""
         return max(self.measure_picture(tile.i)[1] for tile in line.tiles)
 
     def measure_headings(self, line: _Line) -> float:
+        """The height of what stands above the tiles of a line."""
         return (measure_lines(1, current_style().text) + 0.05) * bool(line.headings)
 
     def measure_line(self, line: _Line) -> float:
         """The height of a line with its headings, its labels and the space below."""
-        labels = max(len(list_labels(self.result, tile.i, tile.t)) for tile in line.tiles)
+        labels = max(len(_list_labels(self.result, tile.i, tile.t)) for tile in line.tiles)
         texts = 0.03 + measure_lines(labels, current_style().small)
         return self.measure_headings(line) + self.measure_pictures(line) + texts + _BETWEEN
 
@@ -91,12 +92,12 @@ class _Layout:
         return max(parts) if self.beside else sum(parts)
 
 
-def count_sheet_pages(result: Heatmap) -> int:
+def count_sheet_pages(result: Maps) -> int:
     """How many pages the tiles of a result fill."""
     return len(_Layout(result).pages)
 
 
-def draw_sheet(result: Heatmap, page: int) -> Figure:
+def draw_sheet(result: Maps, page: int) -> Figure:
     """A page of the tiles of a result."""
     layout, style = _Layout(result), current_style()
     lines = [layout.lines[k] for k in layout.pages[page - 1]]
@@ -122,15 +123,18 @@ def draw_sheet(result: Heatmap, page: int) -> Figure:
     return drawn.figure
 
 
-def list_labels(result: Heatmap, i: int, t: int) -> list[str]:
-    """The lines below a tile: the image's name, the target with its score, and what the network says instead."""
-    target, best = result.provenance.targets[i][t], result.predictions[i][:1]
-    lines = [result.photos[i].name, f"{target}\0{result.scores[i, t]:.3g}"]
-    seen_as = ["predicted" if each.label == target else f"seen as {each.label}" for each in best]
-    return lines + [f"{words}\0{each.said(100, 0)}%" for words, each in zip(seen_as, best, strict=True)]
+def _list_labels(result: Maps, i: int, t: int) -> list[tuple[str, str]]:
+    """The lines below a tile, each with the number at its end: the image's name, the target with its score, and the
+    class that the network names."""
+    target = result.provenance.targets[i][t]
+    lines = [(result.photos[i].name, ""), (target, f"{result.scores[i, t]:.3g}")]
+    for best in result.predictions[i][:1]:
+        words = "predicted" if best.label == target else f"seen as {best.label}"
+        lines.append((words, f"{best.said(100, 0)}%"))
+    return lines
 
 
-def _describe_scale(result: Heatmap) -> str:
+def _describe_scale(result: Maps) -> str:
     """What the colours of all tiles say, and what they share."""
     end = f"the {result.percentile:g}th percentile" if result.percentile < 100 else "the largest value"
     own = "the maps of an image that mean the same share a scale" if len(result.meanings) > 1 else "each its own scale"
@@ -143,7 +147,7 @@ def _describe_scale(result: Heatmap) -> str:
     )
 
 
-def _list_lines(result: Heatmap, columns: int) -> Iterator[_Line]:
+def _list_lines(result: Maps, columns: int) -> Iterator[_Line]:
     """Tiles in lines: the best and the worst images first, beside each other where there is room, then the others."""
     targets, count = len(result.meanings), len(result.photos)
     together = max(1, columns // targets)  # images in a line
@@ -170,7 +174,7 @@ def _list_lines(result: Heatmap, columns: int) -> Iterator[_Line]:
         yield from _fill_lines(others, heading, targets, columns)
 
 
-def _name_target(result: Heatmap) -> str:
+def _name_target(result: Maps) -> str:
     """The first target, where it is the same for all images."""
     names = {row[0] for row in result.provenance.targets}
     return names.pop() if len(names) == 1 else "the first target"
@@ -196,7 +200,8 @@ def _draw_head(page: Page, layout: _Layout, colours: Sequence[Colours]) -> None:
     result, style, top = layout.result, current_style(), _MARGIN
     method = result.provenance.details.get("method", result.provenance.probe)
     title = f"{method}, {result.provenance.model}: {len(result.photos)} images"
-    page.write(_MARGIN, top, fit_text(title, page.width - 2 * _MARGIN, style.title), style.title, weight="bold")
+    room = 0.9 * (page.width - 2 * _MARGIN)  # bold letters are wider
+    page.write(_MARGIN, top, fit_text(title, room, style.title), style.title, weight="bold")
     top += measure_lines(1, style.title) + 0.06
     noise = float(np.mean([each.noise / each.end for each in colours]))
     ends = ("−end", "0", "end") if result.signed else ("0", "", "end")
@@ -220,8 +225,7 @@ def _draw_tile(ax: Axes, layout: _Layout, tile: _Tile, colours: Colours, bottom:
 def _write_label(page: Page, layout: _Layout, tile: _Tile, top: float) -> None:
     """Write the lines below a tile, each with its number at the right."""
     style, left = current_style(), layout.find_left(tile.column)
-    for k, text in enumerate(list_labels(layout.result, tile.i, tile.t)):
-        name, _, number = text.partition("\0")
+    for k, (name, number) in enumerate(_list_labels(layout.result, tile.i, tile.t)):
         down = top + measure_lines(k, style.small)
         room = layout.side - measure_text(number, style.small) - 0.06 * bool(number)
         colour = style.ink if k == 1 else style.muted

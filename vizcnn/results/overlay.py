@@ -12,13 +12,12 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, to_floats, to_grey
 from vizcnn.results.drawing import dim_unseen, draw_dashes, draw_outline, draw_photo
+from vizcnn.results.maps import Maps, Mark
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, ListedColormap, Normalize
-
-    from vizcnn.results.heatmap import Heatmap, Mark
 
 _MOST = 0.85  # opacity of the strongest colour: the photograph shows through
 _NOISE = 0.2  # the largest share of the colours' end that may count as noise
@@ -94,13 +93,13 @@ class Colours:
         return ListedColormap(1 - opacity * (1 - self.cmap(self.norm(at))[:, :3]))
 
 
-def choose_colours(result: Heatmap, i: int, t: int) -> Colours:
+def choose_colours(result: Maps, i: int, t: int) -> Colours:
     """The colours of the map of image i for target t: those of all maps of the image that mean the same."""
     alike = [k for k, meaning in enumerate(result.meanings) if meaning == result.meanings[t]]
     return Colours.of([result.values[i, k] for k in alike], signed=result.signed, percentile=result.percentile)
 
 
-def draw_map(ax: Axes, result: Heatmap, i: int, t: int) -> None:
+def draw_map(ax: Axes, result: Maps, i: int, t: int) -> None:
     """Draw the map of image i for target t over its photograph, in px of the photograph, with its boxes."""
     photo, seen, values, colours = result.photos[i], result.seen[i], result.values[i, t], choose_colours(result, i, t)
     draw_photo(ax, photo, _fade(photo))
@@ -119,18 +118,18 @@ def draw_map(ax: Axes, result: Heatmap, i: int, t: int) -> None:
         draw_outline(ax, mark.box)
 
 
-def second_mark(result: Heatmap, i: int, t: int) -> Mark | None:
+def second_mark(result: Maps, i: int, t: int) -> Mark | None:
     """The lighter box of a map, where it has one."""
     return result.second_marks[i][t] if result.second_marks else None
 
 
-def name_marks(result: Heatmap, i: int, t: int) -> list[str]:
+def name_marks(result: Maps, i: int, t: int) -> list[str]:
     """What the boxes of a map are, in words."""
     boxes = (("box", result.marks[i][t]), ("dashed", second_mark(result, i, t)))
     return [f"{kind}: {mark.text}" for kind, mark in boxes if mark]
 
 
-def write_caption(result: Heatmap) -> str:
+def write_caption(result: Maps) -> str:
     """The line of small print."""
     return result.provenance.line() + "  PARTIAL" * result.partial
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
-from vizcnn.results.heatmap import Mark
+from vizcnn.results.maps import Mark
 
 
 def format_number(value: float) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError
 from vizcnn.models.batches import default_batch, run_batches
+from vizcnn.models.functions import OUTPUT
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
-from vizcnn.models.terms import OUTPUT, Unit
+from vizcnn.models.terms import Unit
 from vizcnn.progress import bar
 from vizcnn.scanning.best import AnyIndex, Maps, find_channel, list_best, name_layer
 from vizcnn.scanning.index import Index
