@@ -172,6 +172,11 @@ def test_the_best_and_the_worst_come_first_then_the_others_in_order() -> None:
     assert shown == [*first, *[score for score in found.scores[:, 0].tolist() if score not in first]]
 
 
+def test_many_tiles_are_drawn_into_few_axes() -> None:
+    """Axes are what takes long: with three for each map, fifty maps took a minute and a half."""
+    assert len(heatmap(50).figure().axes) <= 3
+
+
 def test_all_pages_together_show_each_image_once() -> None:
     found = heatmap(150, scores=np.arange(150)[:, None])
     assert found.pages > 1
