@@ -244,6 +244,27 @@ def test_a_picture_of_another_version_of_a_plugin_is_made_again(monkeypatch: pyt
         assert len(found(*asked)["there"]) == 2
 
 
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")], ids=["here", "by workers"])
+def test_a_picture_in_another_style_is_made_again(workers: tuple[str, ...]) -> None:
+    asked = ("saliency", "photos", *SMALL, "-o", "out", *workers)
+    assert len(found(*asked)["results"]) == 6
+    dark = (*asked, "--style", "dark")
+    assert len(found(*dark)["results"]) == 6
+    for picture in Path("out").iterdir():
+        assert (provenance_in(picture) or {})["style"] == "dark"
+        assert pixels(picture)[0, 0, :3].max() < 60
+    assert len(found(*dark)["there"]) == 6
+    assert len(found(*asked, "--style", "screen")["results"]) == 6
+
+
+def test_a_picture_for_a_paper_is_a_pdf_where_no_file_is_named() -> None:
+    for style in ("print", "print-wide"):
+        (result,) = found("saliency", "photos/0.png", *SMALL, "--style", style)["results"]
+        assert result["file"] == "0-saliency.pdf"
+        assert Path("0-saliency.pdf").read_bytes().startswith(b"%PDF")
+    assert "'screen', 'dark', 'print', 'print-wide'" in call("saliency", "photos/0.png", "--style", "paper").output
+
+
 def test_a_picture_from_before_the_network_had_a_digest_is_made_again() -> None:
     asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
     found(*asked)
