@@ -100,7 +100,7 @@ def test_fewer_tiles_are_larger() -> None:
 
 
 def test_labels_give_way_where_there_is_no_room() -> None:
-    few, many, more = (grid(Row((panel(count, 5, 5, titles="units"),))) for count in (6, 300, 3000))
+    few, many, more = (grid(Row((panel(count, 5, 5, titles="units"),))) for count in (6, 300, 1000))
     texts = [text.get_text() for text in few.figure().axes[0].texts]
     assert ":5@5,5\n6.17" in texts
     with vizcnn.use_style("print-wide"):
@@ -108,8 +108,8 @@ def test_labels_give_way_where_there_is_no_room() -> None:
     assert "299" in texts
     assert ":299@299,299\n369" not in texts
     texts = [text.get_text() for text in more.figure().axes[0].texts]
-    assert "line by line: channels 0 to 2999\nactivation: -12.5 to 12.5 for all, zero is mid-grey" in texts
-    assert "2999" not in texts
+    assert "line by line: channels 0 to 999\nactivation: -12.5 to 12.5 for all, zero is mid-grey" in texts
+    assert "999" not in texts
 
 
 def test_panels_of_a_comparison_stand_tile_by_tile() -> None:
@@ -162,6 +162,14 @@ def test_a_row_that_no_page_can_hold_goes_on_with_its_photograph() -> None:
         assert "mine" in [text.get_text() for text in figure.texts]
         assert figure.get_figheight() <= current_style().height
     assert sum(len(figure.axes[0].figure.axes) for figure in figures) >= 12 + len(figures)
+
+
+def test_a_panel_that_no_page_can_hold_goes_on_beside_its_photograph() -> None:
+    found = grid(Row((panel(60, 8, 8, colours="picture", columns=3, side=2.4),), scene(60, 60, 1, "mine")))
+    counts = [[len(ax.images) for ax in found.figure(page).axes] for page in range(1, found.pages + 1)]
+    assert len(counts) > 1
+    assert sum(tiles for _, tiles in counts) == 60
+    assert all(photo == 1 for photo, _ in counts)
 
 
 def test_lines_of_given_columns_go_on_on_the_next_page() -> None:

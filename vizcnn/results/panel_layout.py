@@ -110,6 +110,10 @@ class PanelLayout:
         self.step = self.tile[0] + self.label + self._down, self.group + self._gap  # down, across
         self.right = self.columns * self.step[1] - self._gap  # of the last tile in a line
 
+    def count_lines(self, height: float) -> int:
+        """How many lines of tiles have room in so many inches, at least one."""
+        return max(1, int((height - self.head) / self.step[0]))
+
     def align(self, head: float) -> None:
         """Make the head as high as that of a panel beside."""
         self.height += head - self.head

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,8 +39,8 @@ def make_block(row: Row) -> Block:
     photo = make_photo_strip(row.scene)
     room = find_room() - photo.width - BETWEEN
     colours = [pick_colour(i) if mark else None for i, mark in enumerate(row.scene.marks)]
-    strips = [_make_strip(panel, room, colour) for panel, colour in zip(row.panels, colours, strict=True)]
-    return Block(tuple(strips), photo)
+    strips = [_make_strips(panel, room, colour) for panel, colour in zip(row.panels, colours, strict=True)]
+    return Block(tuple(chain.from_iterable(strips)), photo)
 
 
 def make_photo_strip(scene: Scene, width: float | None = None, head: float | None = None) -> Strip:
@@ -53,16 +54,21 @@ def make_photo_strip(scene: Scene, width: float | None = None, head: float | Non
     return Strip(width, head + height, partial(_draw_scene, scene, (head, min(width, height * w / h), height)))
 
 
-def _make_strip(panel: Panel, room: float, colour: str | None) -> Strip:
+def _make_strips(panel: Panel, room: float, colour: str | None) -> Iterator[Strip]:
+    """The strip of a panel beside a photograph, or several where no page can hold one."""
     shape = _SHAPE_BESIDE if room > _WIDE else _SHAPE
     layout = PanelLayout([panel], room, shape=shape, tallest=_TALLEST_BESIDE, marked=bool(colour))
-    return Strip(layout.width, layout.height, partial(_draw_on_page, [([panel], layout)], colour))
+    if (lines := layout.count_lines(find_height())) < layout.lines and panel.columns:
+        for first in range(0, layout.lines, lines):
+            yield from _make_strips(*_select_lines([panel], first, first + lines), room, colour)
+        return
+    yield Strip(layout.width, layout.height, partial(_draw_on_page, [([panel], layout)], colour))
 
 
 def _cut_lines(row: Row) -> list[Row]:
     """The row, or, where no page can hold it and its panels' columns are given, parts of it with fewer lines."""
     whole = _measure_side_by_side(_group(row), row.names)
-    lines = max(1, min(int((find_height() - layout.head) / layout.step[0]) for layout in whole))
+    lines = min(layout.count_lines(find_height()) for layout in whole)
     most = max(layout.lines for layout in whole)
     if most <= lines or not all(panel.columns for panel in row.panels):
         return [row]
@@ -167,7 +173,8 @@ def _draw_group(ax: Axes, panels: Sequence[Panel], layout: PanelLayout, colour: 
     """Draw panels, tile beside tile, with a square of the colour of their box if they have one. Returns the Axes."""
     style = current_style()
     for label, (top, left) in zip(layout.labels, layout.corners(), strict=True):
-        ax.text(left, top - 0.02, label, fontsize=style.small, color=style.ink, va="bottom")
+        if label:
+            ax.text(left, top - 0.02, label, fontsize=style.small, color=style.ink, va="bottom")
     for member, panel in enumerate(panels):
         _draw_tiles(ax, panel, layout, member)
     _draw_head(ax, layout, colour)
