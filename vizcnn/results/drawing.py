@@ -80,7 +80,7 @@ def measure_text(text: str, points: float, family: str | None = None, weight: st
 
     font = FontProperties(family=family, size=points, weight=weight)
     widths = [0.0]
-    for line in escape_invisible(text).split("\n"):
+    for line in escape_invisible(text).replace("\t", " ").split("\n"):
         plain = "".join(each if each.isascii() or each == "…" else "M" for each in line)
         wide = sum(east_asian_width(each) in "WF" for each in line)
         width, _, _ = text_to_path.get_text_width_height_descent(plain, font, ismath=False)
