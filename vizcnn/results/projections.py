@@ -40,7 +40,7 @@ def _make_block(panels: tuple[Panel, ...], scene: Scene) -> Block:
     side, in_a_line = _choose_size(len(panels))
     pairs = [_Pair.of(panel, scene, i, side) for i, panel in enumerate(panels)]
     lines = [_make_line(pairs[first : first + in_a_line]) for first in range(0, len(pairs), in_a_line)]
-    return Block(tuple(lines), make_photo_strip(scene, side, pairs[0].head))
+    return Block(tuple(lines), make_photo_strip(scene, side, max(pair.head for pair in pairs[:in_a_line])))
 
 
 def _choose_size(count: int) -> tuple[float, int]:
