@@ -42,7 +42,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "embed": {"layer": "f", "method": "tsne", "neighbours": 2, "perplexity": 3.5, "labels": "a", "features": True},
     "feature-maps": {"layers": ("layer1", "layer2:3"), "channels": 5},
     "filters": {
-        "layer": "conv1", "channel": 1, "scale": "each", "sort": "hue", "compare": "simple@initial", "most": 4,
+        "layer": "conv1", "channel": 1, "scale": "each", "sort": "hue", "compare": "simple@initial",
+        "difference": True, "most": 4,
     },
     "invert": {"layers": ("layer1",), "alpha": 0.0, "tv": 2.0, "steps": 9, "batch": 2, "frames": 3},
     "layers": {},
