@@ -297,6 +297,15 @@ def test_a_map_that_is_even_is_strongest_almost_everywhere() -> None:
     assert "light is strongest almost everywhere; logit of 1 " in made(even).findings[0][0]
 
 
+def test_more_than_half_of_an_image_is_not_almost_everywhere() -> None:
+    def upper(images: Tensor, _targets: Any) -> list[Map]:
+        values = torch.ones(len(images), 16, 16)
+        values[:, 10:] = 0
+        return [Map(one, find_peak(one), "light is strongest") for one in values]
+
+    assert "light is strongest in the larger part of the image; logit" in made(upper).findings[0][0]
+
+
 def test_the_sentence_may_name_a_tighter_place_than_the_box() -> None:
     def both(images: Tensor, _targets: Any) -> list[Map]:
         box, place = Box(0, 0, 8, 8), Box(2, 2, 4, 4)

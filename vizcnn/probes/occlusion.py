@@ -181,8 +181,10 @@ def _describe(subject: Subject, i: int, t: int, place: Box | None, highest: floa
     what, score = f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}", f"{subject.scores[i, t]:.3g}"
     if place is None:
         return f"{subject.said(i)}covering no part lowers {what} ({score}){' on average' * (drop > 0)}"
-    if subject.share(i, place) > 0.5:
+    if subject.is_nearly_all(i, place):
         where = "covering costs much the same almost everywhere"
+    elif subject.share(i, place) > 0.5:
+        where = "covering costs most within the larger part of the image"
     else:
         where = f"covering the {subject.place(i, place)} costs most"
     return f"{subject.said(i)}{where}: {what} falls by {highest:.3g} on average, from {score}"

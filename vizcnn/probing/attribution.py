@@ -237,7 +237,7 @@ def _describe_place(subject: Subject, i: int, place: Box | None) -> str:
     if place is None:
         return ""
     box = subject.in_photo(i, place)
-    return " almost everywhere" if subject.share(i, box) > 0.5 else f" in the {subject.place(i, box)}"
+    return " almost everywhere" if subject.is_nearly_all(i, box) else f" in the {subject.place(i, box)}"
 
 
 def warn_of_softmax(subject: Subject) -> None:

@@ -190,6 +190,10 @@ class Subject:
         x, y = (f"{low:{form}}-{high:{form}}" for low, high in ((box.left, box.right), (box.top, box.bottom)))
         return f"{name} (x {x}, y {y} px)"
 
+    def is_nearly_all(self, i: int, box: Box) -> bool:
+        """Whether a box in px of photograph i leaves out so little of what the network sees that it is no place."""
+        return self.share(i, box) > 0.9
+
     def share(self, i: int, box: Box) -> float:
         """How much of what the network sees of photograph i lies in a box, in px of the photograph: from 0 to 1."""
         seen = self.seen[i]
