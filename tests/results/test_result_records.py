@@ -263,6 +263,13 @@ def test_so_does_a_file_of_a_kind_that_is_not_imported() -> None:
 # --- what print and repr say ------------------------------------------------------------------------------------------
 
 
+def test_a_notebook_shows_of_a_record_its_words(tmp_path: Path) -> None:
+    """It has no picture: asked for one, IPython would print an error before them."""
+    opened = vizcnn.load_result(occlusion().save(tmp_path / "a.json"))
+    assert isinstance(opened, Record)
+    assert opened._repr_mimebundle_(include=None, exclude=None) == {"text/plain": str(opened)}
+
+
 def test_print_says_what_was_found() -> None:
     found = occlusion()
     assert str(found) == f"{found}" == found.describe()
