@@ -262,6 +262,13 @@ def test_a_picture_for_a_paper_is_a_pdf_where_no_file_is_named() -> None:
         (result,) = found("saliency", "photos/0.png", *SMALL, "--style", style)["results"]
         assert result["file"] == "0-saliency.pdf"
         assert Path("0-saliency.pdf").read_bytes().startswith(b"%PDF")
+    asked = ("saliency", "photos", *SMALL, "-o", "out", "--style")
+    assert len(found(*asked, "print")["results"]) == 6
+    assert len(found(*asked, "print")["there"]) == 6
+    cut = Path("out/0-saliency.pdf")
+    cut.write_bytes(cut.read_bytes()[:-6])
+    assert [one["file"] for one in found(*asked, "print")["results"]] == [str(cut)]
+    assert len(found(*asked, "print-wide")["results"]) == 6
     assert "'screen', 'dark', 'print', 'print-wide'" in call("saliency", "photos/0.png", "--style", "paper").output
 
 

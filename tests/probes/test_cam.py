@@ -247,6 +247,17 @@ def test_the_box_marks_a_region_and_the_sentence_its_strongest_part() -> None:
     assert "cam at 0 is strongest in the middle left (x 2-5, y 4-8 px); logit" in found.describe()
 
 
+def test_a_map_without_a_positive_value_is_strongest_nowhere() -> None:
+    network: Any = nn.Sequential(nn.Conv2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 1.0)
+    nn.init.constant_(network[3].weight, -1.0)
+    found = vizcnn.Cam(method="cam", layer="0")(vizcnn.Model(network, size=8), np.ones((8, 8, 3)), 0)
+    assert found.values.max() < 0
+    assert found.marks == ((None,),)
+    assert "cam at 0 is above zero nowhere; logit" in found.describe()
+
+
 def test_a_segmentation_network_through_a_function() -> None:
     network = gap_network()[:5]
 

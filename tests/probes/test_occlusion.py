@@ -115,6 +115,11 @@ def test_where_every_window_costs_the_same_no_place_is_named() -> None:
     assert found.findings == (
         ("covering costs much the same almost everywhere: the logit of 0 falls by 16 on average, from 144",),
     )
+    upper = torch.ones(12, 12)
+    upper[8:] = 0.1
+    uneven = vizcnn.Model(Weighted(upper), size=12, mean=[0] * 3, std=[1] * 3)
+    found = vizcnn.Occlusion(window=4, stride=4, fill="black")(uneven, np.ones((12, 12, 3)), target=0)
+    assert "covering costs most within the larger part of the image: the logit of 0 falls by 16" in found.describe()
     found = vizcnn.Occlusion(window=4, stride=4, fill="white")(model, np.full((12, 12, 3), 0.5), target=0)
     assert found.findings == (("covering no part lowers the logit of 0 (72)",),)
     assert (found.marks, found.second_marks) == (((None,),), ((None,),))

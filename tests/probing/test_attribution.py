@@ -297,6 +297,45 @@ def test_a_map_that_is_even_is_strongest_almost_everywhere() -> None:
     assert "light is strongest almost everywhere; logit of 1 " in made(even).findings[0][0]
 
 
+class Mean(nn.Module):
+    """The logits of three classes: multiples of an image's mean."""
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor(weights))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2, 3))[:, None] * self.weights  # (N, 3)
+
+
+@pytest.mark.parametrize(
+    ("scale", "target", "said"),
+    [
+        (20.0, "p(a)", "probability >0.999"),
+        (9.0, "p(b)", "probability of b 0.000123"),
+        (20.0, "b", "logit of b 10"),
+        (4000.0, "a", "logit 6,000"),
+        (1.0, "p(a)", "probability 0.629"),
+        (1.0, vizcnn.target("p(a)") - vizcnn.target("p(b)"), "probability of p(a) - p(b) 0.397"),
+    ],
+)
+def test_a_score_is_said_without_an_exponent_and_never_as_certain(scale: float, target: Any, said: str) -> None:
+    model = vizcnn.Model(Mean((3 * scale, scale, 0.0)), size=8, mean=[0] * 3, std=[1] * 3, labels=list("abc"))
+    found = vizcnn.Saliency()(model, torch.full((1, 3, 8, 8), 0.5), target)
+    *_, score = found.findings[0][0].split("; ")
+    assert score == said
+    assert found.plot().get_title().endswith(f", score {said.split()[-1]}")
+
+
+def test_more_than_half_of_an_image_is_not_almost_everywhere() -> None:
+    def upper(images: Tensor, _targets: Any) -> list[Map]:
+        values = torch.ones(len(images), 16, 16)
+        values[:, 10:] = 0
+        return [Map(one, find_peak(one), "light is strongest") for one in values]
+
+    assert "light is strongest in the larger part of the image; logit" in made(upper).findings[0][0]
+
+
 def test_the_sentence_may_name_a_tighter_place_than_the_box() -> None:
     def both(images: Tensor, _targets: Any) -> list[Map]:
         box, place = Box(0, 0, 8, 8), Box(2, 2, 4, 4)

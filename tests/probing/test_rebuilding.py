@@ -149,7 +149,9 @@ def test_a_probe_of_any_options_is_made_again(name: str, data: st.DataObject) ->
 def test_a_probe_is_made_from_whatever_a_result_is_kept_in(tmp_path: Path) -> None:
     probe = vizcnn.Maximize(preset=OWN, steps=2, frames=2)
     result = probe(vizcnn.load("lecture"), target=1, progress=False)
-    files = [result.save(tmp_path / f"a{end}") for end in (".npz", ".safetensors", ".json", ".png", ".jpg", ".gif")]
+    files = [
+        result.save(tmp_path / f"a{end}") for end in (".npz", ".safetensors", ".json", ".png", ".jpg", ".gif", ".pdf")
+    ]
     sources = [result, result.provenance, result.manifest(), result.manifest()["provenance"], *files, str(files[0])]
     for source in sources:
         assert vizcnn.probe_from(source) == probe
@@ -165,7 +167,7 @@ def test_a_probe_is_made_from_whatever_a_result_is_kept_in(tmp_path: Path) -> No
         (3, ParameterError, "a result, its manifest or a file of it, got int"),
         ("a.png", ParameterError, "a.png is no picture that vizcnn has saved, or there is none"),
         ("a.json", ResultError, "a.json does not exist"),
-        ("a.pdf", ResultError, "results open from .npz"),
+        ("a.svg", ResultError, "results open from .npz"),
     ],
 )
 def test_what_is_no_manifest_is_refused(source: Any, error: type[Exception], message: str) -> None:

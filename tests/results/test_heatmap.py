@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from legibility import find_faults
 from PIL import Image
 from support import ORIGIN
@@ -209,6 +210,11 @@ def test_chosen_images_are_the_same_result_with_these(tmp_path: Path) -> None:
     for wrong in ([], [5], [-1]):
         with pytest.raises(ParameterError, match="takes numbers of images from 0 to 4"):
             found.select(wrong)
+    masks: list[Any] = [[True, False], found.scores[:, 0] > 0, torch.tensor([True]), [1.7], ["1"], np.array([0.0])]
+    for wrong in masks:
+        with pytest.raises(ParameterError, match=r"select\(\) takes numbers of images, got "):
+            found.select(wrong)
+    np.testing.assert_array_equal(found.select(torch.tensor([3, 1])).values, found.values[[3, 1]])
 
 
 def test_images_are_sorted_by_score_or_name() -> None:

@@ -202,6 +202,19 @@ def test_a_json_has_the_same_records(kind: str, folder: Path, tmp_path: Path) ->
     assert vizcnn.load_result(found.save(tmp_path / "a.json")).records() == found.records()
 
 
+def test_a_json_saved_before_there_were_records_has_those_that_it_can_give() -> None:
+    said = {"sources": {"image": "a.png"}, "size": [8, 9], "values": {"logit": {"before": 1.0, "after": 2.0}}}
+    (picture,) = Record(ORIGIN, "Pictures", {"pictures": [said]}, "", {}).records()
+    del said["sources"]
+    assert Record(ORIGIN, "Pictures", {"pictures": [said]}, "", {}).records() == [
+        {key: value for key, value in picture.items() if key != "image"}
+    ]
+    one = {"image": "a.png", "label": None, "value": 3.5, "at": [1, 2], "box": None}
+    row = {"target": "3:1", "statistics": {}, "exemplars": [one]}
+    (record,) = Record(ORIGIN, "Exemplars", {"rows": [row]}, "", {}).records()
+    assert (record["image"], record["image_number"], record["value"]) == ("a.png", None, 3.5)
+
+
 def test_the_json_of_a_scatter_has_the_names_alone(folder: Path, tmp_path: Path) -> None:
     found = vizcnn.Embed(neighbours=1)(model(), folder, progress=False)
     opened = vizcnn.load_result(found.save(tmp_path / "a.json"))
@@ -248,6 +261,13 @@ def test_so_does_a_file_of_a_kind_that_is_not_imported() -> None:
 
 
 # --- what print and repr say ------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_of_a_record_its_words(tmp_path: Path) -> None:
+    """It has no picture: asked for one, IPython would print an error before them."""
+    opened = vizcnn.load_result(occlusion().save(tmp_path / "a.json"))
+    assert isinstance(opened, Record)
+    assert opened._repr_mimebundle_(include=None, exclude=None) == {"text/plain": str(opened)}
 
 
 def test_print_says_what_was_found() -> None:

@@ -32,7 +32,7 @@ from vizcnn.results.style import USUAL, find_style
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
-_ENDS = {".png": b"IEND\xaeB`\x82", ".gif": b";"}  # of the pictures that several images get
+_ENDS = {".png": b"IEND\xaeB`\x82", ".gif": b";", ".pdf": b"%%EOF\n"}  # of the pictures that several images get
 _LONGEST_END = 8  # bytes
 _WITH_FRAMES = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
 

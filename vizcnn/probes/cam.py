@@ -98,11 +98,12 @@ class Cam(Probe[Heatmap]):
 
     def _mark_region(self, values: Tensor, layer: str) -> Map:
         """A map (H, W) with the box of its strongest region; the sentence names the tighter place of its maximum."""
+        place = find_peak(values)
         return Map(
             values,
             find_strongest_region(values),
-            f"{self.method} at {layer} is strongest",
-            place=find_peak(values),
+            f"{self.method} at {layer} is {'strongest' if place else 'above zero nowhere'}",
+            place=place,
             mark=f"the region above {LEVEL:.0%} of the maximum",
         )
 

@@ -24,7 +24,7 @@ from vizcnn.models.terms import Unit
 from vizcnn.probing.attribution import answer_pairs, score
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Mark, Panel, Projections, Row, Scene, format_number
+from vizcnn.results import Mark, Panel, Projections, Row, Scene, format_score
 
 _MOST_LAYERS = 4
 _MOST_SAID = 3  # units of an image that its sentence names
@@ -163,7 +163,7 @@ def _make_panel(subject: Subject, i: int, t: int, one: _Projection) -> Panel:
         title=str(one.target),
         values=tile[None],  # (1, h, w, 3) or (1, h, w)
         channels=(int(unit.channel) if unit else 0,),
-        titles=(f"{subject.quantity(t).split(' of ')[0]} {format_number(one.activation)}",),
+        titles=(f"{subject.short_quantity(t)} {format_score(one.activation, subject.quantity(t))}",),
         limits=((-largest, largest),),
         meaning="projection",
     )
@@ -173,7 +173,7 @@ def _describe(subject: Subject, i: int, projections: Sequence[_Projection]) -> s
     """One sentence: how strong the units are, and where their patterns lie."""
     said = list[str]()
     for t, one in enumerate(projections[:_MOST_SAID]):
-        strength = f"{subject.quantity(t).split(' of ')[0]} {format_number(one.activation)}"
+        strength = f"{subject.short_quantity(t)} {format_score(one.activation, subject.quantity(t))}"
         lies = "in" if said else "lies in"
         said.append(f"of {one.target} ({strength}) {lies} the {subject.place(i, one.box)}")
     rest = len(projections) - len(said)

@@ -26,7 +26,7 @@ from vizcnn.occlusion.windows import (
 from vizcnn.probing.attribution import find_peak
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Heatmap, Mark, Provenance
+from vizcnn.results import Heatmap, Mark, Provenance, format_number, format_score
 
 
 class Occlusion(Probe[Heatmap]):
@@ -171,18 +171,21 @@ def _mark_window(subject: Subject, i: int, window: Sequence[int], drop: float, p
     own place is the same: the map averages over windows, so its highest value mostly lies elsewhere."""
     top, bottom, left, right = window
     box = subject.in_photo(i, Box(top, left, bottom, right))
-    return Mark(box, f"this window alone: −{drop:.3g}") if drop > 0 and box != place else None
+    return Mark(box, f"this window alone: −{format_number(drop)}") if drop > 0 and box != place else None
 
 
 def _describe(subject: Subject, i: int, t: int, place: Box | None, highest: float, drop: float) -> str:
     """One sentence: what was predicted, where the map of target t of image i is highest, and what is lost there.
 
     highest: the map's largest value, the mean drop there. drop: the largest of a single window."""
-    what, score = f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}", f"{subject.scores[i, t]:.3g}"
+    quantity = subject.short_quantity(t)
+    what, score = f"the {quantity}{subject.about(i, t)}", format_score(subject.scores[i, t], quantity)
     if place is None:
         return f"{subject.said(i)}covering no part lowers {what} ({score}){' on average' * (drop > 0)}"
-    if subject.share(i, place) > 0.5:
+    if subject.is_nearly_all(i, place):
         where = "covering costs much the same almost everywhere"
+    elif subject.share(i, place) > 0.5:
+        where = "covering costs most within the larger part of the image"
     else:
         where = f"covering the {subject.place(i, place)} costs most"
-    return f"{subject.said(i)}{where}: {what} falls by {highest:.3g} on average, from {score}"
+    return f"{subject.said(i)}{where}: {what} falls by {format_number(highest)} on average, from {score}"

@@ -177,7 +177,8 @@ class _Sums:
 
 def _to_maps(sums: _Sums) -> list[Map]:
     what = "being seen helps most"
-    return [Map(one, find_peak(one), what, mark=f"where {what}") for one in sums.compute_maps()]
+    maps = [(one, find_peak(one)) for one in sums.compute_maps()]
+    return [Map(one, at, what if at else "being seen helps nowhere", mark=f"where {what}") for one, at in maps]
 
 
 def _refuse_unmoved(subject: Subject, i: int, sums: _Sums) -> None:

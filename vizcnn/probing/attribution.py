@@ -43,7 +43,7 @@ from vizcnn.models.batches import Answers, answer_each, default_batch
 from vizcnn.models.determinism import pick_rows, score_each
 from vizcnn.models.targets import Target
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Heatmap, Mark
+from vizcnn.results import Heatmap, Mark, format_score
 
 R = TypeVar("R")
 
@@ -227,8 +227,8 @@ def heatmap(
 
 def _describe(subject: Subject, i: int, t: int, one: Map) -> str:
     """One sentence: what was predicted, where the map is strongest, and the target's score."""
-    quantity = subject.quantity(t).split(" of ")[0]
-    score = f"{quantity}{subject.about(i, t)} {subject.scores[i, t]:.3g}"
+    quantity = subject.short_quantity(t)
+    score = f"{quantity}{subject.about(i, t)} {format_score(subject.scores[i, t], quantity)}"
     return f"{subject.said(i)}{one.finding}{_describe_place(subject, i, one.place or one.box)}; {score}"
 
 
@@ -237,7 +237,7 @@ def _describe_place(subject: Subject, i: int, place: Box | None) -> str:
     if place is None:
         return ""
     box = subject.in_photo(i, place)
-    return " almost everywhere" if subject.share(i, box) > 0.5 else f" in the {subject.place(i, box)}"
+    return " almost everywhere" if subject.is_nearly_all(i, box) else f" in the {subject.place(i, box)}"
 
 
 def warn_of_softmax(subject: Subject) -> None:

@@ -17,14 +17,14 @@ from vizcnn.probing.probe import Probe, list_options, name_probe
 from vizcnn.probing.registry import get, list_names
 from vizcnn.results import Provenance, Result, load_result
 
-_RASTER = (".png", ".jpg", ".jpeg", ".gif")
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".pdf")
 
 
 def probe_from(source: Result | Provenance | Mapping[str, Any] | str | PathLike[str]) -> Probe[Any]:
     """The probe that made a result, equal to the one that was called.
 
     source: a result, its provenance, its manifest (also read from JSON), or a file that it was saved in: .npz,
-        .safetensors, .json, .png, .jpg or .gif.
+        .safetensors, .json, .png, .jpg, .gif or .pdf.
 
     A probe of somebody else's is found where it is installed or its module has been imported. An option that the
     manifest's version of vizcnn did not have yet gets its default, with a warning.
@@ -61,7 +61,7 @@ def _find_provenance(source: Any) -> Mapping[str, Any]:
 
 
 def _read_provenance(path: Path) -> Mapping[str, Any]:
-    if path.suffix.lower() not in _RASTER:
+    if path.suffix.lower() not in _PICTURES:
         return asdict(load_result(path).provenance)
     found = provenance_in(path)
     if found is None:

@@ -152,6 +152,10 @@ class Subject:
         kind = kinds.pop() if len(kinds) == 1 else "score"
         return kind if kind != "logit" or self.output is None else QUANTITIES[self.head]
 
+    def short_quantity(self, t: int) -> str:
+        """The same without the layer, for sentences and titles that name it anyway: `activation`."""
+        return self.quantity(t).split(" of ")[0]
+
     def said(self, i: int) -> str:
         """The predicted class of image i, as the beginning of a sentence; empty where the classes are unknown."""
         best = self.predictions(1)[i]
@@ -159,7 +163,10 @@ class Subject:
 
     def about(self, i: int, t: int) -> str:
         """` of TARGET`, to go on a sentence; empty where the target is the class that `said` has named."""
-        best, one = self.predictions(1)[i], str(self.targets[i][t])
+        best, target = self.predictions(1)[i], self.targets[i][t]
+        one = str(target)
+        if one.startswith("p(") and len(target.terms) == 1:
+            one = one[2:-1]  # `quantity` says that it is a probability
         return "" if best and one == best[0].label else f" of {shorten(one, _NAME)}"
 
     def in_photo(self, i: int, box: Box) -> Box:
@@ -189,6 +196,10 @@ class Subject:
         form = ".0f" if min(self.photos[i].size) >= 20 else ".3g"  # in tiny images, parts of a px matter
         x, y = (f"{low:{form}}-{high:{form}}" for low, high in ((box.left, box.right), (box.top, box.bottom)))
         return f"{name} (x {x}, y {y} px)"
+
+    def is_nearly_all(self, i: int, box: Box) -> bool:
+        """Whether a box in px of photograph i leaves out so little of what the network sees that it is no place."""
+        return self.share(i, box) > 0.9
 
     def share(self, i: int, box: Box) -> float:
         """How much of what the network sees of photograph i lies in a box, in px of the photograph: from 0 to 1."""

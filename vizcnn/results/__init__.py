@@ -10,7 +10,7 @@ from vizcnn.results.heatmap import Heatmap
 from vizcnn.results.maps import Mark, Prediction
 from vizcnn.results.masks import Mask, make_mask
 from vizcnn.results.opening import load_result
-from vizcnn.results.panels import Panel, Row, Scene, format_number
+from vizcnn.results.panels import Panel, Row, Scene, format_number, format_score
 from vizcnn.results.photos import ReducedPhoto, StoredPhoto
 from vizcnn.results.picture import Optimised, Pictures, Scenery
 from vizcnn.results.projections import Projections
@@ -50,6 +50,7 @@ __all__ = [
     "check_format",
     "current_style",
     "format_number",
+    "format_score",
     "load_result",
     "make_exemplar",
     "make_mask",

@@ -118,7 +118,7 @@ class Exemplars(Result):
                 "target": row["target"],
                 "order": order,
                 "image": one["image"],
-                "image_number": one["number"],
+                "image_number": one.get("number"),  # which a .json saved before there were records lacks
                 "label": one["label"],
                 "value": one["value"],
                 **dict(zip(("row", "column"), one["at"] or (None, None), strict=True)),

@@ -106,14 +106,14 @@ class Heatmap(Maps):
         """The same result with only these images, in this order.
 
         images: their numbers, counted from 0, as in `values`.
-        Raises ParameterError for an image that is not there, and for none.
+        Raises ParameterError for an image that is not there, for none, and for what are no whole numbers.
 
             result.select([4, 0])
             result.select(result.scores[:, 0].argsort()[:6]).save("least-sure.png")
         """
-        chosen = [int(i) for i in images]
-        if not chosen or min(chosen) < 0 or max(chosen) >= len(self.photos):
-            raise ParameterError(f"select() takes numbers of images from 0 to {len(self.photos) - 1}, got {chosen}")
+        chosen, last = [_require_number(i) for i in images], len(self.photos) - 1
+        if not chosen or min(chosen) < 0 or max(chosen) > last:
+            raise ParameterError(f"select() takes numbers of images from 0 to {last}, got {chosen}")
 
         def pick(rows: tuple[T, ...]) -> tuple[T, ...]:
             return tuple(rows[i] for i in chosen) if rows else ()
@@ -174,3 +174,11 @@ class Heatmap(Maps):
         """
         check_page(page, self.pages)
         return draw_rows(self, page) if len(self.photos) <= FEW else draw_sheet(self, page)
+
+
+def _require_number(image: Any) -> int:
+    """The number of an image. A mask of truth values would read as images 0 and 1, and is refused."""
+    truth = isinstance(image, bool | np.bool_) or str(getattr(image, "dtype", "")).endswith("bool")
+    if truth or not hasattr(image, "__index__"):
+        raise ParameterError(f"select() takes numbers of images, got {image!r}. Of a mask give mask.nonzero()[0]")
+    return int(image)

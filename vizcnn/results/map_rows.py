@@ -11,6 +11,7 @@ from vizcnn.results.drawing import dim_unseen, draw_photo, fit_text, measure_tex
 from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import choose_colours, draw_bar, draw_map, name_marks, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
+from vizcnn.results.panels import format_score
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _name_panel(result: Maps, panel: _Panel, width: float) -> str:
     size = current_style().title
     if panel.t is None:
         return fit_text(result.photos[panel.i].name, width, size)
-    score = f", score {result.scores[panel.i, panel.t]:.3g}"
+    score = f", score {format_score(result.scores[panel.i, panel.t], result.meanings[panel.t])}"
     return fit_text(result.provenance.targets[panel.i][panel.t], width - measure_text(score, size), size) + score
 
 
@@ -231,7 +232,7 @@ def plot_map(result: Maps, ax: Axes | None, i: int, t: int) -> Axes:
     page: Figure = ax.get_figure(root=True)  # type: ignore[assignment]
     width, high = place.width * page.get_figwidth(), place.height * page.get_figheight()
     method = result.provenance.details.get("method", result.provenance.probe)
-    score = f", score {result.scores[i, t]:.3g}"
+    score = f", score {format_score(result.scores[i, t], result.meanings[t])}"
     name = f"{method}: {result.provenance.targets[i][t]}"
     ax.set_title(fit_text(name, width - measure_text(score, style.title), style.title) + score, fontsize=style.title)
     marks = [part for text in name_marks(result, i, t) for part in wrap_text(text, width, style.small)]

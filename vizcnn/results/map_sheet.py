@@ -13,6 +13,7 @@ from vizcnn.results.drawing import draw_outline, fit_text, measure_text, split_r
 from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import Colours, choose_colours, draw_bar, paint_map, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
+from vizcnn.results.panels import format_score
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _list_labels(result: Maps, i: int, t: int) -> list[tuple[str, str]]:
     """The lines below a tile, each with the number at its end: the image's name, the target with its score, and the
     class that the network names."""
     target = result.provenance.targets[i][t]
-    lines = [(result.photos[i].name, ""), (target, f"{result.scores[i, t]:.3g}")]
+    lines = [(result.photos[i].name, ""), (target, format_score(result.scores[i, t], result.meanings[t]))]
     for best in result.predictions[i][:1]:
         words = "predicted" if best.label == target else f"seen as {best.label}"
         lines.append((words, f"{best.said(100, 0)}%"))

@@ -19,6 +19,13 @@ def format_number(value: float) -> str:
     return f"{value:,.0f}" if 999.5 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
+def format_score(value: float, quantity: str) -> str:
+    """A target's score in three digits. A probability that would round to 1 is `>0.999`: no network is that certain.
+
+    quantity: what the score is, or a text that names it, such as `probability lost when covered`."""
+    return ">0.999" if "probability" in quantity and value >= 0.9995 else format_number(value)
+
+
 @dataclass(frozen=True)
 class Panel:
     """K tiles of one shape under a title.

@@ -122,7 +122,7 @@ class Pictures(Result):
         """One for each picture: what it was made from, its size in px, and what was optimised, before and after."""
         return make_even(
             {
-                **picture["sources"],
+                **picture.get("sources", {}),  # which a .json saved before there were records lacks
                 "height": picture["size"][0],
                 "width": picture["size"][1],
                 **{f"{name} {when}": y for name, values in picture["values"].items() for when, y in values.items()},

@@ -51,3 +51,6 @@ class Record(Result):
             f"of this {self.kind} the file held the record alone, which has no picture. Open the .npz or .safetensors "
             "of it, with the package imported that defines it"
         )
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"text/plain": str(self)}  # a notebook asks every result for its picture, and shows the error of none
