@@ -95,8 +95,12 @@ def _list_grids() -> dict[str, Callable[[], Any]]:
         "filters, of one input channel": partial(of_network, vizcnn.Filters(layer="layer2.0.conv1", channel=0)),
         "filters, few and grey": partial(of_network, vizcnn.Filters(), network="simple"),
         "filters, before and after": partial(of_network, vizcnn.Filters(compare="simple@initial"), network="simple"),
+        "filters, and the difference": partial(
+            of_network, vizcnn.Filters(compare="simple@initial", difference=True), network="simple"
+        ),
         **{f"feature maps, {name}": partial(probe, maps, IMAGES[name]) for name in few},
         **{f"deconvnet, {name}": partial(probe, deconvnet, IMAGES[name]) for name in few},
+        "deconvnet, of a class": partial(probe, deconvnet, IMAGES["portrait"], "military uniform"),
         "maximize, one": partial(of_network, vizcnn.Maximize(steps=2), "school bus"),
         "maximize, seven": partial(of_network, vizcnn.Maximize(steps=2), "layer4:0-6"),
         "maximize, twenty-five": partial(of_network, vizcnn.Maximize(steps=1), "layer4:0-24"),

@@ -224,5 +224,7 @@ def test_a_network_without_relus_is_asked_for_its_class_and_refused() -> None:
     with pytest.raises(DegenerateResult, match="uses gelu, but this method's rule is defined for ReLU only"):
         vizcnn.Deconvnet()(model(smooth), image().float())
     dense = nn.Sequential(nn.Flatten(), nn.Linear(1200, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    for parameter in dense.parameters():
+        nn.init.constant_(parameter, 0.1)
     assert vizcnn.Deconvnet().default_targets(model(dense)) is None
     assert len(vizcnn.Deconvnet()(model(dense), image()).panels) == 1

@@ -53,6 +53,14 @@ def test_one_pattern_is_as_large_as_its_photograph(size: tuple[int, int]) -> Non
     assert photo.y1 == pytest.approx(pattern.y1)
 
 
+def test_many_patterns_stand_two_by_two_with_their_tops_in_line() -> None:
+    figure = projections((100, 100), [Box(0, 0, 50, 90), Box(20, 20, 80, 40), Box(0, 0, 9, 9)]).figure()
+    _, _, one, _, _, two, _, _, three, _ = (ax.get_position() for ax in figure.axes)
+    assert one.y1 == pytest.approx(two.y1)
+    assert one.x0 == pytest.approx(three.x0)
+    assert three.y1 < min(one.y0, two.y0)
+
+
 @pytest.mark.parametrize("style", ["screen", "print"])
 @pytest.mark.parametrize("size", [(30, 300), (300, 30), (16, 16)])
 @pytest.mark.parametrize("count", [1, 3])

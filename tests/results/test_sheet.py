@@ -69,6 +69,14 @@ def test_crops_stand_beside_their_picture_and_white_where_there_are_none() -> No
     assert beside.titles[:3] == ("\n0", "\n1", "\n")
 
 
+def test_a_sentence_names_ten_pictures_at_most() -> None:
+    found = arranged([made(f"conv:{i}", 0.1 * (i + 1), responded=i == 0) for i in range(25)])
+    first, stuck = found.findings
+    assert first.endswith(", conv:9 10 and 15 more")
+    assert stuck.startswith("conv:1, conv:2, ")
+    assert "conv:10 and 14 more never responded" in stuck
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -41,7 +41,8 @@ class Deconvnet(Probe[Projections]):
     the last layer behind a ReLU, at most four from first to last.
 
     The projection is signed, in units of the normalised input, and drawn with mid-grey at zero. It is cut to the pixels
-    that it reaches; their box is drawn on the photograph. Batch normalisation is passed by its scale, as in a gradient.
+    that it reaches; their box is drawn on the photograph, and the same part of it beside the projection. Batch
+    normalisation is passed by its scale, as in a gradient.
 
     Paper: Zeiler & Fergus 2014, arXiv:1311.2901, section 2.1.
     Raises DegenerateResult (a unit that is not active, activations other than ReLU), TargetError, LayerNotFound.

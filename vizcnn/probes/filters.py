@@ -31,6 +31,7 @@ class Filters(Probe[ImageGrid]):
     anew (weight norm, pruning), they are those of eval mode. Zero is mid-grey, brighter weights are positive.
     Kernels on the RGB image are drawn in colour: a reddish pixel is one where red speaks for the filter more than green
     and blue do. Behind the first layer a kernel has a slice per input channel, and one is shown.
+    With `compare` each filter stands beside the same filter of the second model, in the order of the first.
 
     Sorted by `norm`: the largest first (L2, of what is shown). By `hue`: around the colour circle from magenta, by the
     kernel's most colourful pixel (the hue of its weights less their mean over the channels); kernels whose colour is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _AROUND = 0.25  # of a pattern's sides, how much is shown around it
-_SEVERAL = 0.25  # of a page's width, a tile's where a photograph has several patterns
+_SEVERAL = 0.25  # of a page's width, a tile's where a photograph has several patterns below each other
+_SMALLEST = 1.2  # inches, a tile's where they stand two by two
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,31 @@ class Projections(ImageGrid):
 
 
 def _make_block(panels: tuple[Panel, ...], scene: Scene) -> Block:
-    side = (find_room() - 2 * BETWEEN) / 3 if len(panels) == 1 else _SEVERAL * current_style().width
+    side, in_a_line = _choose_size(len(panels))
     pairs = [_Pair.of(panel, scene, i, side) for i, panel in enumerate(panels)]
-    strips = (Strip(pair.width, pair.head + pair.size[0], pair.draw) for pair in pairs)
-    return Block(tuple(strips), make_photo_strip(scene, side, pairs[0].head))
+    lines = [_make_line(pairs[first : first + in_a_line]) for first in range(0, len(pairs), in_a_line)]
+    return Block(tuple(lines), make_photo_strip(scene, side, max(pair.head for pair in pairs[:in_a_line])))
+
+
+def _choose_size(count: int) -> tuple[float, int]:
+    """The side of a tile in inches, as large as the photograph's width, and how many of the pairs stand in a line."""
+    room = find_room()
+    if count == 1:
+        return (room - 1.5 * BETWEEN) / 3, 1
+    two = (room - 3 * BETWEEN) / 5
+    return (two, 2) if count > 2 and two > _SMALLEST else (_SEVERAL * current_style().width, 1)
+
+
+def _make_line(pairs: Sequence[_Pair]) -> Strip:
+    head = max(pair.head for pair in pairs)
+    height = max(pair.size[0] for pair in pairs)
+
+    def draw(page: Page, left: float, top: float) -> None:
+        for pair in pairs:
+            pair.draw(page, left, top, head)
+            left += pair.width + BETWEEN
+
+    return Strip(sum(pair.width for pair in pairs) + BETWEEN * (len(pairs) - 1), head + height, draw)
 
 
 @dataclass(frozen=True)
@@ -66,19 +89,20 @@ class _Pair:
         mark, style = scene.marks[i], current_style()
         if mark is None:
             raise ShapeError(f"a projection lies in a box of the photograph, and {panel.title} has none. Give a mark")
-        view, width = _look_around(mark.box, scene.seen), 2 * side + BETWEEN
+        view, width = _look_around(mark.box, scene.seen), 2 * side + BETWEEN / 2
         down, across = view.bottom - view.top, view.right - view.left
         size = side * down / max(down, across), side * across / max(down, across)
         said = tuple(wrap_text(f"{panel.titles[0]}; {panel.scale()}", width, style.small))
         head = measure_lines(1, style.title) + measure_lines(len(said), style.small) + 0.06
         return cls(panel, scene.photo, mark.box, view, pick_colour(i), size, head, said, width)
 
-    def draw(self, page: Page, left: float, top: float) -> None:
+    def draw(self, page: Page, left: float, top: float, head: float) -> None:
+        """head: the height of the heads of all pairs in the line."""
         self._draw_head(page.add_axes(left, top, self.width, self.head))
         height, width = self.size
-        pattern = page.add_axes(left, top + self.head, width, height)
+        pattern = page.add_axes(left, top + head, width, height)
         self._draw_pattern(pattern)
-        photo = page.add_axes(left + width + BETWEEN / 2, top + self.head, width, height)
+        photo = page.add_axes(left + width + BETWEEN / 2, top + head, width, height)
         draw_photo(photo, self.photo)
         for ax in (pattern, photo):
             remove_ticks(ax)

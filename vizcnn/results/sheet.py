@@ -19,6 +19,7 @@ from vizcnn.results.picture import Frames, Optimised
 CROPS = 5
 """Parts of real images that stand beside a picture, at most."""
 
+_MOST_SAID = 10  # pictures that a sentence names
 _SIDE, _CROP_SIDE = 2.6, 1.1  # inches: of the largest tile, of one beside crops
 _INVERTED_COLUMNS, _INVERTED_SIDE = 3, 2.4  # of pictures beside their photograph
 
@@ -221,15 +222,21 @@ def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -
     return replace(panel, columns=1, side=_CROP_SIDE), beside
 
 
+def _list_some(names: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
+    rest = len(names) - _MOST_SAID
+    return ", ".join(names[:_MOST_SAID]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def _list_findings(
     pictures: Sequence[Made], making: Making, notes: Sequence[str], interrupted_of: int | None
 ) -> Iterator[str]:
     said = [f"{one.title} {'lowered to ' * one.lowered}{format_number(one.reached)}" for one in pictures]
-    yield f"{making.describe()}: {', '.join(said)}"
+    yield f"{making.describe()}: {_list_some(said)}"
     yield from notes
     if stuck := [picture.target for picture in pictures if not picture.responded]:
         yield (
-            f"{', '.join(stuck)} never responded to any change, so these pictures show nothing: dead units, or units "
+            f"{_list_some(stuck)} never responded to any change, so these pictures show nothing: dead units, or units "
             "that the start cannot reach. Try another seed or size"
         )
     if interrupted_of is not None:

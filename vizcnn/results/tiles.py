@@ -60,7 +60,8 @@ def _make_strips(panel: Panel, room: float, colour: str | None) -> Iterator[Stri
     layout = PanelLayout([panel], room, shape=shape, tallest=_TALLEST_BESIDE, marked=bool(colour))
     if (lines := layout.count_lines(find_height())) < layout.lines and panel.columns:
         for first in range(0, layout.lines, lines):
-            yield from _make_strips(*_select_lines([panel], first, first + lines), room, colour)
+            (part,) = _select_lines([panel], first, first + lines)
+            yield from _make_strips(part, room, colour)
         return
     yield Strip(layout.width, layout.height, partial(_draw_on_page, [([panel], layout)], colour))
 
