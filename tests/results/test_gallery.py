@@ -55,7 +55,7 @@ def make_result(rows: Sequence[Excited], **others: Any) -> Exemplars:
 
 
 def texts_of(figure: Figure) -> list[str]:
-    return [text.get_text() for ax in figure.axes for text in ax.texts]
+    return [text.get_text() for text in figure.texts]
 
 
 def pictures_of(figure: Figure) -> list[AxesImage]:
