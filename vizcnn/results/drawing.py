@@ -141,6 +141,12 @@ def _cut(text: str, kept: int) -> str:
     return f"{text[: kept - end]}…{text[len(text) - end :]}"
 
 
+def measure_axes(ax: Axes) -> tuple[float, float]:
+    """The width and height of axes in inches, where no layout moves them before they are drawn."""
+    place, dpi = ax.get_window_extent(), ax.figure.dpi
+    return place.width / dpi, place.height / dpi
+
+
 def lay_out(figure: Figure, dpi: int) -> None:
     """Find the places of everything in a figure, for a raster picture of so many dots per inch.
 

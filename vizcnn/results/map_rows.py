@@ -12,6 +12,7 @@ from vizcnn.results.drawing import (
     draw_photo,
     fit_picture,
     fit_text,
+    measure_axes,
     measure_text,
     new_figure,
     split_rows,
@@ -232,9 +233,7 @@ def plot_map(result: Maps, ax: Axes | None, i: int, t: int) -> Axes:
         height, across = result.photos[i].size
         ax = new_figure(width, 0.6 + min(_HIGHEST, max(0.4, height / across)) * 0.75 * width).add_subplot()
     draw_map(ax, result, i, t)
-    place = ax.get_position()
-    page: Figure = ax.get_figure(root=True)  # type: ignore[assignment]
-    width, high = place.width * page.get_figwidth(), place.height * page.get_figheight()
+    width, high = measure_axes(ax)
     method = result.provenance.details.get("method", result.provenance.probe)
     score = f", score {result.scores[i, t]:.3g}"
     name = f"{method}: {result.provenance.targets[i][t]}"

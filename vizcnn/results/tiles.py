@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.results.drawing import dim_unseen, draw_box, draw_photo, fit_picture, fit_text, new_figure
+from vizcnn.results.drawing import dim_unseen, draw_box, draw_photo, fit_picture, fit_text, measure_axes, new_figure
 from vizcnn.results.page import Page, measure_lines
 from vizcnn.results.pages import BETWEEN, Block, Strip, find_height, find_room
 from vizcnn.results.panel_layout import MARK, PanelLayout
@@ -156,8 +156,9 @@ def plot_panel(panel: Panel, ax: Axes | None, lead: str) -> Axes:
         layout = PanelLayout([panel], find_room(), tallest=_TALLEST * current_style().width, lead=lead)
         ax = new_figure(layout.width + 0.3, layout.height + 0.3).add_subplot()
     else:
-        width = ax.get_window_extent().width / ax.figure.dpi
-        layout = PanelLayout([panel], max(1.0, width), tallest=_TALLEST * current_style().width, lead=lead)
+        layout = PanelLayout(
+            [panel], max(1.0, measure_axes(ax)[0]), tallest=_TALLEST * current_style().width, lead=lead
+        )
     return _draw_group(ax, [panel], layout, None)
 
 
