@@ -51,7 +51,8 @@ COLOURS = (  # with the grey at least 11 apart in CIELAB, also to red-, green- a
 )
 """Of the most frequent classes, in their order of names."""
 
-_OTHER, _BLACK = "#b0b0b0", "#000000"
+_OTHER = "#b0b0b0"
+_ON_DARK = {"#000000": "#eceff3", "#882255": "#aa3366", "#332288": "#6f5bff"}  # in place of what a dark ground hides
 _SIDE = 96  # px of a thumbnail
 _FEWEST, _MOST = 5, 16  # cells of the grid in each direction
 _PANEL, _TWO = 4.4, 6.0  # inches: side of a map at most, and the width that is wide enough for two beside each other
@@ -133,8 +134,7 @@ class Scatter(Result):
         """The colour of each of the most frequent classes."""
         counts = Counter(label for label in self.labels if label is not None)
         chosen = sorted(self.classes, key=lambda name: -counts[name])[: len(COLOURS)]
-        colours = [current_style().ink if colour == _BLACK else colour for colour in COLOURS]
-        return dict(zip((name for name in self.classes if name in chosen), colours, strict=False))
+        return dict(zip((name for name in self.classes if name in chosen), list_colours(), strict=False))
 
     def colour(self, i: int) -> str:
         """The colour of point i; grey where its class has none, or is unknown."""
@@ -256,6 +256,12 @@ class Scatter(Result):
         colours = self._colours(each.index for each in self.thumbnails)
         for each, colour in zip(self.thumbnails, colours, strict=True):
             _draw_thumbnail(ax, each.pixels, centres[each.index], grid.cell, colour)
+
+
+def list_colours() -> list[str]:
+    """The colours of classes on the paper of the style."""
+    is_dark = current_style().name == "dark"
+    return [_ON_DARK.get(colour, colour) if is_dark else colour for colour in COLOURS]
 
 
 def _sort_key(name: str) -> tuple[bool, int, str]:
