@@ -74,7 +74,7 @@ class PanelLayout:
         for texts in _list_labels(panel):
             self.label = _measure_label(texts)
             self._fit_tiles(panel, width - bar, tallest)
-            if (labels := _fit_labels(texts, panel, self.group + self._gap - 0.05)) is not None:
+            if (labels := _fit_labels(texts, panel, max(0.0, self.group + self._gap - 0.05))) is not None:
                 self.labels = labels
                 break
 
