@@ -88,7 +88,11 @@ class Gallery:
         self.cell = min(_WIDEST, (room + _GAP) / columns - _GAP)
         self.width = min(style.width, max(columns * (self.cell + _GAP) - _GAP + 2 * _MARGIN, NARROWEST))
         self.room = self.width - 2 * _MARGIN
-        self.heading = self._wrap(f"Images that excite each channel most, ranked by {ranked_by}", style.title)
+        shown = [one for row in rows for one in row.exemplars]
+        ranked = f", ranked by {ranked_by}" * any(one.at for one in shown)  # a class has no positions
+        self.heading = self._wrap(
+            f"Images that excite each {'channel' if ranked else 'target'} most{ranked}", style.title
+        )
         self.legend = self._wrap(self._explain(), style.small)
 
     def _wrap(self, text: str, points: float) -> list[str]:
