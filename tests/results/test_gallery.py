@@ -55,7 +55,7 @@ def make_result(rows: Sequence[Excited], **others: Any) -> Exemplars:
 
 
 def texts_of(figure: Figure) -> list[str]:
-    return [text.get_text() for ax in figure.axes for text in ax.texts]
+    return [text.get_text() for text in figure.texts]
 
 
 def pictures_of(figure: Figure) -> list[AxesImage]:
@@ -253,3 +253,12 @@ def test_sentences_are_short_whatever_names_are() -> None:
     assert len(row.describe()) < 320
     named = Excited("conv:0", (exemplar(0, (9, 9), "none", "cat.png", label="tabby"),), SIGNED)
     assert named.describe() == "conv:0: 10 cat.png (tabby)"
+
+
+def test_a_class_has_no_positions_to_rank_by() -> None:
+    (row,) = make_rows("none")
+    (_, placed, *_) = texts_of(make_result([row]).figure())
+    assert placed == "Images that excite each channel most, ranked by the maximum over positions"
+    without = replace(row, exemplars=tuple(replace(one, at=None) for one in row.exemplars))
+    (_, heading, *_) = texts_of(make_result([without]).figure())
+    assert heading == "Images that excite each target most"

@@ -190,3 +190,10 @@ def test_the_colour_bar_says_the_ends_of_the_scale_inside_the_figure() -> None:
     (bar,) = figure.axes[0].child_axes
     assert [label.get_text() for label in bar.get_yticklabels()] == ["-12.5", "0", "12.5"]
     assert find_faults(figure) == []
+
+
+def test_many_tiles_beside_others_in_one_column_of_a_paper() -> None:
+    """Tiles that are narrower than the space beside their labels have none."""
+    with vizcnn.use_style("print"):
+        figure = grid(Row((panel(7, 4, 4), panel(7, 4, 4, key="b"), panel(40, 4, 4, key="c")))).figure()
+        assert find_faults(figure) == []

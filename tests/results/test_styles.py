@@ -20,6 +20,7 @@ from vizcnn.errors import ParameterError
 from vizcnn.inputs.records import provenance_in
 from vizcnn.results import STYLES, current_style
 from vizcnn.results.drawing import fit_text, measure_text, new_figure, wrap_text
+from vizcnn.results.scatter import list_colours
 
 CURVE = vizcnn.Curve(
     ORIGIN, np.linspace(0, 1, 5), np.array([[0.2, 0.5, 0.6, 0.9, 1.0]]), ("cat",), "share deleted", "probability"
@@ -125,6 +126,19 @@ def to_lab(linear: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     xyz = linear.clip(0, 1) @ to_xyz.T / to_xyz.sum(1)
     f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_colours_of_classes_show_on_their_ground_and_differ_to_all_eyes(style: str) -> None:
+    with vizcnn.use_style(style):
+        colours = list_colours()
+    if style == "dark":
+        assert min(contrast(colour, STYLES[style].paper) for colour in colours) > 2
+    linear = linearize(np.array([to_rgb(colour) for colour in colours]))
+    for eyes in EYES.values():
+        seen = to_lab(linear @ eyes.T)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=2) + 100 * np.eye(len(seen))
+        assert apart.min() > 11
 
 
 @pytest.mark.parametrize("eyes", EYES)

@@ -60,25 +60,24 @@ def wrap_caption(line: str, inches: float, page: int = 1, pages: int = 1) -> tup
     """The lines of the small print of this width, and the size of their letters in points."""
     style = current_style()
     following = f"figure(page={page + 1}) draws the next, " if page < pages else ""
-    said = [line] * style.caption + [f"page {page} of {pages}: {following}.pdf and .html hold all"] * (pages > 1)
-    size = max(style.small - 1, 6.0)
-    return [part for text in said for part in wrap_text(text, inches, size)], size
+    size, which = max(style.small - 1, 6.0), f"page {page} of {pages}: {following}.pdf and .html hold all"
+    origin = wrap_text(line, inches, size, most=_LONGEST) if style.caption else []
+    return [*origin, *(wrap_text(which, inches, size) if pages > 1 else [])], size
 
 
+_LONGEST = 3  # lines of provenance below a picture: files hold all of it
 _INCH = 72  # points
 _HINTED = 1.04  # small letters that are set on a grid of px are by up to so much wider than their outlines
 _WIDE = 0.45  # of an em: by how much a letter of full width may be wider than what is measured for it
 
 
 @lru_cache(10_000)
-def measure_text(text: str, points: float, family: str | None = None, weight: str = "normal") -> float:
-    """How wide a line of text is, in inches, or its widest line. A little too much for letters that need another font.
-
-    family: of the font, by default the usual one."""
+def measure_text(text: str, points: float, weight: str = "normal") -> float:
+    """How wide a line of text is, in inches, or its widest line; a little too much where another font is due."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(family=family, size=points, weight=weight)
+    font = FontProperties(size=points, weight=weight)
     widths = [0.0]
     for line in escape_invisible(text).replace("\t", " ").split("\n"):
         plain = "".join(each if each.isascii() or each == "…" else "M" for each in line)
@@ -88,41 +87,51 @@ def measure_text(text: str, points: float, family: str | None = None, weight: st
     return max(widths)
 
 
-def wrap_text(text: str, inches: float, points: float, family: str | None = None) -> list[str]:
-    """The text in lines of at most this width; words that are too long for a line are broken. No line for no text."""
+def wrap_text(text: str, inches: float, points: float, weight: str = "normal", *, most: int | None = None) -> list[str]:
+    """The text in lines of at most this width; words that are too long for a line are broken. No line for no text.
+
+    most: how many lines there may be; the last one then loses its middle."""
+    lines = [line for part in text.split("\n") for line in _wrap_line(part, inches, points, weight)]
+    if most is None or len(lines) <= most:
+        return lines
+    return [*lines[: most - 1], fit_text(" ".join(lines[most - 1 :]), inches, points, weight)]
+
+
+def _wrap_line(text: str, inches: float, points: float, weight: str) -> list[str]:
     lines, line = list[str](), ""
     for word in text.split(" "):
         longer = f"{line} {word}" if line else word
-        if measure_text(longer, points, family) <= inches:
+        if measure_text(longer, points, weight) <= inches:
             line = longer
             continue
         if line:
             lines.append(line)
-        while measure_text(word, points, family) > inches and len(word) > 1:
-            kept = _count_fitting(word, inches, points, family)
+        while measure_text(word, points, weight) > inches and len(word) > 1:
+            kept = _count_fitting(word, inches, points, weight)
             lines.append(word[:kept])
             word = word[kept:]
         line = word
     return [*lines, line] if line else lines
 
 
-def _count_fitting(word: str, inches: float, points: float, family: str | None) -> int:
+def _count_fitting(word: str, inches: float, points: float, weight: str) -> int:
     """How many letters of a word fit into this width, at least one."""
     low, high = 1, len(word)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if measure_text(word[:middle], points, family) <= inches else (low, middle - 1)
+        low, high = (middle, high) if measure_text(word[:middle], points, weight) <= inches else (low, middle - 1)
     return low
 
 
-def fit_text(text: str, inches: float, points: float, family: str | None = None) -> str:
-    """The text where it fits into this width; else with its middle left out."""
-    if measure_text(text, points, family) <= inches:
+def fit_text(text: str, inches: float, points: float, weight: str = "normal") -> str:
+    """The text in one line where it fits into this width; else with its middle left out."""
+    text = text.replace("\n", " ")
+    if measure_text(text, points, weight) <= inches:
         return text
     low, high = 0, len(text) - 1  # letters that are kept
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if measure_text(_cut(text, middle), points, family) <= inches else (low, middle - 1)
+        low, high = (middle, high) if measure_text(_cut(text, middle), points, weight) <= inches else (low, middle - 1)
     return _cut(text, low)
 
 
@@ -130,6 +139,12 @@ def _cut(text: str, kept: int) -> str:
     """The text with only so many letters of its ends, and a sign for the rest."""
     end = kept // 2
     return f"{text[: kept - end]}…{text[len(text) - end :]}"
+
+
+def measure_axes(ax: Axes) -> tuple[float, float]:
+    """The width and height of axes in inches, where no layout moves them before they are drawn."""
+    place, dpi = ax.get_window_extent(), ax.figure.dpi
+    return place.width / dpi, place.height / dpi
 
 
 def lay_out(figure: Figure, dpi: int) -> None:
@@ -174,38 +189,56 @@ def remove_ticks(ax: Axes) -> None:
 
 def dim_unseen(ax: Axes, size: tuple[int, int], box: Box) -> None:
     """Veil the parts of a photograph of this height and width that the crop keeps from the network."""
-    from matplotlib.patches import Rectangle
-
     height, width = size
-    veil = current_style().paper
-    for top, left, bottom, right in (
-        (0, 0, box.top, width),
-        (box.bottom, 0, height, width),
-        (box.top, 0, box.bottom, box.left),
-        (box.top, box.right, box.bottom, width),
-    ):
-        if bottom > top and right > left:
-            ax.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, color=veil, alpha=0.7, lw=0))
+    veil_around(ax, Box(-0.5, -0.5, height - 0.5, width - 0.5), _find_edges(box))
     ax.set_xlim(-0.5, width - 0.5)
     ax.set_ylim(height - 0.5, -0.5)
 
 
-def draw_outline(ax: Axes, box: Box, width: float = 1.5, edge: float = 0.5) -> None:
-    """Draw a box in black on white; the black line is so many points wide. edge: where the axes begin, before zero."""
+def veil_around(ax: Axes, whole: Box, kept: Box, opacity: float = 0.7) -> None:
+    """Veil what lies in one place, but not in another, both in the axes' own numbers."""
     from matplotlib.patches import Rectangle
 
-    corner, size = (box.left - edge, box.top - edge), (box.right - box.left, box.bottom - box.top)
-    ax.add_patch(Rectangle(corner, *size, fill=False, lw=2 * width, color="white"))
-    ax.add_patch(Rectangle(corner, *size, fill=False, lw=width, color="black"))
+    veil = current_style().paper
+    for top, left, bottom, right in (
+        (whole.top, whole.left, kept.top, whole.right),
+        (kept.bottom, whole.left, whole.bottom, whole.right),
+        (kept.top, whole.left, kept.bottom, kept.left),
+        (kept.top, kept.right, kept.bottom, whole.right),
+    ):
+        if bottom > top and right > left:
+            ax.add_patch(Rectangle((left, top), right - left, bottom - top, color=veil, alpha=opacity, lw=0))
 
 
-def draw_dashes(ax: Axes, box: Box) -> None:
-    """A lighter outline, for what matters less than what `draw_outline` surrounds."""
+def draw_box(ax: Axes, box: Box, colour: str = "black", **look: Any) -> None:
+    """Draw a box in px of a photograph; `look` is what `draw_frame` knows."""
+    draw_frame(ax, _find_edges(box), colour, **look)
+
+
+def draw_frame(
+    ax: Axes, at: Box, colour: str, ground: str = "", thickness: float = 1.5, *, dashed: bool = False
+) -> None:
+    """Draw a line around a place in the axes' own numbers. thickness: of the line, in points. ground: the colour of a
+    line behind it, twice as thick, so that it shows on everything; none for ""."""
     from matplotlib.patches import Rectangle
 
-    corner, size = (box.left - 0.5, box.top - 0.5), (box.right - box.left, box.bottom - box.top)
-    ax.add_patch(Rectangle(corner, *size, fill=False, lw=1.6, color="white"))
-    ax.add_patch(Rectangle(corner, *size, fill=False, lw=0.8, color="black", ls=(0, (4, 3))))
+    corner, sides = (at.left, at.top), (at.right - at.left, at.bottom - at.top)
+    if ground:
+        ax.add_patch(Rectangle(corner, *sides, fill=False, lw=2 * thickness, color=ground))
+    look = (0, (4, 4)) if dashed else "-"
+    ax.add_patch(Rectangle(corner, *sides, fill=False, lw=thickness, color=colour, ls=look))
+
+
+def _find_edges(box: Box) -> Box:
+    """Where a box in px lies in axes, in which the middle of the first px is zero."""
+    return Box(box.top - 0.5, box.left - 0.5, box.bottom - 0.5, box.right - 0.5)
+
+
+def fit_picture(size: tuple[int, int], width: float, tallest: float) -> tuple[float, float]:
+    """The width and height of a picture of this height and width: as wide as it may be, or as high, which is `tallest`
+    times the width."""
+    wide = min(width, tallest * width * size[1] / size[0])
+    return wide, wide * size[0] / size[1]
 
 
 def prepare_drawing() -> None:

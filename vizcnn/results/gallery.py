@@ -13,29 +13,27 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Pixels
 from vizcnn.results.drawing import (
     check_page,
-    draw_caption,
+    draw_frame,
     draw_image,
+    fit_picture,
     fit_text,
     measure_text,
-    new_figure,
     split_rows,
+    veil_around,
     wrap_text,
 )
 from vizcnn.results.excited import Excited, Exemplar
 from vizcnn.results.masks import Mask, enlarge
+from vizcnn.results.page import ASCENT, NARROWEST, Page, measure_caption, measure_lines
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MARGIN, _GAP, _REST = 0.12, 0.07, 0.2  # inches: around a page, between pictures, below a row
 _NARROWEST, _WIDEST = 0.12, 1.7  # of a picture: inches for each point of its letters, so that a name fits; inches
 _TALLEST = 1.25  # times the width of a photograph; of a part below it, once
-_NARROW_PAGE = 5.0  # inches, for few pictures: headings need room too
-_SURE = 0.96  # of a line's room: at low resolution letters are wider than they measure
-_BOLD = 1.15  # times the width of usual letters
-_RISE = 0.95 / 72  # inches from the top of a line to its baseline, for each point
-_LINE = 1.3 / 72  # inches from line to line for each point of its letters
 _BOX = "#f0e442"  # Okabe and Ito's yellow, with a black edge, so that it shows on every photograph
 _DARK = 0.62  # opacity of the shade where a channel does not respond
 
@@ -88,9 +86,13 @@ class Gallery:
         columns = max(self.extra + 1, -(-pictures // -(-pictures // fitting)))  # so that lines are about as long
         self.columns = columns
         self.cell = min(_WIDEST, (room + _GAP) / columns - _GAP)
-        self.width = min(style.width, max(columns * (self.cell + _GAP) - _GAP + 2 * _MARGIN, _NARROW_PAGE))
-        self.room = _SURE * (self.width - 2 * _MARGIN)
-        self.heading = self._wrap(f"Images that excite each channel most, ranked by {ranked_by}", style.title)
+        self.width = min(style.width, max(columns * (self.cell + _GAP) - _GAP + 2 * _MARGIN, NARROWEST))
+        self.room = self.width - 2 * _MARGIN
+        shown = [one for row in rows for one in row.exemplars]
+        ranked = f", ranked by {ranked_by}" * any(one.at for one in shown)  # a class has no positions
+        self.heading = self._wrap(
+            f"Images that excite each {'channel' if ranked else 'target'} most{ranked}", style.title
+        )
         self.legend = self._wrap(self._explain(), style.small)
 
     def _wrap(self, text: str, points: float) -> list[str]:
@@ -109,11 +111,10 @@ class Gallery:
     @cached_property
     def pages(self) -> list[list[Band]]:
         """The bands on each page, which is as high as the style allows, or as one band is."""
-        bands, small = [*self._list_bands()], self.style.small
-        small_print = (len(self._wrap(self.caption, small)) + 1) * small * _LINE + _REST / 2
+        bands = [*self._list_bands()]
         on = (len(self._head(band, starts=True)) for band in bands if band.start)  # lines above a row that goes on
-        names = max(on, default=0)
-        rest = self._measure_top() + small_print + names * self.style.title * _LINE
+        names = measure_lines(max(on, default=0), self.style.title)
+        rest = self._measure_top() + names + measure_caption(self.caption, self.width, 2)
         return [bands[part.start : part.stop] for part in split_rows([self._measure(band) for band in bands], rest)]
 
     def _list_bands(self) -> Iterator[Band]:
@@ -126,14 +127,14 @@ class Gallery:
     def _measure_top(self) -> float:
         """The height of a page's heading."""
         style = self.style
-        lines = len(self.heading) * style.title + len(self.legend) * style.small
-        return _MARGIN + lines * _LINE + _REST
+        lines = measure_lines(len(self.heading), style.title) + measure_lines(len(self.legend), style.small)
+        return _MARGIN + lines + _REST
 
     def _measure(self, band: Band, *, starts: bool = False) -> float:
         """The height of a band. starts: whether it is the first on its page, where a row that goes on has its name."""
-        height = len(self._head(band, starts=starts)) * self.style.title * _LINE
+        height = measure_lines(len(self._head(band, starts=starts)), self.style.title)
         if band.exemplars or band.beside:
-            height += 2 * self.style.small * _LINE + self._measure_photos(band) + _GAP
+            height += measure_lines(2, self.style.small) + self._measure_photos(band) + _GAP
         if band.has_parts:
             crops = [one.crop for one in band.exemplars if one.has_part]
             height += max(_place(crop, 0, 0, self.cell, 1).bottom for crop in crops) + _GAP
@@ -152,59 +153,52 @@ class Gallery:
         said = "continued" if band.start else band.row.describe_statistics()
         if self._indent(name) + measure_text(said, style.text) <= self.room:
             return [(name, said)]
-        names = wrap_text(name, self.room / _BOLD, style.title)
+        names = wrap_text(name, self.room, style.title, "bold")
         return [*((line, "") for line in names), *(("", line) for line in self._wrap(said, style.text))]
 
     def _indent(self, name: str) -> float:
         """Where the text behind a channel's name begins."""
-        return _BOLD * measure_text(name, self.style.title) + 0.12 if name else 0.0
+        return measure_text(name, self.style.title, "bold") + 0.12 if name else 0.0
 
     def draw(self, page: int) -> Figure:
         """The figure of a page. Raises ParameterError for one that there is not."""
         check_page(page, len(self.pages))
         bands, style = self.pages[page - 1], self.style
-        figure = new_figure(self.width, style.height)
-        figure.set_layout_engine("none")
-        draw_caption(figure, self.caption, page, len(self.pages))
-        small_print = figure.get_supxlabel()
-        bottom = (small_print.count("\n") + 1) * style.small * _LINE + _REST / 2 if small_print else 0.0
-        height = self._measure_top() + sum(self._measure(band, starts=not i) for i, band in enumerate(bands)) + bottom
-        figure.set_size_inches(self.width, height)
-        paper = _Paper(figure)
-        top = _MARGIN
-        for lines, points, colour in ((self.heading, style.title, style.ink), (self.legend, style.small, style.muted)):
-            for line in lines:
-                paper.write(line, top, _MARGIN, points, colour)
-                top += points * _LINE
-        top += _REST
+        height = self._measure_top() + sum(self._measure(band, starts=not i) for i, band in enumerate(bands))
+        made = Page(self.width, height, self.caption, page, len(self.pages))
+        made.write(_MARGIN, _MARGIN, "\n".join(self.heading), style.title)
+        below = _MARGIN + measure_lines(len(self.heading), style.title)
+        made.write(_MARGIN, below, "\n".join(self.legend), style.small, color=style.muted)
+        ground, top = made.add_ground(), self._measure_top()
         for i, band in enumerate(bands):
-            self._draw_band(paper, band, top, starts=not i)
+            self._draw_band(made, ground, band, top, starts=not i)
             top += self._measure(band, starts=not i)
-        return figure
+        return made.figure
 
-    def _draw_band(self, paper: _Paper, band: Band, top: float, *, starts: bool) -> None:
+    def _draw_band(self, page: Page, ground: Axes, band: Band, top: float, *, starts: bool) -> None:
+        """ground: axes over the whole page, in inches."""
         style = self.style
         for name, said in self._head(band, starts=starts):
-            paper.write(name, top, _MARGIN, style.title, style.ink, "bold")
-            lower = (style.title - style.text) * _RISE  # on the same baseline
-            paper.write(said, top + lower, _MARGIN + self._indent(name), style.text, style.muted)
-            top += style.title * _LINE
+            page.write(_MARGIN, top, name, style.title, weight="bold")
+            lower = ASCENT * (style.title - style.text) / 72  # on the same baseline
+            page.write(_MARGIN + self._indent(name), top + lower, said, style.text, color=style.muted)
+            top += measure_lines(1, style.title)
         if not (band.exemplars or band.beside):
             return
-        second, below = top + style.small * _LINE, top + 2 * style.small * _LINE
+        second, below = top + measure_lines(1, style.small), top + measure_lines(2, style.small)
         parts = below + self._measure_photos(band) + _GAP
         for k, (title, pixels) in enumerate(band.beside):
             left = self._find_left(k)
-            paper.write(fit_text(title, self.cell, style.small), second, left, style.small, style.ink)
-            paper.draw(pixels, _place(pixels, below, left, self.cell))
+            page.write(left, second, fit_text(title, self.cell, style.small), style.small)
+            _draw_framed(ground, pixels, _place(pixels, below, left, self.cell))
         for k, one in enumerate(band.exemplars, start=0 if band.start else self.extra):
             left = self._find_left(k)
             name = fit_text(one.label or one.short_name, self.cell, style.small)
-            paper.write(name, top, left, style.small, style.ink)
-            paper.write(f"{one.value:.3g}", second, left, style.small, style.muted)
-            paper.draw_photo(one, _place(one.pixels, below, left, self.cell))
+            page.write(left, top, name, style.small)
+            page.write(left, second, f"{one.value:.3g}", style.small, color=style.muted)
+            _draw_photo(ground, one, _place(one.pixels, below, left, self.cell))
             if one.has_part:
-                paper.draw(one.crop, _place(one.crop, parts, left, self.cell, 1))
+                _draw_framed(ground, one.crop, _place(one.crop, parts, left, self.cell, 1))
 
     def _find_left(self, column: int) -> float:
         return _MARGIN + column * (self.cell + _GAP)
@@ -212,79 +206,44 @@ class Gallery:
 
 def _place(pixels: Pixels, top: float, left: float, cell: float, tallest: float = _TALLEST) -> Box:
     """The place of a picture with this corner: as wide as a cell, or as high as it may be, in times the cell."""
-    height, width = pixels.shape[:2]
-    sides = min(cell * height / width, cell * tallest), min(cell, cell * tallest * width / height)
-    return Box(top, left, top + sides[0], left + sides[1])
+    width, height = fit_picture((pixels.shape[0], pixels.shape[1]), cell, tallest)
+    return Box(top, left, top + height, left + width)
 
 
-class _Paper:
-    """All of a figure as one pair of axes, in inches from its upper left: a pair for each picture takes far longer."""
+def _draw_framed(ax: Axes, pixels: Pixels, at: Box) -> None:
+    """Draw a picture with a frame, which a white one needs."""
+    draw_image(ax, pixels, extent=_extent(at), aspect="auto")
+    draw_frame(ax, at, current_style().muted, thickness=0.6)
 
-    def __init__(self, figure: Figure) -> None:
-        width, height = figure.get_size_inches()
-        self.ax = figure.add_axes((0, 0, 1, 1))
-        self.ax.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-        self.ax.axis("off")
 
-    def write(self, text: str, top: float, left: float, points: float, colour: str, weight: str = "normal") -> None:
-        """Write a line. Its top is that of the tallest letters, whether the text has any or not."""
-        if text:
-            baseline = top + points * _RISE
-            self.ax.text(left, baseline, text, va="baseline", fontsize=points, color=colour, weight=weight)
+def _draw_photo(ax: Axes, one: Exemplar, at: Box) -> None:
+    """Draw a photograph and what is known of the channel in it."""
+    draw_image(ax, one.pixels, extent=_extent(at), aspect="auto")
+    seen = one.seen.map_onto(one.size, at)
+    veil_around(ax, at, seen, 0.85 if one.mask else 0.7)  # paler than what is merely dark
+    if one.mask:
+        _shade(ax, one.mask, seen)
+    if one.box and one.sees_beyond(one.box):
+        box, (colour, thickness) = one.box.map_onto(one.size, at), ("white", 0.5) if one.mask else (_BOX, 1.2)
+        draw_frame(ax, box, colour, "black", thickness)
+    draw_frame(ax, at, current_style().muted, thickness=0.6)
 
-    def draw(self, pixels: Pixels, at: Box) -> None:
-        """Draw a picture with a frame, which a white one needs."""
-        draw_image(self.ax, pixels, extent=_extent(at), aspect="auto")
-        self.outline(at, 0.6, current_style().muted)
 
-    def outline(self, at: Box, thickness: float, colour: str) -> None:
-        from matplotlib.patches import Rectangle
+def _shade(ax: Axes, mask: Mask, seen: Box) -> None:
+    """Shade a photograph where the channel does not respond, with a line around where it does."""
+    from matplotlib.patheffects import withStroke
 
-        sides = at.right - at.left, at.bottom - at.top
-        self.ax.add_patch(Rectangle((at.left, at.top), *sides, fill=False, lw=thickness, color=colour))
-
-    def draw_photo(self, one: Exemplar, at: Box) -> None:
-        """Draw a photograph and what is known of the channel in it."""
-        draw_image(self.ax, one.pixels, extent=_extent(at), aspect="auto")
-        seen = one.seen.map_onto(one.size, at)
-        self._veil(at, seen, 0.85 if one.mask else 0.7)  # paler than what is merely dark
-        if one.mask:
-            self._shade(one.mask, seen)
-        if one.box and one.sees_beyond(one.box):
-            box, thickness = one.box.map_onto(one.size, at), 0.5 if one.mask else 1.2
-            self.outline(box, 2 * thickness, "black")
-            self.outline(box, thickness, "white" if one.mask else _BOX)
-        self.outline(at, 0.6, current_style().muted)
-
-    def _veil(self, at: Box, seen: Box, opacity: float) -> None:
-        """Veil the parts of a photograph that are kept from the network."""
-        from matplotlib.patches import Rectangle
-
-        for top, left, bottom, right in (
-            (at.top, at.left, seen.top, at.right),
-            (seen.bottom, at.left, at.bottom, at.right),
-            (seen.top, at.left, seen.bottom, seen.left),
-            (seen.top, seen.right, seen.bottom, at.right),
-        ):
-            if bottom > top and right > left:
-                sides = right - left, bottom - top
-                self.ax.add_patch(Rectangle((left, top), *sides, color=current_style().paper, alpha=opacity, lw=0))
-
-    def _shade(self, mask: Mask, seen: Box) -> None:
-        """Shade a photograph where the channel does not respond, with a line around where it does."""
-        from matplotlib.patheffects import withStroke
-
-        shade = np.zeros((*mask.size, 4), np.float32)
-        shade[..., 3] = _DARK * ~mask.cover()
-        self.ax.imshow(shade, extent=_extent(seen), aspect="auto")
-        rows, columns = (
-            low + (np.arange(n) + 0.5) * (high - low) / n  # the middles of px
-            for n, low, high in zip(mask.size, (seen.top, seen.left), (seen.bottom, seen.right), strict=True)
-        )
-        if min(mask.size) > 1 and not mask.cover().all():
-            large = enlarge(mask.activations, mask.size)
-            line = self.ax.contour(columns, rows, large, [mask.level], colors=_BOX, linewidths=0.8)
-            line.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
+    shade = np.zeros((*mask.size, 4), np.float32)
+    shade[..., 3] = _DARK * ~mask.cover()
+    ax.imshow(shade, extent=_extent(seen), aspect="auto")
+    rows, columns = (
+        low + (np.arange(n) + 0.5) * (high - low) / n  # the middles of px
+        for n, low, high in zip(mask.size, (seen.top, seen.left), (seen.bottom, seen.right), strict=True)
+    )
+    if min(mask.size) > 1 and not mask.cover().all():
+        large = enlarge(mask.activations, mask.size)
+        line = ax.contour(columns, rows, large, [mask.level], colors=_BOX, linewidths=0.8)
+        line.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
 
 
 def _extent(at: Box) -> tuple[float, float, float, float]:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from vizcnn.results.drawing import dim_unseen, draw_photo, fit_text, measure_text, new_figure, split_rows, wrap_text
+from vizcnn.results.drawing import (
+    dim_unseen,
+    draw_photo,
+    fit_picture,
+    fit_text,
+    measure_axes,
+    measure_text,
+    new_figure,
+    split_rows,
+    wrap_text,
+)
 from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import choose_colours, draw_bar, draw_map, name_marks, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
@@ -59,9 +69,7 @@ class _Layout:
 
     def measure_picture(self, panel: _Panel) -> tuple[float, float]:
         """Width and height of a panel's picture: as wide as the panel, if it does not become too high."""
-        height, width = self.result.photos[panel.i].size
-        wide = min(self.side, _HIGHEST * self.side * width / height)
-        return wide, wide * height / width
+        return fit_picture(self.result.photos[panel.i].size, self.side, _HIGHEST)
 
     def measure_pictures(self, line: _Line) -> float:
         """The height of the highest picture of a line."""
@@ -96,10 +104,8 @@ class _Layout:
     def list_legend(self, panel: _Panel) -> list[str]:
         """The lines below a colour bar."""
         assert panel.t is not None
-        width, size = self.measure_bar(panel), current_style().small
-        lines = wrap_text(_describe_bar(self.result, panel.t), width, size)
-        few, rest = lines[: _LABELS - 1], lines[_LABELS - 1 :]
-        return [*few, fit_text(" ".join(rest), width, size)] if rest else few
+        said = _describe_bar(self.result, panel.t)
+        return wrap_text(said, self.measure_bar(panel), current_style().small, most=_LABELS)
 
 
 def count_row_pages(result: Maps) -> int:
@@ -228,9 +234,7 @@ def plot_map(result: Maps, ax: Axes | None, i: int, t: int) -> Axes:
         height, across = result.photos[i].size
         ax = new_figure(width, 0.6 + min(_HIGHEST, max(0.4, height / across)) * 0.75 * width).add_subplot()
     draw_map(ax, result, i, t)
-    place = ax.get_position()
-    page: Figure = ax.get_figure(root=True)  # type: ignore[assignment]
-    width, high = place.width * page.get_figwidth(), place.height * page.get_figheight()
+    width, high = measure_axes(ax)
     method = result.provenance.details.get("method", result.provenance.probe)
     score = f", score {format_score(result.scores[i, t], result.meanings[t])}"
     name = f"{method}: {result.provenance.targets[i][t]}"
@@ -240,6 +244,6 @@ def plot_map(result: Maps, ax: Axes | None, i: int, t: int) -> Axes:
     bar = ax.figure.colorbar(
         ScalarMappable(colours.norm, colours.ramp()), extend=colours.extend, ax=ax, fraction=0.046, pad=0.03
     )
-    legend = wrap_text(_describe_bar(result, t), high * 0.9, style.small)
-    bar.set_label("\n".join(legend[:_LABELS]), fontsize=style.small)
+    legend = wrap_text(_describe_bar(result, t), high * 0.9, style.small, most=_LABELS)
+    bar.set_label("\n".join(legend), fontsize=style.small)
     return ax

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vizcnn.geometry import Box
-from vizcnn.results.drawing import draw_outline, fit_text, measure_text, split_rows, wrap_text
+from vizcnn.results.drawing import draw_frame, fit_picture, fit_text, measure_text, split_rows, wrap_text
 from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import Colours, choose_colours, draw_bar, paint_map, write_caption
 from vizcnn.results.page import Page, measure_caption, measure_lines
@@ -61,9 +61,7 @@ class _Layout:
 
     def measure_picture(self, i: int) -> tuple[float, float]:
         """Width and height of the tiles of image i."""
-        height, width = self.result.photos[i].size
-        wide = min(self.side, _HIGHEST * self.side * width / height)
-        return wide, wide * height / width
+        return fit_picture(self.result.photos[i].size, self.side, _HIGHEST)
 
     def find_left(self, column: int) -> float:
         """The left edge of a column."""
@@ -106,8 +104,7 @@ def draw_sheet(result: Maps, page: int) -> Figure:
     drawn = Page(style.width, height, write_caption(result), page, len(layout.pages))
     colours = {(tile.i, tile.t): choose_colours(result, tile.i, tile.t) for line in lines for tile in line.tiles}
     _draw_head(drawn, layout, [*colours.values()])
-    ground = drawn.add_axes(0, 0, drawn.width, drawn.height)  # one for all tiles: axes are what takes long
-    ground.axis("off")
+    ground = drawn.add_ground()
     top = _MARGIN + layout.head
     for line in lines:
         for column, heading in line.headings:
@@ -120,7 +117,6 @@ def draw_sheet(result: Maps, page: int) -> Figure:
             _draw_tile(ground, layout, tile, colours[tile.i, tile.t], bottom)
             _write_label(drawn, layout, tile, bottom + 0.03)
         top += layout.measure_line(line) - layout.measure_headings(line)
-    ground.set(xlim=(0, drawn.width), ylim=(drawn.height, 0), aspect="auto")
     return drawn.figure
 
 
@@ -201,8 +197,8 @@ def _draw_head(page: Page, layout: _Layout, colours: Sequence[Colours]) -> None:
     result, style, top = layout.result, current_style(), _MARGIN
     method = result.provenance.details.get("method", result.provenance.probe)
     title = f"{method}, {result.provenance.model}: {len(result.photos)} images"
-    room = 0.9 * (page.width - 2 * _MARGIN)  # bold letters are wider
-    page.write(_MARGIN, top, fit_text(title, room, style.title), style.title, weight="bold")
+    title = fit_text(title, page.width - 2 * _MARGIN, style.title, "bold")
+    page.write(_MARGIN, top, title, style.title, weight="bold")
     top += measure_lines(1, style.title) + 0.06
     noise = float(np.mean([each.noise / each.end for each in colours]))
     ends = ("−end", "0", "end") if result.signed else ("0", "", "end")
@@ -217,10 +213,10 @@ def _draw_tile(ax: Axes, layout: _Layout, tile: _Tile, colours: Colours, bottom:
     result, photo, i, t = layout.result, layout.result.photos[tile.i], tile.i, tile.t
     (wide, high), left = layout.measure_picture(i), layout.find_left(tile.column)
     pixels = paint_map(photo, result.seen[i], result.values[i, t], colours, _PIXELS)
-    ax.imshow(pixels, extent=(left, left + wide, bottom, bottom - high))
+    ax.imshow(pixels, extent=(left, left + wide, bottom, bottom - high), aspect="auto")
     if mark := result.marks[i][t]:
         box = mark.box.map_onto(photo.size, Box(bottom - high, left, bottom, left + wide))
-        draw_outline(ax, box, 0.8, edge=0)
+        draw_frame(ax, box, "black", "white", 0.8)
 
 
 def _write_label(page: Page, layout: _Layout, tile: _Tile, top: float) -> None:

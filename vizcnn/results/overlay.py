@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo, to_floats, to_grey
-from vizcnn.results.drawing import dim_unseen, draw_dashes, draw_outline, draw_photo
+from vizcnn.results.drawing import dim_unseen, draw_box, draw_photo
 from vizcnn.results.maps import Maps, Mark
 from vizcnn.results.style import current_style
 
@@ -113,9 +113,9 @@ def draw_map(ax: Axes, result: Maps, i: int, t: int) -> None:
     )
     dim_unseen(ax, photo.size, seen)
     if second := second_mark(result, i, t):
-        draw_dashes(ax, second.box)
+        draw_box(ax, second.box, ground="white", thickness=0.8, dashed=True)
     if mark := result.marks[i][t]:
-        draw_outline(ax, mark.box)
+        draw_box(ax, mark.box, ground="white")
 
 
 def second_mark(result: Maps, i: int, t: int) -> Mark | None:

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 LEADING = 1.3
 """From line to line of a text, in heights of its letters."""
 
+NARROWEST = 4.5
+"""Inches, of a page with little on it: headings and the small print need room."""
 
-def measure_lines(count: int, points: float) -> float:
+
+def measure_lines(count: float, points: float) -> float:
     """The height of so many lines of text, in inches."""
     return count * points * LEADING / 72
 
 
-_ASCENT = 0.95  # of a letter's size: from the top of a line to where its letters stand
+ASCENT = 0.8
+"""From the top of a line to where its letters stand, in heights of its letters."""
 
 
 class Page:
@@ -39,8 +43,8 @@ class Page:
         """Write the lines of a text below a place; `how` is what matplotlib's Text knows, such as `ha`.
 
         Lines stand on their own: letters that reach up or down move none of them."""
-        for k, line in enumerate(text.split("\n")):
-            down = top + measure_lines(k, points) + _ASCENT * points / 72
+        for k, line in enumerate(text.split("\n") if text else ()):
+            down = top + measure_lines(k, points) + ASCENT * points / 72
             place = (left / self.width, 1 - down / self.height)
             self.figure.text(*place, line, **{"fontsize": points, "va": "baseline", **how})
 
@@ -50,6 +54,14 @@ class Page:
         place = (left / self.width, down, width / self.width, height / self.height)
         ax = self.figure.add_axes(place)
         remove_ticks(ax)
+        return ax
+
+    def add_ground(self) -> Axes:
+        """Axes over the whole page, in inches from its upper left corner: a pair for each of many pictures would take
+        far longer."""
+        ax = self.figure.add_axes((0, 0, 1, 1))
+        ax.set(xlim=(0, self.width), ylim=(self.height, 0), autoscale_on=False)
+        ax.axis("off")
         return ax
 
 

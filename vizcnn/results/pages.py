@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vizcnn.results.drawing import check_page, draw_caption, new_figure, split_rows
-from vizcnn.results.panel_layout import measure_lines
+from vizcnn.results.drawing import check_page, split_rows
+from vizcnn.results.page import NARROWEST, Page, measure_lines
 from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BETWEEN = 0.2
@@ -19,40 +18,6 @@ BETWEEN = 0.2
 
 _MARGIN = 0.1  # inches around a page
 _BELOW = 0.28  # inches below a block
-_NARROWEST = 4.5  # inches of a page: the caption needs room
-
-
-class Page:
-    """A page of a picture, on which places are inches from the upper left corner."""
-
-    def __init__(self, width: float, height: float, line: str, number: int, pages: int) -> None:
-        """width, height: of what stands on it. line: the provenance. number: of the page, among so many."""
-        self.figure = new_figure(width, 1.0)
-        draw_caption(self.figure, line, number, pages)
-        self.figure.set_layout_engine("none")
-        below = _measure_caption(self.figure)
-        self.height = height + below
-        self.figure.set_size_inches(width, self.height)
-        if below:
-            self.figure.texts[0].set_y(0.05 / self.height)
-
-    def write(self, left: float, top: float, text: str, points: float) -> None:
-        """Write a line of text, whose upper left corner this is."""
-        place = left / self.figure.get_figwidth(), 1 - top / self.height
-        self.figure.text(*place, text, fontsize=points, color=current_style().ink, va="top")
-
-    def add_axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        whole = self.figure.get_figwidth()
-        place = left / whole, 1 - (top + height) / self.height, width / whole, height / self.height
-        return self.figure.add_axes(place)
-
-
-def _measure_caption(figure: Figure) -> float:
-    """How high the caption of a figure is, with the space over it."""
-    if not figure.texts:
-        return 0.0
-    (caption,) = figure.texts
-    return measure_lines(caption.get_text().count("\n") + 1, caption.get_fontsize()) + 0.1  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -104,7 +69,7 @@ def draw_blocks(blocks: Sequence[Block], line: str, page: int) -> Figure:
     pages = _divide(blocks)
     check_page(page, len(pages))
     shown, style = pages[page - 1], current_style()
-    width = min(style.width, max(_NARROWEST, *(block.width + 2 * _MARGIN for block in blocks)))
+    width = min(style.width, max(NARROWEST, *(block.width + 2 * _MARGIN for block in blocks)))
     height = sum(block.height for block in shown) + _BELOW * (len(shown) - 1) + 2 * _MARGIN
     made, top = Page(width, height, line, page, len(pages)), _MARGIN
     for block in shown:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from vizcnn.results.drawing import fit_text, measure_text, wrap_text
+from vizcnn.results.page import measure_lines
 from vizcnn.results.panels import Panel, format_number
 from vizcnn.results.style import current_style
 
@@ -15,18 +16,12 @@ SPACE = 0.1
 MARK = 0.11
 """Inches, the side of the square that ties a panel to its box on the photograph."""
 
-_LINE = 1.27 / 72  # inches from line to line, per point of the letters
 _APART, _SPARED = 0.26, 6  # inches between groups of tiles; the part of a line, at most, that spaces between tiles take
 _BAR, _LONGEST = 0.09, 1.6  # inches, the width of a colour bar, and its height at most
 _EMPTY = 6.0  # what an empty last line costs, against a form that is e times too wide or too high
 _IN_A_LINE = 6  # tiles that stand in one line if they are no more
 _NAMED = 0.09  # inches over a tile, per point of the letters, that are enough for the ends of any name
 _SMALLEST = 0.02  # inches, a tile's longer side
-
-
-def measure_lines(count: float, points: float) -> float:
-    """How high so many lines of text are, in inches."""
-    return count * points * _LINE
 
 
 def choose_columns(count: int, aspect: float, shape: float) -> int:
@@ -79,7 +74,7 @@ class PanelLayout:
         for texts in _list_labels(panel):
             self.label = _measure_label(texts)
             self._fit_tiles(panel, width - bar, tallest)
-            if (labels := _fit_labels(texts, panel, self.group + self._gap - 0.05)) is not None:
+            if (labels := _fit_labels(texts, panel, max(0.0, self.group + self._gap - 0.05))) is not None:
                 self.labels = labels
                 break
 

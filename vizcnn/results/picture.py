@@ -15,7 +15,7 @@ from vizcnn.errors import ParameterError
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.records import save_options
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import check_page, draw_caption, draw_photo, fit_text, new_figure, split_rows
+from vizcnn.results.drawing import check_page, draw_caption, draw_photo, fit_text, measure_axes, new_figure, split_rows
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.photos import as_bytes
 from vizcnn.results.records import make_even
@@ -32,6 +32,7 @@ _STILL = 1500  # ms for the last frame
 _SIDE = 96  # px, the shortest side of a tile in an animation
 _GAP = 2  # px between tiles
 _WIDEST, _TITLE, _CAPTION = 4.5, 0.4, 0.4  # inches: of a photograph, over it, below all
+_BESIDE = 0.1  # inches, between titles
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Pictures(Result):
         if ax is None:
             side = _choose_side(1)
             ax = new_figure(side, _measure_height(replace(scene, sources=()), side)).add_subplot()
-        _draw_titled(ax, f"result of {self.provenance.probe}", Photo(scene.image))
+        _draw_titled(ax, f"result of {self.provenance.probe}", Photo(scene.image), measure_axes(ax)[0])
         return ax
 
     @property
@@ -161,8 +162,8 @@ class Pictures(Result):
         axes = figure.subplots(len(shown), columns, squeeze=False, height_ratios=heights)
         for row, i in zip(axes, shown, strict=True):
             for ax, (part, photo) in zip(row, self.scenes[i].sources, strict=False):
-                _draw_titled(ax, f"{part}: {photo.name}" if part else photo.name, photo)
-            self.plot(row[-1], picture=i)
+                _draw_titled(ax, f"{part}: {photo.name}" if part else photo.name, photo, side - _BESIDE)
+            _draw_titled(row[-1], f"result of {self.provenance.probe}", Photo(self.scenes[i].image), side - _BESIDE)
         draw_caption(figure, self.provenance.line() + "  PARTIAL" * self.partial, page, self.pages)
         return figure
 
@@ -231,7 +232,8 @@ def _measure_height(scene: Scenery, side: float) -> float:
     return float(min(side * max(height / width for height, width in sizes), 1.5 * side) + _TITLE)
 
 
-def _draw_titled(ax: Axes, title: str, photo: Photo) -> None:
+def _draw_titled(ax: Axes, title: str, photo: Photo, room: float) -> None:
+    """Draw a photograph under a title of at most `room` inches."""
     draw_photo(ax, photo)
     size = current_style().title
-    ax.set_title(fit_text(title, ax.bbox.width / ax.figure.dpi, size), fontsize=size)
+    ax.set_title(fit_text(title, room, size), fontsize=size)

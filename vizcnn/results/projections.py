@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
-from vizcnn.results.drawing import draw_photo, fit_text, remove_ticks, wrap_text
+from vizcnn.results.drawing import draw_box, draw_photo, fit_text, wrap_text
 from vizcnn.results.grid import ImageGrid
-from vizcnn.results.pages import BETWEEN, Block, Page, Strip, find_room
-from vizcnn.results.panel_layout import MARK, measure_lines
+from vizcnn.results.page import Page, measure_lines
+from vizcnn.results.pages import BETWEEN, Block, Strip, find_room
+from vizcnn.results.panel_layout import MARK
 from vizcnn.results.panels import Panel, Scene
 from vizcnn.results.style import current_style
-from vizcnn.results.tiles import draw_box, draw_square, make_photo_strip, pick_colour, scale_to_levels
+from vizcnn.results.tiles import draw_square, make_photo_strip, pick_colour, scale_to_levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,12 +106,11 @@ class _Pair:
         photo = page.add_axes(left + width + BETWEEN / 2, top + head, width, height)
         draw_photo(photo, self.photo)
         for ax in (pattern, photo):
-            remove_ticks(ax)
             ax.set(xlim=(self.view.left - 0.5, self.view.right - 0.5), aspect="auto")
             ax.set(ylim=(self.view.bottom - 0.5, self.view.top - 0.5))
             ax.spines[:].set_visible(False)
             if self.view != self.box:
-                draw_box(ax, self.box, self.colour)
+                draw_box(ax, self.box, self.colour, ground="black", thickness=1.2)
 
     def _draw_head(self, ax: Axes) -> None:
         style, indent = current_style(), MARK + 0.06

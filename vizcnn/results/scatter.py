@@ -14,7 +14,16 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import draw_caption, draw_image, fit_text, measure_text, new_figure, remove_ticks, wrap_text
+from vizcnn.results.drawing import (
+    draw_caption,
+    draw_image,
+    fit_text,
+    measure_axes,
+    measure_text,
+    new_figure,
+    remove_ticks,
+    wrap_text,
+)
 from vizcnn.results.photos import cut_out, shrink
 from vizcnn.results.records import make_even
 from vizcnn.results.storing import AS_BYTES
@@ -42,7 +51,8 @@ COLOURS = (  # with the grey at least 11 apart in CIELAB, also to red-, green- a
 )
 """Of the most frequent classes, in their order of names."""
 
-_OTHER, _BLACK = "#b0b0b0", "#000000"
+_OTHER = "#b0b0b0"
+_ON_DARK = {"#000000": "#eceff3", "#882255": "#aa3366", "#332288": "#6f5bff"}  # in place of what a dark ground hides
 _SIDE = 96  # px of a thumbnail
 _FEWEST, _MOST = 5, 16  # cells of the grid in each direction
 _PANEL, _TWO = 4.4, 6.0  # inches: side of a map at most, and the width that is wide enough for two beside each other
@@ -124,8 +134,7 @@ class Scatter(Result):
         """The colour of each of the most frequent classes."""
         counts = Counter(label for label in self.labels if label is not None)
         chosen = sorted(self.classes, key=lambda name: -counts[name])[: len(COLOURS)]
-        colours = [current_style().ink if colour == _BLACK else colour for colour in COLOURS]
-        return dict(zip((name for name in self.classes if name in chosen), colours, strict=False))
+        return dict(zip((name for name in self.classes if name in chosen), list_colours(), strict=False))
 
     def colour(self, i: int) -> str:
         """The colour of point i; grey where its class has none, or is unknown."""
@@ -169,10 +178,11 @@ class Scatter(Result):
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the points in their classes' colours, with a legend, on `ax` or on a new figure. Returns the Axes."""
-        side = min(_PANEL, current_style().width - 0.2)
-        ax = new_figure(side, side + 0.8).add_subplot() if ax is None else ax
+        if ax is None:
+            side = min(_PANEL, current_style().width - 0.2)
+            ax = new_figure(side, side + 0.6 + self._measure_legend(side)).add_subplot()
         self._draw_map(ax, MapGrid.over(self.points))
-        self._draw_legend(ax, side - 0.2, loc="upper center", bbox_to_anchor=(0.5, -0.06))
+        self._draw_legend(ax, measure_axes(ax)[0], loc="upper center", bbox_to_anchor=(0.5, -0.06))
         return ax
 
     def figure(self) -> Figure:
@@ -182,9 +192,11 @@ class Scatter(Result):
         beside = style.width >= _TWO
         side = min(_PANEL, (style.width / 2 if beside else style.width) - 0.1)
         room = (1 + beside) * side - 0.3
-        lines = -(-len(self._legend()) // _count_columns(self._legend(), room))
-        height = side + 0.6 + (not beside) * (side + 0.3)
-        figure = new_figure((1 + beside) * side + 0.1, height + _LINE * (lines + 1))
+        rest = self._measure_legend(room) + 0.6
+        if not beside:
+            side = min(side, (style.height - rest - 0.3) / 2)
+        height = rest + (side if beside else 2 * side + 0.3)
+        figure = new_figure(room + 0.4, height)
         left, right = figure.subplots(*((1, 2) if beside else (2, 1)))
         grid = MapGrid.over(self.points)
         self._draw_map(left, grid)
@@ -198,9 +210,14 @@ class Scatter(Result):
         self._draw_points(ax)
         _finish_axes(ax, grid, self.title)
         size = current_style().text
-        room = ax.bbox.width / ax.figure.dpi - 0.2
+        room = measure_axes(ax)[0] - 0.2
         ax.set_xlabel(fit_text(self.axes[0], room, size), fontsize=size)
         ax.set_ylabel(fit_text(self.axes[1], room, size), fontsize=size)
+
+    def _measure_legend(self, room: float) -> float:
+        """The height of the legend in lines of `room` inches."""
+        legend = self._legend()
+        return _LINE * (1 - (-len(legend) // _count_columns(legend, room)))
 
     def _draw_legend(self, place: Axes | Figure, room: float, **where: Any) -> None:
         """Draw the legend in lines of `room` inches, or none where no class is known."""
@@ -241,6 +258,12 @@ class Scatter(Result):
             _draw_thumbnail(ax, each.pixels, centres[each.index], grid.cell, colour)
 
 
+def list_colours() -> list[str]:
+    """The colours of classes on the paper of the style."""
+    is_dark = current_style().name == "dark"
+    return [_ON_DARK.get(colour, colour) if is_dark else colour for colour in COLOURS]
+
+
 def _sort_key(name: str) -> tuple[bool, int, str]:
     return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
 
@@ -256,7 +279,7 @@ def _finish_axes(ax: Axes, grid: MapGrid, title: str) -> None:
     (left, low), high = grid.low - margin, grid.low + grid.side + margin
     ax.set(xlim=(left, high[0]), ylim=(low, high[1]), aspect="equal")
     size = current_style().title
-    ax.set_title("\n".join(wrap_text(title, ax.bbox.width / ax.figure.dpi, size)), fontsize=size)
+    ax.set_title("\n".join(wrap_text(title, measure_axes(ax)[0], size)), fontsize=size)
     remove_ticks(ax)
 
 

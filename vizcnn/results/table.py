@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import check_page, draw_caption, fit_text, measure_text, new_figure, wrap_text
+from vizcnn.results.drawing import check_page, fit_text, measure_text, new_figure, split_rows, wrap_text
+from vizcnn.results.page import NARROWEST, Page, measure_caption
 from vizcnn.results.records import make_even
 from vizcnn.results.style import current_style
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 Cell = str | int | float | tuple[int | float, ...] | None
 """A text, a number, several numbers that belong together such as (down, across), or None where nothing applies."""
 
-_MARGIN, _BETWEEN, _CAPTION = 0.15, 0.22, 0.35  # inches: around the table, between columns, for the line below
+_MARGIN, _BETWEEN = 0.15, 0.22  # inches: around the table, between columns
+_SPARE = 0.01  # inches, by which a name may be wider than the column that was measured for it
 _SHORTEST, _FINDING = 0.9, 5.5  # inches: that a column of texts may be cut to, and for findings below a narrow table
 _WIDEST = 7.0  # inches, for a table that is too wide for one column of a paper
 _TALLEST = 400.0  # inches; more rows are drawn closer together
@@ -78,81 +80,74 @@ class Table(Result):
 
     @property
     def pages(self) -> int:
-        return -(-max(1, len(self.rows)) // _count_rows())
+        return len(TableLayout(self).pages)
 
     def figure(self, page: int = 1) -> Figure:
-        """A page of the table, every other row on grey; the findings stand on the last page."""
-        check_page(page, self.pages)
-        first, last = (page - 1) * _count_rows(), page * _count_rows()
-        layout = TableLayout(self, slice(first, last), self.findings if page == self.pages else ())
-        figure = new_figure(layout.width, layout.height + _CAPTION)
-        figure.set_layout_engine("none")
-        height = figure.get_figheight()
-        layout.draw(figure.add_axes((0, 1 - layout.height / height, 1, layout.height / height)))
-        draw_caption(figure, self.provenance.line(), page, self.pages)
-        return figure
+        """A page of the table, every other row on grey; the findings stand below the last row."""
+        layout = TableLayout(self)
+        check_page(page, len(layout.pages))
+        lines, width = layout.pages[page - 1], max(layout.width, min(NARROWEST, current_style().width))
+        height = layout.measure(lines)
+        made = Page(width, height, self.provenance.line(), page, len(layout.pages))
+        layout.draw(made.add_axes(0, 0, layout.width, height), lines)
+        return made.figure
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Write the whole table, then the findings, on `ax` or on a new figure of their size. Returns the Axes.
 
         Letters keep their size: axes that are too small for all lines show them closer together."""
-        layout = TableLayout(self, slice(None), self.findings)
+        layout = TableLayout(self)
         if ax is None:
-            figure = new_figure(layout.width, min(layout.height, _TALLEST))
-            figure.set_layout_engine("none")
+            figure = new_figure(layout.width, min(layout.measure(layout.lines), _TALLEST), layout=None)
             ax = figure.add_axes((0, 0, 1, 1))
-        return layout.draw(ax)
-
-
-def _measure_line() -> float:
-    """The height of a row in inches."""
-    return 1.55 * current_style().text / 72
-
-
-def _count_rows() -> int:
-    """How many rows a page holds, beside the names of the columns, some findings and the line below."""
-    style = current_style()
-    return max(1, int((style.height - 1.2) / _measure_line()))
+        return layout.draw(ax, layout.lines)
 
 
 class TableLayout:
-    """Where everything of some rows of a table lies, in inches from the upper left corner.
+    """Where everything of a table lies, in inches from the upper left corner: its rows, then a free line and findings.
+
+    lines: of both. pages: the lines of each page.
 
     Names of columns take several lines rather than widen a column. Where the columns are too wide for the style, texts
     lose their middles; where that is not enough the table takes both columns of a paper, and at last smaller letters.
     """
 
-    def __init__(self, table: Table, rows: slice, findings: Sequence[str]) -> None:
+    def __init__(self, table: Table) -> None:
         style = current_style()
-        every = [[_format_cell(cell) for cell in row] for row in table.rows]
+        self.cells = [[_format_cell(cell).replace("\n", " ") for cell in row] for row in table.rows]
         self.is_text = [all(isinstance(row[i], str) for row in table.rows) for i in range(len(table.columns))]
-        self.points, room = style.text, style.width - 2 * _MARGIN
+        self.points, self.between, room = style.text, _BETWEEN, style.width - 2 * _MARGIN
         self.widths = [
-            max(self._measure([max(name.split(), key=len, default="")]), self._measure([row[i] for row in every]))
+            max(self._measure([max(name.split(), key=len, default="")]), self._measure([row[i] for row in self.cells]))
             for i, name in enumerate(table.columns)
         ]
-        self._cut_texts(every, room)
+        self._cut_texts(self.cells, room)
         room = max(room, min(_WIDEST - 2 * _MARGIN, self._add_up()))
-        if self._add_up() > room:
-            smaller = (room - self._add_up() + sum(self.widths)) / sum(self.widths)
+        if (smaller := room / max(room, self._add_up())) < 1:
             self.points *= smaller
+            self.between *= smaller
             self.widths = [width * smaller for width in self.widths]
-        self.cells = every[rows]
-        widest = max(self._add_up(), min(room, _FINDING) if findings else 0.0)
         self.names = [
-            wrap_text(name, width, self.points) for name, width in zip(table.columns, self.widths, strict=True)
+            wrap_text(name, width + _SPARE, self.points) for name, width in zip(table.columns, self.widths, strict=True)
         ]
-        self.findings = [line for each in findings for line in wrap_text(each, widest, self.points)]
-        self.line = _measure_line() * self.points / style.text
-        self.top = self.line * max(map(len, self.names)) + _MARGIN
+        widest = max(self._add_up(), min(room, _FINDING) if table.findings else 0.0)
+        self.findings = [line for each in table.findings for line in wrap_text(each, widest, self.points)]
+        self.line = 1.55 * self.points / 72  # the height of a row
+        self.top = self.line * max(map(len, self.names), default=0) + _MARGIN
         self.width = widest + 2 * _MARGIN
-        self.height = self.top + self.line * (len(self.cells) + len(self.findings) + bool(findings)) + _MARGIN
+        self.lines = range(len(self.cells) + bool(self.findings) + len(self.findings))
+        rest = self.top + _MARGIN + measure_caption(table.provenance.line(), NARROWEST, 2)
+        self.pages = split_rows([self.line] * len(self.lines), rest)
+
+    def measure(self, lines: range) -> float:
+        """The height of these lines below the names of the columns."""
+        return self.top + self.line * len(lines) + _MARGIN
 
     def _measure(self, texts: Sequence[str]) -> float:
         return max((measure_text(text, self.points) for text in texts), default=0.0)
 
     def _add_up(self) -> float:
-        return sum(self.widths) + _BETWEEN * (len(self.widths) - 1)
+        return sum(self.widths) + self.between * (len(self.widths) - 1)
 
     def _cut_texts(self, cells: list[list[str]], room: float) -> None:
         """Narrow the widest columns of texts as far as that is needed."""
@@ -165,12 +160,12 @@ class TableLayout:
             for row in cells:
                 row[i] = fit_text(row[i], self.widths[i], self.points)
 
-    def draw(self, ax: Axes) -> Axes:
-        """Write it on axes that are used for nothing else."""
-        style = current_style()
+    def draw(self, ax: Axes, lines: range) -> Axes:
+        """Write these lines on axes that are used for nothing else."""
+        style, rows = current_style(), self.cells[lines.start : lines.stop]
         ax.set_axis_off()
-        ax.set(xlim=(0, self.width), ylim=(self.height, 0))
-        for y in range(1, len(self.cells), 2):
+        ax.set(xlim=(0, self.width), ylim=(self.measure(lines), 0))
+        for y in range(1, len(rows), 2):
             top = self.top + y * self.line
             ax.axhspan(top, top + self.line, color=style.faint, alpha=0.45, lw=0)
         ax.plot([_MARGIN, self.width - _MARGIN], [self.top] * 2, color=style.muted, lw=0.6)
@@ -179,11 +174,13 @@ class TableLayout:
             side, place = ("left", x) if self.is_text[i] else ("right", x + width)
             look: dict[str, Any] = {"fontsize": self.points, "ha": side}
             ax.text(place, self.top - 0.05, "\n".join(self.names[i]), va="bottom", color=style.muted, **look)
-            for y, row in enumerate(self.cells):
+            for y, row in enumerate(rows):
                 ax.text(place, self.top + (y + 0.5) * self.line, row[i], va="center", **look)
-            x += width + _BETWEEN
-        for y, finding in enumerate(self.findings, start=len(self.cells) + 1):
-            ax.text(_MARGIN, self.top + (y + 0.5) * self.line, finding, va="center", fontsize=self.points)
+            x += width + self.between
+        first = len(self.cells) + 1
+        for y, finding in enumerate(self.findings, first - lines.start):
+            if 0 <= y < len(lines):
+                ax.text(_MARGIN, self.top + (y + 0.5) * self.line, finding, va="center", fontsize=self.points)
         return ax
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.results.drawing import dim_unseen, draw_photo, fit_text, new_figure
-from vizcnn.results.pages import BETWEEN, Block, Page, Strip, find_height, find_room
-from vizcnn.results.panel_layout import MARK, PanelLayout, measure_lines
+from vizcnn.results.drawing import dim_unseen, draw_box, draw_photo, fit_picture, fit_text, measure_axes, new_figure
+from vizcnn.results.page import Page, measure_lines
+from vizcnn.results.pages import BETWEEN, Block, Strip, find_height, find_room
+from vizcnn.results.panel_layout import MARK, PanelLayout
 from vizcnn.results.panels import Panel, Row, Scene, format_number
 from vizcnn.results.style import current_style
 
@@ -49,9 +50,8 @@ def make_photo_strip(scene: Scene, width: float | None = None, head: float | Non
     width: by default a share of the page's. head: the height of what stands over it, by default that of its name."""
     width = _PHOTO * current_style().width if width is None else width
     head = measure_lines(1, current_style().title) + 0.06 if head is None else head
-    h, w = scene.photo.size
-    height = min(width * h / w, _TALLEST_PHOTO * width)
-    return Strip(width, head + height, partial(_draw_scene, scene, (head, min(width, height * w / h), height)))
+    size = fit_picture(scene.photo.size, width, _TALLEST_PHOTO)
+    return Strip(width, head + size[1], partial(_draw_scene, scene, (head, *size)))
 
 
 def _make_strips(panel: Panel, room: float, colour: str | None) -> Iterator[Strip]:
@@ -143,20 +143,11 @@ def _draw_scene(scene: Scene, size: tuple[float, float, float], page: Page, left
     before: set[Box] = set()
     for i, mark in enumerate(scene.marks):
         if mark:
-            draw_box(ax, mark.box, pick_colour(i), dashed=mark.box in before)
+            again = mark.box in before  # then dashed and without a ground, so that both colours show
+            draw_box(ax, mark.box, pick_colour(i), ground="" if again else "black", thickness=1.2, dashed=again)
             before.add(mark.box)
     page.write(left, top, fit_text(scene.photo.name, width, style.title), style.title)
     ax.spines[:].set_visible(False)
-
-
-def draw_box(ax: Axes, box: Box, colour: str, *, dashed: bool = False) -> None:
-    """Draw a box; dashed where it would hide an equal one, so that both colours show."""
-    from matplotlib.patches import Rectangle
-
-    corner, size = (box.left - 0.5, box.top - 0.5), (box.right - box.left, box.bottom - box.top)
-    if not dashed:
-        ax.add_patch(Rectangle(corner, *size, fill=False, lw=2.5, color="black"))
-    ax.add_patch(Rectangle(corner, *size, fill=False, lw=1.5, color=colour, ls=(0, (4, 4)) if dashed else "-"))
 
 
 def plot_panel(panel: Panel, ax: Axes | None, lead: str) -> Axes:
@@ -165,8 +156,9 @@ def plot_panel(panel: Panel, ax: Axes | None, lead: str) -> Axes:
         layout = PanelLayout([panel], find_room(), tallest=_TALLEST * current_style().width, lead=lead)
         ax = new_figure(layout.width + 0.3, layout.height + 0.3).add_subplot()
     else:
-        width = ax.get_window_extent().width / ax.figure.dpi
-        layout = PanelLayout([panel], max(1.0, width), tallest=_TALLEST * current_style().width, lead=lead)
+        layout = PanelLayout(
+            [panel], max(1.0, measure_axes(ax)[0]), tallest=_TALLEST * current_style().width, lead=lead
+        )
     return _draw_group(ax, [panel], layout, None)
 
 
