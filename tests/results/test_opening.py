@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from support import ORIGIN, small_cnn
+from support import ORIGIN, draw_folder, small_cnn
 
 import vizcnn
 from vizcnn.errors import ImageError, ParameterError, ResultError
@@ -41,12 +41,7 @@ def model() -> vizcnn.Model:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of two classes."""
-    root = tmp_path_factory.mktemp("pictures")
-    for i, label in enumerate(["cat", "cat", "dog", "dog", "dog"]):
-        (root / label).mkdir(exist_ok=True)
-        Image.fromarray((pixels(20, 24, seed=i) * 255).round().astype(np.uint8)).save(root / label / f"{i}.png")
-    return root
+    return draw_folder(tmp_path_factory.mktemp("pictures"))
 
 
 def made(kind: str, folder: Path) -> vizcnn.Result:

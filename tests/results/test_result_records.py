@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
-from support import ORIGIN, small_cnn
+from support import ORIGIN, draw_folder, small_cnn
 
 import vizcnn
 from vizcnn.inputs.photo import Photo
@@ -34,12 +33,7 @@ def model() -> vizcnn.Model:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of two classes."""
-    root = tmp_path_factory.mktemp("pictures")
-    for i, label in enumerate(["cat", "cat", "dog", "dog", "dog"]):
-        (root / label).mkdir(exist_ok=True)
-        Image.fromarray((photo(i, "").held * 255).astype(np.uint8)).save(root / label / f"{i}.png")
-    return root
+    return draw_folder(tmp_path_factory.mktemp("pictures"))
 
 
 def occlusion() -> vizcnn.Heatmap:
