@@ -22,6 +22,8 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
 from vizcnn.results import Excited, Exemplars, make_exemplar, make_mask
 
+pytestmark = pytest.mark.filterwarnings("ignore:no installed font", "ignore:matplotlib .* draws Arabic", "ignore:Glyph")
+
 RECTIFIED = {"mean": 0.5, "sd": 1.25, "lowest": 0.0, "highest": 9.0, "share of zeros": 0.75}
 SIGNED = {"mean": -0.5, "sd": 1.25, "lowest": -7.0, "highest": 9.0, "share of zeros": 0.0}
 DEAD = {"mean": 0.0, "sd": 0.0, "lowest": 0.0, "highest": 0.0, "share of zeros": 1.0}
