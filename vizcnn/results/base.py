@@ -141,6 +141,11 @@ class Result:
         """The whole picture, or its first page, as a new matplotlib Figure in the style of `vizcnn.use_style`."""
         raise NotImplementedError
 
+    @property
+    def small_print(self) -> str:
+        """The line below the picture: what it comes from, and whether Ctrl-C cut it short."""
+        return self.provenance.line() + "  PARTIAL" * self.partial
+
     def records(self) -> list[dict[str, Any]]:
         """What was found as a list of plain dicts, a row of a table each: `pandas.DataFrame(result.records())`.
 
@@ -270,13 +275,10 @@ class Result:
             figure.savefig(place, dpi=dpi, format=kind, **carried)
 
     def _draw_pdf(self, place: Path | io.BytesIO, dpi: int, metadata: dict[str, str]) -> None:
+        """Draw all pages, under the style's settings to the end: fonts are written when the file is closed."""
         from matplotlib.backends.backend_pdf import PdfPages
 
-        with (
-            _take_turn(),
-            ignore_warnings("Glyph"),
-            PdfPages(place, metadata=metadata) as pdf,
-        ):  # fonts are written last
+        with _take_turn(), ignore_warnings("Glyph"), PdfPages(place, metadata=metadata) as pdf:
             for page in range(1, self.pages + 1):
                 pdf.savefig(self._draw_page(page), dpi=dpi)
 
