@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.errors import ParameterError, escape_invisible, to_one_line
+from vizcnn.errors import ParameterError, VizcnnWarning, escape_invisible, to_one_line
 from vizcnn.inputs.records import save_options, to_text
 from vizcnn.output import refuse_unwritable, write_whole
 from vizcnn.process import Turns, ignore_warnings
@@ -187,7 +188,7 @@ class Result:
         """Write the result; the ending says how. The file is complete or untouched.
 
         .png .jpg .pdf .svg .html   the picture, which carries its provenance (.html states it); of several pages, .pdf
-                                    and .html hold all, and the others the first
+                                    and .html hold all, and the others the first, with a warning
         .gif                        how the picture was made, for results that keep frames
         .npz .safetensors           the raw numbers with the manifest; opens again with `vizcnn.load_result`
         .json                       the manifest
@@ -204,6 +205,12 @@ class Result:
     def _write(self, file: Path, kind: str) -> None:
         if kind in PICTURES:
             self._draw_into(file, kind[1:], 150)
+            if kind != ".pdf" and self.pages > 1:
+                warnings.warn(
+                    f"a {kind} picture holds page 1 of {self.pages}. Save as .pdf or .html for all of them",
+                    VizcnnWarning,
+                    stacklevel=3,
+                )
         elif kind == ".gif":
             raise ParameterError(f"a {self.provenance.probe} result is no animation. Save it as .png")
         elif kind == ".html":
