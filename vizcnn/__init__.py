@@ -19,8 +19,8 @@ if _typing.TYPE_CHECKING:
     from vizcnn.errors import VizcnnError as VizcnnError
     from vizcnn.inputs.images import open_photo as open_photo
     from vizcnn.inputs.photo import Photo as Photo
+    from vizcnn.models.contract import InputContract as InputContract
     from vizcnn.models.loading import load as load
-    from vizcnn.models.model import InputContract as InputContract
     from vizcnn.models.model import Model as Model
     from vizcnn.models.targets import Target as Target
     from vizcnn.models.targets import direction as direction
@@ -70,7 +70,7 @@ _HOMES = {
     "Heatmap": "vizcnn.results",
     "ImageGrid": "vizcnn.results",
     "Index": "vizcnn.scanning",
-    "InputContract": "vizcnn.models.model",
+    "InputContract": "vizcnn.models.contract",
     "Interrupted": "vizcnn.errors",
     "Invert": "vizcnn.probes.invert",
     "Layers": "vizcnn.probes.layers",

@@ -19,7 +19,7 @@ from vizcnn.errors import ImageError
 from vizcnn.inputs import photo as photo_module
 from vizcnn.inputs.photo import Photo, to_floats, to_grey
 from vizcnn.inputs.resampling import resample
-from vizcnn.models.model import InputContract
+from vizcnn.models.contract import InputContract
 from vizcnn.results.photos import reduce_photo
 
 SIZES = [  # of a photograph, and of what becomes of it

@@ -16,7 +16,7 @@ from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError,
 from vizcnn.geometry import Box
 from vizcnn.inputs.images import open_photo
 from vizcnn.models import _torchvision
-from vizcnn.models.model import InputContract
+from vizcnn.models.contract import InputContract
 from vizcnn.testing import delicate_model, state_of
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, ShapeError, VizcnnWarning
 from vizcnn.inputs.datasets import Images, dataset
-from vizcnn.models.model import InputContract
+from vizcnn.models.contract import InputContract
 from vizcnn.scanning import loader_processes
 from vizcnn.scanning.loader import Batch, split
 from vizcnn.scanning.loader_processes import load_batches

@@ -15,7 +15,8 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.tensors import to_photo
-from vizcnn.models.model import InputContract, Model
+from vizcnn.models.contract import InputContract
+from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Target
 from vizcnn.models.terms import Unit
 from vizcnn.receptive import ReceptiveField, receptive_fields

@@ -23,7 +23,7 @@ import numpy as np
 
 from vizcnn.errors import ImageError, LayerNotFound, OutputError, ParameterError, did_you_mean
 from vizcnn.inputs.datasets import Images, dataset
-from vizcnn.models.model import InputContract
+from vizcnn.models.contract import InputContract
 from vizcnn.models.targets import Target
 from vizcnn.output import write_whole
 from vizcnn.receptive import ReceptiveField

@@ -11,7 +11,7 @@ from torch import Tensor
 from vizcnn.errors import ImageError, ShapeError
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.tensors import check_unit_range
-from vizcnn.models.model import InputContract
+from vizcnn.models.contract import InputContract
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.inputs.datasets import Images
-from vizcnn.models.model import InputContract
+from vizcnn.models.contract import InputContract
 from vizcnn.process import begin_helper, choose_context, ignore_warnings
 from vizcnn.scanning.loader import Batch, Loader
 
