@@ -14,7 +14,7 @@ from vizcnn.models.functions import Activations, LayerFunction, OutputFunction
 from vizcnn.models.head import Head, find_head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
 from vizcnn.models.outputs import Unsettled
-from vizcnn.models.two_classes import negate, resolve_side, tells_two_apart
+from vizcnn.models.two_classes import find_side, negate, tells_two_apart
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ class Unit:
             model.layer(self.layer)
             return self
         if tells_two_apart(model):
-            return resolve_side(self, model)
+            side, labels = find_side(self.channel, model, as_text=self.as_text), model.labels or ()
+            return replace(
+                self, channel=0, label=labels[side], as_text=False, ambiguous="0" in labels, negated=side == 0
+            )
         index = self.index_among(model.labels, model.name)
         ambiguous = str(index) in (model.labels or ()) and model.class_name(index) != str(index)
         return replace(self, channel=index, label=model.class_name(index), as_text=False, ambiguous=ambiguous)

@@ -5,9 +5,6 @@ Its number z is the second class's, the positive one; the first class's is -z, a
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -16,9 +13,6 @@ from vizcnn.errors import NetworkError, TargetError
 from vizcnn.models.head import Head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
 from vizcnn.models.outputs import find_output
-
-if TYPE_CHECKING:
-    from vizcnn.models.terms import Unit
 
 _SIDES = ("negative", "positive")
 _BORDERS: dict[Head, float] = {"logits": 0.0, "sigmoid-logits": 0.0, "sigmoid": 0.5}
@@ -41,29 +35,28 @@ def tells_two_apart(model: Model) -> bool:
     return bool(_FOUND[model])
 
 
-def resolve_side(unit: Unit, model: Model) -> Unit:
-    """A class by name, by side (`positive`, `negative`) or by number, of which there is only 0, as a unit of the one
-    output. Raises TargetError."""
-    labels, name = model.labels or (), str(unit.channel)
-    is_number = not isinstance(unit.channel, str)
-    if is_number and unit.as_text and name in labels:
+def find_side(channel: int | str, model: Model, *, as_text: bool) -> int:
+    """Which of the two classes is meant, 0 or 1, by name, by side (`positive`, `negative`) or by the number of the only
+    output, 0, which is the second's.
+
+    as_text: a number was given as a text, which may also be a name. Raises TargetError."""
+    labels, name = model.labels or (), str(channel)
+    is_number = not isinstance(channel, str)
+    if is_number and as_text and name in labels:
         raise TargetError(
             f"{name!r} names a class of {model.name}, which has one output, number 0, for two classes. Give '#0' for "
             f"this output, which is {labels[1]}'s, or '={name}' for the class of this name"
         )
-    if is_number and unit.channel != 0:
+    if is_number and channel != 0:
         raise TargetError(
             f"{model.name} has one output, number 0, for its classes {labels[0]} and {labels[1]}, got {name}. Give 0, "
             "or a name"
         )
-    known = {label.lower() for label in labels}
     if is_number:
-        side = 1
-    elif name.lower() in _SIDES and name.lower() not in known:
-        side = _SIDES.index(name.lower())
-    else:
-        side = find_class_index(name, labels, model.name)
-    return replace(unit, channel=0, label=labels[side], as_text=False, ambiguous="0" in labels, negated=side == 0)
+        return 1
+    if name.lower() in _SIDES and name.lower() not in {label.lower() for label in labels}:
+        return _SIDES.index(name.lower())
+    return find_class_index(name, labels, model.name)
 
 
 def negate(values: Tensor, head: Head | None, *, probability: bool) -> Tensor:
