@@ -154,7 +154,7 @@ def test_a_network_without_weights_is_shown_by_its_output(brightness: vizcnn.Mod
 
 def test_many_batches_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = cnn(), photographs(9)
-    monkeypatch.setattr("vizcnn.scanning.features.default_batch", lambda _: 2)
+    monkeypatch.setattr("vizcnn.scanning.features.choose_batch", lambda *_: 2)
     made = vizcnn.Embed(features=True)(model, images)
     np.testing.assert_allclose(made.arrays()["features"], plain_features(model, images), rtol=1e-5, atol=1e-6)
     assert made.numbers.tolist() == list(range(9))

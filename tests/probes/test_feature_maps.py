@@ -322,6 +322,7 @@ def test_several_images_at_once_give_the_maps_of_each_alone() -> None:
         torch.testing.assert_close(found, maps, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Sequential answers for one image, but not for several")
 def test_a_network_for_which_company_matters_is_read_image_by_image() -> None:
     class Mixing(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
