@@ -233,6 +233,14 @@ def test_networks_that_hooks_cannot_look_into_are_black_boxes(make: Any, near: f
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_scripted_network_in_double_precision_gets_doubles() -> None:
+    own = vizcnn.Model(script().double(), **CONTRACT)
+    found = vizcnn.Occlusion(window=4, stride=3)(own, picture(SIZE), "c", progress=False)
+    right = vizcnn.Occlusion(window=4, stride=3)(plain(), picture(SIZE), "c", progress=False)
+    np.testing.assert_allclose(found.values, right.values, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_weights_that_can_be_seen_are_in_the_provenance() -> None:
     scripted, plainly = vizcnn.Model(script(), **CONTRACT), vizcnn.Model(Dropping(), **CONTRACT)
     assert scripted.weights_sha256() == plainly.weights_sha256()

@@ -104,6 +104,12 @@ def test_what_is_no_key_index_or_function_is_refused(output: Any) -> None:
         model(lambda y: y, output=output)
 
 
+def test_what_the_function_raises_is_one_line() -> None:
+    own = model(lambda y: {"out": y}, output=lambda raw: raw["logits"])
+    with pytest.raises(TargetError, match=r"output= fails on dict with out \(1, 5\): KeyError: 'logits'"):
+        vizcnn.Saliency()(own, picture(SIZE), progress=False)
+
+
 def test_a_function_as_target_gets_what_the_network_returns() -> None:
     image, probe = picture(SIZE), vizcnn.Occlusion(window=4)
     right = probe(model(lambda y: y), image, 2, progress=False).values

@@ -53,6 +53,8 @@ class BlackBox(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         given = images.detach()  # (N, C, H, W)
+        if isinstance(self.function, nn.Module) and (like := next(self.function.parameters(), None)) is not None:
+            given = given.to(like)
         with torch.no_grad(), _set_to_eval(self.function):
             try:
                 answer = self.function(given if self.takes_tensor else _to_array(given))
@@ -187,7 +189,7 @@ def _to_tensors(answer: Any, images: int) -> Any:
 def _to_tensor(numbers: Any) -> Tensor:
     """Numbers as a tensor in main memory. Raises NetworkError."""
     if isinstance(numbers, Tensor):
-        plain = numbers.detach()
+        plain = numbers.detach().cpu()
         return plain.dequantize() if plain.is_quantized else plain
     try:
         array = np.asarray(numbers)

@@ -46,7 +46,12 @@ def settle_output(raw: Any, output: Pick | None, images: int) -> Tensor:
 
     Raises TargetError where there is no such tensor, or several: no key is preferred."""
     if callable(output):
-        picked = output(raw)
+        try:
+            picked = output(raw)
+        except (LookupError, AttributeError, TypeError, ValueError) as error:
+            raise TargetError(
+                f"the Model's output= fails on {_describe(raw)}: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(picked, Tensor):
             raise TargetError(f"the Model's output= must return a tensor, got {type(picked).__name__}")
         raw, output = picked, None
