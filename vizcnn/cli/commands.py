@@ -1,4 +1,4 @@
-"""Commands beside the probes: scan a data set into an index, and put together what several runs have scanned."""
+"""Commands beside the probes: check a network, scan a data set into an index, put together what runs have scanned."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vizcnn.cli.checking import check
 from vizcnn.cli.options import DEVICE, REPORTING, with_options
 from vizcnn.probing.call import Call
 from vizcnn.probing.parsing import parse_names
@@ -151,4 +152,4 @@ def _list_unreadable(done: _Done) -> list[str]:
     return [*lines, more] if len(bad) > _SHOWN else lines
 
 
-COMMANDS = {"scan": scan, "scan-merge": scan_merge}
+COMMANDS = {"check": check, "scan": scan, "scan-merge": scan_merge}

@@ -40,8 +40,11 @@ class ProbeGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Probes"):
             formatter.write_dl([(name, registry.read_summary(name)) for name in registry.list_names()])
+        helps = {name: each.get_short_help_str(80) for name, each in COMMANDS.items()}
+        with formatter.section("Your network"):
+            formatter.write_dl([("check", helps.pop("check"))])
         with formatter.section("Data sets"):
-            formatter.write_dl([(name, each.get_short_help_str(80)) for name, each in COMMANDS.items()])
+            formatter.write_dl([*helps.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -16,6 +16,7 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import Model
+from vizcnn.probing.facts import Facts, require_output
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail, shorten
@@ -32,6 +33,7 @@ from vizcnn.scanning.embedding import (
     measure_neighbours,
     require_library,
 )
+from vizcnn.scanning.features import check_features
 
 Embedding = tuple[npt.NDArray[np.float64], tuple[str, str], str]
 """Points (N, 2), what the axes are, and the method in words."""
@@ -77,6 +79,10 @@ class Embed(Probe[Scatter]):
 
     def labels_from(self) -> str | None:
         return self.labels
+
+    def rehearse(self, facts: Facts) -> str:
+        require_output(facts)
+        return check_features(facts.model, facts.image, self.layer)
 
     def compute(self, subject: Subject) -> Scatter:
         images = subject.dataset

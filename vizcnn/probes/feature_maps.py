@@ -20,6 +20,7 @@ from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT
 from vizcnn.models.terms import describe_activations
+from vizcnn.probing.facts import Facts, require_output
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -62,6 +63,13 @@ class FeatureMaps(Probe[ImageGrid]):
     def check(self) -> None:
         if self.layers is not None:
             _parse_layers(self.layers)
+
+    def rehearse(self, facts: Facts) -> str:
+        layers = _parse_layers(self.layers or _choose_layers(facts.model, facts.image))
+        require_output(facts)
+        (maps,) = _read_layers(facts.model, facts.image, layers, check=True)
+        self._select_maps(maps, layers)
+        return ", ".join(layers)
 
     def compute(self, subject: Subject) -> ImageGrid:
         layers = _parse_layers(self.layers or _choose_layers(subject.model, subject.inputs[:1]))

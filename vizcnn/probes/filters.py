@@ -13,6 +13,7 @@ from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError
 from vizcnn.models.layers.kernels import find_used_kernels, list_convolutions, reads_image
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
+from vizcnn.probing.facts import Facts
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import ImageGrid, Panel, Row
@@ -69,6 +70,11 @@ class Filters(Probe[ImageGrid]):
     def check(self) -> None:
         if self.difference and not self.compare:
             raise ParameterError("Filters: difference needs a second model. Name one: compare='simple@initial'")
+
+    def rehearse(self, facts: Facts) -> str:
+        layer = self.layer or _find_first_convolution(facts.model)
+        _read_kernels(facts.model, layer)
+        return layer
 
     def compute(self, subject: Subject) -> ImageGrid:
         model = subject.model

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, keep_last, watch_layers
 from vizcnn.models.model import Model
+from vizcnn.probing.facts import Facts
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, receptive_fields
@@ -44,6 +45,10 @@ class Layers(Probe[Table]):
     needs_images: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
+
+    def rehearse(self, facts: Facts) -> str:
+        outputs, _ = _run_once(facts.model)
+        return f"{len(outputs)} layers run"
 
     def compute(self, subject: Subject) -> Table:
         model = subject.model

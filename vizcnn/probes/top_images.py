@@ -13,6 +13,7 @@ from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.kernels import find_used_kernels, reads_image
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, parse_targets
+from vizcnn.probing.facts import Facts, require_answer, require_output, require_steadiness
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -100,6 +101,15 @@ class TopImages(Probe[Exemplars]):
             return [0]
         name, shape = list(maps.items())[-1]
         return [f"{name}:{channel}" for channel in range(min(_CHANNELS, shape[0]))]
+
+    def rehearse(self, facts: Facts) -> str:
+        require_output(facts)
+        asked = require_answer(facts) if facts.given else self.default_targets(facts.model)
+        units = [require_unit(one.resolved(facts.model)) for one in parse_targets(asked)]
+        if facts.given:
+            select_layers(facts.model, facts.model.input.size, [name_layer(unit) for unit in units])
+        require_steadiness(facts)
+        return ", ".join(map(str, units))
 
     def compute(self, subject: Subject) -> Exemplars:
         assert subject.dataset is not None

@@ -72,6 +72,18 @@ def compute_features(model: Model, images: Images, layer: str | None, progress: 
     return _join(images, where, parts)
 
 
+def check_features(model: Model, image: Tensor, layer: str | None) -> str:
+    """Where `compute_features` takes the features, in words. Raises what it raises for any images, as far as one image
+    (1, C, H, W) tells."""
+    name, enters = _choose_layer(model, (image.shape[2], image.shape[3]), layer)
+    where = f"what enters {name}" if enters else name
+    with _open_feature_reader(model, name, enters) as read:
+        both = torch.cat([image, image.flip(-1)])
+        if not _check_alone(where, both, read(both), read, model.dtype):
+            raise NonFiniteResult(f"the features of all images at {where} hold NaN or infinity. Check the weights")
+    return where
+
+
 def _choose_layer(model: Model, size: tuple[int, int], layer: str | None) -> tuple[str, bool]:
     """The name of the layer to watch, and whether its input is meant instead of its output."""
     shapes = select_layers(model, size, None if layer is None else [layer])
