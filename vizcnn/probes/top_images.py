@@ -21,6 +21,7 @@ from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
 from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
 from vizcnn.scanning import (
     MAX_TOP,
+    OUTPUT_NAME,
     AnyIndex,
     Index,
     Maps,
@@ -96,7 +97,8 @@ class TopImages(Probe[Exemplars]):
         return self.labels
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        maps = {name: shape for name, shape in select_layers(model, model.input.size, None).items() if len(shape) == 3}
+        shapes = select_layers(model, model.input.size, None)
+        maps = {name: shape for name, shape in shapes.items() if len(shape) == 3 and name != OUTPUT_NAME}
         if not maps:
             return [0]
         name, shape = list(maps.items())[-1]
