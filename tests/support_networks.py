@@ -16,11 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from support import ROOT, small_cnn
 from torch import Tensor, nn
 
 import vizcnn
+from vizcnn.errors import VizcnnError
 from vizcnn.probing import registry
 from vizcnn.results.check import FAILS, UNKNOWN, WITH_TARGET, WORKS
 
@@ -174,9 +176,60 @@ class Visit:
 @cache
 def visit(name: str) -> Visit:
     with tempfile.TemporaryDirectory() as folder:
-        model = ROWS[name].make(Path(folder))
+        return ask(ROWS[name].make(Path(folder)))
+
+
+def ask(model: vizcnn.Model) -> Visit:
     found = vizcnn.check(model)
     return Visit(model, {str(row[0]): dict(zip(found.columns, map(str, row), strict=True)) for row in found.rows})
+
+
+FEW: dict[str, Mapping[str, Any]] = {
+    "dream": {"steps": 1, "octaves": 1, "size": 48},
+    "embed": {"features": True},
+    "feature-maps": {"channels": 3},
+    "invert": {"steps": 2},
+    "maximize": {"steps": 2},
+    "rise": {"masks": 12, "grid": 3},
+    "style": {"steps": 1, "size": 64},
+    "top-images": {"count": 2},
+}
+"""Options with which a probe answers soon. What it needs of a network is the same."""
+
+
+def call(name: str, seen: Visit, target: str | None) -> Any:
+    """The probe's answer on the image that the check has seen, or on four for a probe of data sets."""
+    half = tuple(-(-side // 2) for side in seen.model.input.size)
+    more = {"window": half, "stride": half, "fill": "mean", "engine": "plain"} if name == "occlusion" else {}
+    probe = registry.get(name)(**FEW.get(name, {}), **more)
+    asked: dict[str, Any] = {"progress": False} | ({"target": target} if target else {})
+    if probe.streams:
+        return probe(seen.model, list_images(seen), **asked)
+    return probe(seen.model, seen.photo(), **asked) if probe.needs_images else probe(seen.model, **asked)
+
+
+def list_images(seen: Visit) -> Tensor:
+    """A small data set, (4, C, H, W)."""
+    image = seen.image()
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(5)).to(image)
+    return torch.cat([image, image.flip(-1), noise, image / 2])
+
+
+def hold_to_verdict(probe: str, seen: Visit) -> Any:
+    """Run a probe as the check says it works, and return its result; where the check says that it does not work, or not
+    without a target, see that it raises the same reason."""
+    verdict = seen.verdicts[probe]
+    if verdict["works"] != WORKS:
+        with pytest.raises(VizcnnError) as refusal:
+            call(probe, seen, None)
+        assert_same_reason(verdict["reason"], str(refusal.value))
+    return None if verdict["works"] == FAILS else call(probe, seen, verdict["target"] or None)
+
+
+def assert_same_reason(said: str, raised: str) -> None:
+    """The same sentences, but for numbers, which are those of other pictures, and for where it happened."""
+    claim, error = (re.sub(r"-?\d[\d.]*(e-?\d+)?", "#", text) for text in (said, raised))
+    assert claim in error or claim.split(": ")[-1] in error
 
 
 SHORT = {
@@ -221,7 +274,7 @@ def list_probes() -> list[str]:
 def draw_page() -> Iterator[str]:
     yield "# Which probes work on which networks"
     yield ""
-    yield "What `vizcnn check` says of small networks with random weights, which the tests compare with what each probe then"
+    yield "What `vizcnn check` says of small networks with random weights. Tests compare it with what each probe then"
     yield "does: `yes` is an answer, and where the probe gives numbers, the right ones; `-t X` is one with that target;"
     yield "anything else is why it refuses, in short. `vizcnn check MODEL` says the same of yours, with the remedy."
     yield "The page is written by `python tests/support_networks.py`, and a test fails where it is out of date."

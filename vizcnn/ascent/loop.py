@@ -115,15 +115,21 @@ def check_objectives(model: Model, objectives: Sequence[Objective], *, size: tup
         picture = model.grey(size).requires_grad_()
         outputs = split_outputs(layers, _read_picture(model, objectives[0], read, picture), 1)
         for objective in objectives:
-            require_gradient(score_outputs([objective], outputs), objective)
+            _check_scores(score_outputs([objective], outputs), objective)
 
 
-def require_gradient(scores: Tensor, objective: Objective) -> None:
-    """Raise NotDifferentiable for scores of an objective that do not depend on the picture as far as torch can tell."""
+def _check_scores(scores: Tensor, objective: Objective) -> None:
+    """Raise NotDifferentiable for scores that do not depend on the picture as far as torch can tell, and
+    NonFiniteResult. objective: one of those that they belong to."""
     if not scores.requires_grad:
         raise NotDifferentiable(
             f"{objective.target} has no gradient with respect to the picture: the network detaches or rounds what it "
             "computes before this layer. Choose an earlier layer"
+        )
+    if not scores.isfinite().all():
+        raise NonFiniteResult(
+            f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
+            "smaller steps, or check the network's weights"
         )
 
 
@@ -314,12 +320,7 @@ class _Ascent:
 
     def _differentiate(self, scores: Tensor, inputs: Tensor, objectives: Sequence[Objective]) -> Tensor:
         """The gradient of the scores (n,), upwards or downwards, with respect to the inputs (n, C, H, W)."""
-        require_gradient(scores, objectives[0])
-        if not scores.isfinite().all():
-            raise NonFiniteResult(
-                f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
-                "smaller steps, or check the network's weights"
-            )
+        _check_scores(scores, objectives[0])
         gradient: Tensor
         (gradient,) = torch.autograd.grad(_orient(scores, objectives).sum(), inputs, retain_graph=bool(self.diversity))
         return gradient

@@ -21,7 +21,15 @@ from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
 from vizcnn.models.targets import Target
 from vizcnn.models.terms import describe_activations
-from vizcnn.probing.attribution import Map, each_map, find_peak, heatmap, score_inputs, warn_of_softmax
+from vizcnn.probing.attribution import (
+    Map,
+    each_map,
+    find_peak,
+    heatmap,
+    require_gradient,
+    score_inputs,
+    warn_of_softmax,
+)
 from vizcnn.probing.facts import Facts, refuse_empty, require_answer, require_run
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -82,6 +90,8 @@ class Cam(Probe[Heatmap]):
         if self.method == "score-cam" or layer != slopes.layer:
             return layer  # the run backward was not about this
         activations = _check_spatial(layer, slopes.activations).to(_PRECISE)  # (1, C, h, w)
+        if not slopes.is_differentiable:
+            require_gradient(slopes.score, [asked], f"layer {layer!r}")
         if slopes.gradients is None:
             _refuse_earlier(asked, layer)
         else:

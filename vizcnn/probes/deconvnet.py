@@ -58,7 +58,11 @@ class Deconvnet(Probe[Projections]):
         chosen = [] if facts.given else _choose_layers(facts.model)
         if chosen:
             require_steadiness(facts)
-            require_run(facts).relus.check(pools=True)
+            slopes = require_run(facts)
+            slopes.relus.check(pools=True)
+            for layer in chosen:
+                if layer not in slopes.attached:
+                    raise _describe_lost(f"strongest({layer})")
             return f"the strongest units of {', '.join(chosen)}"
         asked, slopes = require_answer(facts), require_run(facts)
         slopes.relus.check(pools=True)
@@ -157,7 +161,7 @@ def _cut_to_box(subject: Subject, i: int, unit: Target, activation: float, signa
         return NonFiniteResult(f"the projection of {unit} holds NaN or infinity")
     box = Box.around(signal.abs().amax(0))
     if box is None:
-        return DegenerateResult(f"nothing of unit {unit} reaches the pixels: all signals on the way are negative")
+        return _describe_lost(str(unit))
     # the signal is per unit of a pixel in [0, 1]; times std it is per unit of the normalised input
     pattern = signal * signal.new_tensor(subject.model.input.std)[:, None, None]  # (C, H, W)
     part = pattern[:, int(box.top) : int(box.bottom), int(box.left) : int(box.right)].permute(1, 2, 0)  # (h, w, C)
@@ -170,6 +174,11 @@ def _describe_inactive(unit: Target, activation: float, image: str) -> Degenerat
         f"unit {unit} is not active in {image} (its value is {activation:g}), so there is nothing to project. Choose "
         "an active unit, behind its ReLU"
     )
+
+
+def _describe_lost(unit: str) -> DegenerateResult:
+    """Why there is no projection of a unit that is active."""
+    return DegenerateResult(f"nothing of unit {unit} reaches the pixels: all signals on the way are negative")
 
 
 def _make_panel(subject: Subject, i: int, t: int, one: _Projection) -> Panel:

@@ -16,7 +16,7 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import Model
-from vizcnn.probing.facts import Facts, require_output
+from vizcnn.probing.facts import Facts
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail, shorten
@@ -81,8 +81,9 @@ class Embed(Probe[Scatter]):
         return self.labels
 
     def rehearse(self, facts: Facts) -> str:
-        require_output(facts)
-        return check_features(facts.model, facts.image, self.layer)
+        features = check_features(facts.model, facts.image, self.layer)
+        embed_with_pca(features.vectors)  # refuses features that are all the same, as for every method
+        return features.layer
 
     def compute(self, subject: Subject) -> Scatter:
         images = subject.dataset

@@ -15,7 +15,7 @@ from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import Unsettled
 from vizcnn.models.targets import OUTPUT, Target, parse_targets
-from vizcnn.probing.facts import Facts, require_steadiness
+from vizcnn.probing.facts import Facts, refuse_unsteady
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Optimised
@@ -104,7 +104,7 @@ class Maximize(Probe[Optimised]):
     def rehearse(self, facts: Facts) -> str:
         model = facts.model
         asked = [facts.target] if facts.given else self.default_targets(model)
-        require_steadiness(facts)
+        refuse_unsteady(facts)
         objectives = [Objective(one.resolved(model)) for one in parse_targets(asked)]
         check_objectives(model, objectives, size=self.input_size(model))
         return _list_few([str(one.target) for one in objectives])

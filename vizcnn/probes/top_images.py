@@ -13,12 +13,13 @@ from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.kernels import find_used_kernels, reads_image
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, parse_targets
-from vizcnn.probing.facts import Facts, require_answer, require_output, require_steadiness
+from vizcnn.probing.facts import Facts, require_answer
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
 from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
+from vizcnn.scanning.observe import check_layers
 from vizcnn.scanning import (
     MAX_TOP,
     OUTPUT_NAME,
@@ -105,12 +106,12 @@ class TopImages(Probe[Exemplars]):
         return [f"{name}:{channel}" for channel in range(min(_CHANNELS, shape[0]))]
 
     def rehearse(self, facts: Facts) -> str:
-        require_output(facts)
         asked = require_answer(facts) if facts.given else self.default_targets(facts.model)
         units = [require_unit(one.resolved(facts.model)) for one in parse_targets(asked)]
+        layers = list(dict.fromkeys(map(name_layer, units)))
         if facts.given:
-            select_layers(facts.model, facts.model.input.size, [name_layer(unit) for unit in units])
-        require_steadiness(facts)
+            select_layers(facts.model, facts.model.input.size, layers)
+        check_layers(facts.model, facts.image, layers)
         return ", ".join(map(str, units))
 
     def compute(self, subject: Subject) -> Exemplars:

@@ -15,6 +15,7 @@ from vizcnn.errors import ParameterError, ProbeNotFound, TargetError, VizcnnErro
 from vizcnn.inputs.images import open_photo
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.tensors import to_photo
+from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.clean import run_clean
 from vizcnn.models.head import Head, to_probabilities
@@ -96,6 +97,8 @@ def judge(probe: Probe[Any], facts: Facts) -> Verdict:
     """Whether a probe works on the network that the facts are about, which must still be borrowed."""
     name = probe.name()
     try:
+        if probe.needs_network:
+            refuse_black_box(facts.model.network, facts.model.name, "it")
         return Verdict(name, WORKS, takes=probe.rehearse(facts))
     except NotImplementedError:
         return Verdict(name, UNKNOWN, reason="the probe does not say what it needs (Probe.rehearse). Try it")
@@ -109,6 +112,8 @@ def judge(probe: Probe[Any], facts: Facts) -> Verdict:
         return Verdict(name, WITH_TARGET, facts.target.spec, takes, str(error))
     except VizcnnError as error:
         return Verdict(name, FAILS, reason=str(error))
+    except Exception as error:  # a third party's
+        return Verdict(name, UNKNOWN, reason=f"its rehearsal failed: {type(error).__name__}: {error}. Try it")
 
 
 def _judge_by_name(name: str, facts: Facts) -> Verdict:

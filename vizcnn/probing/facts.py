@@ -7,7 +7,7 @@ need raises on the same network, with the reason and the remedy. A probe states 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ from vizcnn.models.backward import ReluWatch
 from vizcnn.models.clean import CleanRuns, run_clean
 from vizcnn.models.determinism import score_each, score_images
 from vizcnn.models.layers.axes import find_axes, find_spatial_layers, to_network_form, to_usual_form
-from vizcnn.models.layers.capture import hook_layer
+from vizcnn.models.layers.capture import Hook, hook_layer
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import differ
 from vizcnn.models.targets import Target, target
@@ -36,7 +36,9 @@ class Slopes:
     """What one run forward and one backward show of a target. None where nothing depends on it.
 
     score: of the target, (1,), with its graph gone. pixels: d score / d pixels, (1, C, H, W). layer: the last layer
-    that gives maps. activations, gradients: its own A, and d score / d A, (1, C, h, w) both. relus: what ran."""
+    that gives maps. activations, gradients: its own A, and d score / d A, (1, C, h, w) both. relus: what ran.
+    is_differentiable: whether the score has a gradient by anything. attached: the layers whose maps have one by the
+    pixels."""
 
     score: Tensor
     pixels: Tensor | None
@@ -44,6 +46,8 @@ class Slopes:
     activations: Tensor | None
     gradients: Tensor | None
     relus: ReluWatch
+    is_differentiable: bool
+    attached: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,11 @@ def _run_backward(model: Model, image: Tensor, asked: Target) -> Slopes:
     """One run forward, with everything watched, and one backward."""
     layers = [*find_spatial_layers(model, image)]
     layer, relus = (layers[-1] if layers else None), ReluWatch()
-    with torch.inference_mode(False), torch.enable_grad():
+    attached = set[str]()
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as hooks:
         pixels = image.clone().requires_grad_()
+        for name in layers:
+            hooks.enter_context(hook_layer(model.layer(name), _note_gradient(name, attached)))
         with _keep_output(model, layer, pixels) if layer else nullcontext(dict[str, Tensor]()) as kept, relus:
             scores = score_each(model, pixels, [asked])  # (1,)
         seen = kept.get("output", _NO_GRADIENT)
@@ -149,7 +156,17 @@ def _run_backward(model: Model, image: Tensor, asked: Target) -> Slopes:
         seen.detach() if layer and "output" in kept else None,
         gradients,
         relus,
+        scores.requires_grad,
+        frozenset(attached),
     )
+
+
+def _note_gradient(name: str, attached: set[str]) -> Hook:
+    def note(_module: Any, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            attached.add(name)
+
+    return note
 
 
 @contextmanager
@@ -176,6 +193,11 @@ def require_output(facts: Facts) -> None:
 def require_steadiness(facts: Facts) -> None:
     """An image gets the same answer in every run, alone and beside others."""
     require_output(facts)
+    refuse_unsteady(facts)
+
+
+def refuse_unsteady(facts: Facts) -> None:
+    """Raise UnsuitableNetwork for an answer that is random, or depends on the other images of a run."""
     if isinstance(facts.refusal, UnsuitableNetwork):
         raise facts.refusal
 

@@ -72,16 +72,18 @@ def compute_features(model: Model, images: Images, layer: str | None, progress: 
     return _join(images, where, parts)
 
 
-def check_features(model: Model, image: Tensor, layer: str | None) -> str:
-    """Where `compute_features` takes the features, in words. Raises what it raises for any images, as far as one image
-    (1, C, H, W) tells."""
+def check_features(model: Model, image: Tensor, layer: str | None) -> Features:
+    """The features of two images: one (1, C, H, W), and noise. Raises what `compute_features` raises for any images, as
+    far as these tell."""
     name, enters = _choose_layer(model, (image.shape[2], image.shape[3]), layer)
     where = f"what enters {name}" if enters else name
     with _open_feature_reader(model, name, enters) as read:
-        both = torch.cat([image, image.flip(-1)])
-        if not _check_alone(where, both, read(both), read, model.dtype):
+        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+        both = torch.cat([image, noise])
+        found = read(both)
+        if not _check_alone(where, both, found, read, model.dtype):
             raise NonFiniteResult(f"the features of all images at {where} hold NaN or infinity. Check the weights")
-    return where
+    return Features(where, found.numpy(), np.arange(2), (None, None), (), ())
 
 
 def _choose_layer(model: Model, size: tuple[int, int], layer: str | None) -> tuple[str, bool]:
