@@ -29,6 +29,7 @@ from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import Unsettled
 from vizcnn.models.targets import OUTPUT, RAW, Target, target
+from vizcnn.models.two_classes import predict_side
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,7 @@ def _answer(
     """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
     output = check_output(model, activations, images)
     if given is None:
-        classes = _predict_classes(activations[OUTPUT])
+        classes = _predict_classes(model, activations[OUTPUT], head)
         different = {one: target(one).resolved(model).with_head(head) for one in classes}
         by_target = [[different[one] for one in classes]]
     else:
@@ -326,18 +327,20 @@ def check_output(model: Model, activations: Mapping[str, Any], images: int) -> T
     if not output.isfinite().all():
         raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
     find_head(output, model.head)  # refuses what contradicts the person
-    if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
-        raise ParameterError(
-            f"{model.name} has {output.shape[1]} outputs but {len(model.labels)} labels. Give one label each"
-        )
+    names = len(model.labels or ())
+    if names and output.dim() == 2 and output.shape[1] != names and (output.shape[1], names) != (1, 2):
+        raise ParameterError(f"{model.name} has {output.shape[1]} outputs but {names} labels. Give one label each")
     return output
 
 
-def _predict_classes(output: Tensor | Unsettled) -> list[int]:
-    """For each image the class with the largest output. Raises TargetError where the output is not (N, classes)."""
+def _predict_classes(model: Model, output: Tensor | Unsettled, head: Head) -> Sequence[int | str]:
+    """For each image the class with the largest output, or the class that the only output tells. Raises TargetError
+    where the output is not (N, classes)."""
     if isinstance(output, Unsettled):
         raise TargetError(f"there is no predicted class: {output.reason}")
-    if output.dim() != 2 or output.shape[1] < 2:
+    if output.dim() == 2 and output.shape[1] == 1:
+        return predict_side(model, output, head) if len(model.labels or ()) == 2 else [0] * len(output)
+    if output.dim() != 2 or not output.shape[1]:
         raise TargetError(
             f"the network's output is {tuple(output.shape)}, not (N, classes), so there is no predicted class. Give a "
             "target"

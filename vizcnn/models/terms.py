@@ -14,6 +14,7 @@ from vizcnn.models.functions import Activations, LayerFunction, OutputFunction
 from vizcnn.models.head import Head, find_head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
 from vizcnn.models.outputs import Unsettled
+from vizcnn.models.two_classes import negate, resolve_side, tells_two_apart
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Unit:
     probability: of the class, instead of the network's own output. head: what the output is; None: its values tell.
     label: the class's name. as_text: the channel was given as digits in a text, which may also be a class's name.
     ambiguous: the class's number is also the name of a class.
+    negated: the first of two classes that one output tells apart, see `vizcnn.models.two_classes`.
     """
 
     layer: str
@@ -36,6 +38,7 @@ class Unit:
     label: str = ""
     as_text: bool = field(default=False, compare=False)
     ambiguous: bool = field(default=False, compare=False)
+    negated: bool = False
 
     def __str__(self) -> str:
         place = f"@{self.at[0]},{self.at[1]}" if self.at else ""
@@ -45,7 +48,7 @@ class Unit:
     @property
     def spec(self) -> str:
         """The text that `target` makes into this unit: classes by number, as `#10` where 10 is also a class's name."""
-        number = f"#{self.channel}" if self.ambiguous else ""
+        number = f"={self.label}" if self.negated else f"#{self.channel}" if self.ambiguous else ""
         return str(replace(self, label=number))
 
     @property
@@ -62,6 +65,8 @@ class Unit:
         if self.layer:
             model.layer(self.layer)
             return self
+        if tells_two_apart(model):
+            return resolve_side(self, model)
         index = self.index_among(model.labels, model.name)
         ambiguous = str(index) in (model.labels or ()) and model.class_name(index) != str(index)
         return replace(self, channel=index, label=model.class_name(index), as_text=False, ambiguous=ambiguous)
@@ -72,13 +77,16 @@ class Unit:
         return find_class_index(str(self.channel), labels, model) if is_name else int(self.channel)
 
     def with_head(self, head: Head) -> Unit:
-        return replace(self, head=head) if self.probability else self
+        return replace(self, head=head) if self.probability or self.negated else self
 
     def __call__(self, activations: Activations) -> Tensor:
         values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
-        if self.probability:
-            values = to_probabilities(values, self.head or find_head(values))
+        head = self.head or find_head(values) if self.probability or self.negated else None
+        if self.probability and head:
+            values = to_probabilities(values, head)
         one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
+        if self.negated:
+            one = negate(one, head, probability=self.probability)
         if self.at is not None:
             return one[:, self.at[0], self.at[1]]  # (N,)
         return one.flatten(1).mean(1) if one.dim() > 1 else one  # (N,)
