@@ -19,7 +19,6 @@ from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
 from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
-from vizcnn.scanning.observe import check_layers
 from vizcnn.scanning import (
     MAX_TOP,
     OUTPUT_NAME,
@@ -38,6 +37,7 @@ from vizcnn.scanning import (
     sees_most,
     select_layers,
 )
+from vizcnn.scanning.observe import check_layers
 
 _CHANNELS = 4  # how many are shown where no target was given
 _NAMED = 5  # targets that a message names

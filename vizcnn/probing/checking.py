@@ -18,8 +18,9 @@ from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.clean import run_clean
-from vizcnn.models.head import Head, to_probabilities
+from vizcnn.models.head import Head
 from vizcnn.models.model import Model
+from vizcnn.models.two_classes import expand_probabilities
 from vizcnn.probing import registry
 from vizcnn.probing.facts import Facts, observe
 from vizcnn.probing.probe import Probe
@@ -37,6 +38,7 @@ _HEADS: dict[Head, str] = {
     "sigmoid-logits": "a logit for each class, of which the sigmoid is the probability",
     "scores": "numbers of which nothing shows that they are logits or probabilities",
 }
+_ONE = "a logit, of which the sigmoid is the probability"
 
 
 def check(model: Model) -> Check:
@@ -163,7 +165,11 @@ def _describe_output(facts: Facts, raw: Any) -> dict[str, Any]:
     known = output is not None and output.dim() >= 2
     return {
         "returned": "nothing" if facts.failure else describe_structure(raw),
-        "head": _HEADS[head] if head and known else "",
+        "head": ""
+        if head is None or not known
+        else _ONE
+        if head == "logits" and output.shape[1] == 1
+        else _HEADS[head],
         "kind": head if known else None,
         "classes": int(output.shape[1]) if output is not None and output.dim() >= 2 else None,
         "labels": [*(model.labels or ())],
@@ -194,13 +200,15 @@ def _describe_answers(facts: Facts) -> dict[str, Any]:
         return found
     if facts.unclear or facts.output is None:
         return found | {"asked": str(facts.target), "score": float(facts.clean.scores[0, 0])}
-    values = facts.output[0].float()
-    shares = None if facts.clean.head == "scores" else to_probabilities(values[None], facts.clean.head)[0]
-    best = values.topk(min(_ANSWERS, len(values))).indices.tolist()  # shares may be equal by rounding
+    outputs, model = facts.output.float(), facts.model
+    classes = len(model.labels or ()) or outputs.shape[1]  # one output may tell two classes apart
+    shares = None if facts.clean.head == "scores" else expand_probabilities(outputs, facts.clean.head, classes)[0]
+    values = outputs[0] if shares is None or len(shares) == outputs.shape[1] else shares
+    best = values.topk(min(_ANSWERS, len(values))).indices.tolist()  # shares of many may be equal by rounding
     return found | {
         "answers": [
             {
-                "label": facts.model.class_name(i),
+                "label": model.class_name(i),
                 "class": i,
                 "value": float(values[i]),
                 "probability": None if shares is None else float(shares[i]),
