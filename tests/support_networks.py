@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,8 @@ def _make_hf(kind: str, config: str, **options: Any) -> Callable[[Path], vizcnn.
 
 def _make_onnx(folder: Path) -> vizcnn.Model:
     """A file that a session of onnxruntime answers from."""
-    import onnx
-    import onnxruntime
+    onnx: Any = import_module("onnx")
+    onnxruntime: Any = import_module("onnxruntime")
 
     conv, dense = build(lambda: nn.Conv2d(3, 4, 3, padding=1)), build(lambda: nn.Linear(4, 5))
     weights = dict(zip("wbvc", [*conv.parameters(), *dense.parameters()], strict=True))
@@ -97,10 +98,8 @@ def _make_onnx(folder: Path) -> vizcnn.Model:
         make.make_node("ReduceMean", ["open"], ["pooled"], axes=[2, 3], keepdims=0),
         make.make_node("Gemm", ["pooled", "v", "c"], ["logits"], transB=1),
     ]
-    ends = [
-        make.make_tensor_value_info(name, floats, shape)
-        for name, shape in (("input", ["N", 3, 32, 32]), ("logits", ["N", 5]))
-    ]
+    shapes: dict[str, list[str | int | None]] = {"input": ["N", 3, 32, 32], "logits": ["N", 5]}
+    ends = [make.make_tensor_value_info(name, floats, shape) for name, shape in shapes.items()]
     held = [onnx.numpy_helper.from_array(value.detach().numpy(), name) for name, value in weights.items()]
     graph = make.make_graph(nodes, "small", ends[:1], ends[1:], held)
     onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8), folder / "small.onnx")

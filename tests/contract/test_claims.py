@@ -83,7 +83,7 @@ def test_a_claim_is_true(name: str, probe: str) -> None:
     hold_to_verdict(probe, look(name))
 
 
-WANTED = {  # of the odd networks, what somebody who knows them would say
+WANTED: dict[str, dict[str, Any]] = {  # of the odd networks, what somebody who knows them would say
     "usual": {"no": 0, "yes": 14},
     "no maps": {"cam": "no", "feature-maps": "no", "filters": "no", "saliency": "yes", "layers": "yes"},
     "detached output": {"saliency": "no", "cam": "no", "occlusion": "yes", "rise": "yes", "dream": "yes"},

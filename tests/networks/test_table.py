@@ -137,7 +137,7 @@ def check_rise(plain: Plain, found: Any) -> None:
     assert_near(found.values[0, 0], wanted.numpy(), plain.row.precision * (1 + float(scores.abs().max())))
 
 
-def assert_near(found: npt.ArrayLike, wanted: npt.ArrayLike, near: float) -> None:
+def assert_near(found: npt.NDArray[Any], wanted: npt.NDArray[Any], near: float) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=near)
 
 

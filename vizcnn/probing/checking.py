@@ -162,16 +162,13 @@ def _run_once(facts: Facts) -> tuple[Any, float | None]:
 
 def _describe_output(facts: Facts, raw: Any) -> dict[str, Any]:
     model, head, output = facts.model, facts.clean.head if facts.clean else None, facts.output
-    known = output is not None and output.dim() >= 2
+    classes = int(output.shape[1]) if output is not None and output.dim() >= 2 else None
+    known = head if classes else None
     return {
         "returned": "nothing" if facts.failure else describe_structure(raw),
-        "head": ""
-        if head is None or not known
-        else _ONE
-        if head == "logits" and output.shape[1] == 1
-        else _HEADS[head],
-        "kind": head if known else None,
-        "classes": int(output.shape[1]) if output is not None and output.dim() >= 2 else None,
+        "head": (_ONE if (known, classes) == ("logits", 1) else _HEADS[known]) if known else "",
+        "kind": known,
+        "classes": classes,
         "labels": [*(model.labels or ())],
     }
 
