@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 
 from vizcnn.errors import WeightsError, to_one_line
-from vizcnn.models.loading import read_weights
+from vizcnn.models.checkpoints import read_weights
 
 CHANGES = 200  # for each format
 MEMORY, SECONDS = 600e6, 60  # bytes and seconds for all changes of a format; far more than they take

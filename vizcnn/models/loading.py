@@ -5,19 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from hashlib import sha256
 from io import StringIO
-from math import prod
 from os.path import isfile
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
-from zipfile import ZipFile, ZipInfo
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +22,17 @@ from torch import Tensor, nn
 from vizcnn import zoo
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, describe_address, did_you_mean
 from vizcnn.models import _torchvision
+from vizcnn.models.checkpoints import (
+    CHECKPOINTS,
+    NO_LAYERS,
+    is_torchscript,
+    load_state,
+    read_weights,
+    take_first_line,
+)
 from vizcnn.models.model import Model
 from vizcnn.models.threads import keep_random_state, seed_random
 from vizcnn.process import keep_environment
-
-CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-_SMALL, _PACKED = 2**28, 8  # weights may take _SMALL bytes, and _PACKED more for each byte of their file
 
 
 def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True) -> Model:
@@ -97,15 +99,9 @@ def _load_torchvision(name: str, tag: str) -> Model:
     )
 
 
-_NO_LAYERS = (
-    "hooks on a TorchScript or exported network raise or silently never fire. Save the Python network's state_dict and "
-    "load it as ARCHITECTURE@FILE"
-)
-
-
 def _explain_unknown(name: str, known: list[str]) -> str:
-    if Path(name).suffix == ".pt2" or (isfile(name) and _is_torchscript(_list_members(Path(name)))):
-        return f"{name} cannot be probed: {_NO_LAYERS}"
+    if Path(name).suffix == ".pt2" or is_torchscript(name):
+        return f"{name} cannot be probed: {NO_LAYERS}"
     if Path(name).suffix in CHECKPOINTS:
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
     bundled = ", ".join(zoo.list_names())
@@ -130,7 +126,7 @@ def _download(name: str, weights: Any) -> None:
         ) from error
     except (RuntimeError, UnpicklingError, EOFError) as error:
         raise WeightsError(
-            f"{name}: {folder / file} cannot be read as weights: {_take_first_line(error)}. Delete it"
+            f"{name}: {folder / file} cannot be read as weights: {take_first_line(error)}. Delete it"
         ) from error
 
 
@@ -190,9 +186,9 @@ def _load_checkpoint(library: Any, name: str, weights: Any, file: str) -> Model:
     values = state.get(last)
     classes = len(values) if values is not None and values.dim() in (1, 2) and len(values) else 1000
     outline = _build_outline(library, name, num_classes=classes, **quirks)
-    _load_state(state, outline, spec, assign=True)  # a shape that does not fit is found before memory is asked for
+    load_state(state, outline, spec, assign=True)  # a shape that does not fit is found before memory is asked for
     network = library.get_model(name, weights=None, num_classes=classes, **quirks)
-    _load_state(state, network, spec)
+    load_state(state, network, spec)
     model = _wrap_torchvision(network, name, weights, spec)
     if model.labels is not None and classes != len(model.labels):
         model.labels = None
@@ -207,92 +203,6 @@ def _build_outline(library: Any, name: str, **options: Any) -> nn.Module:
     except NotImplementedError:  # such as RegNets
         network = library.get_model(name, weights=None, **options)
     return network
-
-
-def read_weights(file: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by name. Raises WeightsError.
-
-    Wrappers (`state_dict`, `model`) and the prefix `module.` of parallel training are removed.
-    """
-    path = Path(file)
-    if not isfile(path):
-        raise WeightsError(f"no weights file {path}")
-    try:
-        state = _read(path)
-    except UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is no plain weights file: reading it would run code that it names ({_find_named_code(error)}). "
-            "Save only the state_dict, best as .safetensors"
-        ) from error
-    except WeightsError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {_take_first_line(error)}"
-        raise WeightsError(f"{path} cannot be read as weights: {reason}") from error
-    tensors = _unwrap(state, path)
-    _refuse_blown_up(path, sum(prod(each.shape) * each.element_size() for each in tensors.values()))
-    return tensors
-
-
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    members = _list_members(path)
-    if _is_torchscript(members):
-        raise WeightsError(f"{path} cannot be probed: {_NO_LAYERS}")
-    _refuse_blown_up(path, sum(member.file_size for member in members))
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _list_members(path: Path) -> list[ZipInfo]:
-    """The members of a zip archive, such as torch writes; none for another file or a damaged archive."""
-    try:
-        with ZipFile(path) as archive:
-            return archive.infolist()
-    except Exception:  # there are many ways to be no archive, and torch will name this one
-        return []
-
-
-def _is_torchscript(members: list[ZipInfo]) -> bool:
-    return any(member.filename.endswith("/constants.pkl") for member in members)
-
-
-def _refuse_blown_up(path: Path, stated: int) -> None:
-    """Raise WeightsError for a small file whose weights would take far more memory than its size makes likely.
-
-    stated: bytes that the weights would take."""
-    size = path.stat().st_size
-    if stated > _SMALL + _PACKED * size:
-        raise WeightsError(
-            f"{path} cannot be read as weights: they would take {stated / 1e9:,.1f} GB, out of a file of "
-            f"{size / 1e6:,.1f} MB. It is damaged, or made to fill your memory"
-        )
-
-
-def _unwrap(state: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path} holds no state_dict (tensors by name) but {type(state).__name__}")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
-
-
-def _load_state(state: Mapping[str, Tensor], network: nn.Module, spec: str, *, assign: bool = False) -> None:
-    """Load weights into a network; assign: replace its tensors instead of filling them. Raises WeightsError."""
-    own = network.state_dict()
-    for name, value in state.items():
-        if value.is_complex() and name in own and not own[name].is_complex():
-            raise WeightsError(f"{spec}: {name!r} holds complex numbers, and the network takes real ones there")
-    try:
-        network.load_state_dict(state, assign=assign)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        lines = lines[1:] or lines  # the first says of which class the network is
-        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        raise WeightsError(f"{spec}: the weights do not fit the architecture. {lines[0][:200]}{more}") from error
 
 
 def _call_factory(name: str, tag: str) -> Model:
@@ -311,7 +221,7 @@ def _call_factory(name: str, tag: str) -> Model:
             "guesses. Return vizcnn.Model(network, size=..., mean=..., std=...)"
         )
     if tag:
-        _load_state(read_weights(tag), model.network, name)
+        load_state(read_weights(tag), model.network, name)
     return model
 
 
@@ -351,12 +261,3 @@ def _import_from(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
-
-
-def _find_named_code(error: BaseException) -> str:
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    return found[1] if found else "not even a known format"
-
-
-def _take_first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
