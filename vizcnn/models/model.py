@@ -70,6 +70,8 @@ class Model:
         self.name = name or type(network).__name__
         self.labels = tuple(map(str, labels)) if labels is not None else None
         self.head = check_head(head)
+        self.default_layer: str | None = None
+        self.notes: tuple[str, ...] = ()
         self.input = InputContract(
             size=parse_size(size),
             channels=channels,
