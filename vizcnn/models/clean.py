@@ -27,7 +27,8 @@ from vizcnn.models.head import Head, Makers, find_head, is_made_by_weights
 from vizcnn.models.kept_checks import make_key
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, Target, target
+from vizcnn.models.outputs import Unsettled
+from vizcnn.models.targets import OUTPUT, RAW, Target, target
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,7 @@ class CleanRuns:
 
     @cached_property
     def output(self) -> Tensor | None:
-        """The raw output (N, ...), in main memory; None where N is 0 or the output is not one tensor. Raises
-        NonFiniteResult."""
+        """The output (N, ...), in main memory; None where N is 0 or there is no such tensor. Raises NonFiniteResult."""
         outputs = [answer.output for answer in self._list_answers() if answer.output is not None]
         return torch.stack(outputs) if outputs and len(outputs) == len(self.inputs) else None
 
@@ -283,9 +283,9 @@ def _answer(
     model: Model, activations: Mapping[str, Any], given: tuple[Target, ...] | None, head: Head, images: int
 ) -> list[_Answer]:
     """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
-    output = check_output(model, activations[OUTPUT], images)
+    output = check_output(model, activations, images)
     if given is None:
-        classes = _predict_classes(output)
+        classes = _predict_classes(activations[OUTPUT])
         different = {one: target(one).resolved(model).with_head(head) for one in classes}
         by_target = [[different[one] for one in classes]]
     else:
@@ -315,9 +315,12 @@ def _check_beside(model: Model, alone: _Answer, beside: _Answer) -> None:
         raise
 
 
-def check_output(model: Model, output: Any, images: int) -> Tensor | None:
-    """The output for so many images, if it is one tensor. Raises NonFiniteResult, and ParameterError for a wrong number
-    of labels."""
+def check_output(model: Model, activations: Mapping[str, Any], images: int) -> Tensor | None:
+    """The output for so many images; where it cannot be settled, what the network returns if that is one tensor
+    (N, ...).
+
+    Raises NonFiniteResult, and ParameterError for a wrong number of labels."""
+    output = activations[RAW] if isinstance(activations[OUTPUT], Unsettled) else activations[OUTPUT]
     if not (isinstance(output, Tensor) and output.dim() and len(output) == images):
         return None
     if not output.isfinite().all():
@@ -330,12 +333,14 @@ def check_output(model: Model, output: Any, images: int) -> Tensor | None:
     return output
 
 
-def _predict_classes(output: Tensor | None) -> list[int]:
+def _predict_classes(output: Tensor | Unsettled) -> list[int]:
     """For each image the class with the largest output. Raises TargetError where the output is not (N, classes)."""
-    if output is None or output.dim() != 2 or output.shape[1] < 2:
-        got = "not one tensor" if output is None else tuple(output.shape)
+    if isinstance(output, Unsettled):
+        raise TargetError(f"there is no predicted class: {output.reason}")
+    if output.dim() != 2 or output.shape[1] < 2:
         raise TargetError(
-            f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
+            f"the network's output is {tuple(output.shape)}, not (N, classes), so there is no predicted class. Give a "
+            "target"
         )
     classes: list[int] = output.argmax(1).tolist()
     return classes

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from vizcnn.errors import TargetError
 from vizcnn.models.functions import OUTPUT as OUTPUT
+from vizcnn.models.functions import RAW as RAW
 from vizcnn.models.functions import Activations, OutputFunction, find_layer_names, make_layer_function
+from vizcnn.models.functions import pick_layers as pick_layers
 from vizcnn.models.head import Head
 from vizcnn.models.model import Model
 from vizcnn.models.terms import Direction, Energy, Strongest, Term, Unit
@@ -63,7 +65,7 @@ class Target:
 
     @property
     def layers(self) -> frozenset[str]:
-        """The layers whose activations the target needs; OUTPUT stands for the network's output."""
+        """The layers whose activations the target needs; OUTPUT and RAW stand for what the network itself gives."""
         return frozenset().union(*(unit.layers for _, unit in self.terms))
 
     @property
@@ -113,7 +115,7 @@ def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
         the image. Where classes are named by numbers, `#10` is the class of that
         index and `=10` the one of that name. Names are looked up when the target meets a model.
     layers: names of layers; `what` is then a function of their activations, a mapping from these names to tensors
-        (N, C, H, W), (N, C, T) for tokens or (N, C), to a tensor (N,). An empty name is the network's output.
+        (N, C, H, W), (N, C, T) for tokens or (N, C), to a tensor (N,). An empty name is what the network returns.
         A callable object with an attribute `layers` that names them is such a function by itself.
 
     Works wherever a target does; maps and pictures need a function that torch can differentiate, occlusion any.

@@ -70,11 +70,12 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
                 network = build(given.classes, {})
         else:
             network = fill(build, tag, spec, given.classes or config.num_labels)[0]
-    rgb = given.input_channels in (None, 3)
+    channels = given.input_channels or channels
+    rgb = channels == 3
     model = Model(
         network.float(),
         size=contract.size,
-        channels=given.input_channels or channels,
+        channels=channels,
         mean=contract.mean if rgb else None,
         std=contract.std if rgb else None,
         fit=contract.fit,
@@ -82,6 +83,7 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
         interpolation=contract.interpolation,
         labels=_find_labels(config) if config.num_labels == classes else None,
         head="sigmoid-logits" if config.problem_type == "multi_label_classification" else "logits",
+        output="logits",
         name=spec,
     )
     model.notes += (*said, *(f"{spec}: {note}" for note in notes))
@@ -208,7 +210,7 @@ def _find_contract(transformers: Any, name: str, config: Any, given: Given) -> t
         if given.input_size is None:
             raise ParameterError(
                 f"hf:{name} comes without an image processor (preprocessor_config.json), so nothing says how "
-                "photographs become inputs. Give --input-size 224, --mean and --std, or input_size=224 and so on in Python"
+                "photographs become inputs. Give --input-size 224, --mean and --std, in Python input_size=224 and so on"
             ) from error
         unsaid = (
             ()

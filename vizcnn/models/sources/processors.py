@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from vizcnn.models.contract import InputContract
 
 _SIDE = 64  # px of the images of one colour
 _SAME = 0.02  # of the range of pixels; what rounding to 8 bits and another library's resampling differ by, on average
-_RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_RESAMPLING: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 Pixels = npt.NDArray[np.float64]
 
@@ -98,7 +98,7 @@ def _measure_difference(contract: InputContract, picture: Image.Image, wanted: P
 def _ask(processor: Any, image: Image.Image) -> Pixels:
     """What a processor makes of an image, (C, H, W)."""
     made = processor(images=image, return_tensors="pt")["pixel_values"][0]
-    return torch.as_tensor(made).double().numpy()  # type: ignore[no-any-return]
+    return torch.as_tensor(made).double().numpy()
 
 
 def _paint(colour: tuple[int, int, int]) -> Image.Image:

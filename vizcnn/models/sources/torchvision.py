@@ -182,6 +182,7 @@ def _wrap(source: _Source, network: nn.Module, spec: str, classes: int | None) -
         interpolation="bicubic" if preprocessing.interpolation.value == "bicubic" else "bilinear",
         labels=labels,
         head="logits",
+        output="out" if source.task == "segmentation" else None,
         name=spec,
     )
     note_unknown_normalisation(model, source.given)
@@ -206,5 +207,11 @@ def _wrap_detector(network: nn.Module, labels: list[str] | None, spec: str) -> M
         size=tuple(fixed) if fixed else transform.min_size[-1],
         fit="stretch" if fixed else "crop",
         labels=labels,
+        forward=detect,
         name=spec,
     )
+
+
+def detect(network: nn.Module, images: Tensor) -> Any:
+    """What a detector of torchvision finds in each of the images (N, 3, H, W): a list of dictionaries."""
+    return network([*images])
