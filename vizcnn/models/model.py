@@ -175,9 +175,9 @@ class Model:
             return hashlib.sha256(b"".join([*names, *pieces])).hexdigest()
 
     def network_sha256(self) -> str:
-        """Digest of what makes the network beside its weights: layers, code, labels and head, see
+        """Digest of what makes the network beside its weights: layers, code, labels, head and the default layer, see
         `vizcnn.models.making`."""
-        return digest_making(self.network, self.labels, self.head, self.output, self.forward)
+        return digest_making(self.network, self.labels, self.head, self.output, self.forward, self.default_layer)
 
     def provenance(self) -> dict[str, Any]:
         """What identifies this model in a saved result."""
