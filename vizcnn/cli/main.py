@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 from vizcnn.cli.commands import COMMANDS
-from vizcnn.cli.options import DEVICE, REPORTING, SHARING, STYLE
+from vizcnn.cli.options import DEVICE, REPORTING, SHARING, STYLE, TRUST
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
 from vizcnn.probing.call import CALL_NAMES, Call
@@ -130,6 +130,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
         *([target] if probe.needs_target else []),
         click.Option(["-m", "--model"], help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
+        TRUST,
         STYLE,
         DEVICE,
         click.Option(
@@ -159,6 +160,7 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         from vizcnn.cli.images import Work
         from vizcnn.cli.session import Session
+        from vizcnn.models.checkpoints import split_part
 
         call = Call(**{key: given.pop(key) for key in CALL_NAMES & given.keys()})
         spec, targets = _split_model_and_targets(kind, call)
@@ -166,13 +168,13 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
             probe = kind(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
-        session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
+        weights, _ = split_part(spec.rpartition("@")[2])
+        session = Session(name, call, weights=weights, has_frames=probe.keeps_frames())
+        load = session.tell_notes(partial(_load_model, spec, call.device, kind.needs_weights, call.trust_pickle))
         if call.index is not None:
             wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
-            named = partial(_load_model, spec, call.device, kind.needs_weights) if call.model else None
-            answer = partial(_answer, probe, named, wanted, call.seed)
+            answer = partial(_answer, probe, load if call.model else None, wanted, call.seed)
             session.run(partial(_open_index, call.index), None, Work(answer))
-        load = partial(_load_model, spec, call.device, kind.needs_weights)
         asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if kind.streams:
             session.run(load, None, Work(partial(_call_once, probe, call.images or (), **asked)))
@@ -223,7 +225,7 @@ def _answer(
     return probe.answer(index, targets, load(), seed=seed, progress=progress)
 
 
-def _load_model(spec: str, device: str, weights: bool) -> Model:
+def _load_model(spec: str, device: str, weights: bool, trust_pickle: bool) -> Model:
     from vizcnn.models.loading import load
 
-    return load(spec, device=device, weights=weights)
+    return load(spec, device=device, weights=weights, trust_pickle=trust_pickle)

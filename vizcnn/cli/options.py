@@ -32,6 +32,13 @@ STYLE = click.Option(
 
 DEVICE = click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
 
+TRUST = click.Option(
+    ["--trust-pickle"],
+    is_flag=True,
+    help="Read checkpoints with objects of any class, and whole pickled networks. That runs the code in them: only for "
+    "files whose makers you trust.",
+)
+
 
 def with_options(*shared: click.Option) -> Callable[[click.Command], click.Command]:
     """Decorate a command that also takes these options, behind its own."""

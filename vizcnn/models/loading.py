@@ -6,8 +6,9 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from hashlib import sha256
 from io import StringIO
 from os.path import isfile
@@ -17,25 +18,26 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vizcnn import zoo
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, describe_address, did_you_mean
 from vizcnn.models import _torchvision
+from vizcnn.models.architectures import Architecture, build_filled
 from vizcnn.models.checkpoints import (
     CHECKPOINTS,
     NO_LAYERS,
     is_torchscript,
-    load_state,
-    read_weights,
+    split_part,
     take_first_line,
 )
+from vizcnn.models.fitting import fill_network
 from vizcnn.models.model import Model
 from vizcnn.models.threads import keep_random_state, seed_random
-from vizcnn.process import keep_environment
+from vizcnn.process import import_from, keep_environment
 
 
-def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True) -> Model:
+def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True, trust_pickle: bool = False) -> Model:
     """Load a Model by its name.
 
     spec:
@@ -46,17 +48,25 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
         `package.module:factory`            a function of no arguments that returns a vizcnn.Model
         `./file.py:factory`                 the same, from a file
         `...:factory@weights.pth`           a factory's network with a checkpoint loaded into it
+        `resnet18@runs.pth#model_ema`       one of several sets of weights in a file, where more than one fits
     device: where the network and its inputs live.
     weights: False where the architecture is enough: a torchvision name without a tag is then read as NAME@random, and
         nothing is downloaded.
+    trust_pickle: read checkpoints that hold objects of any class, or a whole pickled network, whose weights are taken.
+        Reading such a file runs the code that it names: for files whose makers you trust.
 
+    Prefixes of a checkpoint's names, such as `module.`, `_orig_mod.` or `model.`, are taken off where the network's own
+    names are found behind them, and for torchvision networks the weights tell the numbers of classes and of input
+    channels. `Model.notes` says in a line what was taken off, inferred and ignored. Names that are missing, or of which
+    the network has no such layer, are an error that lists them.
     The network is always in eval mode, also where a factory left it in training mode: `model(images)` is then the
     answer that probes explain. To train it further, call `model.network.train()`.
-    Pickled checkpoints are read as weights only, so that loading one runs no code from it.
+    Without trust_pickle, pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound and WeightsError.
     """
     with keep_random_state(), keep_environment():  # building a network draws random weights
-        model = _load(spec, "" if weights else "random")
+        model = _load(spec, "" if weights else "random", trust_pickle)
+    model.trusts_pickle = trust_pickle
     model.network.eval()
     try:
         model.network.to(device)
@@ -65,18 +75,20 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     return model
 
 
-def _load(spec: str, default_tag: str) -> Model:
+def _load(spec: str, default_tag: str, trust_pickle: bool) -> Model:
     for part in (spec, spec.rpartition("@")[2]):
         if address := describe_address(part):
             raise ModelNotFound(address)
     file, ending, rest = spec.rpartition(".py:")  # a path may hold an @ of its own
     name, _, tag = rest.partition("@")
     if ":" in name or ending:
-        return _call_factory(file + ending + name, tag)
-    return _load_bundled(name, tag) if name in zoo.list_names() else _load_torchvision(name, tag or default_tag)
+        return _call_factory(file + ending + name, tag, trust_pickle)
+    if name in zoo.list_names():
+        return _load_bundled(name, tag)
+    return _load_torchvision(name, tag or default_tag, trust_pickle)
 
 
-def _load_torchvision(name: str, tag: str) -> Model:
+def _load_torchvision(name: str, tag: str, trust_pickle: bool) -> Model:
     library = _torchvision.import_models()
     builders = library.list_models(module=library)
     if name not in builders:
@@ -85,7 +97,7 @@ def _load_torchvision(name: str, tag: str) -> Model:
     if tag == "random":
         return _wrap_torchvision(_build_random(library, name), name, tags[0], f"{name}@random")
     if _is_file(tag):
-        return _load_checkpoint(library, name, tags[0], tag)
+        return _load_checkpoint(library, name, tags[0], tag, trust_pickle)
     known = {weights.name: weights for weights in tags}
     if tag and tag not in known:
         raise WeightsError(
@@ -109,7 +121,7 @@ def _explain_unknown(name: str, known: list[str]) -> str:
 
 
 def _is_file(tag: str) -> bool:
-    return Path(tag).suffix in CHECKPOINTS or "/" in tag or os.sep in tag
+    return Path(split_part(tag)[0]).suffix in CHECKPOINTS or "/" in tag or os.sep in tag
 
 
 def _download(name: str, weights: Any) -> None:
@@ -145,17 +157,20 @@ def _load_bundled(name: str, tag: str) -> Model:
     return Model(zoo.load_network(name, tag), labels=facts["labels"], head="logits", name=spec, **contract)
 
 
-def _wrap_torchvision(network: nn.Module, name: str, weights: Any, spec: str) -> Model:
-    """A torchvision network with the preprocessing and labels of its published weights."""
+def _wrap_torchvision(network: nn.Module, name: str, weights: Any, spec: str, channels: int = 3) -> Model:
+    """A torchvision network with the preprocessing and labels of its published weights, for RGB images; nothing is
+    known of the normalisation for others."""
     preprocessing, labels = weights.transforms(), weights.meta["categories"]
     if not all(hasattr(preprocessing, key) for key in ("crop_size", "resize_size", "mean", "std")):
         raise ModelNotFound(f"{name} is not an image classifier. Wrap it: vizcnn.Model(network, size=...)")
+    colours: dict[str, Any] = {"channels": channels}
+    if channels == 3:
+        colours.update(mean=preprocessing.mean, std=preprocessing.std)
     crop, resize = preprocessing.crop_size[0], preprocessing.resize_size[0]
     return Model(
         network,
         size=crop,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
+        **colours,
         resize=resize,
         interpolation="bicubic" if preprocessing.interpolation.value == "bicubic" else "bilinear",
         labels=labels,
@@ -170,42 +185,54 @@ def _build_random(library: Any, name: str) -> nn.Module:
     return network
 
 
-def _choose_options(name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+def _choose_options(name: str) -> dict[str, Any]:
     """The options that the two Inception networks need, as torchvision passes them when it loads their weights."""
     if name not in ("googlenet", "inception_v3"):
         return {}
-    auxiliary = state is None or any(key.lower().startswith("aux") for key in state)
-    return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
+    return {"aux_logits": True, "transform_input": True, "init_weights": False}
 
 
-def _load_checkpoint(library: Any, name: str, weights: Any, file: str) -> Model:
-    state = read_weights(file)
+def _load_checkpoint(library: Any, name: str, weights: Any, file: str, trust_pickle: bool) -> Model:
     spec = f"{name}@{Path(file).name}"
-    quirks = _choose_options(name, state)
-    last = list(_build_outline(library, name, **quirks).state_dict())[-1]  # the bias of the output, or its weights
-    values = state.get(last)
-    classes = len(values) if values is not None and values.dim() in (1, 2) and len(values) else 1000
-    outline = _build_outline(library, name, num_classes=classes, **quirks)
-    load_state(state, outline, spec, assign=True)  # a shape that does not fit is found before memory is asked for
-    network = library.get_model(name, weights=None, num_classes=classes, **quirks)
-    load_state(state, network, spec)
-    model = _wrap_torchvision(network, name, weights, spec)
-    if model.labels is not None and classes != len(model.labels):
+    filled = build_filled(_find_architecture(library, name), file, spec, trust_pickle=trust_pickle)
+    model = _wrap_torchvision(filled.network, name, weights, spec, filled.channels)
+    model.notes = filled.notes
+    if model.labels is not None and filled.classes != len(model.labels):
         model.labels = None
     return model
 
 
-def _build_outline(library: Any, name: str, **options: Any) -> nn.Module:
-    """A torchvision network without memory for its weights; with it, where the network computes while it is built."""
-    try:
-        with torch.device("meta"):
-            network: nn.Module = library.get_model(name, weights=None, **options)
-    except NotImplementedError:  # such as RegNets
-        network = library.get_model(name, weights=None, **options)
-    return network
+def _find_architecture(library: Any, name: str) -> Architecture:
+    """A torchvision network as it is built for a checkpoint, of the two Inceptions with and without auxiliary heads."""
+    auxiliary = [{"aux_logits": True}, {"aux_logits": False}] if _choose_options(name) else [{}]
+
+    def build(classes: int, channels: int, **options: Any) -> nn.Module:
+        quirks = {**_choose_options(name), **options}
+        if channels != 3 and quirks:
+            quirks["transform_input"] = False  # it is for three colours
+        network: nn.Module = library.get_model(name, weights=None, num_classes=classes, **quirks)
+        if channels != 3:
+            _take_channels(network, channels)
+        return network
+
+    return Architecture([partial(build, **options) for options in auxiliary])
 
 
-def _call_factory(name: str, tag: str) -> Model:
+def _take_channels(network: nn.Module, channels: int) -> None:
+    """Give a network for RGB images another number of input channels: its first convolution is made anew."""
+    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        (old.kernel_size[0], old.kernel_size[1]),
+        stride=(old.stride[0], old.stride[1]),
+        padding=old.padding if isinstance(old.padding, str) else (old.padding[0], old.padding[1]),
+        bias=old.bias is not None,
+    )
+    network.set_submodule(name, new)
+
+
+def _call_factory(name: str, tag: str, trust_pickle: bool) -> Model:
     place, _, attribute = name.rpartition(":")
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     factory = getattr(module, attribute, None)
@@ -221,7 +248,7 @@ def _call_factory(name: str, tag: str) -> Model:
             "guesses. Return vizcnn.Model(network, size=..., mean=..., std=...)"
         )
     if tag:
-        load_state(read_weights(tag), model.network, name)
+        model.notes = (*model.notes, *fill_network(model.network, tag, name, trust_pickle=trust_pickle))
     return model
 
 
@@ -229,7 +256,7 @@ def _import_module(name: str) -> ModuleType:
     if not name:
         raise ModelNotFound("no module is named before the colon. Write package.module:factory or ./file.py:factory")
     try:
-        with _import_from(Path.cwd()):
+        with import_from(Path.cwd()):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and name.startswith(error.name):
@@ -248,16 +275,6 @@ def _import_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with _import_from(path.resolve().parent):
+    with import_from(path.resolve().parent):
         spec.loader.exec_module(module)
     return module
-
-
-@contextmanager
-def _import_from(folder: Path) -> Iterator[None]:
-    """While the context is open, imports find the modules of this folder too, as for a script that is run there."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

@@ -47,6 +47,9 @@ class Model:
         `sigmoid-logits` or `scores`. By default it is found out from how the network makes them; logits are then taken
         for those of classes of which one is right, since logits of many labels look the same.
     The other arguments are those of InputContract.
+
+    `notes` says in lines what was inferred, taken off or ignored when `vizcnn.load` has loaded the weights, and
+    `trusts_pickle` whether it was told to trust pickled files: a probe loads a second network in the same way.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class Model:
         self.name = name or type(network).__name__
         self.labels = tuple(map(str, labels)) if labels is not None else None
         self.head = check_head(head)
+        self.notes: tuple[str, ...] = ()
+        self.trusts_pickle = False
         self.input = InputContract(
             size=parse_size(size),
             channels=channels,
