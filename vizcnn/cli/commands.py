@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
         said = {name: options.pop(name) for name in LOADING_NAMES}
         given = {key: value for key, value in options.items() if key not in ("images", "workers", "dask", "part")}
         images, workers = options["images"], options["workers"]
-        network, part = load(model, device=device, **said), Part(*options["part"])
+        network, part = session.tell_notes(partial(load, model, device=device, **said))(), Part(*options["part"])
         source = images[0] if len(images) == 1 else list(images)
         with open_workers(options["dask"], workers) as client:
             index = run(network, source, out, part=part, client=client, progress=not quiet, **given)

@@ -161,6 +161,7 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         from vizcnn.cli.images import Work
         from vizcnn.cli.session import Session
+        from vizcnn.models.checkpoints import split_part
 
         call = Call(**{key: given.pop(key) for key in CALL_NAMES & given.keys()})
         spec, targets = _split_model_and_targets(kind, call)
@@ -168,13 +169,13 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
             probe = kind(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
-        session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
+        weights, _ = split_part(spec.rpartition("@")[2])
+        session = Session(name, call, weights=weights, has_frames=probe.keeps_frames())
         said = {name: getattr(call, name) for name in LOADING_NAMES}
-        load = partial(_load_model, spec, call.device, kind.needs_weights, said)
+        load = session.tell_notes(partial(_load_model, spec, call.device, kind.needs_weights, said))
         if call.index is not None:
             wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
-            named = load if call.model else None
-            answer = partial(_answer, probe, named, wanted, call.seed)
+            answer = partial(_answer, probe, load if call.model else None, wanted, call.seed)
             session.run(partial(_open_index, call.index), None, Work(answer))
         asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if kind.streams:

@@ -32,7 +32,6 @@ STYLE = click.Option(
 )
 
 
-
 def _check_size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
     from vizcnn.models.given import read_size
 
@@ -54,6 +53,12 @@ def _read(reader: Callable[..., Any], *given: str) -> Any:
 
 LOADING = [
     click.Option(
+        ["--trust-pickle"],
+        is_flag=True,
+        help="Read checkpoints with objects of any class, and whole pickled networks. That runs the code in them: only "
+        "for files whose makers you trust.",
+    ),
+    click.Option(
         ["--input-size"],
         callback=_check_size,
         metavar="SIDE|HxW",
@@ -72,9 +77,9 @@ LOADING = [
         help="Names of the outputs in their order: one on each line, a JSON list or id2label.",
     ),
     click.Option(
-        ["--input-channels"], type=click.IntRange(1), help="That an architecture of torchvision or timm is built for."
+        ["--input-channels"], type=click.IntRange(1), help="Build an architecture of torchvision or timm for so many."
     ),
-    click.Option(["--classes"], type=click.IntRange(1), help="That such an architecture is built for."),
+    click.Option(["--classes"], type=click.IntRange(1), help="Build it for so many classes."),
 ]
 """What is said of a network beside its name: keyword arguments of `vizcnn.load` under the same names."""
 

@@ -22,8 +22,8 @@ class Given:
 
     input_size: height and width in px. mean, std: per channel, for values in [0, 1]. class_names: one for each output.
     input_channels, classes: what an architecture of torchvision or timm is built for.
-    fit, resize, interpolation, antialias: as in `vizcnn.models.contract`. head: what the outputs are.
-    layer: the layer that probes look at where they are told of none.
+    fit, resize, interpolation, antialias: as in `vizcnn.models.contract`. head, output: as for `vizcnn.Model`.
+    layer: the layer that probes look at where they are told of none. trust_pickle: whether reading a file may run code.
     """
 
     input_size: tuple[int, int] | None = None
@@ -37,7 +37,9 @@ class Given:
     interpolation: str | None = None
     antialias: bool | None = None
     head: str | None = None
+    output: str | int | None = None
     layer: str | None = None
+    trust_pickle: bool = False
 
     def over(self, other: Given) -> Given:
         """The same, and what `other` says where this says nothing."""
@@ -65,6 +67,8 @@ class Given:
             model.labels = self.class_names
         if self.head is not None:
             model.head = check_head(self.head)
+        if self.output is not None:
+            model.output = self.output
         if self.layer is not None:
             model.layer(self.layer)
             model.default_layer = self.layer
@@ -83,6 +87,7 @@ def read_given(
     class_names: Any = None,
     input_channels: int | None = None,
     classes: int | None = None,
+    trust_pickle: bool = False,
 ) -> Given:
     """What is given as keyword arguments of `vizcnn.load`, checked. Raises ParameterError."""
     return Given(
@@ -92,6 +97,7 @@ def read_given(
         class_names=None if class_names is None else read_names(class_names),
         input_channels=None if input_channels is None else read_count("input channels", input_channels),
         classes=None if classes is None else read_count("classes", classes),
+        trust_pickle=trust_pickle,
     )
 
 

@@ -33,6 +33,7 @@ def load(
     class_names: Sequence[str] | Mapping[int, str] | str | PathLike[str] | None = None,
     input_channels: int | None = None,
     classes: int | None = None,
+    trust_pickle: bool = False,
 ) -> Model:
     """Load a Model by its name.
 
@@ -49,6 +50,7 @@ def load(
                                             with `input_size`
         `./file.py:factory`                 the same, from a file
         `...:factory@weights.pth`           a factory's network with a checkpoint loaded into it
+        `resnet18@runs.pth#model_ema`       one of several sets of weights in a file, where more than one fits
         NAME, NAME@weights.pth              what `vizcnn.toml` or `pyproject.toml` calls so, of this folder or above
     device: where the network and its inputs live.
     weights: False where the architecture is enough: a name of torchvision, timm or transformers without a tag is then
@@ -57,11 +59,18 @@ def load(
         channel for pixels in [0, 1]. `resize`, before the cut, is scaled with the size.
     class_names: of each output, in their order: a list, a mapping such as `id2label`, or a file with a name on each
         line, a JSON list or such a mapping.
-    input_channels, classes: how many an architecture of torchvision or timm is built for.
+    input_channels, classes: how many an architecture of torchvision or timm is built for, where the weights of a file
+        do not tell.
+    trust_pickle: read checkpoints that hold objects of any class, or a whole pickled network, whose weights are taken.
+        Reading such a file runs the code that it names: for files whose makers you trust.
 
+    Prefixes of a checkpoint's names, such as `module.`, `_orig_mod.` or `model.`, are taken off where the network's own
+    names are found behind them, and for networks by name the weights tell the numbers of classes and of input channels.
+    `Model.notes` says in a line what was taken off, inferred and ignored. Names that are missing, or of which the
+    network has no such layer, are an error that lists them.
     The network is always in eval mode, also where a factory left it in training mode: `model(images)` is then the
     answer that probes explain. To train it further, call `model.network.train()`.
-    Pickled checkpoints are read as weights only, so that loading one runs no code from it.
+    Without trust_pickle, pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound, ParameterError and WeightsError.
 
         model = vizcnn.load("timm:resnet26d@best.pth", input_size=128, class_names=["cat", "dog", "fox"])
@@ -73,9 +82,11 @@ def load(
         class_names=class_names,
         input_channels=input_channels,
         classes=classes,
+        trust_pickle=trust_pickle,
     )
     with keep_random_state(), keep_environment():  # building a network draws random weights
         model = _load(spec, "" if weights else "random", given)
+    model.trusts_pickle = trust_pickle
     model.network.eval()
     try:
         model.network.to(device)

@@ -52,6 +52,10 @@ class Model:
     forward: a function from the network and normalised images (N, C, H, W) to what the network returns, for one that
         needs more than images: `forward=lambda network, images: network(images, age)`.
     The other arguments are those of InputContract.
+
+    `notes` says in lines what was inferred, taken off or ignored when `vizcnn.load` has loaded the weights, and
+    `trusts_pickle` whether it was told to trust pickled files: a probe loads a second network in the same way.
+    `default_layer` is the layer that cam, feature-maps and embed look at where they are told of none.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Model:
         self.head = check_head(head)
         self.default_layer: str | None = None
         self.notes: tuple[str, ...] = ()
+        self.trusts_pickle = False
         self.output, self.forward = check_pick(output), forward
         self.input = InputContract(
             size=parse_size(size),

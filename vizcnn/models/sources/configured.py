@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from vizcnn.errors import ParameterError, did_you_mean
-from vizcnn.models.checkpoints import CHECKPOINTS
 from vizcnn.models.given import Given, read_count, read_names, read_numbers, read_size
+from vizcnn.models.sources.tags import is_file
 
 FILES = ("vizcnn.toml", "pyproject.toml")
 """The files in which names are looked for, of each folder in this order."""
@@ -60,7 +60,7 @@ class Configured:
     def weights(self) -> str:
         """A file of weights, absolute, or a tag; nothing where the file names none."""
         tag = str(self.table.get("weights", ""))
-        return str(self.folder / tag) if Path(tag).suffix in CHECKPOINTS or "/" in tag else tag
+        return str(self.folder / tag) if is_file(tag) else tag
 
     def read_given(self) -> Given:
         """What the file says of the network besides. Raises ParameterError."""
@@ -93,6 +93,12 @@ def _expect(kind: type, what: str) -> Callable[[Any], Any]:
     return read
 
 
+def _read_output(value: Any) -> str | int:
+    if type(value) not in (str, int):
+        raise ParameterError(f"a key or an index of what the network returns is needed, got {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
 _TEXT = _expect(str, "a text")
 _KEYS: dict[str, Callable[[Any], Any]] = {
     "input-size": read_size,
@@ -106,6 +112,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "interpolation": _TEXT,
     "antialias": _expect(bool, "true or false"),
     "head": _TEXT,
+    "output": _read_output,
     "layer": _TEXT,
 }
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from os.path import isfile
 from pathlib import Path
@@ -16,9 +14,10 @@ from typing import Any
 from torch import nn
 
 from vizcnn.errors import ModelNotFound, did_you_mean
-from vizcnn.models.checkpoints import load_state, read_weights
+from vizcnn.models.fitting import fill_network
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
+from vizcnn.process import import_from
 
 
 def load_factory(name: str, tag: str, given: Given, folder: Path | None = None) -> Model:
@@ -30,7 +29,7 @@ def load_factory(name: str, tag: str, given: Given, folder: Path | None = None) 
     made = _find_factory(name, folder or Path.cwd())()
     model = made if isinstance(made, Model) else _wrap(made, name, given)
     if tag:
-        load_state(read_weights(tag), model.network, name)
+        model.notes += fill_network(model.network, tag, name, trust_pickle=given.trust_pickle)
     return model
 
 
@@ -67,7 +66,7 @@ def _import_module(name: str, folder: Path) -> ModuleType:
     if not name:
         raise ModelNotFound("no module is named before the colon. Write package.module:factory or ./file.py:factory")
     try:
-        with _import_from(folder):
+        with import_from(folder):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and name.startswith(error.name):
@@ -86,16 +85,6 @@ def _import_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with _import_from(path.resolve().parent):
+    with import_from(path.resolve().parent):
         spec.loader.exec_module(module)
     return module
-
-
-@contextmanager
-def _import_from(folder: Path) -> Iterator[None]:
-    """While the context is open, imports find the modules of this folder too, as for a script that is run there."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os.path import isdir
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError
+from vizcnn.models.architectures import Architecture, build_filled
 from vizcnn.models.checkpoints import take_first_line
 from vizcnn.models.contract import InputContract
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
 from vizcnn.models.sources.downloads import describe_cache, fetch
-from vizcnn.models.sources.filling import fill, is_file
+from vizcnn.models.sources.tags import is_file
 from vizcnn.models.sources.processors import find_contract
 from vizcnn.models.sources.timm import load_timm_from_hub
 from vizcnn.models.sources.torchvision import note_unknown_normalisation, refuse_other_shape
@@ -52,25 +53,31 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
     notes: list[str] = []
     channels: Any = getattr(config, "num_channels", 3)
     classes = config.num_labels
+    labels = _find_labels(config)
     contract, said = _find_contract(transformers, name, config, given)
     if not tag:
         refuse_other_shape(spec, given, channels, classes)
         network, notes = _load_published(kind, config, name)
     else:
-        _set_shape(config, given)
+        if given.input_size is not None and hasattr(config, "image_size"):
+            height, width = given.input_size
+            config.image_size = height if height == width else [height, width]
 
-        def build(classes: int | None, state: Mapping[str, Tensor]) -> nn.Module:  # noqa: ARG001 - the state is not needed
-            config.num_labels = classes or config.num_labels
+        def build(classes: int, channels: int) -> nn.Module:
+            config.num_labels, config.num_channels = classes, channels
             network: nn.Module = kind.from_config(config)
             return network
 
+        usual = given.classes or classes, given.input_channels or channels
         spec = f"{spec}@{Path(tag).name}"
         if tag == "random":
             with seed_random(0):
-                network = build(given.classes, {})
+                network = build(*usual)
         else:
-            network = fill(build, tag, spec, given.classes or config.num_labels)[0]
-    channels = given.input_channels or channels
+            filled = build_filled(Architecture([build], *usual), tag, spec, trust_pickle=given.trust_pickle)
+            network, usual = filled.network, (filled.classes, filled.channels)
+            said += filled.notes
+        channels = usual[1]
     rgb = channels == 3
     model = Model(
         network.float(),
@@ -81,7 +88,7 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
         fit=contract.fit,
         resize=contract.resize,
         interpolation=contract.interpolation,
-        labels=_find_labels(config) if config.num_labels == classes else None,
+        labels=labels if config.num_labels == classes else None,
         head="sigmoid-logits" if config.problem_type == "multi_label_classification" else "logits",
         output="logits",
         name=spec,
@@ -186,14 +193,6 @@ def _load_published(kind: Any, config: Any, name: str) -> tuple[nn.Module, list[
 def _list_some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more}"
-
-
-def _set_shape(config: Any, given: Given) -> None:
-    """Put what was given for an architecture into its configuration."""
-    if given.input_channels is not None:
-        config.num_channels = given.input_channels
-    if given.input_size is not None and hasattr(config, "image_size"):
-        config.image_size = given.input_size if given.input_size[0] != given.input_size[1] else given.input_size[0]
 
 
 def _find_contract(transformers: Any, name: str, config: Any, given: Given) -> tuple[InputContract, tuple[str, ...]]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from math import floor
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vizcnn.errors import ModelNotFound, WeightsError, did_you_mean
+from vizcnn.models.architectures import Architecture, build_filled
 from vizcnn.models.checkpoints import take_first_line
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
 from vizcnn.models.sources.downloads import describe_cache, fetch
-from vizcnn.models.sources.filling import fill, is_file
+from vizcnn.models.sources.tags import is_file
 from vizcnn.models.sources.torchvision import note_unknown_normalisation, refuse_other_shape
 from vizcnn.models.threads import seed_random
 
@@ -29,17 +31,19 @@ def load_timm(name: str, tag: str, given: Given) -> Model:
     timm = import_timm(f"timm:{name}")
     facts = _find_facts(timm, name)
     spec = f"timm:{name}"
+    usual = facts.num_classes, facts.input_size[0]
+    build = partial(_build, timm, name, facts, given)
     if tag == "random":
         with seed_random(0):
-            network = _build(timm, name, facts, given, given.classes)
+            network = build(given.classes or usual[0], given.input_channels or usual[1])
         return _wrap(network, f"{spec}@random", given)
     if is_file(tag):
-
-        def build(classes: int | None, state: Mapping[str, Tensor]) -> nn.Module:  # noqa: ARG001 - timm needs no state
-            return _build(timm, name, facts, given, classes)
-
         spec = f"{spec}@{Path(tag).name}"
-        return _wrap(fill(build, tag, spec, given.classes)[0], spec, given)
+        architecture = Architecture([build], given.classes or usual[0] or 1000, given.input_channels or usual[1])
+        filled = build_filled(architecture, tag, spec, trust_pickle=given.trust_pickle)
+        model = _wrap(filled.network, spec, given, filled.channels)
+        model.notes += filled.notes
+        return model
     if tag:
         raise WeightsError(
             f"{spec} has no weights tagged {tag!r}: timm writes the tag behind a dot, as in timm:resnet50.a1_in1k. "
@@ -94,15 +98,11 @@ def _find_facts(timm: Any, name: str) -> Any:
     return timm.models.get_pretrained_cfg(name)
 
 
-def _build(timm: Any, name: str, facts: Any, given: Given, classes: int | None, **options: Any) -> nn.Module:
-    """The architecture for what was given, with random weights unless the options say otherwise."""
-    if classes is not None:
-        options["num_classes"] = classes
-    if given.input_channels is not None:
-        options["in_chans"] = given.input_channels
+def _build(timm: Any, name: str, facts: Any, given: Given, classes: int, channels: int, **more: Any) -> nn.Module:
+    """The architecture for what was given, with random weights unless more options say otherwise."""
     if given.input_size is not None and facts.fixed_input_size:  # such as of ViT, whose weights depend on it
-        options["img_size"] = given.input_size
-    network: nn.Module = timm.create_model(name, **options)
+        more["img_size"] = given.input_size
+    network: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **more)
     return network
 
 
@@ -110,9 +110,10 @@ def _load_published(timm: Any, name: str, facts: Any, given: Given) -> nn.Module
     spec = f"timm:{name}"
     if not (facts.hf_hub_id or facts.url or facts.file):
         raise WeightsError(f"timm has no weights for {name}. Load yours as {spec}@FILE, or use {spec}@random")
-    refuse_other_shape(spec, given, facts.input_size[0], facts.num_classes)
+    channels, classes = facts.input_size[0], facts.num_classes
+    refuse_other_shape(spec, given, channels, classes)
     try:
-        return fetch(lambda: _build(timm, name, facts, given, None, pretrained=True))
+        return fetch(lambda: _build(timm, name, facts, given, classes, channels, pretrained=True))
     except Exception as error:  # of whichever library has asked for them
         where = f"{facts.hf_hub_filename or 'model.safetensors'} of {facts.hf_hub_id}" if facts.hf_hub_id else facts.url
         raise WeightsError(
@@ -131,12 +132,12 @@ def _count(network: nn.Module) -> tuple[int, int]:
     return facts["input_size"][0], int(getattr(network, "num_classes", facts["num_classes"]))
 
 
-def _wrap(network: nn.Module, spec: str, given: Given) -> Model:
-    """A network with the preprocessing that timm has for it."""
+def _wrap(network: nn.Module, spec: str, given: Given, built_for: int | None = None) -> Model:
+    """A network with the preprocessing that timm has for it. built_for: the number of channels, where that is known."""
     from timm.data import resolve_model_data_config
 
     data, classes = resolve_model_data_config(network), _count(network)[1]
-    channels: Any = given.input_channels or data["input_size"][0]
+    channels: Any = built_for or given.input_channels or data["input_size"][0]
     rgb = channels == len(data["mean"])
     size = given.input_size or tuple(data["input_size"][1:])
     fit, notes = _find_fit(data, size)

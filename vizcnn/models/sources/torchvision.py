@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, did_you_mean
 from vizcnn.models import _torchvision
+from vizcnn.models.architectures import Architecture, build_filled
 from vizcnn.models.checkpoints import CHECKPOINTS, take_first_line
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
 from vizcnn.models.sources.downloads import show_download
-from vizcnn.models.sources.filling import fill, is_file
+from vizcnn.models.sources.tags import is_file
 from vizcnn.models.threads import seed_random
 
 Task = Literal["classification", "segmentation", "detection"]
@@ -43,19 +44,15 @@ class _Source:
     weights: Any
     given: Given
 
-    def build(self, classes: int | None = None, state: Mapping[str, Tensor] | None = None) -> nn.Module:
-        """The architecture, with weights drawn at random. state: those that are to fill it."""
-        options = _choose_options(self, state)
-        if classes is not None:
-            options["num_classes"] = classes
-        network: nn.Module = _torchvision.import_models().get_model(self.name, weights=None, **options)
-        if self.channels != 3:
-            _replace_first_convolution(network, self.channels)
+    def build(self, classes: int, channels: int, *, auxiliary: bool = True) -> nn.Module:
+        """The architecture, with weights drawn at random. auxiliary: whether with auxiliary heads, where it has some."""
+        options = _choose_options(self, channels, auxiliary)
+        network: nn.Module = _torchvision.import_models().get_model(
+            self.name, weights=None, num_classes=classes, **options
+        )
+        if channels != 3:
+            _replace_first_convolution(network, channels)
         return network
-
-    @property
-    def channels(self) -> Any:
-        return self.given.input_channels or 3
 
     @property
     def labels(self) -> list[str]:
@@ -77,12 +74,13 @@ def load_torchvision(name: str, tag: str, given: Given) -> Model:
     tags = list(library.get_model_weights(name))
     known = {weights.name: weights for weights in tags}
     source = _Source(name, task, known.get(tag, library.get_model_weights(name).DEFAULT if not tag else tags[0]), given)
-    if task == "detection" and source.channels != 3:
+    if task == "detection" and given.input_channels not in (None, 3):
         raise ParameterError(f"{name} takes 3 channels: it normalises them itself. Leave input-channels out")
     if tag == "random":
         with seed_random(0):
-            network = source.build(given.classes)
-        return _wrap(source, network, f"{name}@random", given.classes)
+            classes, channels = given.classes or len(source.labels), given.input_channels or 3
+            network = source.build(classes, channels)
+        return _wrap(source, network, f"{name}@random", classes, channels)
     if is_file(tag):
         return _load_file(source, tag)
     if tag and tag not in known:
@@ -93,7 +91,7 @@ def load_torchvision(name: str, tag: str, given: Given) -> Model:
     refuse_other_shape(name, given, 3, len(source.labels))
     _download(name, source.weights)
     network = library.get_model(name, weights=source.weights, progress=False)
-    return _wrap(source, network, f"{name}@{source.weights.name}", None)
+    return _wrap(source, network, f"{name}@{source.weights.name}", len(source.labels), 3)
 
 
 def refuse_other_shape(name: str, given: Given, channels: int, classes: int) -> None:
@@ -124,19 +122,20 @@ def _download(name: str, weights: Any) -> None:
         ) from error
 
 
-def _choose_options(source: _Source, state: Mapping[str, Tensor] | None) -> dict[str, Any]:
-    """The options that some architectures need; the two Inception networks as torchvision passes them when it loads
-    their weights."""
-    auxiliary = state is not None and any(key.lower().startswith("aux") for key in state)
+def _choose_options(source: _Source, channels: int, auxiliary: bool) -> dict[str, Any]:
+    """The options that some architectures need; the two Inceptions as torchvision passes them when it loads their
+    weights, though the transform of their inputs is for three colours."""
     if source.name in ("googlenet", "inception_v3"):
-        transform = source.channels == 3
-        return {"aux_logits": state is None or auxiliary, "transform_input": transform, "init_weights": False}
+        return {"aux_logits": auxiliary, "transform_input": channels == 3, "init_weights": False}
     if source.task == "classification":
         return {}
     options: dict[str, Any] = {"weights_backbone": None}  # which would be downloaded
-    if source.task == "segmentation" and not source.name.startswith("lraspp"):
-        options["aux_loss"] = auxiliary
-    return options
+    return {**options, "aux_loss": auxiliary} if _has_auxiliary(source) else options
+
+
+def _has_auxiliary(source: _Source) -> bool:
+    """Whether a network of this name comes with and without heads that matter in training alone."""
+    return source.name in ("googlenet", "inception_v3") or source.name.startswith(("fcn", "deeplab"))
 
 
 def _replace_first_convolution(network: nn.Module, channels: int) -> None:
@@ -156,26 +155,32 @@ def _replace_first_convolution(network: nn.Module, channels: int) -> None:
 
 
 def _load_file(source: _Source, file: str) -> Model:
-    classes, spec = source.given.classes, f"{source.name}@{Path(file).name}"
-    if source.task == "detection":  # whose last weights are of boxes
-        classes = classes or len(source.labels)
-    network, found = fill(source.build, file, spec, classes)
-    return _wrap(source, network, spec, found)
+    given, spec = source.given, f"{source.name}@{Path(file).name}"
+    heads = [True, False] if _has_auxiliary(source) else [True]
+    architecture = Architecture(
+        [partial(source.build, auxiliary=auxiliary) for auxiliary in heads],
+        given.classes or len(source.labels),
+        given.input_channels or 3,
+    )
+    filled = build_filled(architecture, file, spec, trust_pickle=given.trust_pickle)
+    model = _wrap(source, filled.network, spec, filled.classes, filled.channels)
+    model.notes += filled.notes
+    return model
 
 
-def _wrap(source: _Source, network: nn.Module, spec: str, classes: int | None) -> Model:
+def _wrap(source: _Source, network: nn.Module, spec: str, classes: int, channels: Any) -> Model:
     """A network with the preprocessing of its published weights, and with their labels where it has as many classes."""
-    labels = source.labels if classes in (None, len(source.labels)) else None
+    labels = source.labels if classes == len(source.labels) else None
     if source.task == "detection":
         return _wrap_detector(network, labels, spec)
     preprocessing = source.weights.transforms()
     resize = preprocessing.resize_size[0]
     crop = resize if source.task == "segmentation" else preprocessing.crop_size[0]
-    rgb = source.channels == 3
+    rgb = channels == 3
     model = Model(
         network,
         size=crop,
-        channels=source.channels,
+        channels=channels,
         mean=preprocessing.mean if rgb else None,
         std=preprocessing.std if rgb else None,
         resize=resize,
