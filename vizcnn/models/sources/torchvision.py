@@ -45,7 +45,7 @@ class _Source:
     given: Given
 
     def build(self, classes: int, channels: int, *, auxiliary: bool = True) -> nn.Module:
-        """The architecture, with weights drawn at random. auxiliary: whether with auxiliary heads, where it has some."""
+        """The architecture, with weights drawn at random. auxiliary: whether with auxiliary heads, if it has any."""
         options = _choose_options(self, channels, auxiliary)
         network: nn.Module = _torchvision.import_models().get_model(
             self.name, weights=None, num_classes=classes, **options
@@ -198,8 +198,8 @@ def note_unknown_normalisation(model: Model, given: Given) -> None:
     """Say that pixels are not normalised where an architecture for RGB was built for other channels."""
     if model.input.channels != 3 and given.mean is None and given.std is None:
         model.notes += (
-            f"{model.name}: {model.input.channels} channels in [0, 1] go in as they are, since mean and std are known "
-            "for RGB only and none were given",
+            f"{model.name}: pixels in [0, 1] go in as they are, since for other channels than RGB no mean and std are "
+            "known and none were given",
         )
 
 
