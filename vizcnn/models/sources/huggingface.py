@@ -19,8 +19,8 @@ from vizcnn.models.contract import InputContract
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
 from vizcnn.models.sources.downloads import describe_cache, fetch
-from vizcnn.models.sources.tags import is_file
 from vizcnn.models.sources.processors import find_contract
+from vizcnn.models.sources.tags import is_file
 from vizcnn.models.sources.timm import load_timm_from_hub
 from vizcnn.models.sources.torchvision import note_unknown_normalisation, refuse_other_shape
 from vizcnn.models.threads import seed_random
