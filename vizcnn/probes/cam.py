@@ -102,7 +102,7 @@ class Cam(Probe[Heatmap]):
         warn_of_softmax(subject)
         if self.method == "score-cam":  # which sees altered images only
             subject = subject.run()
-        layer = self.layer or find_last_spatial_layer(subject.model, subject.inputs[:1])
+        layer = self.layer or subject.model.default_layer or find_last_spatial_layer(subject.model, subject.inputs[:1])
 
         def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
             small = self._weigh_channels(subject, images, targets, layer)  # (B, h, w)

@@ -89,7 +89,7 @@ class Embed(Probe[Scatter]):
         images = subject.dataset
         assert images is not None
         choose_perplexity(self.method, len(images), self.perplexity)  # refuses too few images before any is read
-        features = compute_features(subject.model, images, self.layer, subject.progress)
+        features = compute_features(subject.model, images, self.layer or subject.model.default_layer, subject.progress)
         points, axes, method = self._embed(features.vectors, subject.seed)
         neighbours = measure_neighbours(features.vectors, points, features.labels, self.neighbours)
         details = {"dataset": images.where, "pictures": len(images), "layer": features.layer, "method": self.method}

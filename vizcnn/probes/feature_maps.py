@@ -165,7 +165,10 @@ def _parse_layers(entries: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _choose_layers(model: Model, image: Tensor) -> list[str]:
-    """Of each size of map the last layer that gives it, at most so many as a picture holds."""
+    """The model's own default layer, or of each size of map the last layer that gives it, at most so many as a picture
+    holds."""
+    if model.default_layer is not None:
+        return [model.default_layer]
     if layers := pick_last_of_sizes(find_spatial_layers(model, image), _MOST_LAYERS):
         return layers
     raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")

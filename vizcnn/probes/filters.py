@@ -79,7 +79,7 @@ class Filters(Probe[ImageGrid]):
     def compute(self, subject: Subject) -> ImageGrid:
         model = subject.model
         name = self.layer or _find_first_convolution(model)
-        models = [model, *([load(self.compare)] if self.compare else [])]
+        models = [model, *([load(self.compare, trust_pickle=model.trusts_pickle)] if self.compare else [])]
         kernels = [_read_kernels(each, name) for each in models]  # (K, C / groups, h, w)
         _refuse_other_shapes(models, kernels, name)
         channel = self._choose_channel(model, name, kernels[0])
@@ -93,7 +93,8 @@ class Filters(Probe[ImageGrid]):
         compared = {"compared": f"{models[1].name} {models[1].weights_sha256()[:8]}"} if self.compare else {}
         shown = "rgb" if channel is None else channel
         provenance = subject.provenance(layer=name, channel=shown, sort=self.sort, scale=self.scale, **compared)
-        return ImageGrid(provenance, (row,), tuple(_list_findings(models, tiles, name)))
+        notes = models[1].notes if self.compare else ()
+        return ImageGrid(provenance, (row,), (*_list_findings(models, tiles, name), *notes))
 
     def _choose_channel(self, model: Model, name: str, kernels: Kernels) -> int | None:
         """The input channel to show; None for all three, in colour."""
