@@ -60,9 +60,24 @@ def wrap(network: Any, size: int | tuple[int, int] = 32, **options: Any) -> vizc
     return vizcnn.Model(network, size=size, mean=MEAN[:channels], std=STD[:channels], **options)
 
 
-def _make_resnet18(_: Path) -> vizcnn.Model:
-    loaded = vizcnn.load("resnet18@random")
-    return wrap(loaded.network, 64, labels=loaded.labels, name="resnet18")
+def _make_checkpoint(prefix: str, classes: int, **beside: Any) -> Callable[[Path], vizcnn.Model]:
+    """A checkpoint of a resnet18 with so many classes, whose keys begin with a prefix, as wrappers of networks save."""
+
+    def make(folder: Path) -> vizcnn.Model:
+        from torchvision.models import resnet18
+
+        state = build(lambda: resnet18(num_classes=classes)).state_dict()
+        named = {f"{prefix}{key}": value for key, value in state.items()}
+        torch.save({**beside, "state_dict": named} if beside else named, folder / "own.ckpt")
+        loaded = vizcnn.load(f"resnet18@{folder / 'own.ckpt'}", input_size=64)
+        assert all(torch.equal(loaded.network.state_dict()[key], value) for key, value in state.items())
+        return loaded
+
+    return make
+
+
+def _load(spec: str, size: int) -> Callable[[Path], vizcnn.Model]:
+    return lambda _: vizcnn.load(spec, input_size=size)
 
 
 def _make_timm(name: str, size: int, **options: Any) -> Callable[[Path], vizcnn.Model]:
@@ -151,10 +166,14 @@ _CONVNEXT = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2}
 
 ROWS: dict[str, Row] = {
     "tiny": Row(lambda _: vizcnn.load("tiny")),
-    "resnet18": Row(_make_resnet18),
-    "timm convnext_atto": Row(_make_timm("convnext_atto", 64), needs=("timm",)),
-    "timm efficientnet_b0": Row(_make_timm("efficientnet_b0", 64), needs=("timm",)),
-    "timm resnet26d": Row(_make_timm("resnet26d", 64), needs=("timm",)),
+    "resnet18": Row(_load("resnet18@random", 64)),
+    "a Lightning checkpoint, 3 classes": Row(
+        _make_checkpoint("model.", 3, epoch=4, hyper_parameters={"lr": 0.1}, **{"pytorch-lightning_version": "2.4"})
+    ),
+    "a compiled checkpoint": Row(_make_checkpoint("_orig_mod.", 4)),
+    "timm convnext_atto": Row(_load("timm:convnext_atto@random", 64), needs=("timm",)),
+    "timm efficientnet_b0": Row(_load("timm:efficientnet_b0@random", 64), needs=("timm",)),
+    "timm resnet26d": Row(_load("timm:resnet26d@random", 64), needs=("timm",)),
     "timm vit_tiny": Row(_make_timm("vit_tiny_patch16_224", 64, img_size=64), needs=("timm",), channels_last=True),
     "timm swin_tiny": Row(
         _make_timm("swin_tiny_patch4_window7_224", 64, img_size=64, window_size=2), needs=("timm",), channels_last=True

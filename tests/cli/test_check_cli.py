@@ -93,6 +93,25 @@ def test_without_a_network_it_says_what_is_there(tmp_path: Path) -> None:
     assert list(facts["bundled"]) == ["lecture", "simple", "tiny"]
 
 
+def test_without_a_network_it_lists_a_persons_own_names(mine: Path) -> None:
+    (mine / "vizcnn.toml").write_text('[models.birds]\nnetwork = "./mine.py:network"\nclasses = 3\n')
+    (mine / "inside").mkdir()
+    out, _ = call(cwd=mine / "inside")
+    assert f"Yours     birds     {mine / 'vizcnn.toml'}" in out
+    (mine / "vizcnn.toml").write_text("[models.birds\n")
+    out, err = call(cwd=mine, status=3)
+    assert "vizcnn.toml cannot be read" in err
+    assert "tiny" in out
+
+
+def test_what_is_said_of_a_network_beside_its_name_is_used(mine: Path) -> None:
+    (mine / "names.txt").write_text("wren\n")
+    out, _ = call("./mine.py:network", "--mean", "0.1,0.2,0.3", "--class-names", "names.txt", "--json", cwd=mine)
+    (found,) = json.loads(out)["results"]
+    assert found["input"]["mean"] == [0.1, 0.2, 0.3]
+    assert found["output"]["labels"] == ["wren"]
+
+
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     out, err = call("tinny", cwd=tmp_path, status=1)
     assert out == ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from vizcnn.cli.options import DEVICE, REPORTING, with_options
+from vizcnn.cli.options import DEVICE, LOADING, REPORTING, with_options
 from vizcnn.probing.call import Call
 
 _FIRST = ("occlusion", "cam", "saliency", "feature-maps")  # probes to begin with
@@ -18,11 +18,16 @@ _TESTING = {"test"}  # extras for those who work on vizcnn itself
 
 
 @with_options(
-    click.Option(["-m", "--model"], help="The same as MODEL: all that the probes take for -m."), DEVICE, *REPORTING
+    click.Option(["-m", "--model"], help="The same as MODEL: all that the probes take for -m."),
+    DEVICE,
+    *LOADING,
+    *REPORTING,
 )
 @click.command(short_help="What is this network, and which probes work on it? First contact with your own.")
 @click.argument("network", required=False, metavar="[MODEL]")
-def check(network: str | None, model: str | None, device: str, json: bool, quiet: bool, debug: bool) -> None:
+def check(
+    network: str | None, model: str | None, device: str, json: bool, quiet: bool, debug: bool, **said: Any
+) -> None:
     """First contact with a network: what was loaded and inferred, what it says of a sample photograph, which probes
     work on it, and which do not, with the reason and the remedy. No probe is run.
 
@@ -40,15 +45,16 @@ def check(network: str | None, model: str | None, device: str, json: bool, quiet
     session = Session("check", Call(json=json, quiet=quiet, debug=debug))
     spec = network or model
     if spec is None:
-        session.finish(_list_facts, lambda facts: facts, _describe_installation, lambda _: [])
-    session.finish(lambda: _check(spec, device), lambda found: found.manifest(), _Description(spec), lambda _: [])
+        session.finish(_list_facts, lambda facts: facts, _describe_installation, lambda facts: facts["problems"])
+    session.finish(lambda: _check(spec, device, said), lambda found: found.manifest(), _Description(spec), lambda _: [])
 
 
-def _check(spec: str, device: str) -> Any:
+def _check(spec: str, device: str, said: dict[str, Any]) -> Any:
+    """The check of a network. said: of it beside its name, as every command takes it."""
     from vizcnn.models.loading import load
     from vizcnn.probing.checking import check as run
 
-    return run(load(spec, device=device))
+    return run(load(spec, device=device, **said))
 
 
 class _Description:
@@ -72,8 +78,10 @@ def _list_facts() -> dict[str, Any]:
     import torch
 
     from vizcnn import zoo
+    from vizcnn.models.sources.configured import list_configured
     from vizcnn.version import __version__
 
+    configured, problems = list_configured()
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -81,6 +89,8 @@ def _list_facts() -> dict[str, Any]:
         "devices": list_devices(),
         "extras": find_extras(),
         "bundled": {name: zoo.read_card(name)["data"] for name in zoo.list_names()},
+        "configured": {one.name: str(one.file) for one in configured},
+        "problems": [*problems],
     }
 
 
@@ -132,5 +142,7 @@ def _list_lines(facts: dict[str, Any]) -> Iterator[str]:
     yield ""
     for i, (name, summary) in enumerate(facts["bundled"].items()):
         yield f"{'Bundled' if i == 0 else '':10}{name:10}{summary}"
+    for i, (name, file) in enumerate(facts["configured"].items()):
+        yield f"{'Yours' if i == 0 else '':10}{name:10}{file}"
     yield ""
-    yield "Next: vizcnn check MODEL, with one of these, resnet18, resnet18@FILE or ./file.py:factory"
+    yield "Next: vizcnn check MODEL, with one of these, resnet18@FILE, timm:NAME, hf:NAME or ./file.py:factory"

@@ -85,7 +85,7 @@ class Cam(Probe[Heatmap]):
 
     def rehearse(self, facts: Facts) -> str:
         asked = require_answer(facts)
-        layer = self.layer or find_last_spatial_layer(facts.model, facts.image)
+        layer = self.layer or facts.model.default_layer or find_last_spatial_layer(facts.model, facts.image)
         slopes = require_run(facts)
         if self.method == "score-cam" or layer != slopes.layer:
             return layer  # the run backward was not about this

@@ -81,7 +81,7 @@ class Embed(Probe[Scatter]):
         return self.labels
 
     def rehearse(self, facts: Facts) -> str:
-        features = check_features(facts.model, facts.image, self.layer)
+        features = check_features(facts.model, facts.image, self.layer or facts.model.default_layer)
         embed_with_pca(features.vectors)  # refuses features that are all the same, as for every method
         return features.layer
 

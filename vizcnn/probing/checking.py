@@ -147,7 +147,7 @@ def _describe_model(model: Model, identity: Mapping[str, Any]) -> dict[str, Any]
         "network": type(model.network).__name__,
         "parameters": sum(each.numel() for each in model.network.parameters()),
         "weights_sha256": identity["weights_sha256"],
-        "notes": [*getattr(model, "notes", ())],
+        "notes": [*model.notes],
     }
 
 

@@ -35,10 +35,10 @@ _NO_GRADIENT = torch.empty(0)
 class Slopes:
     """What one run forward and one backward show of a target. None where nothing depends on it.
 
-    score: of the target, (1,), with its graph gone. pixels: d score / d pixels, (1, C, H, W). layer: the last layer
-    that gives maps. activations, gradients: its own A, and d score / d A, (1, C, h, w) both. relus: what ran.
-    is_differentiable: whether the score has a gradient by anything. attached: the layers whose maps have one by the
-    pixels."""
+    score: of the target, (1,), with its graph gone. pixels: d score / d pixels, (1, C, H, W). layer: the Model's
+    default layer, or the last that gives maps. activations, gradients: its own A, and d score / d A, (1, C, h, w) both.
+    relus: what ran. is_differentiable: whether the score has a gradient by anything. attached: the layers whose maps
+    have one by the pixels."""
 
     score: Tensor
     pixels: Tensor | None
@@ -137,7 +137,7 @@ def _choose_target(model: Model, image: Tensor, output: Tensor | None) -> str | 
 def _run_backward(model: Model, image: Tensor, asked: Target) -> Slopes:
     """One run forward, with everything watched, and one backward."""
     layers = [*find_spatial_layers(model, image)]
-    layer, relus = (layers[-1] if layers else None), ReluWatch()
+    layer, relus = model.default_layer or (layers[-1] if layers else None), ReluWatch()
     attached = set[str]()
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as hooks:
         pixels = image.clone().requires_grad_()
