@@ -129,6 +129,15 @@ def _run_onnx(_: Any, x: Tensor) -> Tensor:
     return logits
 
 
+def _make_lively() -> nn.Module:
+    """The small network with larger weights, whose answers to covered images differ by more than 8 bits round away."""
+    network = small_cnn()
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= 4
+    return network
+
+
 class UNet(nn.Module):
     """Two scales with a shortcut, and a class for each pixel."""
 
@@ -198,6 +207,9 @@ ROWS: dict[str, Row] = {
         lambda _: wrap(small_cnn(classes=1), name="two-classes", labels=["no", "yes"]),
         outputs=lambda network, x: torch.cat([-network(x), network(x)], 1),
     ),
+    "float16": Row(lambda _: wrap(small_cnn().half(), name="half"), precision=0.02),
+    "bfloat16": Row(lambda _: wrap(_make_lively().bfloat16(), name="brain"), precision=0.1),
+    "float64": Row(lambda _: wrap(small_cnn().double(), name="double")),
     "an ONNX session": Row(_make_onnx, _run_onnx, ("onnx", "onnxruntime")),
     "grey, 512 px": Row(lambda _: wrap(small_cnn(channels=1), 512, channels=1, name="grey")),
 }

@@ -29,6 +29,7 @@ from vizcnn.models.targets import Target, target
 from vizcnn.probing.attribution import Map, check_map, require_gradient
 
 _NO_GRADIENT = torch.empty(0)
+_ROUGH = 2  # bytes of a number: so few may round away what a gradient says
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def require_reaction(facts: Facts) -> Target:
     asked = require_answer(facts)
     assert facts.clean is not None
     slopes = facts.slopes.pixels if facts.slopes else None
-    if slopes is not None and slopes.isfinite().all() and slopes.any():
+    if slopes is not None and slopes.isfinite().all() and slopes.any() and slopes.dtype.itemsize > _ROUGH:
         return asked
     noise = torch.rand(facts.image.shape, generator=torch.Generator().manual_seed(0)).to(facts.image)
     others = (torch.full_like(facts.image, 0.5), 1 - facts.image, facts.image.flip(-1), noise)

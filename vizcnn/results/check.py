@@ -106,6 +106,8 @@ def _describe_output(about: Mapping[str, Any]) -> Iterator[str]:
     if labels:
         named = ", ".join(labels[:_CLASSES]) + (f", ... {labels[-1]}" if len(labels) > _CLASSES else "")
         yield f"{len(labels)} classes: {named}"
+    elif about["classes"] == 1:
+        yield "one number: Model(labels=[NEGATIVE, POSITIVE]) names the two classes that it tells apart"
     elif about["classes"]:
         yield f"{about['classes']} classes without names (Model(labels=...) gives them)"
 
