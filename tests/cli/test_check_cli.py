@@ -46,8 +46,8 @@ def test_it_says_all_of_a_persons_own_network_in_80_columns(mine: Path) -> None:
     assert "mean 0.5, 0.4, 0.3; std 1, 1, 1" in words
     assert "Output tensor 1 x 3 x 14 x 22: logits" in words
     assert "Runs on cpu in float32, " in words
-    assert re.search(r"With -t cam -t \d the network's output is \(1, 3, 14, 22\), not \(N, classes\)", words)
-    assert "Does not deconvnet the network uses silu, but this method's rule is defined for ReLU only" in words
+    assert re.search(r"With -t maximize -t \d the network's output is \(1, 3, 14, 22\), not \(N, classes\)\.", words)
+    assert "deconvnet the network uses silu, but this method's rule is defined for ReLU only" in words
     wanted = r"Next: vizcnn occlusion sample:grace_hopper -t \d -m ./mine.py:network"
     assert re.fullmatch(wanted, out.splitlines()[-1])
     assert "Traceback" not in err
@@ -74,9 +74,9 @@ def test_json_has_the_same_facts_as_keys(mine: Path) -> None:
     assert found["output"]["classes"] == 3
     assert found["run"]["dtype"] == "float32"
     probes = {row["probe"]: row for row in found["probes"]}
-    assert probes["cam"]["works"] == "with a target"
-    assert probes["cam"]["target"] in "012"
-    assert "Give a target" in probes["cam"]["reason"]
+    assert probes["saliency"]["works"] == "with a target"
+    assert probes["saliency"]["target"] in "012"
+    assert "Give a target" in probes["saliency"]["reason"]
     assert probes["layers"]["works"] == "yes"
 
 

@@ -121,7 +121,7 @@ def _describe_sample(about: Mapping[str, Any]) -> Iterator[str]:
         said = f"{answer['value']:.4g}" if share is None else f"{share:.1%}"
         yield f"{said:>7}  {answer['label']}"
     if about["asked"]:
-        yield f"{about['asked']}: {about['score']:.4g}"
+        yield f"target {about['asked']}: {about['score']:.4g}"
 
 
 def _describe_run(about: Mapping[str, Any]) -> Iterator[str]:
