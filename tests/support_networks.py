@@ -196,6 +196,7 @@ ROWS: dict[str, Row] = {
         _make_hf("ConvNextForImageClassification", "ConvNextConfig", **_CONVNEXT),
         outputs=lambda network, x: network(x).logits,
         needs=("transformers",),
+        channels_last=True,
     ),
     "segmentation: lraspp": Row(_make_segmenter, outputs=lambda network, x: _average(network(x)["out"])),
     "segmentation: U-Net": Row(
