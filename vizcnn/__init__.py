@@ -39,6 +39,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.probes.saliency import Saliency as Saliency
     from vizcnn.probes.style import Style as Style
     from vizcnn.probes.top_images import TopImages as TopImages
+    from vizcnn.probing.checking import check as check
     from vizcnn.probing.probe import Probe as Probe
     from vizcnn.probing.probe import param as param
     from vizcnn.probing.rebuilding import probe_from as probe_from
@@ -89,6 +90,7 @@ _HOMES = {
     "Target": "vizcnn.models.targets",
     "TopImages": "vizcnn.probes.top_images",
     "VizcnnError": "vizcnn.errors",
+    "check": "vizcnn.probing.checking",
     "direction": "vizcnn.models.targets",
     "load": "vizcnn.models.loading",
     "load_result": "vizcnn.results",
@@ -132,6 +134,7 @@ __all__ = [
     "Target",
     "TopImages",
     "VizcnnError",
+    "check",
     "direction",
     "load",
     "load_result",

@@ -1,5 +1,6 @@
 """What belongs to the whole process and is handed back as it was: standard output, filters of warnings, what torch
-writes to the environment; a lock for what only one thread may use; and how processes beside this one start and end."""
+writes to the environment, where imports look; a lock for what only one thread may use; and how processes beside this
+one start and end."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any, cast
 
 from vizcnn.errors import VizcnnWarning, to_one_line
@@ -73,6 +75,16 @@ def keep_environment() -> Iterator[None]:
     finally:
         for name in absent:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def import_from(folder: Path) -> Iterator[None]:
+    """While the context is open, imports find the modules of this folder too, as for a script that is run there."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 class Turns:

@@ -19,12 +19,16 @@ from torch import Tensor, nn
 
 from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnWarning
 from vizcnn.inputs.tensors import to_photo
+from vizcnn.models.borrowing import borrow
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probing import registry
+from vizcnn.probing.checking import judge
+from vizcnn.probing.facts import observe
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.rebuilding import probe_from
 from vizcnn.results import Heatmap, Result, load_result
+from vizcnn.results.check import UNKNOWN, WORKS
 from vizcnn.results.storing import RECORD
 
 State = dict[str, Any]
@@ -102,8 +106,8 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
 
     No trace on the network after a normal run, a bad target and a network that raises in the probe's last use of it,
     and the network can still be trained; inputs unchanged; same seed, same numbers; for an image the same map, or none,
-    alone and beside another; results save and describe themselves, have records, and say with which options the probe
-    is made again; the command line gives the same arrays.
+    alone and beside another; it does not say that it would fail where it works; results save and describe themselves,
+    have records, and say with which options the probe is made again; the command line gives the same arrays.
     folder: an empty folder to write into. options: of the probe, such as fewer steps for a quicker check.
     """
     assert registry.read_summary(name).strip(), f"{name} has no summary: write a docstring"
@@ -111,10 +115,22 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     _check_no_trace(probe)
     _check_repeatable(probe)
     _check_company(probe)
+    _check_rehearsal(probe)
     result = _run(probe, delicate_model())
     _check_result(result, folder)
     _check_manifest(probe, result)
     _check_command_line(name, probe, options, folder)
+
+
+def _check_rehearsal(probe: Probe[Any]) -> None:
+    """Check that a probe which works says so, or does not say at all; and leaves no trace on the way."""
+    model = delicate_model()
+    before = state_of(model)
+    with borrow(model, "rehearsal"), torch.no_grad():
+        image = _images()[:1]
+        verdict = judge(probe, observe(model, image, to_photo(image[0])))
+    assert verdict.works in (WORKS, UNKNOWN), f"rehearse says that it would not work: {verdict.reason}"
+    assert state_of(model) == before, "rehearse left a trace on the network"
 
 
 def _run(probe: Probe[Result], model: Model, images: Tensor | None = None, **arguments: Any) -> Result:

@@ -18,7 +18,8 @@ from torch import nn
 import vizcnn
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError
 from vizcnn.models import _torchvision
-from vizcnn.models.loading import load, read_weights
+from vizcnn.models.checkpoints import read_weights
+from vizcnn.models.loading import load
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +167,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, t
     for file, message in (
         ("attack.pth", "is no plain weights file: reading it would run code that it names"),
         ("list.pth", "holds no state_dict .* but list"),
-        ("part.pth", 'do not fit the architecture. Missing key.* "features.0.weight"'),
+        ("part.pth", "the weights do not fit the architecture. missing: features.0.weight. Name the architecture that"),
         ("text.pth", "(cannot be read as weights|is no plain weights file)"),
         ("cut.safetensors", "cannot be read as weights"),
         ("missing.pth", "no weights file"),
@@ -200,7 +201,7 @@ def test_checkpoints_that_would_fill_the_memory_are_refused_before_they_do(
     with ZipFile(tmp_path / "zeros.pth") as plain, ZipFile(tmp_path / "packed.pth", "w", ZIP_DEFLATED) as packed:
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
-    monkeypatch.setattr("vizcnn.models.loading._SMALL", 2**24)
+    monkeypatch.setattr("vizcnn.models.checkpoints._SMALL", 2**24)
     with pytest.raises(WeightsError, match="they would take 0.1 GB, out of a file of 0.1 MB"):
         read_weights(tmp_path / "packed.pth")
 

@@ -10,7 +10,7 @@ noise (`regularizers`). A `Recipe` names one of each; `optimize` is the loop tha
 """
 
 from vizcnn.ascent.diversity import compute_gram
-from vizcnn.ascent.loop import Outcome, optimize
+from vizcnn.ascent.loop import Outcome, check_objectives, optimize
 from vizcnn.ascent.objective import Objective, score_pictures
 from vizcnn.ascent.parametrization import Fourier, Maco, Parametrization, Pixels
 from vizcnn.ascent.recipe import RECIPES, Recipe, find_recipe
@@ -29,6 +29,7 @@ __all__ = [
     "Recipe",
     "Repair",
     "Transforms",
+    "check_objectives",
     "compute_gram",
     "find_recipe",
     "optimize",

@@ -106,6 +106,33 @@ def optimize(
     return _join(done)
 
 
+def check_objectives(model: Model, objectives: Sequence[Objective], *, size: tuple[int, int] | None = None) -> None:
+    """Raise what `optimize` raises until the gradient of its first step, from one run on a grey picture.
+
+    size: of the pictures; by default the Model's. The network must be borrowed."""
+    layers = frozenset[str]().union(*(objective.target.layers for objective in objectives))
+    with torch.inference_mode(False), torch.enable_grad(), open_reader(model, layers) as read:
+        picture = model.grey(size).requires_grad_()
+        outputs = split_outputs(layers, _read_picture(model, objectives[0], read, picture), 1)
+        for objective in objectives:
+            _check_scores(score_outputs([objective], outputs), objective)
+
+
+def _check_scores(scores: Tensor, objective: Objective) -> None:
+    """Raise NotDifferentiable for scores that do not depend on the picture as far as torch can tell, and
+    NonFiniteResult. objective: one of those that they belong to."""
+    if not scores.requires_grad:
+        raise NotDifferentiable(
+            f"{objective.target} has no gradient with respect to the picture: the network detaches or rounds what it "
+            "computes before this layer. Choose an earlier layer"
+        )
+    if not scores.isfinite().all():
+        raise NonFiniteResult(
+            f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
+            "smaller steps, or check the network's weights"
+        )
+
+
 def _split_into_batches(objectives: Sequence[Objective], most: int) -> Iterator[list[int]]:
     """Indices of objectives that end at the same layers, with all copies of a target together."""
     by_layers: dict[frozenset[str], dict[tuple[object, ...], list[int]]] = {}
@@ -124,20 +151,24 @@ def _split_into_batches(objectives: Sequence[Objective], most: int) -> Iterator[
 def _check_targets(model: Model, objectives: Sequence[Objective], size: tuple[int, int] | None) -> None:
     """Raise TargetError for a channel or position that the layer has not, and ShapeError for a size that the network
     cannot take, before anything is optimised."""
-    usual = model.input.size
     with torch.no_grad(), open_reader(model, objectives[0].target.layers) as read:
-        try:
-            found = read(model.grey(size))
-        except NetworkError as error:
-            if size in (None, usual):
-                raise
-            raise ShapeError(
-                f"{model.name} reaches {objectives[0].target} with pictures of its own size only, {usual[0]} x "
-                f"{usual[1]} px, got {size[0]} x {size[1]}: {error.__cause__}. Layers before the dense ones take any "
-                "size"
-            ) from error
+        found = _read_picture(model, objectives[0], read, model.grey(size))
         for objective in objectives:
             objective.target(found)
+
+
+def _read_picture(model: Model, objective: Objective, read: Reader, picture: Tensor) -> Mapping[str, Any]:
+    """What the layers give for a picture (1, C, H, W). Raises ShapeError for a size that the network cannot take."""
+    usual, size = model.input.size, tuple(picture.shape[2:])
+    try:
+        return read(picture)
+    except NetworkError as error:
+        if size == usual:
+            raise
+        raise ShapeError(
+            f"{model.name} reaches {objective.target} with pictures of its own size only, {usual[0]} x {usual[1]} px, "
+            f"got {size[0]} x {size[1]}: {error.__cause__}. Layers before the dense ones take any size"
+        ) from error
 
 
 def _join(outcomes: Sequence[Outcome]) -> Outcome:
@@ -289,16 +320,7 @@ class _Ascent:
 
     def _differentiate(self, scores: Tensor, inputs: Tensor, objectives: Sequence[Objective]) -> Tensor:
         """The gradient of the scores (n,), upwards or downwards, with respect to the inputs (n, C, H, W)."""
-        if not scores.requires_grad:
-            raise NotDifferentiable(
-                f"{objectives[0].target} has no gradient with respect to the picture: the network detaches or rounds "
-                "what it computes before this layer. Choose an earlier layer"
-            )
-        if not scores.isfinite().all():
-            raise NonFiniteResult(
-                f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
-                "smaller steps, or check the network's weights"
-            )
+        _check_scores(scores, objectives[0])
         gradient: Tensor
         (gradient,) = torch.autograd.grad(_orient(scores, objectives).sum(), inputs, retain_graph=bool(self.diversity))
         return gradient

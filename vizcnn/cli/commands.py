@@ -1,14 +1,16 @@
-"""Commands beside the probes: scan a data set into an index, and put together what several runs have scanned."""
+"""Commands beside the probes: check a network, scan a data set into an index, put together what runs have scanned."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vizcnn.cli.options import DEVICE, REPORTING, with_options
+from vizcnn.cli.checking import check
+from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, with_options
 from vizcnn.probing.call import Call
 from vizcnn.probing.parsing import parse_names
 
@@ -35,7 +37,7 @@ def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None
         raise click.BadParameter(f"layers are {error}, got {text!r}") from error
 
 
-@with_options(DEVICE, *REPORTING)
+@with_options(DEVICE, *LOADING, *REPORTING)
 @click.command(short_help="What excites each channel most? One pass over a data set, kept in an index.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGES...")
 @click.option("-m", "--model", default="tiny", show_default=True, help="As for the probes.")
@@ -78,9 +80,10 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
         from vizcnn.scanning import Part
         from vizcnn.scanning import scan as run
 
+        said = {name: options.pop(name) for name in LOADING_NAMES}
         given = {key: value for key, value in options.items() if key not in ("images", "workers", "dask", "part")}
         images, workers = options["images"], options["workers"]
-        network, part = load(model, device=device), Part(*options["part"])
+        network, part = session.tell_notes(partial(load, model, device=device, **said))(), Part(*options["part"])
         source = images[0] if len(images) == 1 else list(images)
         with open_workers(options["dask"], workers) as client:
             index = run(network, source, out, part=part, client=client, progress=not quiet, **given)
@@ -151,4 +154,4 @@ def _list_unreadable(done: _Done) -> list[str]:
     return [*lines, more] if len(bad) > _SHOWN else lines
 
 
-COMMANDS = {"scan": scan, "scan-merge": scan_merge}
+COMMANDS = {"check": check, "scan": scan, "scan-merge": scan_merge}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 from vizcnn.cli.commands import COMMANDS
-from vizcnn.cli.options import DEVICE, REPORTING, SHARING, STYLE
+from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, SHARING, STYLE
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
 from vizcnn.probing.call import CALL_NAMES, Call
@@ -40,8 +40,11 @@ class ProbeGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Probes"):
             formatter.write_dl([(name, registry.read_summary(name)) for name in registry.list_names()])
+        helps = {name: each.get_short_help_str(80) for name, each in COMMANDS.items()}
+        with formatter.section("Your network"):
+            formatter.write_dl([("check", helps.pop("check"))])
         with formatter.section("Data sets"):
-            formatter.write_dl([(name, each.get_short_help_str(80)) for name, each in COMMANDS.items()])
+            formatter.write_dl([*helps.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -132,6 +135,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
         STYLE,
         DEVICE,
+        *LOADING,
         click.Option(
             ["--seed"],
             type=click.IntRange(0, 2**63 - 1),
@@ -145,8 +149,9 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
 
 
 _MODEL_HELP = (
-    "A bundled network (default: tiny), a torchvision name (resnet18, resnet18@TAG, resnet18@FILE.pth, "
-    "resnet18@random), or package.module:factory or ./file.py:factory that returns a vizcnn.Model."
+    "A bundled network (default: tiny), a name of torchvision (resnet18, resnet18@TAG, resnet18@FILE.pth, "
+    "resnet18@random), timm:NAME, hf:NAME or hf:FOLDER, a name from vizcnn.toml or pyproject.toml, or "
+    "package.module:factory or ./file.py:factory that returns a vizcnn.Model, or with --input-size an nn.Module."
 )
 _OUT_HELP = (
     "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
@@ -159,6 +164,7 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         from vizcnn.cli.images import Work
         from vizcnn.cli.session import Session
+        from vizcnn.models.checkpoints import split_part
 
         call = Call(**{key: given.pop(key) for key in CALL_NAMES & given.keys()})
         spec, targets = _split_model_and_targets(kind, call)
@@ -166,13 +172,14 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
             probe = kind(**given)
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
-        session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
+        weights, _ = split_part(spec.rpartition("@")[2])
+        session = Session(name, call, weights=weights, has_frames=probe.keeps_frames())
+        said = {name: getattr(call, name) for name in LOADING_NAMES}
+        load = session.tell_notes(partial(_load_model, spec, call.device, kind.needs_weights, said))
         if call.index is not None:
             wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
-            named = partial(_load_model, spec, call.device, kind.needs_weights) if call.model else None
-            answer = partial(_answer, probe, named, wanted, call.seed)
+            answer = partial(_answer, probe, load if call.model else None, wanted, call.seed)
             session.run(partial(_open_index, call.index), None, Work(answer))
-        load = partial(_load_model, spec, call.device, kind.needs_weights)
         asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if kind.streams:
             session.run(load, None, Work(partial(_call_once, probe, call.images or (), **asked)))
@@ -223,7 +230,8 @@ def _answer(
     return probe.answer(index, targets, load(), seed=seed, progress=progress)
 
 
-def _load_model(spec: str, device: str, weights: bool) -> Model:
+def _load_model(spec: str, device: str, weights: bool, said: Mapping[str, Any]) -> Model:
+    """The network, with what the command line says of it beside its name."""
     from vizcnn.models.loading import load
 
-    return load(spec, device=device, weights=weights)
+    return load(spec, device=device, weights=weights, **said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -29,6 +30,60 @@ STYLE = click.Option(
     help="How the picture looks: on a dark ground, or for a paper, one column or both columns wide (as .pdf where no "
     "file is named). Default: screen.",
 )
+
+
+def _check_size(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    from vizcnn.models.given import read_size
+
+    return None if text is None else _read(read_size, text)
+
+
+def _check_numbers(_ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    from vizcnn.models.given import read_numbers
+
+    return None if text is None else _read(read_numbers, str(param.name), text)
+
+
+def _read(reader: Callable[..., Any], *given: str) -> Any:
+    try:
+        return reader(*given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+LOADING = [
+    click.Option(
+        ["--trust-pickle"],
+        is_flag=True,
+        help="Read checkpoints with objects of any class, and whole pickled networks. That runs the code in them: only "
+        "for files whose makers you trust.",
+    ),
+    click.Option(
+        ["--input-size"],
+        callback=_check_size,
+        metavar="SIDE|HxW",
+        help="Of the network's input, in px: 224, or HEIGHTxWIDTH. Default: the network's own.",
+    ),
+    click.Option(
+        ["--mean"],
+        callback=_check_numbers,
+        metavar="R,G,B",
+        help="Of pixels in [0, 1], for each channel, such as 0.485,0.456,0.406. Default: the network's own.",
+    ),
+    click.Option(["--std"], callback=_check_numbers, metavar="R,G,B", help="As --mean: 0.229,0.224,0.225."),
+    click.Option(
+        ["--class-names"],
+        metavar="FILE",
+        help="Names of the outputs in their order: one on each line, a JSON list or id2label.",
+    ),
+    click.Option(
+        ["--input-channels"], type=click.IntRange(1), help="Build an architecture of torchvision or timm for so many."
+    ),
+    click.Option(["--classes"], type=click.IntRange(1), help="Build it for so many classes."),
+]
+"""What is said of a network beside its name: keyword arguments of `vizcnn.load` under the same names."""
+
+LOADING_NAMES = frozenset(str(option.name) for option in LOADING)
 
 DEVICE = click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
 

@@ -114,6 +114,17 @@ class Session:
                     self._complain(problem)
             self._leave()
 
+    def tell_notes(self, load: Callable[[], Model]) -> Callable[[], Model]:
+        """The same function, which also says what it inferred, took off and ignored when it loaded a model."""
+
+        def load_and_tell() -> Model:
+            model = load()
+            for note in model.notes if not self.quiet else ():
+                click.echo(f"vizcnn: {to_one_line(note)}", err=True)
+            return model
+
+        return load_and_tell
+
     @contextmanager
     def _keep_stdout_clear(self) -> Iterator[None]:
         """Keep standard output for one JSON object, or for nothing, where that was asked for, whatever libraries print

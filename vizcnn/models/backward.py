@@ -166,6 +166,53 @@ class DeconvnetRule(ReluRule):
         return function(*args, **kwargs)
 
 
+class ReluWatch(DeconvnetRule):
+    """While open, the network runs as always, and what a rule would refuse is noted.
+
+    met: how many ReLUs have run. other_activation, other_pool: the first refusal of each kind, None where there is
+    none; see `ReluRule` and `DeconvnetRule`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other_activation: UnsuitableNetwork | None = None
+        self.other_pool: UnsuitableNetwork | None = None
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        is_clipped = function in _CLIPPED and _starts_at_zero(*args, **kwargs)
+        is_clamp = function in _CLAMPS and _find_clamp_at_zero(*args, **kwargs) is not None
+        if function in _RELUS or function is F.relu6 or is_clipped or is_clamp:
+            self.met += 1
+        elif function in _OTHERS or function in _CLIPPED:
+            self.other_activation = self.other_activation or _catch(self.handle_other_activation, function)
+        elif function in _UNSWITCHED:
+            self.other_pool = self.other_pool or _catch(self.run_other, function, args, kwargs)
+        return function(*args, **kwargs)
+
+    def check(self, *, pools: bool = False) -> None:
+        """Raise what a rule would have raised. pools: for the deconvnet, which undoes pooling too."""
+        for refusal in (self.other_activation, self.other_pool if pools else None):
+            if refusal:
+                raise refusal
+        super().check()
+
+
+def _starts_at_zero(_input: Tensor, min_val: float = -1.0, *_: Any, **__: Any) -> bool:
+    """Whether a hardtanh is a ReLU that ends somewhere."""
+    return min_val == 0
+
+
+def _catch(refuse: Callable[..., Any], *arguments: Any) -> UnsuitableNetwork | None:
+    """What a call refuses with."""
+    try:
+        refuse(*arguments)
+    except UnsuitableNetwork as error:
+        return error
+    return None
+
+
 class _Relu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, top: float, rule: Backward) -> Tensor:

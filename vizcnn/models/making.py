@@ -19,7 +19,13 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.fx import GraphModule
 
-_LIBRARIES = {"builtins", "torch", "torchvision"}  # whose code a version names, and few change it
+_LIBRARIES = {
+    "builtins",
+    "timm",
+    "torch",
+    "torchvision",
+    "transformers",
+}  # whose code a version names, and few change it
 _SOURCES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of classes and functions, as they were when first seen
 
 

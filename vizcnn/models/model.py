@@ -54,6 +54,10 @@ class Model:
     forward: a function from the network and normalised images (N, C, H, W) to what the network returns, for one that
         needs more than images: `forward=lambda network, images: network(images, age)`.
     The other arguments are those of InputContract.
+
+    `notes` says in lines what was inferred, taken off or ignored when `vizcnn.load` has loaded the weights, and
+    `trusts_pickle` whether it was told to trust pickled files: a probe loads a second network in the same way.
+    `default_layer` is the layer that cam, feature-maps and embed look at where they are told of none.
     """
 
     def __init__(
@@ -79,6 +83,9 @@ class Model:
         self.name = name or name_network(self.network)
         self.labels = tuple(map(str, labels)) if labels is not None else None
         self.head = check_head(head)
+        self.default_layer: str | None = None
+        self.notes: tuple[str, ...] = ()
+        self.trusts_pickle = False
         self.output, self.forward = check_pick(output), forward
         self.one_at_a_time = mixes_images(self.network)
         """Whether each of several images runs alone: mostly where the network has been found to take only one."""
@@ -186,9 +193,9 @@ class Model:
             return hashlib.sha256(b"".join([*names, *pieces])).hexdigest()
 
     def network_sha256(self) -> str:
-        """Digest of what makes the network beside its weights: layers, code, labels and head, see
+        """Digest of what makes the network beside its weights: layers, code, labels, head and the default layer, see
         `vizcnn.models.making`."""
-        return digest_making(self.network, self.labels, self.head, self.output, self.forward)
+        return digest_making(self.network, self.labels, self.head, self.output, self.forward, self.default_layer)
 
     def provenance(self) -> dict[str, Any]:
         """What identifies this model in a saved result."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -21,7 +21,16 @@ from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
 from vizcnn.models.targets import Target
 from vizcnn.models.terms import describe_activations
-from vizcnn.probing.attribution import Map, each_map, find_peak, heatmap, score_inputs, warn_of_softmax
+from vizcnn.probing.attribution import (
+    Map,
+    each_map,
+    find_peak,
+    heatmap,
+    require_gradient,
+    score_inputs,
+    warn_of_softmax,
+)
+from vizcnn.probing.facts import Facts, refuse_empty, require_answer, require_run
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -74,11 +83,26 @@ class Cam(Probe[Heatmap]):
     layer: str | None = param(None, "Dotted name of the layer; by default the last with more than one position.")
     batch: int | None = param(None, "Images per run; by default by their size. Changes memory and time only.", min=1)
 
+    def rehearse(self, facts: Facts) -> str:
+        asked = require_answer(facts)
+        layer = self.layer or facts.model.default_layer or find_last_spatial_layer(facts.model, facts.image)
+        slopes = require_run(facts)
+        if self.method == "score-cam" or layer != slopes.layer:
+            return layer  # the run backward was not about this
+        activations = _check_spatial(layer, slopes.activations).to(_PRECISE)  # (1, C, h, w)
+        if not slopes.is_differentiable:
+            require_gradient(slopes.score, [asked], f"layer {layer!r}")
+        if slopes.gradients is None:
+            _refuse_earlier(asked, layer)
+        else:
+            refuse_empty(facts, _FORMULAE[self.method](activations, slopes.gradients.to(_PRECISE)))
+        return layer
+
     def compute(self, subject: Subject) -> Heatmap:
         warn_of_softmax(subject)
         if self.method == "score-cam":  # which sees altered images only
             subject = subject.run()
-        layer = self.layer or find_last_spatial_layer(subject.model, subject.inputs[:1])
+        layer = self.layer or subject.model.default_layer or find_last_spatial_layer(subject.model, subject.inputs[:1])
 
         def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
             small = self._weigh_channels(subject, images, targets, layer)  # (B, h, w)
@@ -147,10 +171,12 @@ def _compute_gradients(
     activations = _check_spatial(layer, tapped.get(layer))  # (B, C, h, w)
     (gradients,) = torch.autograd.grad(scores.sum(), activations, allow_unused=True)
     if gradients is None:
-        raise NotDifferentiable(
-            f"target {targets[0]} is computed before layer {layer!r} runs last. Choose an earlier layer"
-        )
+        _refuse_earlier(targets[0], layer)
     return activations.detach().to(_PRECISE), gradients.to(_PRECISE)
+
+
+def _refuse_earlier(target: Target, layer: str) -> NoReturn:
+    raise NotDifferentiable(f"target {target} is computed before layer {layer!r} runs last. Choose an earlier layer")
 
 
 def _check_spatial(layer: str, activations: Tensor | None) -> Tensor:

@@ -22,6 +22,7 @@ from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Target
 from vizcnn.models.terms import Unit
 from vizcnn.probing.attribution import answer_pairs, score
+from vizcnn.probing.facts import Facts, require_answer, require_run, require_steadiness
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Mark, Panel, Projections, Row, Scene, format_score
@@ -52,6 +53,22 @@ class Deconvnet(Probe[Projections]):
 
     def default_targets(self, model: Model) -> Sequence[Any] | None:
         return [f"strongest({layer})" for layer in _choose_layers(model)] or None
+
+    def rehearse(self, facts: Facts) -> str:
+        chosen = [] if facts.given else _choose_layers(facts.model)
+        if chosen:
+            require_steadiness(facts)
+            slopes = require_run(facts)
+            slopes.relus.check(pools=True)
+            for layer in chosen:
+                if layer not in slopes.attached:
+                    raise _describe_lost(f"strongest({layer})")
+            return f"the strongest units of {', '.join(chosen)}"
+        asked, slopes = require_answer(facts), require_run(facts)
+        slopes.relus.check(pools=True)
+        if not (score := float(slopes.score)) > 0:
+            raise _describe_inactive(asked, score, facts.photo.name)
+        return str(asked)
 
     def compute(self, subject: Subject) -> Projections:
         subject = subject.run()
@@ -139,19 +156,29 @@ def _cut_to_box(subject: Subject, i: int, unit: Target, activation: float, signa
     """The projection of a signal (C, H, W) that has come back to the pixels of input i, cut to where it is not zero; or
     why there is none."""
     if not activation > 0:
-        return DegenerateResult(
-            f"unit {unit} is not active in {subject.photos[i].name} (its value is {activation:g}), so "
-            "there is nothing to project. Choose an active unit, behind its ReLU"
-        )
+        return _describe_inactive(unit, activation, subject.photos[i].name)
     if not signal.isfinite().all():
         return NonFiniteResult(f"the projection of {unit} holds NaN or infinity")
     box = Box.around(signal.abs().amax(0))
     if box is None:
-        return DegenerateResult(f"nothing of unit {unit} reaches the pixels: all signals on the way are negative")
+        return _describe_lost(str(unit))
     # the signal is per unit of a pixel in [0, 1]; times std it is per unit of the normalised input
     pattern = signal * signal.new_tensor(subject.model.input.std)[:, None, None]  # (C, H, W)
     part = pattern[:, int(box.top) : int(box.bottom), int(box.left) : int(box.right)].permute(1, 2, 0)  # (h, w, C)
     return _Projection(unit, activation, part.float().cpu().numpy(), subject.in_photo(i, box))
+
+
+def _describe_inactive(unit: Target, activation: float, image: str) -> DegenerateResult:
+    """Why there is no projection of a unit that is not active."""
+    return DegenerateResult(
+        f"unit {unit} is not active in {image} (its value is {activation:g}), so there is nothing to project. Choose "
+        "an active unit, behind its ReLU"
+    )
+
+
+def _describe_lost(unit: str) -> DegenerateResult:
+    """Why there is no projection of a unit that is active."""
+    return DegenerateResult(f"nothing of unit {unit} reaches the pixels: all signals on the way are negative")
 
 
 def _make_panel(subject: Subject, i: int, t: int, one: _Projection) -> Panel:

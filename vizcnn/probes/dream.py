@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, optimize, score_pictures
+from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, check_objectives, optimize, score_pictures
 from vizcnn.errors import Interrupted, TargetError
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.resampling import resample
 from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.model import Model
+from vizcnn.models.targets import target
+from vizcnn.probing.facts import Facts, require_answer, require_steadiness
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
@@ -63,6 +65,15 @@ class Dream(Probe[Pictures]):
 
     def keeps_frames(self) -> bool:
         return self.frames > 0
+
+    def rehearse(self, facts: Facts) -> str:
+        model = facts.model
+        require_steadiness(facts)
+        asked = require_answer(facts) if facts.given else target(self.default_targets(model)[0])
+        sizes = self._list_sizes(self._resize_photo(model, facts.photo))
+        for size in sizes[:2]:  # at most one is the network's own; where it takes a second, it takes others
+            check_objectives(model, [Objective(asked.resolved(model))], size=size)
+        return str(asked)
 
     def compute(self, subject: Subject) -> Pictures:
         for targets in subject.targets:

@@ -16,6 +16,7 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import Model
+from vizcnn.probing.facts import Facts
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail, shorten
@@ -32,6 +33,7 @@ from vizcnn.scanning.embedding import (
     measure_neighbours,
     require_library,
 )
+from vizcnn.scanning.features import check_features
 
 Embedding = tuple[npt.NDArray[np.float64], tuple[str, str], str]
 """Points (N, 2), what the axes are, and the method in words."""
@@ -78,11 +80,16 @@ class Embed(Probe[Scatter]):
     def labels_from(self) -> str | None:
         return self.labels
 
+    def rehearse(self, facts: Facts) -> str:
+        features = check_features(facts.model, facts.image, self.layer or facts.model.default_layer)
+        embed_with_pca(features.vectors)  # refuses features that are all the same, as for every method
+        return features.layer
+
     def compute(self, subject: Subject) -> Scatter:
         images = subject.dataset
         assert images is not None
         choose_perplexity(self.method, len(images), self.perplexity)  # refuses too few images before any is read
-        features = compute_features(subject.model, images, self.layer, subject.progress)
+        features = compute_features(subject.model, images, self.layer or subject.model.default_layer, subject.progress)
         points, axes, method = self._embed(features.vectors, subject.seed)
         neighbours = measure_neighbours(features.vectors, points, features.labels, self.neighbours)
         details = {"dataset": images.where, "pictures": len(images), "layer": features.layer, "method": self.method}

@@ -19,6 +19,7 @@ from vizcnn.models.layers.axes import find_spatial_layers, pick_last_of_sizes
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.terms import describe_activations
+from vizcnn.probing.facts import Facts, require_output
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -61,6 +62,13 @@ class FeatureMaps(Probe[ImageGrid]):
     def check(self) -> None:
         if self.layers is not None:
             _parse_layers(self.layers)
+
+    def rehearse(self, facts: Facts) -> str:
+        layers = _parse_layers(self.layers or _choose_layers(facts.model, facts.image))
+        require_output(facts)
+        (maps,) = _read_layers(facts.model, facts.image, layers, check=True)
+        self._select_maps(maps, layers)
+        return ", ".join(layers)
 
     def compute(self, subject: Subject) -> ImageGrid:
         layers = _parse_layers(self.layers or _choose_layers(subject.model, subject.inputs[:1]))
@@ -157,7 +165,10 @@ def _parse_layers(entries: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _choose_layers(model: Model, image: Tensor) -> list[str]:
-    """Of each size of map the last layer that gives it, at most so many as a picture holds."""
+    """The model's own default layer, or of each size of map the last layer that gives it, at most so many as a picture
+    holds."""
+    if model.default_layer is not None:
+        return [model.default_layer]
     if layers := pick_last_of_sizes(find_spatial_layers(model, image), _MOST_LAYERS):
         return layers
     raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")

@@ -13,6 +13,7 @@ from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError
 from vizcnn.models.layers.kernels import find_used_kernels, list_convolutions, reads_image
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
+from vizcnn.probing.facts import Facts
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import ImageGrid, Panel, Row
@@ -70,10 +71,15 @@ class Filters(Probe[ImageGrid]):
         if self.difference and not self.compare:
             raise ParameterError("Filters: difference needs a second model. Name one: compare='simple@initial'")
 
+    def rehearse(self, facts: Facts) -> str:
+        layer = self.layer or _find_first_convolution(facts.model)
+        _read_kernels(facts.model, layer)
+        return layer
+
     def compute(self, subject: Subject) -> ImageGrid:
         model = subject.model
         name = self.layer or _find_first_convolution(model)
-        models = [model, *([load(self.compare)] if self.compare else [])]
+        models = [model, *([load(self.compare, trust_pickle=model.trusts_pickle)] if self.compare else [])]
         kernels = [_read_kernels(each, name) for each in models]  # (K, C / groups, h, w)
         _refuse_other_shapes(models, kernels, name)
         channel = self._choose_channel(model, name, kernels[0])
@@ -87,7 +93,8 @@ class Filters(Probe[ImageGrid]):
         compared = {"compared": f"{models[1].name} {models[1].weights_sha256()[:8]}"} if self.compare else {}
         shown = "rgb" if channel is None else channel
         provenance = subject.provenance(layer=name, channel=shown, sort=self.sort, scale=self.scale, **compared)
-        return ImageGrid(provenance, (row,), tuple(_list_findings(models, tiles, name)))
+        notes = models[1].notes if self.compare else ()
+        return ImageGrid(provenance, (row,), (*_list_findings(models, tiles, name), *notes))
 
     def _choose_channel(self, model: Model, name: str, kernels: Kernels) -> int | None:
         """The input channel to show; None for all three, in colour."""

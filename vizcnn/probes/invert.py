@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, optimize
+from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, check_objectives, optimize
 from vizcnn.ascent.matching import ActivationDistance
 from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_layers
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.targets import target
+from vizcnn.probing.facts import Facts, require_output
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -63,6 +64,13 @@ class Invert(Probe[Optimised]):
 
     def keeps_frames(self) -> bool:
         return self.frames > 0
+
+    def rehearse(self, facts: Facts) -> str:
+        require_output(facts)
+        layers = self.layers or _choose_layers(facts.model)
+        distances = _make_distances(facts.model, facts.image, layers)
+        check_objectives(facts.model, [Objective(target(distance)) for distance in distances])
+        return ", ".join(layers)
 
     def compute(self, subject: Subject) -> Optimised:
         layers = self.layers or _choose_layers(subject.model)

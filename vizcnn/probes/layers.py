@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
+from vizcnn.errors import VizcnnError
+from vizcnn.models.failing import to_network_error
 from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, keep_last, watch_layers
 from vizcnn.models.model import Model
+from vizcnn.probing.facts import Facts
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, receptive_fields
@@ -44,6 +47,10 @@ class Layers(Probe[Table]):
     needs_images: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
+
+    def rehearse(self, facts: Facts) -> str:
+        outputs, _ = _run_once(facts.model)
+        return f"{len(outputs)} layers run"
 
     def compute(self, subject: Subject) -> Table:
         model = subject.model
@@ -82,7 +89,13 @@ def _run_once(model: Model) -> tuple[dict[str, Any], _Macs]:
         with MetaMode():
             return _run_and_count(model, images)
     except Exception:  # a network that looks at values while it runs needs real ones
-        return _run_and_count(model, torch.zeros_like(images, device=model.device))
+        zeros = torch.zeros_like(images, device=model.device)
+    try:
+        return _run_and_count(model, zeros)
+    except Exception as error:
+        if isinstance(error, VizcnnError):
+            raise
+        raise to_network_error(error, zeros, model.input.size) from error
 
 
 def _run_and_count(model: Model, images: Tensor) -> tuple[dict[str, Any], _Macs]:

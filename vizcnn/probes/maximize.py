@@ -9,18 +9,20 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, find_recipe, optimize
+from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, check_objectives, find_recipe, optimize
 from vizcnn.errors import ParameterError, TargetError
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import Unsettled
-from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.targets import OUTPUT, Target, parse_targets
+from vizcnn.probing.facts import Facts, refuse_unsteady
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Optimised
 from vizcnn.results.sheet import CROPS, Made, Making, RealImages, arrange
 from vizcnn.scanning import Index, Maps, crop_best, find_channel, read_maps, refuse_other_network, require_unit
 
+_NAMED = 3  # targets that a rehearsal names
 _CLASSES = 10  # how many classes are drawn where no target was given
 _SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # by network, of the data that it was trained on
 _TOLERANCE = 0.05  # share by which scores may differ between precisions
@@ -98,6 +100,14 @@ class Maximize(Probe[Optimised]):
 
     def keeps_frames(self) -> bool:
         return self.frames > 0
+
+    def rehearse(self, facts: Facts) -> str:
+        model = facts.model
+        asked = [facts.target] if facts.given else self.default_targets(model)
+        refuse_unsteady(facts)
+        objectives = [Objective(one.resolved(model)) for one in parse_targets(asked)]
+        check_objectives(model, objectives, size=self.input_size(model))
+        return _list_few([str(one.target) for one in objectives])
 
     def compute(self, subject: Subject) -> Optimised:
         recipe = self.choose_recipe(subject.model)
@@ -181,6 +191,12 @@ class Maximize(Probe[Optimised]):
             label=self.name(),
             progress=subject.progress,
         )
+
+
+def _list_few(names: Sequence[str]) -> str:
+    """Names in a list, of many the first and how many more there are."""
+    first = ", ".join(names[:_NAMED])
+    return first if len(names) <= _NAMED else f"{first} and {len(names) - _NAMED} more"
 
 
 def _count_classes(model: Model) -> int:

@@ -24,6 +24,7 @@ from vizcnn.occlusion.windows import (
     place_windows,
 )
 from vizcnn.probing.attribution import find_peak
+from vizcnn.probing.facts import Facts, require_reaction
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark, Provenance, format_number, format_score
@@ -78,6 +79,9 @@ class Occlusion(Probe[Heatmap]):
         check_fill("Occlusion: fill", self.fill)
         if self.window and self.stride:
             check_sides(_to_sides(self.window), _to_sides(self.stride))
+
+    def rehearse(self, facts: Facts) -> str:
+        return str(require_reaction(facts))
 
     def compute(self, subject: Subject) -> Heatmap:
         subject = subject.run()

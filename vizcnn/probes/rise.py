@@ -16,6 +16,7 @@ from vizcnn.models.batches import answer_each
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.probing.attribution import Map, find_peak, heatmap
+from vizcnn.probing.facts import Facts, require_reaction
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -66,6 +67,9 @@ class Rise(Probe[Heatmap]):
 
     def check(self) -> None:
         check_fill("Rise: fill", self.fill)
+
+    def rehearse(self, facts: Facts) -> str:
+        return str(require_reaction(facts))
 
     def compute(self, subject: Subject) -> Heatmap:
         subject = subject.run()

@@ -15,6 +15,7 @@ from vizcnn.models.batches import default_batch, run_batches
 from vizcnn.models.targets import Target
 from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, score, score_inputs, warn_of_softmax
+from vizcnn.probing.facts import Facts, require_slopes
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -70,6 +71,12 @@ class Saliency(Probe[Heatmap]):
 
     def check(self) -> None:
         check_fill("Saliency: baseline", self.baseline)
+
+    def rehearse(self, facts: Facts) -> str:
+        relus = require_slopes(facts).relus
+        if self.method in _RULES:
+            relus.check()
+        return str(facts.target)
 
     def compute(self, subject: Subject) -> Heatmap:
         warn_of_softmax(subject)

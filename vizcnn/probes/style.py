@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, compute_gram, optimize
+from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, check_objectives, compute_gram, optimize
 from vizcnn.ascent.matching import ActivationDistance, GramDistance
 from vizcnn.errors import DegenerateResult, Interrupted
 from vizcnn.inputs.images import open_photo
@@ -18,6 +18,7 @@ from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
 from vizcnn.models.targets import target
+from vizcnn.probing.facts import Facts, require_output
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -58,6 +59,16 @@ class Style(Probe[Pictures]):
     rate: float | None = param(None, "Length of a step; by default 1 for lbfgs, 0.02 for adam.", min=1e-9)
     size: int = param(256, "Longer side of the picture.", min=16, unit="px")
     frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
+
+    def rehearse(self, facts: Facts) -> str:
+        model = facts.model
+        self._choose_layers(model)
+        require_output(facts)
+        start = _resize_photo(model, facts.photo, self.size)  # (1, C, H, W)
+        content, style = self._make_distances(model, start, start)
+        objective = Objective(target(content) + target(style), lowered=True)
+        check_objectives(model, [objective], size=(start.shape[2], start.shape[3]))
+        return f"content of {content.layer}, style of {', '.join(style.wanted)}"
 
     def compute(self, subject: Subject) -> Pictures:
         style_photo = open_photo(self.like)

@@ -13,6 +13,7 @@ from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.kernels import find_used_kernels, reads_image
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target, parse_targets
+from vizcnn.probing.facts import Facts, require_answer
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -20,6 +21,7 @@ from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
 from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
 from vizcnn.scanning import (
     MAX_TOP,
+    OUTPUT_NAME,
     AnyIndex,
     Index,
     Maps,
@@ -35,6 +37,7 @@ from vizcnn.scanning import (
     sees_most,
     select_layers,
 )
+from vizcnn.scanning.observe import check_layers
 
 _CHANNELS = 4  # how many are shown where no target was given
 _NAMED = 5  # targets that a message names
@@ -95,11 +98,21 @@ class TopImages(Probe[Exemplars]):
         return self.labels
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        maps = {name: shape for name, shape in select_layers(model, model.input.size, None).items() if len(shape) == 3}
+        shapes = select_layers(model, model.input.size, None)
+        maps = {name: shape for name, shape in shapes.items() if len(shape) == 3 and name != OUTPUT_NAME}
         if not maps:
             return [0]
         name, shape = list(maps.items())[-1]
         return [f"{name}:{channel}" for channel in range(min(_CHANNELS, shape[0]))]
+
+    def rehearse(self, facts: Facts) -> str:
+        asked = require_answer(facts) if facts.given else self.default_targets(facts.model)
+        units = [require_unit(one.resolved(facts.model)) for one in parse_targets(asked)]
+        layers = list(dict.fromkeys(map(name_layer, units)))
+        if facts.given:
+            select_layers(facts.model, facts.model.input.size, layers)
+        check_layers(facts.model, facts.image, layers)
+        return ", ".join(map(str, units))
 
     def compute(self, subject: Subject) -> Exemplars:
         assert subject.dataset is not None

@@ -18,6 +18,12 @@ if _typing.TYPE_CHECKING:
     from vizcnn.probing.attribution import heatmap as heatmap
     from vizcnn.probing.attribution import score as score
     from vizcnn.probing.attribution import warn_of_softmax as warn_of_softmax
+    from vizcnn.probing.facts import Facts as Facts
+    from vizcnn.probing.facts import require_answer as require_answer
+    from vizcnn.probing.facts import require_output as require_output
+    from vizcnn.probing.facts import require_reaction as require_reaction
+    from vizcnn.probing.facts import require_slopes as require_slopes
+    from vizcnn.probing.facts import require_steadiness as require_steadiness
     from vizcnn.probing.parsing import parse_names as parse_names
     from vizcnn.probing.probe import Probe as Probe
     from vizcnn.probing.probe import param as param
@@ -26,6 +32,7 @@ if _typing.TYPE_CHECKING:
 
 _HOMES = {
     "Answers": "models.batches",
+    "Facts": "probing.facts",
     "Map": "probing.attribution",
     "Probe": "probing.probe",
     "Subject": "probing.subject",
@@ -38,12 +45,18 @@ _HOMES = {
     "param": "probing.probe",
     "parse_names": "probing.parsing",
     "probe_from": "probing.rebuilding",
+    "require_answer": "probing.facts",
+    "require_output": "probing.facts",
+    "require_reaction": "probing.facts",
+    "require_slopes": "probing.facts",
+    "require_steadiness": "probing.facts",
     "score": "probing.attribution",
     "warn_of_softmax": "probing.attribution",
 }
 
 __all__ = [
     "Answers",
+    "Facts",
     "Map",
     "Probe",
     "Subject",
@@ -56,6 +69,11 @@ __all__ = [
     "param",
     "parse_names",
     "probe_from",
+    "require_answer",
+    "require_output",
+    "require_reaction",
+    "require_slopes",
+    "require_steadiness",
     "score",
     "warn_of_softmax",
 ]

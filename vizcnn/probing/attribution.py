@@ -77,17 +77,18 @@ def score(subject: Subject, images: Tensor, targets: Target | Sequence[Target], 
     targets: one for all images, or one for each. source: what the scores should depend on, for the error.
     Raises NotDifferentiable where they do not, and TargetError."""
     own = [targets] * len(images) if isinstance(targets, Target) else targets
-    return _require_gradient(score_each(subject.model, images, own), own, source)
+    return require_gradient(score_each(subject.model, images, own), own, source)
 
 
 def score_inputs(subject: Subject, images: Tensor, targets: Sequence[Target], source: str = "the pixels") -> Tensor:
     """The same for the images that a method is given, from a network that the method has left as it was.
 
     What the network says is then kept, and saves the run that would else be needed for the result's scores."""
-    return _require_gradient(subject.clean.score_each(images, targets), targets, source)
+    return require_gradient(subject.clean.score_each(images, targets), targets, source)
 
 
-def _require_gradient(scores: Tensor, targets: Sequence[Target], source: str) -> Tensor:
+def require_gradient(scores: Tensor, targets: Sequence[Target], source: str) -> Tensor:
+    """The scores (B,). Raises NotDifferentiable where they do not depend on `source` as far as torch can tell."""
     if not scores.requires_grad:
         named = ", ".join(dict.fromkeys(map(str, targets)))
         raise NotDifferentiable(
@@ -170,10 +171,10 @@ def _check_maps(found: Sequence[Map], names: Sequence[str], size: tuple[int, ...
         if tuple(one.values.shape) != size:
             raise ShapeError(f"{what} must be of the input's size {size}, got {tuple(one.values.shape)}")
     values = torch.stack([one.values.detach() for one in found]).float().cpu()  # (B, H, W), moved at once
-    return [_check_map(replace(one, values=own), what) for one, own, what in zip(found, values, names, strict=True)]
+    return [check_map(replace(one, values=own), what) for one, own, what in zip(found, values, names, strict=True)]
 
 
-def _check_map(one: Map, what: str) -> Map | VizcnnError:
+def check_map(one: Map, what: str) -> Map | VizcnnError:
     """The map, or why it is none."""
     if not one.values.isfinite().all():
         return NonFiniteResult(f"{what} holds NaN or infinity")

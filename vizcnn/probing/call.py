@@ -15,7 +15,8 @@ class Call:
 
     images: files and folders. network, targets: for a probe of the network alone, the arguments MODEL and TARGET.
     target, model: the options of those names. workers, dask: who shares the images. index: the folder of the scan that
-    answers in place of a network. style: that the picture is drawn in.
+    answers in place of a network. style: that the picture is drawn in. trust_pickle and input_size to classes: what is
+    said of the network, as for `vizcnn.load`.
     """
 
     images: tuple[str, ...] | None = None
@@ -25,11 +26,18 @@ class Call:
     model: str | None = None
     out: Path | None = None
     device: str = "cpu"
+    input_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    class_names: str | None = None
+    input_channels: int | None = None
+    classes: int | None = None
     seed: int = 0
     index: str | None = None
     workers: int | None = None
     dask: str | None = None
     style: str | None = None
+    trust_pickle: bool = False
     dry_run: bool = False
     json: bool = False
     quiet: bool = False

@@ -31,6 +31,7 @@ from vizcnn.probing.options import fits, name_type, write
 if TYPE_CHECKING:
     from vizcnn.models.cost import Cost
     from vizcnn.models.model import Model
+    from vizcnn.probing.facts import Facts
     from vizcnn.probing.subject import Subject
     from vizcnn.results import Provenance, Result
     from vizcnn.scanning import Index
@@ -222,6 +223,14 @@ class Probe(Generic[R]):
         """The same from the index of a scan; the command line then has --index. model: the network that was scanned,
         where the person names it, for what the index does not hold."""
         raise ParameterError(f"{type(self).__name__} has no answer in the index of a scan. Call it with a model")
+
+    def rehearse(self, facts: Facts) -> str:
+        """What a call with these options would look at, such as a layer, in words; "" for nothing in particular.
+
+        Raises what the call would raise, as far as a few runs of the network on one image tell: the errors of what the
+        probe needs, see `vizcnn.probing.facts`. `vizcnn check` asks so which probes work on a network. A probe that
+        does not say raises NotImplementedError, and nothing is known of it."""
+        raise NotImplementedError
 
     def estimate_cost(self, subject: Subject) -> Cost | None:  # noqa: ARG002 - for probes that override it
         """What `compute` would cost; None for probes that take a moment. Probes that override this have --dry-run."""

@@ -1,6 +1,7 @@
 """Results: numbers with their provenance that can draw, save and describe themselves. Only here is matplotlib used."""
 
 from vizcnn.results.base import FORMATS, Provenance, Result, check_format
+from vizcnn.results.check import Check
 from vizcnn.results.curve import Curve
 from vizcnn.results.drawing import prepare_drawing, shorten
 from vizcnn.results.excited import Excited, make_exemplar
@@ -22,6 +23,7 @@ from vizcnn.results.table import Table
 __all__ = [
     "FORMATS",
     "STYLES",
+    "Check",
     "Curve",
     "Excited",
     "Exemplars",

@@ -71,6 +71,20 @@ def compute_features(model: Model, images: Images, layer: str | None, progress: 
     return _join(images, where, parts)
 
 
+def check_features(model: Model, image: Tensor, layer: str | None) -> Features:
+    """The features of two images: one (1, C, H, W), and noise. Raises what `compute_features` raises for any images, as
+    far as these tell."""
+    name, enters = _choose_layer(model, (image.shape[2], image.shape[3]), layer)
+    where = f"what enters {name}" if enters else name
+    with _open_feature_reader(model, name, enters) as read:
+        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+        both = torch.cat([image, noise])
+        found = read(both)
+        if not _check_alone(where, both, found, read, model.dtype):
+            raise NonFiniteResult(f"the features of all images at {where} hold NaN or infinity. Check the weights")
+    return Features(where, found.numpy(), np.arange(2), (None, None), (), ())
+
+
 def _choose_layer(model: Model, size: tuple[int, int], layer: str | None) -> tuple[str, bool]:
     """The name of the layer to watch, and whether its input is meant instead of its output."""
     shapes = select_layers(model, size, None if layer is None else [layer])

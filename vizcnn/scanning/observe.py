@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from vizcnn.errors import ShapeError
+from vizcnn.errors import NonFiniteResult, ShapeError
 from vizcnn.models.determinism import check_deterministic
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
@@ -117,6 +117,17 @@ def observe(model: Model, settings: ScanSettings) -> Iterator[Observe]:
 
     with torch.no_grad(), open_reader(model, layers, keep=keep) as read:
         yield observe_batch
+
+
+def check_layers(model: Model, image: Tensor, layers: Sequence[str]) -> None:
+    """Raise what a scan of these layers raises for any images, as far as one image (1, C, H, W) tells."""
+    names = [OUTPUT if name == OUTPUT_NAME else name for name in layers]
+    with torch.no_grad(), open_reader(model, names) as read:
+        together, alone = read(torch.cat([image, image.flip(-1)])), read(image)
+    for name in names:
+        if not alone[name].isfinite().all():
+            raise NonFiniteResult(f"there is no image that can be read and gives layer {name!r} finite activations")
+        check_deterministic(f"layer {name!r}", alone[name][0], together[name][0], model.dtype)
 
 
 def _check_first_image(
