@@ -33,7 +33,7 @@ timm = pytest.importorskip("timm")
 def test_photographs_become_inputs_as_timm_makes_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = timm.models.get_pretrained_cfg(name)
     network = torch.nn.Identity()
-    network.pretrained_cfg, network.num_classes = facts.to_dict(), facts.num_classes  # type: ignore[assignment]
+    network.pretrained_cfg, network.num_classes = facts.to_dict(), facts.num_classes
     monkeypatch.setattr(source, "_build", lambda *_, **__: network)  # its weights play no part
     model = vizcnn.load(f"timm:{name}@random")
     own = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=facts.to_dict()))
