@@ -104,6 +104,7 @@ def test_weights_that_cannot_be_fetched(offline: Path) -> None:
         message = str(caught.value)
         assert f"(model.safetensors of timm/resnet18.a1_in1k) are not in the hub's cache {offline}" in message
         assert f"load it as {spec}@FILE; or use {spec}@random" in message
+        assert "cannot be downloaded (there is no connection to the hub)" in message
     with pytest.raises(WeightsError, match="hf:timm/resnet18.a1_in1k: config.json and model.safetensors .* are not in"):
         vizcnn.load("hf:timm/resnet18.a1_in1k")
 
