@@ -223,8 +223,8 @@ def _explain_none(states: Sequence[StateDict], own: Iterable[str], part: str, pa
         places = [state.place for state in states if state.place]
         return f"{path} has no weights of the network named {part!r}. It has {list_some(places) or 'one set only'}"
     largest = max(states, key=lambda state: len(state.tensors))
-    place = f"{largest.place!r} of the file" if largest.place else "the file"
+    place = f" under {largest.place!r}" if largest.place else ""
     return (
-        f"the weights do not fit the architecture: they share no name. {place} has {list_some(largest.tensors)}, and "
-        f"the network {list_some(own)}. {_REMEDY}"
+        f"the weights do not fit the architecture, which has none of their names. The file has{place} "
+        f"{list_some(largest.tensors)}; the network has {list_some(own)}. {_REMEDY}"
     )

@@ -197,6 +197,8 @@ def _load_checkpoint(library: Any, name: str, weights: Any, file: str, trust_pic
     filled = build_filled(_find_architecture(library, name), file, spec, trust_pickle=trust_pickle)
     model = _wrap_torchvision(filled.network, name, weights, spec, filled.channels)
     model.notes = filled.notes
+    if filled.channels != 3:
+        model.notes += (f"{spec}: mean and std are known for RGB only, so that its images stay in [0, 1]",)
     if model.labels is not None and filled.classes != len(model.labels):
         model.labels = None
     return model
