@@ -115,8 +115,8 @@ def _explain_unread(path: Path, error: UnpicklingError) -> str:
     whole = any(name.startswith("torch.nn.modules.") for name in named)
     what = "a whole pickled network" if whole else "no plain weights file"
     return (
-        f"{path} is {what}: reading it would run code that it names ({list_some(named)}). Save only the state_dict, best "
-        "as .safetensors; or, if you trust whoever made it, give --trust-pickle (in Python trust_pickle=True)"
+        f"{path} is {what}: reading it would run code that it names ({list_some(named)}). Save only the state_dict, "
+        "best as .safetensors; or, if you trust whoever made it, give --trust-pickle (in Python trust_pickle=True)"
     )
 
 

@@ -114,7 +114,7 @@ def _load_torchvision(name: str, tag: str, trust_pickle: bool) -> Model:
 def _explain_unknown(name: str, known: list[str]) -> str:
     if Path(name).suffix == ".pt2" or is_torchscript(name):
         return f"{name} cannot be probed: {NO_LAYERS}"
-    if Path(name).suffix in CHECKPOINTS:
+    if Path(split_part(name)[0]).suffix in CHECKPOINTS:
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
     bundled = ", ".join(zoo.list_names())
     return f"no model named {name!r}.{did_you_mean(name, known)} Bundled: {bundled}; or a torchvision name"
@@ -250,7 +250,8 @@ def _call_factory(name: str, tag: str, trust_pickle: bool) -> Model:
             "guesses. Return vizcnn.Model(network, size=..., mean=..., std=...)"
         )
     if tag:
-        model.notes = (*model.notes, *fill_network(model.network, tag, name, trust_pickle=trust_pickle))
+        spec = f"{name}@{Path(tag).name}"
+        model.notes += fill_network(model.network, tag, spec, trust_pickle=trust_pickle)
     return model
 
 
