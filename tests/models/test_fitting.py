@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import vizcnn
 from vizcnn.errors import WeightsError
+from vizcnn.models import _torchvision
 from vizcnn.models.architectures import Architecture, Filled, build_filled
 from vizcnn.models.fitting import fill_network
 
@@ -157,6 +158,20 @@ def test_prefixes_of_several_networks_in_one_state_dict(tmp_path: Path) -> None:
     assert same(fill(both, tmp_path, "#ema")[0], OTHER)
 
 
+def test_other_networks_in_the_file_are_named_and_optimizers_are_not(tmp_path: Path) -> None:
+    network = Net()
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.rand(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    content = {
+        "generator": WEIGHTS, "discriminator": nn.Conv2d(1, 1, 1).state_dict(), "opt": optimizer.state_dict(),
+        "schedules": [{"best": torch.tensor(0.5)}], "mean": torch.ones(3),
+    }  # fmt: skip
+    found, notes = fill(content, tmp_path)
+    assert same(found, WEIGHTS)
+    assert notes == ("mine: weights found under 'generator'; ignored mean, all of 'discriminator'",)
+
+
 def test_a_part_that_is_not_there_and_a_file_with_a_hash_in_its_name(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no weights of the network named 'emma'. It has model, ema"):
         fill({"model": WEIGHTS, "ema": OTHER}, tmp_path, "#emma")
@@ -273,9 +288,7 @@ def test_the_first_variant_that_fits_is_built(tmp_path: Path) -> None:
 
 
 def test_torchvision_networks_say_their_classes_channels_and_normalisation(tmp_path: Path) -> None:
-    import torchvision
-
-    network = torchvision.models.squeezenet1_1(num_classes=3)
+    network = _torchvision.import_models().squeezenet1_1(num_classes=3)
     network.features[0] = nn.Conv2d(1, 64, 3, stride=2)
     torch.save({"state_dict": prefixed("model.", network.state_dict())}, tmp_path / "a.ckpt")
     model = vizcnn.load(f"squeezenet1_1@{tmp_path / 'a.ckpt'}")
@@ -292,9 +305,7 @@ def test_torchvision_networks_say_their_classes_channels_and_normalisation(tmp_p
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 def test_networks_that_ask_for_a_version_of_their_names(ending: str, tmp_path: Path) -> None:
     """torchvision's MNASNet refuses weights without one, which safetensors do not keep."""
-    import torchvision
-
-    state = torchvision.models.mnasnet0_5(num_classes=5).state_dict()
+    state = _torchvision.import_models().mnasnet0_5(num_classes=5).state_dict()
     file = tmp_path / f"a.{ending}"
     torch.save({"state_dict": state}, file) if ending == "pth" else save_file(state, file)
     assert same(vizcnn.load(f"mnasnet0_5@{file}").network.state_dict(), state)
