@@ -158,6 +158,13 @@ def test_prefixes_of_several_networks_in_one_state_dict(tmp_path: Path) -> None:
     assert same(fill(both, tmp_path, "#ema")[0], OTHER)
 
 
+def test_weights_that_are_the_file_itself_come_first(tmp_path: Path) -> None:
+    found, notes = fill({**WEIGHTS, "best": OTHER}, tmp_path)
+    assert same(found, WEIGHTS)
+    assert notes == (f"mine: 'best' fits too ({tmp_path / 'a.pth'}#best takes it)",)
+    assert same(fill({**WEIGHTS, "best": OTHER}, tmp_path, "#best")[0], OTHER)
+
+
 def test_other_networks_in_the_file_are_named_and_optimizers_are_not(tmp_path: Path) -> None:
     network = Net()
     optimizer = torch.optim.Adam(network.parameters())

@@ -198,7 +198,11 @@ def choose_reading(
         nearest = max(readings, key=lambda each: each.renaming.found)
         return Choice(nearest, (), _list_beside(states, [nearest]), path)
     different = [each for i, each in enumerate(fitting) if not any(map(each.equals, fitting[:i]))]
-    plain = [each for each in different if not _AVERAGED.search(each.label)] or different
+    plain = (
+        [each for each in different if not each.label]  # the file itself is what it is a file of
+        or [each for each in different if not _AVERAGED.search(each.label)]
+        or different
+    )
     if len(plain) > 1:
         names = ", ".join(repr(each.label) for each in different)
         raise WeightsError(
