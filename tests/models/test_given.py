@@ -121,8 +121,7 @@ def test_architectures_are_built_for_other_channels_and_classes() -> None:
         assert model(torch.rand(2, 1, 64, 64)).shape == (2, 3)
         assert model.labels is None
         assert model.notes == (
-            f"{name}@random: pixels in [0, 1] go in as they are, since for other channels than RGB no mean and std are "
-            "known and none were given",
+            f"{name}@random: mean and std are known for RGB only, so that its images stay in [0, 1]",
         )
     assert vizcnn.load("squeezenet1_1@random", input_channels=1, mean=[0.5], std=[0.5]).notes == ()
 

@@ -41,7 +41,7 @@ def load_timm(name: str, tag: str, given: Given) -> Model:
         architecture = Architecture([build], given.classes or usual[0] or 1000, given.input_channels or usual[1])
         filled = build_filled(architecture, tag, spec, trust_pickle=given.trust_pickle)
         model = _wrap(filled.network, spec, given, filled.channels)
-        model.notes += filled.notes
+        model.notes = (*filled.notes, *model.notes)
         return model
     if tag:
         raise WeightsError(
