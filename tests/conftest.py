@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 import os
 import signal
+import socket
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +56,21 @@ def photo_file(tmp_path: Path) -> Path:
     pixels = np.stack([rows * 4, columns * 2, 255 - rows * 2], 2).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, and no names of hosts."""
+    from huggingface_hub import constants
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise socket.gaierror("no names here")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "hub"
 
 
 @pytest.fixture

@@ -52,6 +52,12 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def draw_photo(height: int, width: int) -> Image.Image:
+    """A photograph-like picture of this size, blurred, as large ones are when they are looked at closely."""
+    pixels = (picture((6, 8)) * 255).to(torch.uint8)[0].permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
 def draw_folder(root: Path) -> Path:
     """A data set of two classes: two pictures of 20 x 24 px in `cat`, three in `dog`."""
     for i, label in enumerate(["cat", "cat", "dog", "dog", "dog"]):

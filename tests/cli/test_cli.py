@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -273,6 +274,56 @@ def test_an_output_without_an_ending_is_a_folder_for_one_image_too(photo_file: P
     assert Path("plain").read_text() == "my notes"
 
 
+@pytest.fixture
+def mine() -> dict[str, torch.Tensor]:
+    """The weights of a network that `./mine.py:network` gives."""
+    Path("mine.py").write_text(
+        "import torch, vizcnn\n"
+        "def network(): return vizcnn.Model(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3)), size=16)\n"
+    )
+    return dict(vizcnn.load("./mine.py:network").network.state_dict())
+
+
+@pytest.mark.parametrize("command", ["filters", "scan"])
+def test_what_loading_took_off_and_ignored_is_said_unless_quiet(command: str, mine: dict[str, torch.Tensor]) -> None:
+    state = {f"model.{name}": value for name, value in mine.items()} | {"loss.weight": torch.ones(1)}
+    torch.save({"state_dict": state}, "a.ckpt")
+    Path("images").mkdir()
+    Image.new("RGB", (16, 16)).save("images/a.png")
+    arguments = ["filters", "-o", "f.png"] if command == "filters" else ["scan", "images", "-o", "index"]
+    spec = "./mine.py:network@a.ckpt"
+    said = f"vizcnn: {spec}: weights found under 'state_dict' without the prefix 'model.'; ignored loss.weight\n"
+    assert said in call(*arguments, "-m", spec).stderr
+    answer = call(*arguments, "-m", spec, "--json")
+    assert said in answer.stderr
+    assert not json.loads(answer.stdout)["errors"]
+    assert call(*arguments, "-m", spec, "-q").stderr == ""
+
+
+@pytest.mark.parametrize("command", ["filters", "scan"])
+def test_pickles_of_other_classes_are_read_only_when_they_are_trusted(
+    command: str, mine: dict[str, torch.Tensor]
+) -> None:
+    torch.save({"args": argparse.Namespace(lr=1), "state_dict": mine}, "a.pth")
+    Path("images").mkdir()
+    Image.new("RGB", (16, 16)).save("images/a.png")
+    arguments = ["filters", "-o", "f.png"] if command == "filters" else ["scan", "images", "-o", "index"]
+    refused = call(*arguments, "-m", "./mine.py:network@a.pth")
+    assert refused.exit_code == 1
+    assert "would run code that it names (argparse.Namespace)" in refused.stderr
+    assert "give --trust-pickle" in refused.stderr
+    assert call(*arguments, "-m", "./mine.py:network@a.pth", "--trust-pickle").exit_code == 0
+
+
+def test_a_network_to_compare_with_is_trusted_as_the_first_one_is(mine: dict[str, torch.Tensor]) -> None:
+    torch.save({"args": argparse.Namespace(lr=1), "state_dict": mine}, "a.pth")
+    arguments = ("filters", "./mine.py:network", "--compare", "./mine.py:network@a.pth", "-o", "f.png")
+    assert "give --trust-pickle" in call(*arguments).stderr
+    answer = call(*arguments, "--trust-pickle")
+    assert answer.exit_code == 0
+    assert "./mine.py:network@a.pth: weights found under 'state_dict'" in answer.stdout
+
+
 def test_the_weights_in_use_are_never_overwritten(photo_file: Path) -> None:
     Path("n.py").write_text(
         "import vizcnn, torch\nfrom torch import nn\n"
@@ -280,10 +331,11 @@ def test_the_weights_in_use_are_never_overwritten(photo_file: Path) -> None:
     )
     save_file({"1.weight": torch.ones(2, 192), "1.bias": torch.ones(2)}, "w.safetensors")
     before = Path("w.safetensors").read_bytes()
-    answer = call("occlusion", photo_file, "-m", "./n.py:f@w.safetensors", "-o", "w.safetensors")
-    assert answer.exit_code == 1
-    assert "is an input of this very call" in answer.stderr
-    assert Path("w.safetensors").read_bytes() == before
+    for name in ("w.safetensors", "w.safetensors#ema"):
+        answer = call("occlusion", photo_file, "-m", f"./n.py:f@{name}", "-o", "w.safetensors")
+        assert answer.exit_code == 1
+        assert "is an input of this very call" in answer.stderr
+        assert Path("w.safetensors").read_bytes() == before
 
 
 def test_what_cannot_be_written_is_known_before_anything_is_computed(photo_file: Path) -> None:

@@ -132,3 +132,18 @@ def test_the_penalty_is_zero_for_a_symmetric_picture_alone(module: Any) -> None:
     odd = even.clone()
     odd[0, 0, 0, 0] += 0.5
     assert float(penalty(odd, mean)) == pytest.approx(2 * 2 * 0.25)
+
+
+@pytest.mark.parametrize("module", ["own-network.md"], indirect=True)
+def test_a_network_is_found_by_the_name_that_the_page_gives_it(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (table,) = re.findall(r"^```toml\n(.*?)^```$", (FOLDER / "own-network.md").read_text(), re.M | re.S)
+    (tmp_path / "vizcnn.toml").write_text(table)
+    network = module.make()
+    torch.save(network.state_dict(), tmp_path / "best.pth")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    model, images = vizcnn.load("birds"), torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(model(images), network((images - 0.5) / 0.25))
+    assert (model.labels, model.input.size, model.default_layer) == (("wren", "robin", "crow"), (64, 64), "3")

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from vizcnn.errors import WeightsError, to_one_line
 from vizcnn.models.checkpoints import read_weights
+from vizcnn.models.fitting import fill_network
 
 CHANGES = 200  # for each format
 MEMORY, SECONDS = 600e6, 60  # bytes and seconds for all changes of a format; far more than they take
@@ -111,6 +113,7 @@ def test_changed_checkpoints_are_read_or_refused(form: str, tmp_path: Path) -> N
         problem = ""
         try:
             states = read_weights(file)
+            fill_network(nn.ModuleDict({"conv": nn.Conv2d(3, 2, 3)}), file, "fuzz")
         except WeightsError as error:
             problem, refused = str(error), refused + 1
         else:

@@ -180,6 +180,8 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, t
         load("x.pt2")
     with pytest.raises(ModelNotFound, match="holds weights, not a network. Name the architecture too: ARCHITECTURE@"):
         load(str(tmp_path / "list.pth"))
+    with pytest.raises(ModelNotFound, match="holds weights, not a network. Name the architecture too: ARCHITECTURE@"):
+        load("runs.pth#ema")
 
 
 def test_checkpoints_that_would_fill_the_memory_are_refused_before_they_do(

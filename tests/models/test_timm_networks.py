@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from support import picture
+from support import draw_photo
 
 import vizcnn
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError
@@ -18,26 +15,6 @@ from vizcnn.inputs.images import open_photo
 from vizcnn.models.sources import timm as source
 
 timm = pytest.importorskip("timm")
-
-
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, and no names of hosts."""
-    from huggingface_hub import constants
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise socket.gaierror("no names here")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "hub"
-
-
-def draw_photo(height: int = 300, width: int = 400) -> Image.Image:
-    pixels = (picture((6, 8)) * 255).to(torch.uint8)[0].permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +33,11 @@ def draw_photo(height: int = 300, width: int = 400) -> Image.Image:
 def test_photographs_become_inputs_as_timm_makes_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = timm.models.get_pretrained_cfg(name)
     network = torch.nn.Identity()
-    network.pretrained_cfg, network.num_classes = facts.to_dict(), facts.num_classes  # type: ignore[assignment]
+    network.pretrained_cfg, network.num_classes = facts.to_dict(), facts.num_classes
     monkeypatch.setattr(source, "_build", lambda *_, **__: network)  # its weights play no part
     model = vizcnn.load(f"timm:{name}@random")
     own = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=facts.to_dict()))
-    photo = draw_photo()
+    photo = draw_photo(300, 400)
     ours, theirs = model.normalised(model.prepared(open_photo(photo))[0][None])[0], own(photo)  # (3, H, W)
     assert ours.shape == theirs.shape
     assert float((ours - theirs).abs().mean()) < 0.02  # in units of std; Pillow rounds to 8 bits on the way
@@ -114,9 +91,7 @@ def test_names_that_are_not_there() -> None:
     with pytest.raises(WeightsError, match="timm writes the tag behind a dot, as in timm:resnet50.a1_in1k"):
         vizcnn.load("timm:resnet18@a1_in1k")
     unpublished = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
-    with pytest.raises(
-        WeightsError, match=f"timm has no weights for {unpublished}. Load yours as timm:{unpublished}@FI"
-    ):
+    with pytest.raises(WeightsError, match=f"timm has no weights for {unpublished}. Load yours as timm:{unpublished}"):
         vizcnn.load(f"timm:{unpublished}")
     with pytest.raises(ParameterError, match="published weights of timm:resnet18 are for 3 channels and 1000 classes"):
         vizcnn.load("timm:resnet18", classes=3)
@@ -129,6 +104,7 @@ def test_weights_that_cannot_be_fetched(offline: Path) -> None:
         message = str(caught.value)
         assert f"(model.safetensors of timm/resnet18.a1_in1k) are not in the hub's cache {offline}" in message
         assert f"load it as {spec}@FILE; or use {spec}@random" in message
+        assert "cannot be downloaded (there is no connection to the hub)" in message
     with pytest.raises(WeightsError, match="hf:timm/resnet18.a1_in1k: config.json and model.safetensors .* are not in"):
         vizcnn.load("hf:timm/resnet18.a1_in1k")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vizcnn.errors import WeightsError
 from vizcnn.models.numpy_numbers import allow_numpy_numbers
-from vizcnn.process import import_from
+from vizcnn.process import ignore_warnings, import_from
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 """How the names of files with weights end."""
@@ -100,19 +100,23 @@ def _read(path: Path, trust_pickle: bool) -> Any:
     if trust_pickle:
         with import_from(Path.cwd()):
             return torch.load(path, map_location="cpu", weights_only=False)
-    with allow_numpy_numbers():
+    with allow_numpy_numbers(), ignore_warnings("Detected pickle protocol"):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _explain_unread(path: Path, error: UnpicklingError) -> str:
     """Why a pickle was not read: for the code that it names, or because it is none."""
     if not (named := _list_named_code(path, error)):
-        return f"{path} cannot be read as weights: {_find_reason(error)}"
+        reason = re.search(r"WeightsUnpickler error:\s*(.*)", str(error))  # torch puts advice around it
+        unread = reason[1].strip() if reason else take_first_line(error)
+        if "operand" in unread:
+            unread = "its pickle is of a protocol that cannot be read safely. Save it with torch.save's own protocol"
+        return f"{path} cannot be read as weights: {unread}"
     whole = any(name.startswith("torch.nn.modules.") for name in named)
+    what = "a whole pickled network" if whole else "no plain weights file"
     return (
-        f"{path} is {'a whole pickled network' if whole else 'no plain weights file'}: reading it would run code that it "
-        f"names ({list_some(named)}). Save only the state_dict, best as .safetensors; or, if you trust whoever made it, "
-        "give --trust-pickle (in Python trust_pickle=True)"
+        f"{path} is {what}: reading it would run code that it names ({list_some(named)}). Save only the state_dict, "
+        "best as .safetensors; or, if you trust whoever made it, give --trust-pickle (in Python trust_pickle=True)"
     )
 
 
@@ -126,12 +130,6 @@ def _list_named_code(path: Path, error: UnpicklingError) -> list[str]:
     except Exception:  # an old format, or a damaged file
         others = []
     return list(dict.fromkeys(name.removeprefix("builtins.") for name in [stopped[1], *others]))
-
-
-def _find_reason(error: UnpicklingError) -> str:
-    """What is wrong with a pickle, out of torch's advice on it."""
-    reason = re.search(r"WeightsUnpickler error: (.*)", str(error))
-    return reason[1].strip() if reason else take_first_line(error)
 
 
 def _find_state_dicts(content: Any) -> Iterator[StateDict]:

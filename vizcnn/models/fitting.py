@@ -22,6 +22,7 @@ from vizcnn.models.checkpoints import StateDict, list_some, read_weights, split_
 from vizcnn.models.renaming import Renaming, find_renamings, is_counter
 
 _AVERAGED = re.compile(r"(^|[._-])(ema|swa|avg|averaged?|shadow)([._-]|$)", re.IGNORECASE)
+_OF_OPTIMIZER = re.compile(r"(^|\.)state\.\d+$")
 _TALLIES = ("total_ops", "total_params")  # what profilers leave in the layers whose cost they have counted
 _QUANTIZED = (torch.int8, torch.uint8)
 
@@ -158,10 +159,11 @@ _REMEDY = "Name the architecture that they were saved from, or a function that b
 
 @dataclass(frozen=True)
 class Choice:
-    """The reading to take. others: those that fit as well. path: of the file."""
+    """The reading to take. others: those that fit as well. beside: what else holds weights in the file. path: of it."""
 
     reading: Reading
     others: Sequence[Reading]
+    beside: Sequence[str]
     path: str
 
     def describe(self, left: Sequence[str], spec: str, inferred: Sequence[str] = ()) -> tuple[str, ...]:
@@ -172,7 +174,8 @@ class Choice:
         found = " ".join(filter(None, [place, self.reading.renaming.describe()]))
         said = [f"weights found {found}"] * bool(found)
         said += [f"inferred {' and '.join(inferred)}"] * bool(inferred)
-        said += [f"ignored {list_some(left)}"] * bool(left)
+        ignored = [*left, *self.beside]
+        said += [f"ignored {list_some(ignored)}"] * bool(ignored)
         said += [f"{each.label!r} fits too ({self.path}#{each.label} takes it)" for each in self.others]
         return (f"{spec}: {'; '.join(said)}",) if said else ()
 
@@ -192,15 +195,33 @@ def choose_reading(
         raise WeightsError(f"{spec}: {_explain_none(states, own, part, path)}")
     fitting = [each for each in readings if each.fits]
     if not fitting:
-        return Choice(max(readings, key=lambda each: each.renaming.found), (), path)
+        nearest = max(readings, key=lambda each: each.renaming.found)
+        return Choice(nearest, (), _list_beside(states, [nearest]), path)
     different = [each for i, each in enumerate(fitting) if not any(map(each.equals, fitting[:i]))]
-    plain = [each for each in different if not _AVERAGED.search(each.label)] or different
+    plain = (
+        [each for each in different if not each.label]  # the file itself is what it is a file of
+        or [each for each in different if not _AVERAGED.search(each.label)]
+        or different
+    )
     if len(plain) > 1:
         names = ", ".join(repr(each.label) for each in different)
         raise WeightsError(
             f"{spec}: several sets of weights in the file fit: {names}. Say which, as in {path}#{different[-1].label}"
         )
-    return Choice(plain[0], [each for each in different if each is not plain[0]], path)
+    return Choice(plain[0], [each for each in different if each is not plain[0]], _list_beside(states, fitting), path)
+
+
+def _list_beside(states: Iterable[StateDict], readings: Sequence[Reading]) -> list[str]:
+    """What holds weights in the file and is none of these readings: by name those that lie openly, others as a whole.
+
+    What optimizers keep for each weight, and single numbers, are no weights."""
+    read = {each.state.place for each in readings}
+    beside = [state for state in states if state.place not in read and not _OF_OPTIMIZER.search(state.place)]
+    found: list[str] = []
+    for state in beside:
+        if any(value.dim() for value in state.tensors.values()):
+            found += [f"all of {state.place!r}"] if state.place else state.tensors
+    return found
 
 
 def _list_readings(
@@ -223,8 +244,8 @@ def _explain_none(states: Sequence[StateDict], own: Iterable[str], part: str, pa
         places = [state.place for state in states if state.place]
         return f"{path} has no weights of the network named {part!r}. It has {list_some(places) or 'one set only'}"
     largest = max(states, key=lambda state: len(state.tensors))
-    place = f"{largest.place!r} of the file" if largest.place else "the file"
+    place = f" under {largest.place!r}" if largest.place else ""
     return (
-        f"the weights do not fit the architecture: they share no name. {place} has {list_some(largest.tensors)}, and "
-        f"the network {list_some(own)}. {_REMEDY}"
+        f"the weights do not fit the architecture, which has none of their names. The file has{place} "
+        f"{list_some(largest.tensors)}; the network has {list_some(own)}. {_REMEDY}"
     )

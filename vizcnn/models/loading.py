@@ -10,7 +10,7 @@ import torch
 
 from vizcnn import zoo
 from vizcnn.errors import ModelNotFound, ParameterError, VizcnnError, describe_address, did_you_mean
-from vizcnn.models.checkpoints import CHECKPOINTS, NO_LAYERS, is_torchscript
+from vizcnn.models.checkpoints import CHECKPOINTS, NO_LAYERS, is_torchscript, split_part
 from vizcnn.models.given import Given, read_given
 from vizcnn.models.model import Model
 from vizcnn.models.sources.configured import FILES, Configured, list_configured
@@ -152,7 +152,7 @@ def _load_source(spec: str, default_tag: str, given: Given, folder: Path | None 
 def _explain_unknown(name: str, configured: list[str]) -> str:
     if Path(name).suffix == ".pt2" or is_torchscript(name):
         return f"{name} cannot be probed: {NO_LAYERS}"
-    if Path(name).suffix in CHECKPOINTS:
+    if Path(split_part(name)[0]).suffix in CHECKPOINTS:
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
     bundled, near = ", ".join(zoo.list_names()), did_you_mean(name, [*configured, *zoo.list_names(), *list_tasks()])
     own = f"; of {' and '.join(FILES)}: {', '.join(configured)}" if configured else ""

@@ -128,7 +128,7 @@ def _list_starts(name: str) -> Iterator[int]:
 
 
 def _list_common_beginnings(own: Collection[str]) -> list[str]:
-    """ "" and the longer dotted beginnings that all names share, with the dot."""
+    """The dotted beginnings that all names share, with their last dot; the empty one first."""
     first = min(own, default="")
     last = max(own, default="")  # of sorted strings, the first and the last share what all share
     starts = [start for start in _list_starts(first) if last.startswith(first[:start])]

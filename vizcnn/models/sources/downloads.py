@@ -12,6 +12,8 @@ from unittest.mock import patch
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
+from vizcnn.models.checkpoints import take_first_line
+
 T = TypeVar("T")
 
 
@@ -30,20 +32,26 @@ def fetch(load: Callable[[], T]) -> T:
     Its own client would try for half a minute before it says so."""
     from huggingface_hub import constants
 
-    offline = constants.HF_HUB_OFFLINE or not _is_reachable(constants.ENDPOINT)
-    with show_download(), patch.object(constants, "HF_HUB_OFFLINE", offline):
+    with show_download(), patch.object(constants, "HF_HUB_OFFLINE", _is_offline()):
         return load()
 
 
-def _is_reachable(address: str) -> bool:
-    """Whether a host can be asked at all: by way of a proxy, or since its name leads somewhere."""
-    if getproxies():
-        return True
+def _is_offline() -> bool:
+    """Whether the hub is not to be asked, or cannot be: there is no proxy, and its host's name leads nowhere."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or getproxies():
+        return bool(constants.HF_HUB_OFFLINE)
     try:
-        socket.getaddrinfo(urlparse(address).hostname, None)
+        socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, None)
     except OSError:
-        return False
-    return True
+        return True
+    return False
+
+
+def explain_failure(error: Exception) -> str:
+    """Why something could not be fetched, in a few words. error: what a library has raised."""
+    return "there is no connection to the hub" if _is_offline() else take_first_line(error)
 
 
 def describe_cache() -> str:

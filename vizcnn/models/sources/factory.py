@@ -29,7 +29,7 @@ def load_factory(name: str, tag: str, given: Given, folder: Path | None = None) 
     made = _find_factory(name, folder or Path.cwd())()
     model = made if isinstance(made, Model) else _wrap(made, name, given)
     if tag:
-        model.notes += fill_network(model.network, tag, name, trust_pickle=given.trust_pickle)
+        model.notes += fill_network(model.network, tag, f"{name}@{Path(tag).name}", trust_pickle=given.trust_pickle)
     return model
 
 

@@ -18,7 +18,7 @@ from vizcnn.models.checkpoints import take_first_line
 from vizcnn.models.contract import InputContract
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
-from vizcnn.models.sources.downloads import describe_cache, fetch
+from vizcnn.models.sources.downloads import describe_cache, explain_failure, fetch
 from vizcnn.models.sources.processors import find_contract
 from vizcnn.models.sources.tags import is_file
 from vizcnn.models.sources.timm import load_timm_from_hub
@@ -134,7 +134,7 @@ def _read_config(transformers: Any, name: str) -> Any:
             raise ModelNotFound(f"hf:{name}: its config.json cannot be used: {take_first_line(error)}") from error
         raise ModelNotFound(
             f"hf:{name}: config.json of {name} is not in {describe_cache()}, no folder has this name, and it cannot be "
-            f"downloaded ({take_first_line(error)}). Put config.json, preprocessor_config.json and model.safetensors "
+            f"downloaded ({explain_failure(error)}). Put config.json, preprocessor_config.json and model.safetensors "
             "into a folder, and load it as hf:FOLDER"
         ) from error
 

@@ -13,10 +13,9 @@ from torch import nn
 
 from vizcnn.errors import ModelNotFound, WeightsError, did_you_mean
 from vizcnn.models.architectures import Architecture, build_filled
-from vizcnn.models.checkpoints import take_first_line
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
-from vizcnn.models.sources.downloads import describe_cache, fetch
+from vizcnn.models.sources.downloads import describe_cache, explain_failure, fetch
 from vizcnn.models.sources.tags import is_file
 from vizcnn.models.sources.torchvision import note_unknown_normalisation, refuse_other_shape
 from vizcnn.models.threads import seed_random
@@ -42,7 +41,7 @@ def load_timm(name: str, tag: str, given: Given) -> Model:
         architecture = Architecture([build], given.classes or usual[0] or 1000, given.input_channels or usual[1])
         filled = build_filled(architecture, tag, spec, trust_pickle=given.trust_pickle)
         model = _wrap(filled.network, spec, given, filled.channels)
-        model.notes += filled.notes
+        model.notes = (*filled.notes, *model.notes)
         return model
     if tag:
         raise WeightsError(
@@ -65,7 +64,7 @@ def load_timm_from_hub(name: str, given: Given) -> Model:
     except Exception as error:
         raise WeightsError(
             f"{spec}: config.json and model.safetensors of {name} are not in {describe_cache()}, and cannot be "
-            f"downloaded ({take_first_line(error)}). Fetch model.safetensors elsewhere, and load it as "
+            f"downloaded ({explain_failure(error)}). Fetch model.safetensors elsewhere, and load it as "
             f"timm:{name.rpartition('/')[2]}@FILE"
         ) from error
     refuse_other_shape(spec, given, *_count(network))
@@ -118,7 +117,7 @@ def _load_published(timm: Any, name: str, facts: Any, given: Given) -> nn.Module
         where = f"{facts.hf_hub_filename or 'model.safetensors'} of {facts.hf_hub_id}" if facts.hf_hub_id else facts.url
         raise WeightsError(
             f"{spec}: its weights ({where}) are not in {describe_cache()}, and cannot be downloaded "
-            f"({take_first_line(error)}). Fetch that file elsewhere, and load it as {spec}@FILE; or use {spec}@random"
+            f"({explain_failure(error)}). Fetch that file elsewhere, and load it as {spec}@FILE; or use {spec}@random"
         ) from error
 
 

@@ -164,7 +164,7 @@ def _load_file(source: _Source, file: str) -> Model:
     )
     filled = build_filled(architecture, file, spec, trust_pickle=given.trust_pickle)
     model = _wrap(source, filled.network, spec, filled.classes, filled.channels)
-    model.notes += filled.notes
+    model.notes = (*filled.notes, *model.notes)
     return model
 
 
@@ -197,10 +197,7 @@ def _wrap(source: _Source, network: nn.Module, spec: str, classes: int, channels
 def note_unknown_normalisation(model: Model, given: Given) -> None:
     """Say that pixels are not normalised where an architecture for RGB was built for other channels."""
     if model.input.channels != 3 and given.mean is None and given.std is None:
-        model.notes += (
-            f"{model.name}: pixels in [0, 1] go in as they are, since for other channels than RGB no mean and std are "
-            "known and none were given",
-        )
+        model.notes += (f"{model.name}: mean and std are known for RGB only, so that its images stay in [0, 1]",)
 
 
 def _wrap_detector(network: nn.Module, labels: list[str] | None, spec: str) -> Model:
