@@ -59,7 +59,7 @@ def installed(tmp_path: Path) -> Iterator[Callable[[Any], str]]:
 
 
 def test_every_page_is_listed() -> None:
-    linked = re.findall(r"\]\((new-[\w-]+\.md)\)", (FOLDER / "README.md").read_text())
+    linked = re.findall(r"\]\(([\w-]+\.md)\)", (FOLDER / "README.md").read_text())
     assert sorted(linked) == [page.name for page in PAGES]
 
 

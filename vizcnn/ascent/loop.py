@@ -290,6 +290,8 @@ class _Ascent:
     def _differentiate(self, scores: Tensor, inputs: Tensor, objectives: Sequence[Objective]) -> Tensor:
         """The gradient of the scores (n,), upwards or downwards, with respect to the inputs (n, C, H, W)."""
         if not scores.requires_grad:
+            if reason := objectives[0].target.no_gradient:
+                raise NotDifferentiable(f"{objectives[0].target} has no gradient: {reason}")
             raise NotDifferentiable(
                 f"{objectives[0].target} has no gradient with respect to the picture: the network detaches or rounds "
                 "what it computes before this layer. Choose an earlier layer"

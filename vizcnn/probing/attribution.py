@@ -90,6 +90,8 @@ def score_inputs(subject: Subject, images: Tensor, targets: Sequence[Target], so
 def _require_gradient(scores: Tensor, targets: Sequence[Target], source: str) -> Tensor:
     if not scores.requires_grad:
         named = ", ".join(dict.fromkeys(map(str, targets)))
+        if reason := next(filter(None, (target.no_gradient for target in targets)), ""):
+            raise NotDifferentiable(f"target {named} has no gradient: {reason}")
         raise NotDifferentiable(
             f"target {named} has no gradient with respect to {source}: it does not depend on it, or the network or "
             "the target function detaches it (argmax, .item(), no_grad, rounding). Use occlusion, or another target"
@@ -222,6 +224,7 @@ def heatmap(
         partial=maps.partial,
         signed=signed,
         percentile=percentile,
+        target_marks=subject.target_marks(),
     )
 
 
