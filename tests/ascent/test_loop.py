@@ -397,5 +397,5 @@ class Mixing(nn.Module):
 
 
 def test_an_output_that_is_not_one_per_picture_is_refused() -> None:
-    with pytest.raises(TargetError, match=r"is \(1, 3\) for 2 pictures; one entry for each is needed"):
+    with pytest.raises(TargetError, match=r"is \(1, 3\) for 2 images"):
         ascend(model(Mixing()), [0, 1])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import LayerNotFound, NotDifferentiable, TargetError
-from vizcnn.models.targets import OUTPUT, target
+from vizcnn.models.targets import RAW, target
 
 
 def contrast(activations: Any) -> Tensor:
@@ -72,7 +72,7 @@ class Head(nn.Module):
 
 
 def test_a_module_with_layers_of_its_own_is_a_function_of_the_output() -> None:
-    assert target(Head()).layers == {OUTPUT}
+    assert target(Head()).layers == {RAW}
 
 
 def test_the_function_may_also_look_at_the_output() -> None:

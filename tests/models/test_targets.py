@@ -10,7 +10,7 @@ from support import small_cnn
 import vizcnn
 from vizcnn.errors import LayerNotFound, TargetError
 from vizcnn.models.layers.capture import read_activations
-from vizcnn.models.targets import OUTPUT, expand_target, parse_targets, target
+from vizcnn.models.targets import OUTPUT, RAW, expand_target, parse_targets, target
 from vizcnn.models.terms import Unit
 
 
@@ -65,7 +65,7 @@ def test_class_names_become_numbers_when_a_model_is_known(tiny: vizcnn.Model) ->
 
 def test_values() -> None:
     logits, maps = torch.tensor([[1.0, 2.0, 4.0]]), torch.arange(12.0).view(1, 3, 2, 2)
-    known: dict[str, Any] = {OUTPUT: logits, "conv": maps}
+    known: dict[str, Any] = {OUTPUT: logits, RAW: logits, "conv": maps}
     assert target(2)(known).tolist() == [4]
     assert target("conv:1")(known).tolist() == [5.5]
     assert target("conv:1@1,0")(known).tolist() == [6]
@@ -114,7 +114,7 @@ def test_what_has_no_number_per_image_is_refused() -> None:
     with pytest.raises(TargetError, match="layer 'conv' is 4 x 5, got position 4,0"):
         target("conv:0@4,0")({"conv": torch.zeros(1, 2, 4, 5)})
     with pytest.raises(TargetError, match=r"must return one number per image, a tensor \(N,\), got \(1, 3\)"):
-        target(lambda output: output)({OUTPUT: logits})
+        target(lambda output: output)({RAW: logits})
 
 
 @pytest.mark.parametrize("what", [None, 2.5, True, -1, "-4"])

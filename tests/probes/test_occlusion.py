@@ -180,7 +180,7 @@ def test_any_network_with_a_function_as_target() -> None:
     found = vizcnn.Occlusion(window=4, stride=4)(model, image, target=area)
     assert found.provenance.targets == (("area",),)
     assert found.meanings == ("score lost when covered",)
-    with pytest.raises(TargetError, match="the network's output is not one tensor, .* so there is no predicted class"):
+    with pytest.raises(TargetError, match=r"\(1, 2, 16, 16\), .* so there is no predicted class"):
         vizcnn.Occlusion()(model, image)
 
 

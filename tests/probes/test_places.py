@@ -15,8 +15,8 @@ from support_places import COLOURS, BlobDetector, ColourMaps, compute_maps, find
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.geometry import Box
 from vizcnn.errors import NotDifferentiable, NotInImage, TargetError, VizcnnWarning
+from vizcnn.geometry import Box
 
 Pixels = npt.NDArray[np.float64]
 

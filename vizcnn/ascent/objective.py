@@ -13,7 +13,8 @@ from vizcnn.errors import TargetError
 from vizcnn.models.functions import LayerFunction, OutputFunction
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
-from vizcnn.models.targets import Target
+from vizcnn.models.outputs import Unsettled
+from vizcnn.models.targets import RAW, Target
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ def score_outputs(objectives: Sequence[Objective], outputs: Mapping[str, tuple[A
 
 def split_outputs(layers: frozenset[str], outputs: Mapping[str, Any], count: int) -> dict[str, tuple[Any, ...]]:
     """Each layer's output for each picture alone, (1, ...)."""
-    split = {}
+    split: dict[str, tuple[Any, ...]] = {}
     for layer in layers:
         values = outputs[layer]
+        if count == 1 or isinstance(values, Unsettled):
+            split[layer] = (values,) * count
+            continue
         if not isinstance(values, Tensor) or len(values) != count:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            where = f"layer {layer!r}" if layer else "the network's output"
+            where = f"layer {layer!r}" if layer != RAW else "what the network returns"
             raise TargetError(f"{where} is {got} for {count} pictures; one entry for each is needed")
         split[layer] = tuple(values.split(1))  # one operation, whose backward pass joins the parts
     return split

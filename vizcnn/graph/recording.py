@@ -29,7 +29,8 @@ from vizcnn.models.layers.dryrun import (
     watch_layers,
 )
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT
+from vizcnn.models.outputs import Unsettled, find_output
+from vizcnn.models.targets import OUTPUT, RAW, pick_layers
 
 Shape = tuple[int, ...]
 
@@ -103,8 +104,8 @@ class Graph:
     """The operations that lead from the image, which is value 0, to the outputs that were asked for.
 
     shapes: of each value by its number, without the axis of images; None where the first axis is not that.
-    wanted: by layer name, or OUTPUT: that output, with a Ref in place of each tensor, in whatever structure the network
-        returns.
+    wanted: by layer name, OUTPUT or RAW: that output, with a Ref in place of each tensor, in whatever structure the
+        network returns.
     """
 
     steps: tuple[Step, ...]
@@ -118,11 +119,11 @@ def find_refs(tree: Any) -> list[int]:
 
 
 def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Graph:
-    """The network's graph for images of height and width `size`, as far as these layers (or OUTPUT) need it.
+    """The network's graph for images of height and width `size`, as far as these layers (or OUTPUT, RAW) need it.
 
     Raises Untraceable for a network that looks at values while it runs, or does other things to a larger batch."""
     layers = frozenset(layers)
-    axes = find_axes(model, model.grey(size), layers - {OUTPUT})
+    axes = find_axes(model, model.grey(size), pick_layers(layers))
     try:
         two, three = (_record_run(model, size, layers, axes, images) for images in (2, 3))
     except Untraceable:
@@ -158,9 +159,11 @@ def _record_run(
             wanted[name] = recorder.replace_tensors(own)
 
     with model.borrowed() as network, torch.no_grad(), watch_layers(network, see), recorder:
-        output = model(batch)
-    if OUTPUT in layers:
-        wanted[OUTPUT] = recorder.replace_tensors(output)
+        raw = model(batch)
+        output = find_output(raw, model.output, images) if OUTPUT in layers else raw
+    if isinstance(output, Unsettled):
+        raise Untraceable(output.reason)
+    wanted |= {name: recorder.replace_tensors(one) for name, one in ((OUTPUT, output), (RAW, raw)) if name in layers}
     if missing := layers - wanted.keys():
         raise Untraceable(f"layer {min(missing)!r} did not run")
     return _Run(images, recorder.steps, recorder.shapes, wanted)
@@ -230,6 +233,8 @@ def _merge_runs(two: _Run, three: _Run) -> Graph:
     """One graph for any number of images, from the runs of two and of three."""
     if [step.func for step in two.steps] != [step.func for step in three.steps]:
         raise Untraceable("the network does other things to three images than to two")
+    if tree_flatten(two.wanted)[1] != tree_flatten(three.wanted)[1]:
+        raise Untraceable("what the network returns has a part for each image")
     steps = [
         Step(a.func, _merge_arguments(a.args, b.args, (two.images, three.images)), a.outputs)
         for a, b in zip(two.steps, three.steps, strict=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from vizcnn.errors import NonFiniteResult, ParameterError, TargetError, VizcnnError
+from vizcnn.errors import NonFiniteResult, NotInImage, ParameterError, VizcnnError
 from vizcnn.models.batches import Answers, answer_each, default_batch
 from vizcnn.models.determinism import (
     check_deterministic,
@@ -22,12 +22,15 @@ from vizcnn.models.determinism import (
     name_targets,
     pick_own,
     pick_rows,
+    score_activations,
 )
 from vizcnn.models.head import Head, Makers, find_head, is_made_by_weights
 from vizcnn.models.kept_checks import make_key
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, Target, target
+from vizcnn.models.outputs import Unsettled
+from vizcnn.models.predicted import predict_targets
+from vizcnn.models.targets import OUTPUT, RAW, Target, is_map
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,18 @@ class _Asked:
         """The layers that are read, OUTPUT among them."""
         return frozenset({OUTPUT}).union(*(t.layers for t in self.given or ()))
 
-    @property
-    def differs_by_image(self) -> bool:
-        """Whether only a run of an image tells its targets."""
-        return self.given is None or any(each.differs_by_image for each in self.given)
+    def differs_by_image(self, *, has_maps: bool) -> bool:
+        """Whether only a run of an image tells its targets. has_maps: the output is (N, K, H, W)."""
+        return self.given is None or any(each.differs_by_image(has_maps=has_maps) for each in self.given)
 
 
 @dataclass(frozen=True)
 class _Findings:
-    """What the check of a network finds: what its output is, and the memory format in which an image gets the same
-    answer beside others."""
+    """What the check of a network finds: what its output is, whether it is a map for each class, and the memory format
+    in which an image gets the same answer beside others."""
 
     head: Head
+    has_maps: bool
     layout: torch.memory_format
 
 
@@ -94,7 +97,7 @@ class CleanRuns:
     def targets(self) -> tuple[tuple[Target, ...], ...]:
         """For each image its T targets; none for one that is refused before they are known."""
         given, count = self._asked.given, len(self.inputs)
-        if given is None or (count and self._asked.differs_by_image):
+        if given is None or (count and self._asked.differs_by_image(has_maps=self._findings.has_maps)):
             return tuple(self._known[i].targets if i in self._known else () for i in range(count))
         if not count:
             return (given,) if given else ()
@@ -102,8 +105,7 @@ class CleanRuns:
 
     @cached_property
     def output(self) -> Tensor | None:
-        """The raw output (N, ...), in main memory; None where N is 0 or the output is not one tensor. Raises
-        NonFiniteResult."""
+        """The output (N, ...), in main memory; None where N is 0 or there is no such tensor. Raises NonFiniteResult."""
         outputs = [answer.output for answer in self._list_answers() if answer.output is not None]
         return torch.stack(outputs) if outputs and len(outputs) == len(self.inputs) else None
 
@@ -175,10 +177,11 @@ class CleanRuns:
         """Keep what a run says of these images. Raises NonFiniteResult, and UnsuitableNetwork where it said something
         else of one of them alone."""
         answers = _answer(self._asked.model, activations, self._asked.given, self.head, len(images))
-        for i, answer in zip(images, answers, strict=True):
+        for row, (i, answer) in enumerate(zip(images, answers, strict=True)):
             alone = self._alone.get(i)
             if alone and alone.targets and len(images) > 1:
-                _check_beside(self._asked.model, alone, answer)
+                scores = score_activations(alone.targets, activations, len(images))[row]  # (T,)
+                _check_beside(self._asked.model, alone, replace(answer, scores=scores.detach().cpu()))
             self._known[i] = answer
 
     def _list_answers(self) -> list[_Answer]:
@@ -215,7 +218,7 @@ def run_clean(
     ParameterError, and NonFiniteResult where no image is left."""
     asked = _Asked(model, inputs, given)
     if not len(inputs):
-        return CleanRuns(asked, _Findings("scores", torch.contiguous_format))
+        return CleanRuns(asked, _Findings("scores", False, torch.contiguous_format))
     key = make_key(asked.model, asked.inputs, asked.given, weights) if weights else None
     known: dict[Any, _Findings] = _CHECKED.setdefault(model.network, {})
     findings, ends, refused = known.get(key), dict[int, _CheckedRun](), dict[int, VizcnnError]()
@@ -223,9 +226,10 @@ def run_clean(
         ends, refused = _run_ends(asked, strict)
         layouts = {end.layout for end in ends.values()}
         layout = layouts.pop() if len(layouts) == 1 else torch.contiguous_format
-        findings = _Findings(next(iter(ends.values())).head, layout)
+        first = next(iter(ends.values()))
+        findings = _Findings(first.head, first.has_maps, layout)
     runs = CleanRuns(asked, findings, {i: end.answer for i, end in ends.items()}, refused)
-    if asked.differs_by_image:
+    if asked.differs_by_image(has_maps=findings.has_maps):
         runs.run(strict=strict)
     if key and not runs.refused and all(end.is_sure for end in ends.values()):
         if len(known) >= _MOST_REMEMBERED:
@@ -236,12 +240,13 @@ def run_clean(
 
 @dataclass(frozen=True)
 class _CheckedRun:
-    """The run of one image alone: the answer, what the output is, whether this holds for any image, and the memory
-    format for company."""
+    """The run of one image alone: the answer, what the output is, whether this holds for any image, whether it is a map
+    for each class, and the memory format for company."""
 
     answer: _Answer
     head: Head
     is_sure: bool
+    has_maps: bool
     layout: torch.memory_format
 
 
@@ -257,7 +262,7 @@ def _run_ends(asked: _Asked, strict: bool) -> tuple[dict[int, _CheckedRun], dict
             try:
                 ends[i] = _run_alone(asked, i, next(iter(ends.values()), None))
                 break
-            except NonFiniteResult as error:
+            except (NonFiniteResult, NotInImage) as error:
                 if strict:
                     raise
                 refused[i] = error
@@ -276,20 +281,19 @@ def _run_alone(asked: _Asked, i: int, other: _CheckedRun | None) -> _CheckedRun:
         head, is_sure = find_head(activations[OUTPUT], None, makers), is_made_by_weights(activations[OUTPUT], makers)
     assert head is not None
     (answer,) = _answer(model, activations, asked.given, head, 1)
-    return _CheckedRun(answer, head, is_sure, choose_layout(model, image[0], answer.targets, activations))
+    layout = choose_layout(model, image[0], answer.targets, activations)
+    return _CheckedRun(answer, head, is_sure, is_map(activations[OUTPUT]), layout)
 
 
 def _answer(
     model: Model, activations: Mapping[str, Any], given: tuple[Target, ...] | None, head: Head, images: int
 ) -> list[_Answer]:
     """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
-    output = check_output(model, activations[OUTPUT], images)
+    output = check_output(model, activations, images)
     if given is None:
-        classes = _predict_classes(output)
-        different = {one: target(one).resolved(model).with_head(head) for one in classes}
-        by_target = [[different[one] for one in classes]]
+        by_target = [predict_targets(model, activations, images, head)]
     else:
-        by_target = [each.with_head(head).choose(activations, images) for each in given]
+        by_target = [each.with_head(head).choose(activations, images, head, model.class_name) for each in given]
     targets = [*zip(*by_target, strict=True)] if by_target else [()] * images
     scores = torch.empty(images, 0)
     if by_target:
@@ -315,9 +319,12 @@ def _check_beside(model: Model, alone: _Answer, beside: _Answer) -> None:
         raise
 
 
-def check_output(model: Model, output: Any, images: int) -> Tensor | None:
-    """The output for so many images, if it is one tensor. Raises NonFiniteResult, and ParameterError for a wrong number
-    of labels."""
+def check_output(model: Model, activations: Mapping[str, Any], images: int) -> Tensor | None:
+    """The output for so many images; where it cannot be settled, what the network returns if that is one tensor
+    (N, ...).
+
+    Raises NonFiniteResult, and ParameterError for a wrong number of labels."""
+    output = activations[RAW] if isinstance(activations[OUTPUT], Unsettled) else activations[OUTPUT]
     if not (isinstance(output, Tensor) and output.dim() and len(output) == images):
         return None
     if not output.isfinite().all():
@@ -328,14 +335,3 @@ def check_output(model: Model, output: Any, images: int) -> Tensor | None:
             f"{model.name} has {output.shape[1]} outputs but {len(model.labels)} labels. Give one label each"
         )
     return output
-
-
-def _predict_classes(output: Tensor | None) -> list[int]:
-    """For each image the class with the largest output. Raises TargetError where the output is not (N, classes)."""
-    if output is None or output.dim() != 2 or output.shape[1] < 2:
-        got = "not one tensor" if output is None else tuple(output.shape)
-        raise TargetError(
-            f"the network's output is {got}, not (N, classes), so there is no predicted class. Give a target"
-        )
-    classes: list[int] = output.argmax(1).tolist()
-    return classes

@@ -12,7 +12,7 @@ from vizcnn.errors import NetworkError, NonFiniteResult, TargetError, Unsuitable
 from vizcnn.models.head import Makers, find_head
 from vizcnn.models.layers.capture import open_reader, read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.targets import OUTPUT, RAW, Target
 
 
 def check_without_images(model: Model, given: tuple[Target, ...], size: tuple[int, int]) -> tuple[Target, ...]:
@@ -80,7 +80,7 @@ def _check_same(
     for layer in alone.keys() & company.keys():
         one, two = alone[layer], company[layer]
         if isinstance(one, Tensor) and isinstance(two, Tensor) and (one.shape[:1], two.shape[:1]) == ((1,), (2,)):
-            check_deterministic(f"layer {layer!r}" if layer else "the output", one[0], two[0], dtype)
+            check_deterministic("the output" if layer in (OUTPUT, RAW) else f"layer {layer!r}", one[0], two[0], dtype)
 
 
 def check_deterministic(what: str, alone: Tensor, in_company: Tensor, dtype: torch.dtype) -> None:

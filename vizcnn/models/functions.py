@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,20 @@ from vizcnn.errors import TargetError, did_you_mean
 from vizcnn.models.model import Model
 
 OUTPUT = ""
-"""Stands for the network's own output where layers are named. The output comes as the network gives it; a layer's
-activations come in their usual form, see `vizcnn.models.layers.axes`."""
+"""Stands for the network's own output where layers are named: the one tensor (N, K) or (N, K, H, W), or an `Unsettled`
+that says why there is none, see `vizcnn.models.outputs`."""
+
+RAW = "()"
+"""Stands for what a call of the network returns, whatever it is. A person's own function of the output gets that."""
 
 Activations = Mapping[str, Any]
-"""By layer name, or OUTPUT: what the layer, or the network, gives."""
+"""By layer name, OUTPUT or RAW: what the layer, or the network, gives. A layer's activations come in their usual form,
+see `vizcnn.models.layers.axes`."""
+
+
+def pick_layers(names: Iterable[str]) -> list[str]:
+    """The names that are layers' own, without OUTPUT and RAW."""
+    return [name for name in names if name not in (OUTPUT, RAW)]
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class OutputFunction:
     """A person's own function from the network's raw output to (N,)."""
 
     function: Callable[[Any], Tensor]
-    layers = frozenset({OUTPUT})
+    layers = frozenset({RAW})
     quantity = "score"
 
     def __str__(self) -> str:
@@ -38,15 +47,16 @@ class OutputFunction:
         return self
 
     def __call__(self, activations: Activations) -> Tensor:
-        return _check_one_per_image(self, self.function(activations[OUTPUT]))
+        return _check_one_per_image(self, self.function(activations[RAW]))
 
 
 @dataclass(frozen=True)
 class LayerFunction:
-    """A person's own function from layers' activations, by the layers' names, to (N,)."""
+    """A person's own function from layers' activations, by the layers' names, to (N,). names: an empty one is the
+    network's raw output."""
 
     function: Callable[[Activations], Tensor]
-    layers: frozenset[str]
+    names: frozenset[str]
     quantity = "score"
 
     def __str__(self) -> str:
@@ -56,13 +66,17 @@ class LayerFunction:
     def spec(self) -> str:
         return str(self)
 
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset(RAW if name == OUTPUT else name for name in self.names)
+
     def resolved(self, model: Model) -> LayerFunction:
-        for name in sorted(self.layers - {OUTPUT}):
+        for name in sorted(pick_layers(self.layers)):
             model.layer(name)
         return self
 
     def __call__(self, activations: Activations) -> Tensor:
-        named = _Named({name: activations[name] for name in self.layers})
+        named = _Named({name: activations[RAW if name == OUTPUT else name] for name in self.names})
         return _check_one_per_image(self, self.function(named))
 
 

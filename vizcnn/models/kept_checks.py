@@ -33,12 +33,13 @@ def make_key(model: Model, inputs: Tensor, given: tuple[Target, ...] | None, wei
     if not all(isinstance(term, Unit | Energy | Strongest | Direction) for one in given or () for _, term in one.terms):
         return None
     try:
+        asked = _freeze([model.output, model.forward])
         modules = tuple(_freeze_module(name, module) for name, module in model.network.named_modules())
     except _Opaque:
         return None
     layers = frozenset({OUTPUT}).union(*(one.layers for one in given or ()))
     form = (inputs.shape[1:], inputs.dtype, inputs.device, len(inputs) > 1)
-    return weights, model.head, model.labels and len(model.labels), given is None, layers, form, modules
+    return weights, asked, model.head, model.labels and len(model.labels), given is None, layers, form, modules
 
 
 def _freeze_module(name: str, module: nn.Module) -> Hashable:

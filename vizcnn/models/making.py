@@ -23,13 +23,15 @@ _LIBRARIES = {"builtins", "torch", "torchvision"}  # whose code a version names,
 _SOURCES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of classes and functions, as they were when first seen
 
 
-def digest_making(network: nn.Module, labels: Sequence[str] | None, head: str | None) -> str:
+def digest_making(network: nn.Module, labels: Sequence[str] | None, head: str | None, *asked: Any) -> str:
     """Digest of how a network is made: its layers as they print themselves, the plain values that they hold, the source
     code, where there is any, of those that are not torch's or torchvision's own and of functions put into them, and
     what its outputs mean.
 
+    asked: how it is run and read, keys or functions; None where nothing was said.
     Not of functions that this code calls elsewhere, nor of what modules hold inside other objects."""
     parts = [json.dumps([labels, head]), _print(network)]
+    parts += [_read_source(one) if callable(one) else repr(one) for one in asked if one is not None]
     for name, module in network.named_modules():
         parts += [name, *_list_values(module), *map(_read_source, _list_code(module))]
         if isinstance(module, GraphModule):  # its code was generated, and is nowhere else

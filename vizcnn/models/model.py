@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -30,6 +30,7 @@ from vizcnn.models.contract import InputContract, parse_per_channel, parse_size
 from vizcnn.models.failing import is_out_of_memory, to_network_error
 from vizcnn.models.head import Head, check_head
 from vizcnn.models.making import digest_making
+from vizcnn.models.outputs import Pick, check_pick
 from vizcnn.models.restoring import borrow_network
 
 _PIECE = 2**24  # bytes digested at a time
@@ -46,6 +47,10 @@ class Model:
     head: what the outputs are, see `vizcnn.models.head`: `logits`, `softmax`, `log-softmax`, `sigmoid`,
         `sigmoid-logits` or `scores`. By default it is found out from how the network makes them; logits are then taken
         for those of classes of which one is right, since logits of many labels look the same.
+    output: which part of what the network returns is its output (N, K) or (N, K, H, W): a key, an index, or a function
+        of all of it. By default the only such tensor, see `vizcnn.models.outputs`.
+    forward: a function from the network and normalised images (N, C, H, W) to what the network returns, for one that
+        needs more than images: `forward=lambda network, images: network(images, age)`.
     The other arguments are those of InputContract.
     """
 
@@ -64,12 +69,15 @@ class Model:
         labels: Sequence[str] | None = None,
         head: Head | None = None,
         name: str | None = None,
+        output: Pick | None = None,
+        forward: Callable[[nn.Module, Tensor], Any] | None = None,
     ) -> None:
         _refuse_what_cannot_be_probed(network)
         self.network = network
         self.name = name or type(network).__name__
         self.labels = tuple(map(str, labels)) if labels is not None else None
         self.head = check_head(head)
+        self.output, self.forward = check_pick(output), forward
         self.input = InputContract(
             size=parse_size(size),
             channels=channels,
@@ -103,7 +111,7 @@ class Model:
         inputs = self.normalised(images)
         before, _RUNNING.here = is_running(), True
         try:
-            return self.network(inputs)
+            return self.forward(self.network, inputs) if self.forward else self.network(inputs)
         except Exception as error:
             if isinstance(error, VizcnnError) or images.is_meta or is_out_of_memory(error):
                 raise
@@ -167,7 +175,7 @@ class Model:
     def network_sha256(self) -> str:
         """Digest of what makes the network beside its weights: layers, code, labels and head, see
         `vizcnn.models.making`."""
-        return digest_making(self.network, self.labels, self.head)
+        return digest_making(self.network, self.labels, self.head, self.output, self.forward)
 
     def provenance(self) -> dict[str, Any]:
         """What identifies this model in a saved result."""

@@ -15,6 +15,7 @@ from vizcnn.errors import TargetError
 from vizcnn.geometry import Box
 from vizcnn.models.detection import BestBox, FoundBox, is_detections
 from vizcnn.models.functions import OUTPUT as OUTPUT
+from vizcnn.models.functions import RAW as RAW
 from vizcnn.models.functions import (
     Activations,
     LayerFunction,
@@ -22,6 +23,7 @@ from vizcnn.models.functions import (
     find_layer_names,
     make_layer_function,
 )
+from vizcnn.models.functions import pick_layers as pick_layers
 from vizcnn.models.head import Head
 from vizcnn.models.model import Model
 from vizcnn.models.segmentation import Rectangle
@@ -76,7 +78,7 @@ class Target:
 
     @property
     def layers(self) -> frozenset[str]:
-        """The layers whose activations the target needs; OUTPUT stands for the network's output."""
+        """The layers whose activations the target needs; OUTPUT and RAW stand for what the network itself gives."""
         return frozenset().union(*(unit.layers for _, unit in self.terms))
 
     @property
@@ -116,7 +118,7 @@ class Target:
         activations: of the images as they are. head: what the output is. name_class: from a class's number to its name,
         for messages. Raises NotInImage for the first image that holds no such thing, and TargetError."""
         self._refuse_class_of_boxes(activations)
-        if not self.differs_by_image(has_maps=_is_map(activations.get(OUTPUT))):
+        if not self.differs_by_image(has_maps=is_map(activations.get(OUTPUT))):
             return [self] * images
 
         def choose_own(unit: Term) -> Sequence[Term]:
@@ -170,7 +172,7 @@ def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
         the image. Where classes are named by numbers, `#10` is the class of that
         index and `=10` the one of that name. Names are looked up when the target meets a model.
     layers: names of layers; `what` is then a function of their activations, a mapping from these names to tensors
-        (N, C, H, W), (N, C, T) for tokens or (N, C), to a tensor (N,). An empty name is the network's output.
+        (N, C, H, W), (N, C, T) for tokens or (N, C), to a tensor (N,). An empty name is what the network returns.
         A callable object with an attribute `layers` that names them is such a function by itself.
 
     Works wherever a target does; maps and pictures need a function that torch can differentiate, occlusion any.
@@ -236,7 +238,8 @@ def parse_targets(what: Any) -> tuple[Target, ...]:
     return tuple(one for each in several for one in expand_target(each))
 
 
-def _is_map(output: Any) -> bool:
+def is_map(output: Any) -> bool:
+    """Whether a network's output is a map for each class, (N, K, H, W)."""
     return isinstance(output, Tensor) and output.dim() == 4
 
 

@@ -13,6 +13,7 @@ from vizcnn.errors import TargetError
 from vizcnn.models.functions import Activations
 from vizcnn.models.head import Head, find_head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
+from vizcnn.models.outputs import Unsettled
 from vizcnn.models.segmentation import Area, Rectangle, choose_areas
 
 
@@ -127,6 +128,8 @@ class Unit:
                 raise TargetError(
                     f"{where} is {describe_activations(values)}. Choose another layer, or energy({self.layer})"
                 )
+            if isinstance(values, Unsettled):
+                raise TargetError(values.reason)
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise TargetError(f"{where} is {got}, not (N, C) or (N, C, H, W). Give a function of it as the target")
         if not 0 <= int(self.channel) < values.shape[1]:

@@ -18,7 +18,6 @@ from vizcnn.models.clean import check_output
 from vizcnn.models.layers.axes import find_spatial_layers, pick_last_of_sizes
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT
 from vizcnn.models.terms import describe_activations
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
@@ -110,7 +109,7 @@ def _read_layers(model: Model, images: Tensor, layers: Iterable[str], *, check: 
     layer without maps, UnsuitableNetwork for a random network."""
     try:
         together = read_activations(model, images, layers)
-        check_output(model, together[OUTPUT], len(images))
+        check_output(model, together, len(images))
         alone = read_activations(model, images[:1], layers) if check or len(images) > 1 else together
         for layer in layers:
             _check_maps(layer, together[layer][:1], alone[layer])

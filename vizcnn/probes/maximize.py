@@ -13,6 +13,7 @@ from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, find_recipe
 from vizcnn.errors import ParameterError, TargetError
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
+from vizcnn.models.outputs import Unsettled
 from vizcnn.models.targets import OUTPUT, Target
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -186,10 +187,12 @@ def _count_classes(model: Model) -> int:
     """How many classes the network tells apart. Raises TargetError."""
     with torch.no_grad():
         output = read_activations(model, model.grey(), [OUTPUT])[OUTPUT]
-    if not isinstance(output, torch.Tensor) or output.dim() != 2:
-        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if isinstance(output, Unsettled):
+        raise TargetError(f"{output.reason}. Or name a unit, such as LAYER:CHANNEL")
+    if output.dim() != 2:
+        got = tuple(output.shape)
         raise TargetError(f"the network's output is {got}, not (N, classes). Give a target, such as LAYER:CHANNEL")
-    return output.shape[1]
+    return int(output.shape[1])
 
 
 def _sort_by_panel(objectives: Sequence[Objective]) -> list[Objective]:

@@ -14,6 +14,7 @@ from vizcnn.inputs.datasets import Images
 from vizcnn.models.layers.axes import find_layers, to_usual_form
 from vizcnn.models.layers.dryrun import keep_last, watch_layers
 from vizcnn.models.model import Model
+from vizcnn.models.outputs import find_output
 from vizcnn.models.terms import describe_activations
 
 Shape = tuple[int, ...]
@@ -82,8 +83,8 @@ def _find_shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
         nonlocal namesake
         namesake = output if name == OUTPUT_NAME else namesake
         if isinstance(output, Tensor) and output.dim():
-            raw = name == OUTPUT_NAME  # the network's own output is taken as it is
-            values = output if raw else to_usual_form(output, layers[name].axes if name in layers else None)
+            own = name == OUTPUT_NAME  # the network's own output has its usual form already
+            values = output if own else to_usual_form(output, layers[name].axes if name in layers else None)
             if len(values) == 1:
                 yield tuple(values.shape[1:])
 
@@ -91,7 +92,7 @@ def _find_shapes(model: Model, size: tuple[int, int]) -> dict[str, Shape]:
     with watch_layers(model.network, see):
         answer = model(model.grey(size))
     if namesake is None or namesake is answer:
-        see(OUTPUT_NAME, answer)
+        see(OUTPUT_NAME, find_output(answer, model.output, 1))
     else:  # a layer and the output would share a name
         shapes.pop(OUTPUT_NAME, None)
     return shapes

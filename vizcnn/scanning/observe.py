@@ -13,7 +13,7 @@ from vizcnn.errors import ShapeError
 from vizcnn.models.determinism import check_deterministic
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT
+from vizcnn.models.targets import OUTPUT, RAW
 from vizcnn.scanning.layer_selection import OUTPUT_NAME, Shape
 from vizcnn.scanning.loader import Batch
 from vizcnn.scanning.statistics import BatchStatistics, Rank, compute_statistics
@@ -92,6 +92,7 @@ def observe(model: Model, settings: ScanSettings) -> Iterator[Observe]:
         seen = read(inputs.to(model.device, model.dtype))
         if OUTPUT in seen:
             output = seen.pop(OUTPUT)
+            del seen[RAW]
             if OUTPUT_NAME in settings.layers:
                 seen[OUTPUT_NAME] = keep(OUTPUT_NAME, output)
         for name, found in seen.items():

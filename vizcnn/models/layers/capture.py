@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from vizcnn.errors import TargetError
 from vizcnn.models.layers.axes import Axes, find_axes, to_network_form, to_usual_form
 from vizcnn.models.model import Model, is_running
-from vizcnn.models.targets import OUTPUT
+from vizcnn.models.outputs import find_output
+from vizcnn.models.targets import OUTPUT, RAW, pick_layers
 
 Keep = Callable[[str, Tensor], Any]
 """What to keep of a layer's output, given its name. A later in-place operation must not be able to change it."""
@@ -81,12 +82,17 @@ def _make_hook(name: str, seen: dict[str, Any], then: Callable[[str], None], kee
 
 
 def read_activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str, Any]:
-    """The outputs of layers for images (N, C, H, W) in [0, 1], and under OUTPUT the network's own output, as it is."""
-    wanted = [name for name in layers if name != OUTPUT]
+    """The outputs of layers for images (N, C, H, W) in [0, 1], and with them what `read_answer` gives."""
+    wanted = pick_layers(layers)
     with capture(model, wanted, find_axes(model, images, wanted)) as seen:
-        output = model(images)
+        raw = model(images)
     _refuse_missing(model, wanted, seen)
-    return {**seen, OUTPUT: output}
+    return {**seen, **read_answer(model, raw, len(images))}
+
+
+def read_answer(model: Model, raw: Any, images: int) -> dict[str, Any]:
+    """What a network returned for so many images, under RAW, and under OUTPUT the tensor that is its output."""
+    return {OUTPUT: find_output(raw, model.output, images), RAW: raw}
 
 
 def _refuse_missing(model: Model, wanted: Iterable[str], seen: Mapping[str, Any]) -> None:
@@ -124,16 +130,16 @@ def open_reader(
     model: Model, layers: Collection[str], *, keep: Keep = _clone
 ) -> Iterator[Callable[[Tensor], dict[str, Any]]]:
     """While the context is open: a function from images (N, C, H, W) in [0, 1] to the layers' outputs, or to what
-    `keep` makes of them; the network's own output comes as it is.
+    `keep` makes of them; the network's own output comes as `read_answer` gives it.
 
-    The network runs only as far as these layers need it, to its end if OUTPUT is among them. Outputs are cloned. A
-    module that the network calls several times is read at its last call. The first images tell which call that is, and
-    the layers' axes.
+    The network runs only as far as these layers need it, to its end if OUTPUT or RAW is among them. Outputs are cloned.
+    A module that the network calls several times is read at its last call. The first images tell which call that is,
+    and the layers' axes.
     """
-    wanted = [name for name in layers if name != OUTPUT]
+    wanted = pick_layers(layers)
     last: dict[str, int] = {}
     calls: Counter[str] = Counter()
-    may_stop = OUTPUT not in layers
+    may_stop = len(wanted) == len(layers)
     captured: dict[str, Any] | None = None
 
     def count(name: str) -> None:
@@ -152,7 +158,7 @@ def open_reader(
         calls.clear()
         seen.clear()
         try:
-            seen[OUTPUT] = model(images)
+            seen |= read_answer(model, model(images), len(images))
         except _StopRun:
             return dict(seen)
         except Exception:  # such as a dense layer's, for pictures of a size that only the layers before it can take
