@@ -108,7 +108,7 @@ def test_without_a_target_the_class_of_most_pixels_is_explained_and_named() -> N
     found = occlude(model_of(ColourMaps()), torch.stack([PLACES, OTHER]), None)
     assert found.provenance.targets == (("red",), ("green",))
     share = predicted(PLACES, 1).mean()
-    assert f"the logit of red over the {share:.0%} of the image predicted so falls" in found.findings[0][0]
+    assert f"the logit of red over the {100 * share:.2g}% of the image predicted so falls" in found.findings[0][0]
     unnamed = vizcnn.Rise(masks=9)(model_of(make_deep(), labels=None), picture(SIZE), progress=False)
     assert unnamed.provenance.targets == ((str(choose_class(make_deep(), picture(SIZE))[0]),),)
 

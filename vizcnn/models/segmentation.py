@@ -44,9 +44,7 @@ class Rectangle:
         """What maps (N, K, H, W) hold there, (N, K, n). Raises TargetError for a place outside them."""
         height, width = maps.shape[2:]
         if self.rows[1] >= height or self.columns[1] >= width:
-            raise TargetError(
-                f"{self} is outside the map, which has rows 0 to {height - 1} and columns 0 to {width - 1}"
-            )
+            raise TargetError(f"{self} is outside a map with rows 0 to {height - 1} and columns 0 to {width - 1}")
         return maps[:, :, self.rows[0] : self.rows[1] + 1, self.columns[0] : self.columns[1] + 1].flatten(2)
 
 
@@ -67,11 +65,8 @@ class PredictedArea:
     def where(self) -> str:
         """How large the area is, to go on a sentence."""
         share = len(self.indices) / (self.size[0] * self.size[1])
-        return (
-            f" over the {max(share, 1e-4):.2g} of the image predicted so"
-            if share < 0.01
-            else (f" over the {share:.0%} of the image predicted so")
-        )
+        named = "whole" if share == 1 else ">99%" if share > 0.99 else f"{100 * share:.2g}%"
+        return f" over the {named} of the image predicted so"
 
     def pick(self, maps: Tensor) -> Tensor:
         """What maps (N, K, H, W) hold there, (N, K, n). Maps of another size, as of the octaves of a dream, are read

@@ -169,8 +169,13 @@ def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
     what: a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the network's output.
         `p(tabby)` asks for the probability; otherwise a class is the network's own number, mostly a logit.
         `energy(layer)` is a whole layer's mean square, `strongest(layer)` the unit of the layer that is most active in
-        the image. Where classes are named by numbers, `#10` is the class of that
-        index and `=10` the one of that name. Names are looked up when the target meets a model.
+        the image. Where classes are named by numbers, `#10` is the class of that index and `=10` the one of that name;
+        `=name` also names a class with an @ or a # in its name. Names are looked up when the target meets a model.
+        Of a segmentation, (N, K, H, W), `dog` is the mean over the pixels that are predicted so in the image as it is,
+        `dog@y,x` one pixel and `dog@y0-y1,x0-x1` a region, first and last rows and columns included; these are counted
+        in the output. The pixels do not move with what is done to the image. Of a detector, `dog#0` is the best box of
+        the class in the image as it is, `dog#1` the second: for an altered image, the largest product of overlap and
+        confidence over its boxes of the class. No gradient reaches boxes; occlusion and rise explain them.
     layers: names of layers; `what` is then a function of their activations, a mapping from these names to tensors
         (N, C, H, W), (N, C, T) for tokens or (N, C), to a tensor (N,). An empty name is what the network returns.
         A callable object with an attribute `layers` that names them is such a function by itself.
