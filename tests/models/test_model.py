@@ -12,7 +12,7 @@ from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError, TargetError
+from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError, TargetError, UnsuitableNetwork
 from vizcnn.geometry import Box
 from vizcnn.inputs.images import open_photo
 from vizcnn.models import _torchvision
@@ -188,12 +188,14 @@ def test_the_networks_digest_changes_with_layers_code_and_meaning_and_with_nothi
     assert digest(Doubling()) == digest(Doubling())
 
 
-def test_torchscript_is_refused_with_the_reason() -> None:
+def test_torchscript_is_refused_with_the_reason_by_what_looks_inside() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scripted = torch.jit.script(nn.Linear(2, 2))
-    with pytest.raises(ParameterError, match="hooks on them raise or silently never fire"):
-        vizcnn.Model(scripted, size=2)
+        scripted = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
+    model = vizcnn.Model(scripted, size=2)
+    assert model.is_black_box
+    with pytest.raises(UnsuitableNetwork, match="hooks on a TorchScript network raise or silently never fire"):
+        vizcnn.Saliency()(model, torch.rand(1, 3, 2, 2), 0, progress=False)
 
 
 def test_pillow_images_are_images_too(tiny: vizcnn.Model) -> None:

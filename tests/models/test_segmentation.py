@@ -145,8 +145,12 @@ def test_a_class_predicted_nowhere_is_refused_with_what_is_and_the_remedy() -> N
         "no pixel of this image is predicted as cat: dog 25%, __background__ 75%. Take one of these, or a place: "
         "cat@Y,X or cat@Y0-Y1,X0-X1, counted in the output's 4 rows and 5 columns"
     )
-    with pytest.raises(NotInImage, match=r"as 0: none is predicted as anything.* 0@Y,X"):
-        target("p(0)").choose({OUTPUT: maps[:, :1] - 5}, 1, "logits")
+    with pytest.raises(
+        NotInImage, match=r"as 0: none is predicted as anything\. Take another image, or a place: 0@Y,X"
+    ):
+        target("p(0)").choose({OUTPUT: maps - 5}, 1, "sigmoid-logits")
+    with pytest.raises(NotInImage, match=r"as 0: its only map is from -4 to -4, with the border at 0\. Take another"):
+        target("0").choose({OUTPUT: maps[:, :1] - 5}, 1, "logits")
 
 
 def test_the_largest_class_is_the_one_of_most_pixels_but_for_the_background() -> None:

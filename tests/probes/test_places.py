@@ -218,6 +218,37 @@ def test_an_image_without_the_class_is_left_out_and_the_others_stay() -> None:
         vizcnn.Saliency()(model, images, "red", progress=False, strict=True)
 
 
+class OneMap(nn.Module):
+    """How red the 3 x 3 pixels around are, less 0.287: one map for two classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colours = ColourMaps()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.colours(images)
+        return maps[:, 1:2] - 0.287  # (N, 1, H, W)
+
+
+def test_one_map_tells_two_classes_apart() -> None:
+    model = model_of(OneMap(), labels=("background", "lesion"), head="logits")
+    maps = compute_maps(PLACES.double().numpy())[1] - 0.287
+    inside = maps > 0
+    targets = ["lesion", "background", "p(background@0-3,0-3)", "positive@5,6", 0]
+    found = occlude(model, PLACES, targets)
+    expected = [maps[inside].mean(), -maps[~inside].mean(), 1 - (1 / (1 + np.exp(-maps[:4, :4]))).mean(), maps[5, 6]]
+    np.testing.assert_allclose(found.scores[0], [*expected, maps[inside].mean()], rtol=1e-5)
+    again = occlude(model, PLACES, list(found.provenance.target_specs[0]))
+    np.testing.assert_array_equal(again.values, found.values)
+    assert occlude(model, PLACES, None).provenance.targets == (("lesion",),)
+    empty = paint(SIZE, (2, 3, 3, 21, 21, 0.62))
+    assert vizcnn.Saliency()(model, empty, progress=False).provenance.targets == (("background",),)
+    with pytest.raises(
+        NotInImage, match=r"predicted as lesion: its only map is from -0\.6.* to -0\.287, with the border"
+    ):
+        occlude(model, empty, "lesion")
+
+
 # Detection
 
 

@@ -123,6 +123,8 @@ def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Graph:
 
     Raises Untraceable for a network that looks at values while it runs, or does other things to a larger batch."""
     layers = frozenset(layers)
+    if model.is_black_box or model.one_at_a_time:
+        raise Untraceable("it is a black box" if model.is_black_box else "it takes one image at a time")
     axes = find_axes(model, model.grey(size), pick_layers(layers))
     try:
         two, three = (_record_run(model, size, layers, axes, images) for images in (2, 3))

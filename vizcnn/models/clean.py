@@ -330,8 +330,7 @@ def check_output(model: Model, activations: Mapping[str, Any], images: int) -> T
     if not output.isfinite().all():
         raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
     find_head(output, model.head)  # refuses what contradicts the person
-    if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
-        raise ParameterError(
-            f"{model.name} has {output.shape[1]} outputs but {len(model.labels)} labels. Give one label each"
-        )
+    names = len(model.labels or ())
+    if names and output.dim() == 2 and output.shape[1] != names and (output.shape[1], names) != (1, 2):
+        raise ParameterError(f"{model.name} has {output.shape[1]} outputs but {names} labels. Give one label each")
     return output

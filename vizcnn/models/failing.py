@@ -25,9 +25,11 @@ def to_network_error(error: Exception, images: Tensor, size: tuple[int, int]) ->
 
 def _suggest_remedy(said: str, images: Tensor, size: tuple[int, int]) -> str:
     if "required positional argument" in said:
-        return "It needs more than images: wrap it in a module whose forward takes images alone and adds the rest"
+        return (
+            "It needs more than images: say Model(forward=lambda network, images: network(images, ...)) with the rest"
+        )
     if "register a hook on a tensor that doesn't require grad" in said:
         return "Put `if x.requires_grad:` before the hook that its forward registers"
     if len(images) > 1:
-        return "Does it take several images at once? Where it says view(1, -1), write flatten(1)"
+        return "Does it take several images at once, and of this size?"
     return f"Is the Model's size {size[0]} x {size[1]}, with {images.shape[1]} channels, what it takes?"

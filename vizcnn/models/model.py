@@ -26,6 +26,7 @@ from vizcnn.errors import (
 )
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
+from vizcnn.models.black_box import BlackBox, list_weights, mixes_images, name_network, refuse_black_box, wrap_black_box
 from vizcnn.models.contract import InputContract, parse_per_channel, parse_size
 from vizcnn.models.failing import is_out_of_memory, to_network_error
 from vizcnn.models.head import Head, check_head
@@ -41,7 +42,8 @@ class Model:
 
     Calling it with a tensor (N, C, H, W) in [0, 1] normalises and runs the network, so gradients arrive at real pixels.
 
-    network: any nn.Module that takes (N, C, H, W). It stays where it is and is never changed.
+    network: any nn.Module that takes (N, C, H, W). It stays where it is and is never changed. Or any function from an
+        array (N, C, H, W) to numbers, such as an ONNX session's: a black box, see `vizcnn.models.black_box`.
     size: side of the input in px, or (height, width).
     labels: one name per class, in the order of the output.
     head: what the outputs are, see `vizcnn.models.head`: `logits`, `softmax`, `log-softmax`, `sigmoid`,
@@ -56,7 +58,7 @@ class Model:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Callable[[Any], Any],
         *,
         size: int | tuple[int, int],
         channels: Literal[1, 3] = 3,
@@ -72,12 +74,14 @@ class Model:
         output: Pick | None = None,
         forward: Callable[[nn.Module, Tensor], Any] | None = None,
     ) -> None:
-        _refuse_what_cannot_be_probed(network)
-        self.network = network
-        self.name = name or type(network).__name__
+        self.network = wrap_black_box(network)
+        _refuse_weights_without_values(self.network)
+        self.name = name or name_network(self.network)
         self.labels = tuple(map(str, labels)) if labels is not None else None
         self.head = check_head(head)
         self.output, self.forward = check_pick(output), forward
+        self.one_at_a_time = mixes_images(self.network)
+        """Whether each of several images runs alone: mostly where the network has been found to take only one."""
         self.input = InputContract(
             size=parse_size(size),
             channels=channels,
@@ -141,6 +145,11 @@ class Model:
         inputs, seen = self.input.prepared(photo)
         return inputs.to(self.device, self.dtype), seen
 
+    @property
+    def is_black_box(self) -> bool:
+        """Whether only answers can be seen, neither layers nor gradients."""
+        return isinstance(self.network, BlackBox)
+
     def layers(self) -> dict[str, nn.Module]:
         """Every module inside the network by its dotted name, in the order of registration."""
         return {name: module for name, module in self.network.named_modules() if name}
@@ -148,6 +157,7 @@ class Model:
     def layer(self, name: str) -> nn.Module:
         """The module of this dotted name. Raises LayerNotFound."""
         layers = self.layers()
+        refuse_black_box(self.network, self.name, f"layer {name!r}")
         if name not in layers:
             raise LayerNotFound(
                 f"no layer named {name!r} in {self.name}.{did_you_mean(name, layers)} See the names in Model.layers()"
@@ -165,8 +175,11 @@ class Model:
         return self.labels[index] if self.labels and index < len(self.labels) else str(index)
 
     def weights_sha256(self) -> str:
-        """Digest over all parameters and buffers with their names, shapes and types."""
-        named = sorted(chain(self.network.named_parameters(), self.network.named_buffers()))
+        """Digest over all parameters and buffers with their names, shapes and types; empty for a black box, whose
+        weights nobody sees."""
+        named = list_weights(self.network)
+        if self.is_black_box and not named:
+            return ""
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             pieces = pool.map(_digest, [piece for _, value in named for piece in _split_bytes(value)])
             names = [f"{name} {value.dtype} {tuple(value.shape)};".encode() for name, value in named]
@@ -244,15 +257,8 @@ def _digest(data: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return hashlib.sha256(data.data).digest()
 
 
-def _refuse_what_cannot_be_probed(network: nn.Module) -> None:
-    """Raise ParameterError for TorchScript, for what is no nn.Module, and for weights without values."""
-    if isinstance(network, torch.jit.ScriptModule):
-        raise ParameterError(
-            "TorchScript networks cannot be probed: hooks on them raise or silently never fire, so no picture could be "
-            "trusted. Use the original Python network and load its weights into it"
-        )
-    if not isinstance(network, nn.Module):
-        raise ParameterError(f"a network is an nn.Module, got {type(network).__name__}")
+def _refuse_weights_without_values(network: nn.Module) -> None:
+    """Raise ParameterError for weights without values."""
     for name, parameter in network.named_parameters():
         if isinstance(parameter, nn.UninitializedParameter):
             raise ParameterError(f"parameter {name!r} has no values yet (a lazy module). Run the network once first")

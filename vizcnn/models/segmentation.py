@@ -96,25 +96,26 @@ def find_predicted(maps: Tensor, index: int, head: Head | None) -> Tensor:
 
 def _find_level(classes: int, head: Head | None) -> float | None:
     """The value above which a pixel has a label; None where classes are compared with each other."""
-    if head in ("sigmoid", "softmax") and (classes == 1 or head == "sigmoid"):
+    if head == "sigmoid":
         return 0.5
     return 0.0 if classes == 1 or head == "sigmoid-logits" else None
 
 
 def choose_areas(
-    maps: Tensor, index: int, head: Head | None, name: str, name_class: Callable[[int], str]
+    maps: Tensor, masks: Tensor, head: Head | None, name: str, name_class: Callable[[int], str]
 ) -> list[PredictedArea]:
-    """For each image the pixels that are predicted as a class. name: of the class, as the person has it.
+    """For each image the pixels that are predicted as a class, from its masks (N, H, W).
 
+    maps: the output (N, K, H, W). name: of the class, as the person has it. name_class: from numbers to names.
     Raises NotInImage, with what is predicted, for the first image in which no pixel is."""
     areas = []
-    for i, mask in enumerate(find_predicted(maps.detach(), index, head)):
+    for i, mask in enumerate(masks):
         indices = mask.flatten().nonzero()[:, 0].int()  # (n,)
         if not len(indices):
             raise NotInImage(
                 f"no pixel of this image is predicted as {name}: "
-                f"{_describe_predicted(maps[i : i + 1], head, name_class)}. Take one of these, or a place: {name}@Y,X "
-                f"or {name}@Y0-Y1,X0-X1, counted in the output's {maps.shape[2]} rows and {maps.shape[3]} columns"
+                f"{_describe_predicted(maps[i : i + 1], head, name_class)}, or a place: {name}@Y,X or "
+                f"{name}@Y0-Y1,X0-X1, counted in the output's {maps.shape[2]} rows and {maps.shape[3]} columns"
             )
         areas.append(PredictedArea(indices, (maps.shape[2], maps.shape[3])))
     return areas
@@ -142,10 +143,16 @@ def _rank_classes(counts: Sequence[int], name_class: Callable[[int], str]) -> li
 
 
 def _describe_predicted(maps: Tensor, head: Head | None, name_class: Callable[[int], str]) -> str:
-    """What the pixels of one image (1, K, H, W) are predicted as, in words."""
+    """What the pixels of one image (1, K, H, W) are predicted as, in words, and what could be explained instead."""
+    if maps.shape[1] == 1:
+        low, high = (float(end) for end in maps.detach().aminmax())
+        border = _find_level(1, head)
+        return f"its only map is from {low:.3g} to {high:.3g}, with the border at {border:g}. Take another image"
     (counts,) = _count_predicted(maps.detach(), head).tolist()
     found = [index for index in _rank_classes(counts, name_class) if counts[index]]
     pixels = maps.shape[2] * maps.shape[3]
     named = [f"{name_class(index)} {counts[index] / pixels:.0%}" for index in found[:_LISTED]]
     rest = [f"{len(found) - _LISTED} more"] if len(found) > _LISTED else []
-    return ", ".join([*named, *rest]) or "none is predicted as anything"
+    if not named:
+        return "none is predicted as anything. Take another image"
+    return f"{', '.join([*named, *rest])}. Take one of these"

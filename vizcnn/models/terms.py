@@ -14,7 +14,8 @@ from vizcnn.models.functions import Activations
 from vizcnn.models.head import Head, find_head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
 from vizcnn.models.outputs import Unsettled
-from vizcnn.models.segmentation import Area, Rectangle, choose_areas
+from vizcnn.models.segmentation import Area, Rectangle, choose_areas, find_predicted
+from vizcnn.models.two_classes import find_side, negate, tells_two_apart
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Unit:
     label: the class's name. as_text: the channel was given as digits in a text, which may also be a class's name.
     ambiguous: the class's number is also the name of a class. written: the text that named class and place together,
         which as a whole may be the name of a class.
+    negated: the first of two classes that one output tells apart, see `vizcnn.models.two_classes`.
     """
 
     layer: str
@@ -41,6 +43,7 @@ class Unit:
     ambiguous: bool = field(default=False, compare=False)
     over: Area | None = None
     written: str = field(default="", compare=False)
+    negated: bool = False
 
     def __str__(self) -> str:
         name = self.label or (f"{self.layer}:{self.channel}" if self.layer else str(self.channel))
@@ -59,7 +62,7 @@ class Unit:
     @property
     def spec(self) -> str:
         """The text that `target` makes into this unit: classes by number, as `#10` where 10 is also a class's name."""
-        number = f"#{self.channel}" if self.ambiguous else ""
+        number = f"={self.label}" if self.negated else f"#{self.channel}" if self.ambiguous else ""
         return str(replace(self, label=number))
 
     @property
@@ -78,6 +81,17 @@ class Unit:
             return self
         if is_whole_name(self.written, self, model):
             return Unit(self.layer, self.written, probability=self.probability).resolved(model)
+        if tells_two_apart(model):
+            side, labels = find_side(self.channel, model, as_text=self.as_text), model.labels or ()
+            return replace(
+                self,
+                channel=0,
+                label=labels[side],
+                as_text=False,
+                ambiguous="0" in labels,
+                negated=side == 0,
+                written="",
+            )
         index = self.index_among(model.labels, model.name)
         label, names = model.class_name(index), model.labels or ()
         of_another = str(index) in names and label != str(index)
@@ -90,7 +104,7 @@ class Unit:
         return find_class_index(str(self.channel), labels, model) if is_name else int(self.channel)
 
     def with_head(self, head: Head) -> Unit:
-        return replace(self, head=head) if self.probability else self
+        return replace(self, head=head) if self.probability or self.negated else self
 
     @property
     def is_of_image(self) -> bool:
@@ -107,16 +121,20 @@ class Unit:
         if not (self.is_of_image and isinstance(maps, Tensor) and maps.dim() == 4):
             return [self] * images
         name = str(replace(self, probability=False))
-        areas = choose_areas(self._checked(maps), int(self.channel), head, name, name_class)
+        masks = find_predicted(self._checked(maps).detach(), int(self.channel), head)  # (N, H, W)
+        areas = choose_areas(maps, ~masks if self.negated else masks, head, name, name_class)
         return [replace(self, over=area) for area in areas]
 
     def __call__(self, activations: Activations) -> Tensor:
         values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
         if self.over is not None:
             values = self.over.pick(values)  # (N, C, n)
-        if self.probability:
-            values = to_probabilities(values, self.head or find_head(values))
+        head = self.head or find_head(values) if self.probability or self.negated else None
+        if self.probability and head:
+            values = to_probabilities(values, head)
         one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
+        if self.negated:
+            one = negate(one, head, probability=self.probability)
         if self.at is not None:
             return one[:, self.at[0], self.at[1]]  # (N,)
         return one.flatten(1).mean(1) if one.dim() > 1 else one  # (N,)

@@ -73,7 +73,7 @@ class Sweep:
         self.graph: Graph | None = None
         self.checks, self.shares = Checks(), dict[str, float]()
         self._is_settled = engine == "incremental"  # the time that runs take no longer decides which engine is used
-        if engine != "plain":
+        if engine == "incremental" or (engine == "auto" and not (model.is_black_box or model.one_at_a_time)):
             self._try_incremental()
 
     def _try_incremental(self) -> None:

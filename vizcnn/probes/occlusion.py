@@ -47,6 +47,7 @@ class Occlusion(Probe[Heatmap]):
     """
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+    needs_network: ClassVar[bool] = False
 
     window: int | tuple[int, int] | None = param(
         None,

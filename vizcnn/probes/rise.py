@@ -48,6 +48,7 @@ class Rise(Probe[Heatmap]):
     """
 
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"
+    needs_network: ClassVar[bool] = False
 
     masks: int = param(
         1000, "Masks for each image; more are slower and less noisy. The paper takes 4000 to 8000.", min=2

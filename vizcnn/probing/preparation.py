@@ -16,6 +16,7 @@ from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.readers import list_readers
 from vizcnn.inputs.tensors import check_unit_range, to_photo
+from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.clean import run_clean
 from vizcnn.models.determinism import check_without_images
@@ -34,6 +35,7 @@ class ProbeLike(Protocol):
     needs_photos: ClassVar[bool]
     streams: ClassVar[bool]
     needs_target: ClassVar[bool]
+    needs_network: ClassVar[bool]
 
     def default_targets(self, model: Model) -> Sequence[Any] | None: ...
 
@@ -64,6 +66,8 @@ def prepare(
             "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
         )
     with borrow(model, type(probe).__name__):
+        if probe.needs_network:
+            refuse_black_box(model.network, model.name, "it")
         identity = recall(model, "identity") or model.provenance()  # before any run: some count their runs in a buffer
         keep(model, "identity", identity)
         stream = dataset(images, probe.labels_from()) if probe.streams else None

@@ -141,6 +141,8 @@ class Probe(Generic[R]):
     """False for probes of the architecture alone: the command line then fetches no published weights."""
     needs_photos: ClassVar[bool] = False
     """True for probes that read the pixels of `subject.photos`, which otherwise may be smaller copies, for drawing."""
+    needs_network: ClassVar[bool] = True
+    """False for probes that only compare the network's answers to altered images, and so explain black boxes too."""
     needs_target: ClassVar[bool] = True
     """False for probes that explain no target: a target is refused, and the network may give any kind of output."""
 

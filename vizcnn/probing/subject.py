@@ -17,9 +17,10 @@ from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.photo import Photo
 from vizcnn.models.batches import Answers
 from vizcnn.models.clean import CleanRuns
-from vizcnn.models.head import QUANTITIES, Head, to_probabilities
+from vizcnn.models.head import QUANTITIES, Head
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
+from vizcnn.models.two_classes import expand_probabilities
 from vizcnn.results import Mark, Prediction, Provenance
 from vizcnn.results.drawing import shorten
 from vizcnn.version import __version__
@@ -142,7 +143,8 @@ class Subject:
             return ((),) * len(self.photos)
         if self.output.shape[1] == 1 and self.head in ("softmax", "log-softmax"):
             return ((),) * len(self.photos)  # the softmax of one logit is 1 whatever the image: it says nothing
-        best = to_probabilities(self.output.float(), self.head).topk(min(5, self.output.shape[1]))
+        shares = expand_probabilities(self.output.float(), self.head, len(self.model.labels))  # (N, K)
+        best = shares.topk(min(5, shares.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(tuple(Prediction(self.model.class_name(i), p) for i, p in zip(*row, strict=True)) for row in rows)
 

@@ -74,7 +74,7 @@ class Provenance:
         """The line of small print under a picture. It leaves out measured numbers and flags, which files keep."""
         shown = {key: value for key, value in self.details.items() if not isinstance(value, float | bool)}
         details = " ".join(f"{key}={_format_detail(value)}" for key, value in shown.items())
-        return f"vizcnn {self.version}  {self.probe}  {self.model} {self.weights_sha256[:8]}  {details}"
+        return f"vizcnn {self.version}  {self.probe}  {self.model} {self.weights_sha256[:8] or 'black box'}  {details}"
 
 
 def _format_detail(value: Any) -> str:

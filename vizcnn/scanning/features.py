@@ -14,9 +14,8 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, NonFiniteResult, ParameterError, TargetError
 from vizcnn.inputs.datasets import Images
-from vizcnn.models.batches import default_batch
 from vizcnn.models.determinism import check_deterministic
-from vizcnn.models.layers.capture import open_reader
+from vizcnn.models.layers.capture import choose_batch, open_reader
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT
 from vizcnn.progress import bar
@@ -56,7 +55,7 @@ def compute_features(model: Model, images: Images, layer: str | None, progress: 
     size = find_input_size(images, model)
     name, enters = _choose_layer(model, size, layer)
     where = f"what enters {name}" if enters else name
-    batches, parts = split(range(len(images)), default_batch(size)), list[tuple[Batch, Tensor]]()
+    batches, parts = split(range(len(images)), choose_batch(model, size)), list[tuple[Batch, Tensor]]()
     with (
         _open_feature_reader(model, name, enters) as read,
         closing(load_batches(images, model.input, size, batches, None)) as each,

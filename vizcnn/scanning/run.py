@@ -16,8 +16,9 @@ import torch
 
 from vizcnn.errors import OutputError, ParameterError, VizcnnWarning
 from vizcnn.inputs.datasets import Images, dataset
-from vizcnn.models.batches import default_batch
+from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
+from vizcnn.models.layers.capture import choose_batch
 from vizcnn.models.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive import receptive_fields
@@ -98,6 +99,7 @@ def scan(
         top, {"batch": (batch, 1), "shard_size": (shard_size, 1), "loaders": (loaders, 0), "threads": (threads, 1)}
     )
     with borrow(model, "Scan"):
+        refuse_black_box(model.network, model.name, "it")
         settings = _choose_settings(model, found, layers, top, rank, batch, threads or _choose_threads(Path(folder)))
         index = open_or_create(Path(folder), model, found, settings, shard_size, progress)
         todo = index.lacking(range(part.i - 1, len(index.shards), part.n))
@@ -147,7 +149,9 @@ def _choose_settings(
     threads: int,
 ) -> ScanSettings:
     size = find_input_size(images, model)
-    return ScanSettings(select_layers(model, size, layers), size, top, rank, batch or default_batch(size), threads)
+    return ScanSettings(
+        select_layers(model, size, layers), size, top, rank, batch or choose_batch(model, size), threads
+    )
 
 
 def scan_in_memory(

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from vizcnn.errors import TargetError
+from vizcnn.errors import NetworkError, TargetError
+from vizcnn.models.batches import default_batch
 from vizcnn.models.layers.axes import Axes, find_axes, to_network_form, to_usual_form
 from vizcnn.models.model import Model, is_running
+from vizcnn.models.one_at_a_time import join_activations, read_alone, runs_alone
 from vizcnn.models.outputs import find_output
 from vizcnn.models.targets import OUTPUT, RAW, pick_layers
 
@@ -83,11 +86,33 @@ def _make_hook(name: str, seen: dict[str, Any], then: Callable[[str], None], kee
 
 def read_activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str, Any]:
     """The outputs of layers for images (N, C, H, W) in [0, 1], and with them what `read_answer` gives."""
+    if runs_alone(model, images):
+        return join_activations([read_activations(model, one.contiguous(), layers) for one in images.split(1)])
     wanted = pick_layers(layers)
+    try:
+        return _read_together(model, images, wanted)
+    except NetworkError:
+        alone = read_alone(model, images, lambda one: _read_together(model, one, wanted))
+        if alone is None:
+            raise
+        return alone
+
+
+def _read_together(model: Model, images: Tensor, wanted: Sequence[str]) -> dict[str, Any]:
     with capture(model, wanted, find_axes(model, images, wanted)) as seen:
         raw = model(images)
     _refuse_missing(model, wanted, seen)
     return {**seen, **read_answer(model, raw, len(images))}
+
+
+@torch.no_grad()
+def choose_batch(model: Model, size: tuple[int, int]) -> int:
+    """How many images of height and width `size` to run at once: one where the network takes one only, which two runs
+    of grey images tell."""
+    two = model.grey(size).repeat(2, 1, 1, 1)  # (2, C, H, W)
+    with suppress(NetworkError):  # layers before the one that fails may be all that is asked for
+        read_activations(model, two, [])
+    return 1 if model.one_at_a_time else default_batch(size)
 
 
 def read_answer(model: Model, raw: Any, images: int) -> dict[str, Any]:
@@ -148,6 +173,17 @@ def open_reader(
             raise _StopRun
 
     def read(images: Tensor) -> dict[str, Any]:
+        if runs_alone(model, images):
+            return join_activations([read_together(one.contiguous()) for one in images.split(1)])
+        try:
+            return read_together(images)
+        except NetworkError:
+            alone = read_alone(model, images, read_together)
+            if alone is None:
+                raise
+            return alone
+
+    def read_together(images: Tensor) -> dict[str, Any]:
         nonlocal captured
         if captured is None:  # no hook of ours may see the runs that find out axes
             axes = find_axes(model, images, wanted)

@@ -1,0 +1,78 @@
+"""One at a time: networks that take one image only, such as those that say `view(1, -1)` or were exported for one.
+
+They are found out where a run of several images fails and each of them alone does not. From then on each runs alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vizcnn.errors import VizcnnWarning
+from vizcnn.models.functions import RAW
+from vizcnn.models.model import Model
+from vizcnn.models.outputs import Unsettled
+
+
+def runs_alone(model: Model, images: Tensor) -> bool:
+    """Whether these images (N, C, H, W) have to run one by one, as far as is known."""
+    return model.one_at_a_time and len(images) > 1
+
+
+def read_alone(model: Model, images: Tensor, read: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any] | None:
+    """What each of the images (N, C, H, W) gives alone, joined; None where they fail for another reason than being
+    several. The model then remembers it, and it is said once.
+
+    read: from images to activations; it has failed for all of them together."""
+    if len(images) < 2 or not images.is_contiguous():  # another memory format may be the reason
+        return None
+    try:
+        found = [read(one) for one in images.split(1)]
+    except Exception:  # what the run of several raised says more
+        return None
+    model.one_at_a_time = True
+    warnings.warn(
+        f"{model.name} answers for one image, but not for several at once: each runs alone, which is slower",
+        VizcnnWarning,
+        stacklevel=2,
+    )
+    return join_activations(found)
+
+
+def join_activations(alone: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The activations of several images as one run would give them, from those of each image alone."""
+    return {
+        name: (_join_raw if name == RAW else _join)([one[name] for one in alone])
+        for name in alone[0]
+        if all(name in one for one in alone)
+    }
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """Layers' outputs (1, ...), one after the other; where the network's output is unsettled, that of the first."""
+    return parts[0] if isinstance(parts[0], Unsettled) else torch.cat([*parts])
+
+
+def _join_raw(parts: Sequence[Any]) -> Any:
+    """What the network returned for each image alone, in one structure of the same kind."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        kept = first.dim() > 0 and len(first) == 1  # otherwise the axis of images was squeezed away
+        return torch.cat([*parts]) if kept else torch.stack([*parts])
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in dataclasses.fields(first)]
+        return dataclasses.replace(first, **{n: _join_raw([getattr(one, n) for one in parts]) for n in names})
+    if isinstance(first, Mapping):
+        return {key: _join_raw([one[key] for one in parts]) for key in first}
+    if isinstance(first, list) and len(first) == 1 and isinstance(first[0], Mapping):
+        return [one[0] for one in parts]  # a dictionary for each image
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*map(_join_raw, zip(*parts, strict=True)))
+    if isinstance(first, list | tuple):
+        return type(first)(map(_join_raw, zip(*parts, strict=True)))
+    return first
