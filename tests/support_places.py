@@ -100,6 +100,13 @@ def score_blobs(image: npt.NDArray[np.float64], box: Sequence[int], index: int) 
     return max((len(own & other) / len(own | other) * score for other, score in of_class), default=0.0)
 
 
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union, by the lengths of the sides."""
+    across, down = (max(0.0, min(a[k + 2], b[k + 2]) - max(a[k], b[k])) for k in (0, 1))
+    areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (a, b)]
+    return across * down / (sum(areas) - across * down)
+
+
 def model_of(network: nn.Module, size: int | tuple[int, int] = 24, **options: Any) -> vizcnn.Model:
     """A Model with the names of the colours and no normalisation."""
     return vizcnn.Model(network, size=size, **{"labels": COLOURS, **options})

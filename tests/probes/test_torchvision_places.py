@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from support import enliven, picture
+from support_places import overlap
 from torch import Tensor, nn
 
 import vizcnn
@@ -47,11 +46,6 @@ def test_lraspp_is_explained_over_the_pixels_that_it_predicts() -> None:
     usual = vizcnn.Saliency()(model, image, progress=False)
     np.testing.assert_allclose(usual.values[0, 0], found.values[0, 0], atol=1e-3 * float(found.values[0, 0].max()))
     assert usual.provenance.targets == ((LABELS[index],),)
-
-
-def overlap(a: Any, b: Any) -> float:
-    across, down = (max(0.0, min(a[k + 2], b[k + 2]) - max(a[k], b[k])) for k in (0, 1))
-    return across * down / (sum((one[2] - one[0]) * (one[3] - one[1]) for one in (a, b)) - across * down)
 
 
 def test_a_box_of_ssdlite_is_explained_by_what_is_like_it_in_the_covered_images() -> None:

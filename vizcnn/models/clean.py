@@ -331,6 +331,6 @@ def check_output(model: Model, activations: Mapping[str, Any], images: int) -> T
         raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
     find_head(output, model.head)  # refuses what contradicts the person
     names = len(model.labels or ())
-    if names and output.dim() == 2 and output.shape[1] != names and (output.shape[1], names) != (1, 2):
+    if names and output.dim() in (2, 4) and output.shape[1] != names and (output.shape[1], names) != (1, 2):
         raise ParameterError(f"{model.name} has {output.shape[1]} outputs but {names} labels. Give one label each")
     return output

@@ -190,9 +190,6 @@ def _count_classes(model: Model) -> int:
         output = read_activations(model, model.grey(), [OUTPUT])[OUTPUT]
     if isinstance(output, Unsettled):
         raise TargetError(f"{output.reason}. Or name a unit, such as LAYER:CHANNEL")
-    if output.dim() != 2:
-        got = tuple(output.shape)
-        raise TargetError(f"the network's output is {got}, not (N, classes). Give a target, such as LAYER:CHANNEL")
     return int(output.shape[1])
 
 
