@@ -215,7 +215,7 @@ def run_clean(
     weights: a digest of the network's weights, by which what was found is remembered for calls of the same kind.
     strict: an image that is refused is an error.
     Raises UnsuitableNetwork for a network that is random or lets images change each other's answer, TargetError and
-    ParameterError, and NonFiniteResult where no image is left."""
+    ParameterError, and NonFiniteResult or NotInImage where no image is left."""
     asked = _Asked(model, inputs, given)
     if not len(inputs):
         return CleanRuns(asked, _Findings("scores", False, torch.contiguous_format))

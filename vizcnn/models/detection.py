@@ -10,8 +10,9 @@ altered image still has a box like it: one that lies there, of the class, and wi
 which is 0 where the class is not found. `box` was found in the clean image, and stays.
 
 This is the similarity of D-RISE (Petsiuk et al. 2021, "Black-box Explanation of Object Detectors via Saliency Maps",
-arXiv:2006.03204) but for one factor: the paper also multiplies by the cosine similarity of the boxes' probabilities of
-all classes. torchvision gives the best class and its score alone; among boxes of one class that factor is then 1.
+arXiv:2006.03204) as far as a label and a score allow it. The paper multiplies the overlap, the cosine similarity of the
+boxes' probabilities of all classes, and the probability that the box holds an object at all. torchvision gives the best
+class and its score alone: the second factor is then 1 among boxes of one class, and the score stands for the third.
 """
 
 from __future__ import annotations
@@ -60,17 +61,14 @@ def is_detections(raw: Any) -> bool:
 def read_detections(raw: Any, images: int) -> list[Boxes]:
     """What is found in each of so many images. Raises TargetError where a network returns something else."""
     if not is_detections(raw):
+        got = f"a tensor {tuple(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
         raise TargetError(
             "boxes are asked for, and the network does not return a list with a dictionary of boxes, labels and scores "
-            f"for each image, but {describe_kind(raw)}. Name a class without a box, or a layer"
+            f"for each image, but {got}. Name a class without a box, or a layer"
         )
     if len(raw) != images:
         raise TargetError(f"the network returns {len(raw)} lists of boxes for {images} images. It must give one each")
     return [_read_image(one) for one in raw]
-
-
-def describe_kind(raw: Any) -> str:
-    return f"a tensor {tuple(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
 
 
 def _read_image(found: Mapping[str, Any]) -> Boxes:
@@ -131,7 +129,7 @@ class BestBox:
             fewer = f"only {count} of them" if count else f"no box of {self.unit}"
             raise NotInImage(f"{self} is not in this image, {fewer}. Found: {describe_boxes(boxes, name_class)}")
         left, top, right, bottom = same.corners[self.rank].tolist()
-        return FoundBox(str(self), self.spec, index, (left, top, right, bottom), float(same.scores[self.rank]))
+        return FoundBox(str(self), self.spec, index, (left, top, right, bottom))
 
     def __call__(self, activations: Activations) -> Tensor:  # noqa: ARG002 - same shape as Unit's
         raise TargetError(
@@ -144,13 +142,12 @@ class FoundBox:
     """A box of one clean image as a target: how much the best box of its class in an altered image is like it.
 
     name: `dog#0`. spec: the same with the class as a number. index: of the class. corners: left, top, right, bottom in
-    px of the input. confidence: the box's own."""
+    px of the input."""
 
     name: str
     spec: str
     index: int
     corners: tuple[float, float, float, float]
-    confidence: float
 
     layers = frozenset({RAW})
     quantity = "detection score"
