@@ -51,6 +51,7 @@ ONE = {
     "dataclass": lambda y: Output(y),
     "named tuple": lambda y: Named(y, ["a"]),
     "nested": lambda y: {"heads": [{"logits": y}], "count": 5},
+    "squeezed": lambda y: y.squeeze(),
     "twice the same tensor": lambda y: (y, y),
     "features of another shape beside": lambda y: OrderedDict(logits=y, tokens=y[:, None].expand(-1, 7, -1)),
 }

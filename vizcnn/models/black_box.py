@@ -69,6 +69,8 @@ class BlackBox(nn.Module):
         remedy = "Does it take images of this shape and type?"
         if not self.takes_tensor and ("Tensor" in str(error) or "ndarray" in str(error)):
             remedy = "For a tensor write `def ask(images: torch.Tensor)`, or torch.from_numpy(images) inside"
+        elif isinstance(error, OSError):
+            remedy = "Is the file or service that it asks within reach?"
         elif len(images) > 1:
             remedy = "Does it take several images at once?"
         return f"the function fails on {form} {tuple(images.shape)} of float32: {said.rstrip('.')}. {remedy}"
@@ -98,12 +100,12 @@ def name_network(network: nn.Module) -> str:
     return "black box" if name == "function" else name
 
 
-def refuse_black_box(network: nn.Module, name: str, what: str) -> None:
-    """Raise UnsuitableNetwork where a network is a black box. name: the model's. what: who needs more than answers."""
+def refuse_black_box(network: nn.Module, name: str, why: str = "it needs layers or gradients") -> None:
+    """Raise UnsuitableNetwork where a network is a black box. name: the model's. why: what is asked for."""
     if isinstance(network, BlackBox):
         reason, remedy = _REASONS[network.kind]
         raise UnsuitableNetwork(
-            f"{what} needs layers or gradients, and {name} is a black box: {reason}. Use occlusion or rise, or {remedy}"
+            f"{why}, and {name} is a black box: {reason}. Use occlusion or rise with a class, or {remedy}"
         )
 
 

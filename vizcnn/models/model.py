@@ -157,7 +157,7 @@ class Model:
     def layer(self, name: str) -> nn.Module:
         """The module of this dotted name. Raises LayerNotFound."""
         layers = self.layers()
-        refuse_black_box(self.network, self.name, f"layer {name!r}")
+        refuse_black_box(self.network, self.name, f"{name!r} is asked for as a layer")
         if name not in layers:
             raise LayerNotFound(
                 f"no layer named {name!r} in {self.name}.{did_you_mean(name, layers)} See the names in Model.layers()"

@@ -67,7 +67,7 @@ def prepare(
         )
     with borrow(model, type(probe).__name__):
         if probe.needs_network:
-            refuse_black_box(model.network, model.name, "it")
+            refuse_black_box(model.network, model.name)
         identity = recall(model, "identity") or model.provenance()  # before any run: some count their runs in a buffer
         keep(model, "identity", identity)
         stream = dataset(images, probe.labels_from()) if probe.streams else None

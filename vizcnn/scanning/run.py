@@ -99,7 +99,7 @@ def scan(
         top, {"batch": (batch, 1), "shard_size": (shard_size, 1), "loaders": (loaders, 0), "threads": (threads, 1)}
     )
     with borrow(model, "Scan"):
-        refuse_black_box(model.network, model.name, "it")
+        refuse_black_box(model.network, model.name)
         settings = _choose_settings(model, found, layers, top, rank, batch, threads or _choose_threads(Path(folder)))
         index = open_or_create(Path(folder), model, found, settings, shard_size, progress)
         todo = index.lacking(range(part.i - 1, len(index.shards), part.n))
