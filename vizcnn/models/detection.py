@@ -127,7 +127,10 @@ class BestBox:
         count = len(same.scores)
         if self.rank >= count:
             fewer = f"only {count} of them" if count else f"no box of {self.unit}"
-            raise NotInImage(f"{self} is not in this image, {fewer}. Found: {describe_boxes(boxes, name_class)}")
+            found = describe_boxes(boxes, name_class)
+            raise NotInImage(
+                f"{self} is not in this image, {fewer}. Found: {found}. Take one that is, or another image"
+            )
         left, top, right, bottom = same.corners[self.rank].tolist()
         return FoundBox(str(self), self.spec, index, (left, top, right, bottom))
 
