@@ -56,6 +56,11 @@ class TargetError(VizcnnError, ValueError):
     """The thing to explain does not exist in this network or is not one number per image."""
 
 
+class NotInImage(TargetError):  # noqa: N818
+    """The thing to explain is not in this image: no pixel is predicted so, or no such box is found. Of several images
+    this one is left out."""
+
+
 class LayerNotFound(VizcnnError, LookupError):  # noqa: N818 - a name that reads as a sentence, like FileNotFoundError's
     """The network has no layer of this name."""
 

@@ -122,6 +122,8 @@ def _check_scores(scores: Tensor, objective: Objective) -> None:
     """Raise NotDifferentiable for scores that do not depend on the picture as far as torch can tell, and
     NonFiniteResult. objective: one of those that they belong to."""
     if not scores.requires_grad:
+        if reason := objective.target.no_gradient:
+            raise NotDifferentiable(f"{objective.target} has no gradient: {reason}")
         raise NotDifferentiable(
             f"{objective.target} has no gradient with respect to the picture: the network detaches or rounds what it "
             "computes before this layer. Choose an earlier layer"

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult, ShapeError, UnsuitableNetwork, VizcnnError
+from vizcnn.errors import (
+    DegenerateResult,
+    Interrupted,
+    NonFiniteResult,
+    NotInImage,
+    ShapeError,
+    UnsuitableNetwork,
+    VizcnnError,
+)
 from vizcnn.models.failing import is_out_of_memory
 
 _IMAGES = 12  # more gain up to a tenth of the time, and cost twice the memory in deep networks
@@ -58,9 +66,9 @@ def answer_each(
     """What `answer` makes of each of `count` images, in batches that are halved when memory runs out.
 
     answer: makes something of each image of a part. An image that it cannot answer for is refused, and the others are
-        kept: it gives the reason in its place, or raises DegenerateResult or NonFiniteResult, and is then asked for
-        each image of the part alone. All other errors end the call, and so does UnsuitableNetwork. What it has of a
-        single image when Ctrl-C comes, it can raise in Interrupted.
+        kept: it gives the reason in its place, or raises DegenerateResult, NonFiniteResult or NotInImage, and is then
+        asked for each image of the part alone. All other errors end the call, and so does UnsuitableNetwork. What it
+        has of a single image when Ctrl-C comes, it can raise in Interrupted.
     strict: an image that is refused ends the call too.
 
     After Ctrl-C the images that are done are kept. Where none is left, raises the first reason, or KeyboardInterrupt.
@@ -74,7 +82,7 @@ def answer_each(
             answers = [*answer(part)]
         except UnsuitableNetwork:
             raise
-        except (DegenerateResult, NonFiniteResult) as error:
+        except (DegenerateResult, NonFiniteResult, NotInImage) as error:
             if strict:
                 raise
             if part.stop - part.start > 1:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from vizcnn.errors import NonFiniteResult, ParameterError, TargetError, VizcnnError
+from vizcnn.errors import NonFiniteResult, NotInImage, ParameterError, VizcnnError
 from vizcnn.models.batches import Answers, answer_each, default_batch
 from vizcnn.models.determinism import (
     check_deterministic,
@@ -22,14 +22,15 @@ from vizcnn.models.determinism import (
     name_targets,
     pick_own,
     pick_rows,
+    score_activations,
 )
 from vizcnn.models.head import Head, Makers, find_head, is_made_by_weights
 from vizcnn.models.kept_checks import make_key
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import Unsettled
-from vizcnn.models.targets import OUTPUT, RAW, Target, target
-from vizcnn.models.two_classes import predict_side
+from vizcnn.models.predicted import predict_targets
+from vizcnn.models.targets import OUTPUT, RAW, Target, is_map
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,18 @@ class _Asked:
         """The layers that are read, OUTPUT among them."""
         return frozenset({OUTPUT}).union(*(t.layers for t in self.given or ()))
 
-    @property
-    def differs_by_image(self) -> bool:
-        """Whether only a run of an image tells its targets."""
-        return self.given is None or any(each.differs_by_image for each in self.given)
+    def differs_by_image(self, *, has_maps: bool) -> bool:
+        """Whether only a run of an image tells its targets. has_maps: the output is (N, K, H, W)."""
+        return self.given is None or any(each.differs_by_image(has_maps=has_maps) for each in self.given)
 
 
 @dataclass(frozen=True)
 class _Findings:
-    """What the check of a network finds: what its output is, and the memory format in which an image gets the same
-    answer beside others."""
+    """What the check of a network finds: what its output is, whether it is a map for each class, and the memory format
+    in which an image gets the same answer beside others."""
 
     head: Head
+    has_maps: bool
     layout: torch.memory_format
 
 
@@ -96,7 +97,7 @@ class CleanRuns:
     def targets(self) -> tuple[tuple[Target, ...], ...]:
         """For each image its T targets; none for one that is refused before they are known."""
         given, count = self._asked.given, len(self.inputs)
-        if given is None or (count and self._asked.differs_by_image):
+        if given is None or (count and self._asked.differs_by_image(has_maps=self._findings.has_maps)):
             return tuple(self._known[i].targets if i in self._known else () for i in range(count))
         if not count:
             return (given,) if given else ()
@@ -176,10 +177,11 @@ class CleanRuns:
         """Keep what a run says of these images. Raises NonFiniteResult, and UnsuitableNetwork where it said something
         else of one of them alone."""
         answers = _answer(self._asked.model, activations, self._asked.given, self.head, len(images))
-        for i, answer in zip(images, answers, strict=True):
+        for row, (i, answer) in enumerate(zip(images, answers, strict=True)):
             alone = self._alone.get(i)
             if alone and alone.targets and len(images) > 1:
-                _check_beside(self._asked.model, alone, answer)
+                scores = score_activations(alone.targets, activations, len(images))[row]  # (T,)
+                _check_beside(self._asked.model, alone, replace(answer, scores=scores.detach().cpu()))
             self._known[i] = answer
 
     def _list_answers(self) -> list[_Answer]:
@@ -213,10 +215,10 @@ def run_clean(
     weights: a digest of the network's weights, by which what was found is remembered for calls of the same kind.
     strict: an image that is refused is an error.
     Raises UnsuitableNetwork for a network that is random or lets images change each other's answer, TargetError and
-    ParameterError, and NonFiniteResult where no image is left."""
+    ParameterError, and NonFiniteResult or NotInImage where no image is left."""
     asked = _Asked(model, inputs, given)
     if not len(inputs):
-        return CleanRuns(asked, _Findings("scores", torch.contiguous_format))
+        return CleanRuns(asked, _Findings("scores", False, torch.contiguous_format))
     key = make_key(asked.model, asked.inputs, asked.given, weights) if weights else None
     known: dict[Any, _Findings] = _CHECKED.setdefault(model.network, {})
     findings, ends, refused = known.get(key), dict[int, _CheckedRun](), dict[int, VizcnnError]()
@@ -224,9 +226,10 @@ def run_clean(
         ends, refused = _run_ends(asked, strict)
         layouts = {end.layout for end in ends.values()}
         layout = layouts.pop() if len(layouts) == 1 else torch.contiguous_format
-        findings = _Findings(next(iter(ends.values())).head, layout)
+        first = next(iter(ends.values()))
+        findings = _Findings(first.head, first.has_maps, layout)
     runs = CleanRuns(asked, findings, {i: end.answer for i, end in ends.items()}, refused)
-    if asked.differs_by_image:
+    if asked.differs_by_image(has_maps=findings.has_maps):
         runs.run(strict=strict)
     if key and not runs.refused and all(end.is_sure for end in ends.values()):
         if len(known) >= _MOST_REMEMBERED:
@@ -237,12 +240,13 @@ def run_clean(
 
 @dataclass(frozen=True)
 class _CheckedRun:
-    """The run of one image alone: the answer, what the output is, whether this holds for any image, and the memory
-    format for company."""
+    """The run of one image alone: the answer, what the output is, whether this holds for any image, whether it is a map
+    for each class, and the memory format for company."""
 
     answer: _Answer
     head: Head
     is_sure: bool
+    has_maps: bool
     layout: torch.memory_format
 
 
@@ -258,7 +262,7 @@ def _run_ends(asked: _Asked, strict: bool) -> tuple[dict[int, _CheckedRun], dict
             try:
                 ends[i] = _run_alone(asked, i, next(iter(ends.values()), None))
                 break
-            except NonFiniteResult as error:
+            except (NonFiniteResult, NotInImage) as error:
                 if strict:
                     raise
                 refused[i] = error
@@ -277,7 +281,8 @@ def _run_alone(asked: _Asked, i: int, other: _CheckedRun | None) -> _CheckedRun:
         head, is_sure = find_head(activations[OUTPUT], None, makers), is_made_by_weights(activations[OUTPUT], makers)
     assert head is not None
     (answer,) = _answer(model, activations, asked.given, head, 1)
-    return _CheckedRun(answer, head, is_sure, choose_layout(model, image[0], answer.targets, activations))
+    layout = choose_layout(model, image[0], answer.targets, activations)
+    return _CheckedRun(answer, head, is_sure, is_map(activations[OUTPUT]), layout)
 
 
 def _answer(
@@ -286,11 +291,9 @@ def _answer(
     """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
     output = check_output(model, activations, images)
     if given is None:
-        classes = _predict_classes(model, activations[OUTPUT], head)
-        different = {one: target(one).resolved(model).with_head(head) for one in classes}
-        by_target = [[different[one] for one in classes]]
+        by_target = [predict_targets(model, activations, images, head)]
     else:
-        by_target = [each.with_head(head).choose(activations, images) for each in given]
+        by_target = [each.with_head(head).choose(activations, images, head, model.class_name) for each in given]
     targets = [*zip(*by_target, strict=True)] if by_target else [()] * images
     scores = torch.empty(images, 0)
     if by_target:
@@ -328,22 +331,6 @@ def check_output(model: Model, activations: Mapping[str, Any], images: int) -> T
         raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
     find_head(output, model.head)  # refuses what contradicts the person
     names = len(model.labels or ())
-    if names and output.dim() == 2 and output.shape[1] != names and (output.shape[1], names) != (1, 2):
+    if names and output.dim() in (2, 4) and output.shape[1] != names and (output.shape[1], names) != (1, 2):
         raise ParameterError(f"{model.name} has {output.shape[1]} outputs but {names} labels. Give one label each")
     return output
-
-
-def _predict_classes(model: Model, output: Tensor | Unsettled, head: Head) -> Sequence[int | str]:
-    """For each image the class with the largest output, or the class that the only output tells. Raises TargetError
-    where the output is not (N, classes)."""
-    if isinstance(output, Unsettled):
-        raise TargetError(f"there is no predicted class: {output.reason}")
-    if output.dim() == 2 and output.shape[1] == 1:
-        return predict_side(model, output, head) if len(model.labels or ()) == 2 else [0] * len(output)
-    if output.dim() != 2 or not output.shape[1]:
-        raise TargetError(
-            f"the network's output is {tuple(output.shape)}, not (N, classes), so there is no predicted class. Give a "
-            "target"
-        )
-    classes: list[int] = output.argmax(1).tolist()
-    return classes

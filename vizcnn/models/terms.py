@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from torch import Tensor
 
 from vizcnn.errors import TargetError
-from vizcnn.models.functions import Activations, LayerFunction, OutputFunction
+from vizcnn.models.functions import Activations
 from vizcnn.models.head import Head, find_head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
 from vizcnn.models.outputs import Unsettled
+from vizcnn.models.segmentation import Area, Rectangle, choose_areas, find_predicted
 from vizcnn.models.two_classes import find_side, negate, tells_two_apart
 
 
@@ -23,10 +24,12 @@ class Unit:
 
     layer: dotted name; OUTPUT for the network's output.
     channel: index among the layer's channels, wherever these lie, or a class name until the model is known.
-    at: (y, x) of one neuron in a map; None takes the mean over all positions, or over all tokens.
+    at: (y, x) of one neuron in a map. over: the area of a map that is averaged. Without either, the mean over all
+        positions, or over all tokens; a class of a segmentation gets an area of its own in each image, see `choose`.
     probability: of the class, instead of the network's own output. head: what the output is; None: its values tell.
     label: the class's name. as_text: the channel was given as digits in a text, which may also be a class's name.
-    ambiguous: the class's number is also the name of a class.
+    ambiguous: the class's number is also the name of a class. written: the text that named class and place together,
+        which as a whole may be the name of a class.
     negated: the first of two classes that one output tells apart, see `vizcnn.models.two_classes`.
     """
 
@@ -38,12 +41,23 @@ class Unit:
     label: str = ""
     as_text: bool = field(default=False, compare=False)
     ambiguous: bool = field(default=False, compare=False)
+    over: Area | None = None
+    written: str = field(default="", compare=False)
     negated: bool = False
 
     def __str__(self) -> str:
-        place = f"@{self.at[0]},{self.at[1]}" if self.at else ""
-        name = self.label or (f"{self.layer}:{self.channel}" if self.layer else str(self.channel)) + place
-        return f"p({name})" if self.probability else name
+        name = self.label or (f"{self.layer}:{self.channel}" if self.layer else str(self.channel))
+        return f"p({name}{self._place})" if self.probability else f"{name}{self._place}"
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it is one neuron or an area, rather than all positions."""
+        return self.at is not None or self.over is not None
+
+    @property
+    def _place(self) -> str:
+        """The place, as it follows the class or channel in a text."""
+        return f"@{self.at[0]},{self.at[1]}" if self.at else str(self.over or "")
 
     @property
     def spec(self) -> str:
@@ -65,14 +79,24 @@ class Unit:
         if self.layer:
             model.layer(self.layer)
             return self
+        if is_whole_name(self.written, self, model):
+            return Unit(self.layer, self.written, probability=self.probability).resolved(model)
         if tells_two_apart(model):
             side, labels = find_side(self.channel, model, as_text=self.as_text), model.labels or ()
             return replace(
-                self, channel=0, label=labels[side], as_text=False, ambiguous="0" in labels, negated=side == 0
+                self,
+                channel=0,
+                label=labels[side],
+                as_text=False,
+                ambiguous="0" in labels,
+                negated=side == 0,
+                written="",
             )
         index = self.index_among(model.labels, model.name)
-        ambiguous = str(index) in (model.labels or ()) and model.class_name(index) != str(index)
-        return replace(self, channel=index, label=model.class_name(index), as_text=False, ambiguous=ambiguous)
+        label, names = model.class_name(index), model.labels or ()
+        of_another = str(index) in names and label != str(index)
+        ambiguous = of_another or (self.has_place and f"{index}{self._place}" in names)
+        return replace(self, channel=index, label=label, as_text=False, ambiguous=ambiguous, written="")
 
     def index_among(self, labels: Sequence[str] | None, model: str) -> int:
         """The class's position among these names. Raises TargetError, see `vizcnn.models.model.find_class_index`."""
@@ -82,8 +106,29 @@ class Unit:
     def with_head(self, head: Head) -> Unit:
         return replace(self, head=head) if self.probability or self.negated else self
 
+    @property
+    def is_of_image(self) -> bool:
+        """Whether it is a class as such, of which a segmentation of an image tells the place."""
+        return not self.layer and self.at is None and not isinstance(self.over, Rectangle)
+
+    def choose(
+        self, activations: Activations, images: int, head: Head | None, name_class: Callable[[int], str]
+    ) -> list[Unit]:
+        """For each image the class over the pixels that are predicted so, where the output is a map for each class.
+
+        Raises NotInImage for the first image in which no pixel is."""
+        maps = activations[self.layer]
+        if not (self.is_of_image and isinstance(maps, Tensor) and maps.dim() == 4):
+            return [self] * images
+        name = str(replace(self, probability=False))
+        masks = find_predicted(self._checked(maps).detach(), int(self.channel), head)  # (N, H, W)
+        areas = choose_areas(maps, ~masks if self.negated else masks, head, name, name_class)
+        return [replace(self, over=area) for area in areas]
+
     def __call__(self, activations: Activations) -> Tensor:
         values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
+        if self.over is not None:
+            values = self.over.pick(values)  # (N, C, n)
         head = self.head or find_head(values) if self.probability or self.negated else None
         if self.probability and head:
             values = to_probabilities(values, head)
@@ -107,15 +152,36 @@ class Unit:
             raise TargetError(f"{where} is {got}, not (N, C) or (N, C, H, W). Give a function of it as the target")
         if not 0 <= int(self.channel) < values.shape[1]:
             raise TargetError(f"{where} has channels 0 to {values.shape[1] - 1}, got {self.channel}")
-        if self.at is None:
+        if not self.has_place:
             return values
         if values.dim() != 4:
-            raise TargetError(f"{where} is {tuple(values.shape)} and has no positions, got @{self.at[0]},{self.at[1]}")
-        if self.at[0] >= values.shape[2] or self.at[1] >= values.shape[3]:
+            raise TargetError(f"{where} is {tuple(values.shape)} and has no positions, got {self._place or self}")
+        if self.at and (self.at[0] >= values.shape[2] or self.at[1] >= values.shape[3]):
             raise TargetError(
                 f"{where} is {values.shape[2]} x {values.shape[3]}, got position {self.at[0]},{self.at[1]}"
             )
         return values
+
+
+def is_whole_name(written: str, unit: Unit, model: Model) -> bool:
+    """Whether a text such as `dog@3,4` or `dog#0` is the name of a class, not a place or a box of the class before it.
+
+    written: the text; "" where it cannot be a name. unit: of the class before the place. Raises TargetError where it
+    can be both."""
+    known = {label.lower() for label in model.labels or ()} if written else set()
+    if written.removeprefix("=").lower() not in known:
+        return False
+    if written.startswith("="):
+        return True
+    try:
+        index = unit.index_among(model.labels, model.name)
+    except TargetError:
+        return True
+    rest = written.removeprefix(str(unit.channel))
+    raise TargetError(
+        f"{written!r} is the name of a class of {model.name}, and {rest!r} of class {model.class_name(index)!r}. Give "
+        f"'={written}' for the class of this name, or '#{index}{rest}' for the other"
+    )
 
 
 @dataclass(frozen=True)
@@ -214,9 +280,6 @@ class Direction(_OfLayer):
             )
         per_channel = values.flatten(2).mean(2) if values.dim() > 2 else values  # (N, C)
         return per_channel @ values.new_tensor(self.vector)  # (N,)
-
-
-Term = Unit | Energy | Strongest | Direction | OutputFunction | LayerFunction
 
 
 def describe_activations(values: Any) -> str:

@@ -104,6 +104,8 @@ class Sweep:
 
     def record_graph(self) -> Graph:
         """The network's graph as far as the targets need it. Raises Untraceable."""
+        if any(target.no_gradient for case in self.cases for target in case.targets):
+            raise Untraceable("a detector finds other boxes in each image, by operations that look at values")
         layers = frozenset[str]().union(*(target.layers for case in self.cases for target in case.targets))
         height, width = self.cases[0].image.shape[1:]
         key = ("graph", layers, (height, width))

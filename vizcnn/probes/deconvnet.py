@@ -136,7 +136,7 @@ def _choose_positions(subject: Subject, images: Tensor, targets: Sequence[Target
 def _find_channel(target: Target) -> Unit | None:
     """The channel of a layer that a target is; None for any other."""
     ((_, unit), *others) = target.terms
-    return unit if isinstance(unit, Unit) and unit.layer != OUTPUT and unit.at is None and not others else None
+    return unit if isinstance(unit, Unit) and unit.layer != OUTPUT and not (unit.has_place or others) else None
 
 
 def _choose_position(target: Target, activations: Mapping[str, Tensor], i: int) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,8 +17,10 @@ from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.resampling import resample
 from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import target
+from vizcnn.models.segmentation import PredictedArea
+from vizcnn.models.targets import Target, target
 from vizcnn.probing.facts import Facts, require_answer, require_steadiness
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -33,7 +36,8 @@ class Dream(Probe[Pictures]):
 
     The photograph is changed along the gradient of its target, first at a small size and then at ever larger ones
     (octaves), each beginning with the details that the one before has added. The target is a whole layer's energy
-    (the mean square of its activations; by default that of a layer in the middle), or any other: a channel, a class.
+    (the mean square of its activations; by default that of a layer in the middle), or any other: a channel, a class. A
+    class of a segmentation is raised where it is predicted in the photograph.
     The picture has the photograph's own size, up to 512 px, not the network's. `sample:noise` is a start that shows
     nothing yet.
 
@@ -96,6 +100,7 @@ class Dream(Probe[Pictures]):
     def _make_picture(self, subject: Subject, photo: Photo, objective: Objective) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""
         base = self._resize_photo(subject.model, photo)  # (1, C, H, W)
+        objective = replace(objective, target=_choose_again(subject, base, objective.target))
         picture, frames, finished = base, list[Tensor](), True
         for octave, size in enumerate(sizes := self._list_sizes(base)):
             start = small = _resize(base, size)  # (1, C, h, w)
@@ -140,8 +145,8 @@ class Dream(Probe[Pictures]):
     def _choose_jitter(self, objective: Objective) -> float:
         if self.jitter is not None:
             return self.jitter
-        # a neuron looks at one fixed place, and shifts would smear what appears there
-        return 0.0 if any(getattr(unit, "at", None) for _, unit in objective.target.terms) else 0.06
+        # a neuron or an area lies at one fixed place, and shifts would smear what appears there
+        return 0.0 if any(getattr(unit, "has_place", False) for _, unit in objective.target.terms) else 0.06
 
     def _resize_photo(self, model: Model, photo: Photo) -> Tensor:
         """The photograph (1, C, H, W) in the size of the dream."""
@@ -160,6 +165,16 @@ class Dream(Probe[Pictures]):
                 break
             sizes.insert(0, smaller)
         return sizes
+
+
+@torch.no_grad()
+def _choose_again(subject: Subject, base: Tensor, target: Target) -> Target:
+    """The target, with the areas that a segmentation predicts chosen in the photograph (1, C, H, W) as the dream has
+    it: the network's own input may be a part of it, in which they lie elsewhere."""
+    if not any(isinstance(getattr(unit, "over", None), PredictedArea) for _, unit in target.terms):
+        return target
+    activations = read_activations(subject.model, base.to(subject.model.dtype), target.layers)
+    return target.choose(activations, 1, subject.head, subject.model.class_name)[0]
 
 
 def _resize(images: Tensor, size: Sequence[int]) -> Tensor:

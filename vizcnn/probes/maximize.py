@@ -40,7 +40,8 @@ class Maximize(Probe[Optimised]):
     is its score in the network, without the movements that it was optimised with. Where a ReLU lets nothing through,
     the gradient is redirected until it does; a unit that never responds is named.
 
-    Without a target: the first ten classes. `layer2:0-15` are sixteen channels.
+    Without a target: the first ten classes. `layer2:0-15` are sixteen channels. A class of a segmentation is its mean
+    over all positions.
     Recipes: lecture (plain pixels), yosinski-1 to -4 (blur, clipping), mahendran (total variation), lucid (waves,
     movements), robust (the same with larger movements and noise), maco (the amplitudes of real images).
 
@@ -205,9 +206,6 @@ def _count_classes(model: Model) -> int:
         output = read_activations(model, model.grey(), [OUTPUT])[OUTPUT]
     if isinstance(output, Unsettled):
         raise TargetError(f"{output.reason}. Or name a unit, such as LAYER:CHANNEL")
-    if output.dim() != 2:
-        got = tuple(output.shape)
-        raise TargetError(f"the network's output is {got}, not (N, classes). Give a target, such as LAYER:CHANNEL")
     return int(output.shape[1])
 
 

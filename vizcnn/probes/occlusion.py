@@ -162,6 +162,7 @@ def _make_heatmap(
         findings=tuple(findings),
         partial=partial,
         second_marks=tuple(windows_alone),
+        target_marks=subject.target_marks(),
     )
 
 

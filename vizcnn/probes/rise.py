@@ -44,6 +44,9 @@ class Rise(Probe[Heatmap]):
         >>> result.values.shape
         (1, 1, 64, 64)
 
+    Of a detector's box, a target such as `dog#0`, it is D-RISE (Petsiuk et al. 2021, arXiv:2006.03204), see
+    `vizcnn.models.detection`.
+
     Paper: Petsiuk, Das & Saenko 2018, "RISE: Randomized Input Sampling for Explanation of Black-box Models",
     arXiv:1806.07421. Raises ParameterError, DegenerateResult (a target that no mask moves), NonFiniteResult.
     """

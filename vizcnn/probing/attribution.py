@@ -91,6 +91,8 @@ def require_gradient(scores: Tensor, targets: Sequence[Target], source: str) -> 
     """The scores (B,). Raises NotDifferentiable where they do not depend on `source` as far as torch can tell."""
     if not scores.requires_grad:
         named = ", ".join(dict.fromkeys(map(str, targets)))
+        if reason := next(filter(None, (target.no_gradient for target in targets)), ""):
+            raise NotDifferentiable(f"target {named} has no gradient: {reason}")
         raise NotDifferentiable(
             f"target {named} has no gradient with respect to {source}: it does not depend on it, or the network or "
             "the target function detaches it (argmax, .item(), no_grad, rounding). Use occlusion, or another target"
@@ -224,6 +226,7 @@ def heatmap(
         partial=maps.partial,
         signed=signed,
         percentile=percentile,
+        target_marks=subject.target_marks(),
     )
 
 

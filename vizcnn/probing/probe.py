@@ -267,9 +267,10 @@ class Probe(Generic[R]):
             100, and of 256 px of those after them, with sizes and places in the photographs' own px. A probe that
             streams takes what `vizcnn.inputs.dataset` takes.
         target: what to explain: a class name or index, `layer:channel`, `layer:first-last` for several channels,
-            `layer:channel@y,x`, `energy(layer)`, `strongest(layer)`, a function of the output or of layers
-            (`vizcnn.target`), or a list of these. Default: the class predicted for each image, unless the probe says
-            otherwise.
+            `layer:channel@y,x`, `energy(layer)`, `strongest(layer)`, a pixel or region of a segmentation's class
+            (`dog@y,x`), a detector's box (`dog#0`), a function of the output or of layers (`vizcnn.target`), or a list
+            of these. Default: the class predicted for each image, that of most pixels, or the box of which the network
+            is most sure, unless the probe says otherwise.
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
         strict: raise at the first image that cannot be read or explained. Otherwise it is left out, with a warning, and

@@ -21,7 +21,7 @@ from vizcnn.models.head import QUANTITIES, Head
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 from vizcnn.models.two_classes import expand_probabilities
-from vizcnn.results import Prediction, Provenance
+from vizcnn.results import Mark, Prediction, Provenance
 from vizcnn.results.drawing import shorten
 from vizcnn.version import __version__
 
@@ -164,12 +164,27 @@ class Subject:
         return f"{shorten(best[0].label, _NAME)} {best[0].said(100, 0)}%; " if best else ""
 
     def about(self, i: int, t: int) -> str:
-        """` of TARGET`, to go on a sentence; empty where the target is the class that `said` has named."""
+        """` of TARGET`, to go on a sentence, with the place in the image that it is about, if that is not all of it;
+        empty where the target is the class that `said` has named."""
         best, target = self.predictions(1)[i], self.targets[i][t]
         one = str(target)
         if one.startswith("p(") and len(target.terms) == 1:
             one = one[2:-1]  # `quantity` says that it is a probability
-        return "" if best and one == best[0].label else f" of {shorten(one, _NAME)}"
+        if best and one == best[0].label:
+            return ""
+        box = self.target_mark(i, t)
+        where = f" in the {self.place(i, box.box)}" if box else target.where
+        return f" of {shorten(one, _NAME)}{where}"
+
+    def target_mark(self, i: int, t: int) -> Mark | None:
+        """The box that target t of image i is about, in px of its photograph; None where it is about no box."""
+        target = self.targets[i][t]
+        return None if target.box is None else Mark(self.in_photo(i, target.box), f"the box of {target}")
+
+    def target_marks(self) -> tuple[tuple[Mark | None, ...], ...]:
+        """The same for all images and targets, as a Heatmap has them; empty where no target is about a box."""
+        rows = tuple(tuple(self.target_mark(i, t) for t in range(len(row))) for i, row in enumerate(self.targets))
+        return rows if any(mark for row in rows for mark in row) else ()
 
     def in_photo(self, i: int, box: Box) -> Box:
         """A box in px of input i, converted to px of its photograph."""

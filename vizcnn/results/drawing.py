@@ -216,16 +216,16 @@ def draw_box(ax: Axes, box: Box, colour: str = "black", **look: Any) -> None:
 
 
 def draw_frame(
-    ax: Axes, at: Box, colour: str, ground: str = "", thickness: float = 1.5, *, dashed: bool = False
+    ax: Axes, at: Box, colour: str, ground: str = "", thickness: float = 1.5, *, line: str = "solid"
 ) -> None:
     """Draw a line around a place in the axes' own numbers. thickness: of the line, in points. ground: the colour of a
-    line behind it, twice as thick, so that it shows on everything; none for ""."""
+    line behind it, twice as thick, so that it shows on everything; none for "". line: solid, dashed or dotted."""
     from matplotlib.patches import Rectangle
 
     corner, sides = (at.left, at.top), (at.right - at.left, at.bottom - at.top)
     if ground:
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=2 * thickness, color=ground))
-    look = (0, (4, 4)) if dashed else "-"
+    look = {"solid": "-", "dashed": (0, (4, 4)), "dotted": (0, (1, 1.5))}[line]
     ax.add_patch(Rectangle(corner, *sides, fill=False, lw=thickness, color=colour, ls=look))
 
 

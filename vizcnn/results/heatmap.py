@@ -14,7 +14,7 @@ from vizcnn.results.drawing import check_page
 from vizcnn.results.map_rows import count_row_pages, draw_rows, plot_map
 from vizcnn.results.map_sheet import count_sheet_pages, draw_sheet
 from vizcnn.results.maps import Maps
-from vizcnn.results.overlay import choose_colours, second_mark
+from vizcnn.results.overlay import choose_colours, second_mark, target_mark
 from vizcnn.results.records import make_even, name_edges
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Heatmap(Maps):
     signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
     percentile: of the magnitudes above zero, where the colours end; values beyond are drawn in the last colour.
     second_marks: per image and target, one more box, drawn lighter, or None; empty where a probe has none.
+    target_marks: per image and target, the box that the target itself is about, such as a detector's, drawn dotted, or
+        None; empty where no target is about a box.
     """
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -62,6 +64,7 @@ class Heatmap(Maps):
                 "finding": self.findings[i][t],
                 "box": asdict(mark.box) if (mark := self.marks[i][t]) else None,
                 "second_box": asdict(second.box) if (second := second_mark(self, i, t)) else None,
+                "target_box": asdict(own.box) if (own := target_mark(self, i, t)) else None,
             }
             for t in range(self.values.shape[1])
         ]
@@ -70,7 +73,8 @@ class Heatmap(Maps):
     @classmethod
     def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One for each image and target. Boxes are in px of the photograph; `predicted` is the most probable class."""
-        has_second = any(one.get("second_box") for image in summary["images"] for one in image["maps"])
+        maps = [one for image in summary["images"] for one in image["maps"]]
+        more_boxes = [name for name in ("second_box", "target_box") if any(one.get(name) for one in maps)]
         return make_even(
             {
                 "image": image["name"],
@@ -84,7 +88,7 @@ class Heatmap(Maps):
                 "highest": one["highest"],
                 "lowest": one["lowest"],
                 **name_edges(one["box"]),
-                **(name_edges(one["second_box"], "second_box") if has_second else {}),
+                **{edge: at for name in more_boxes for edge, at in name_edges(one[name], name).items()},
                 "finding": one["finding"],
             }
             for i, image in enumerate(summary["images"])
@@ -137,6 +141,7 @@ class Heatmap(Maps):
             marks=pick(self.marks),
             findings=pick(self.findings),
             second_marks=pick(self.second_marks),
+            target_marks=pick(self.target_marks),
         )
 
     def sort(self, by: Literal["score", "name"] = "score", *, target: int = 0) -> Heatmap:

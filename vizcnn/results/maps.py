@@ -56,3 +56,4 @@ class Maps(Result):
     signed: bool = True
     percentile: float = 100.0
     second_marks: tuple[tuple[Mark | None, ...], ...] = ()
+    target_marks: tuple[tuple[Mark | None, ...], ...] = ()

@@ -113,7 +113,9 @@ def draw_map(ax: Axes, result: Maps, i: int, t: int) -> None:
     )
     dim_unseen(ax, photo.size, seen)
     if second := second_mark(result, i, t):
-        draw_box(ax, second.box, ground="white", thickness=0.8, dashed=True)
+        draw_box(ax, second.box, ground="white", thickness=0.8, line="dashed")
+    if own := target_mark(result, i, t):
+        draw_box(ax, own.box, ground="white", thickness=1.2, line="dotted")
     if mark := result.marks[i][t]:
         draw_box(ax, mark.box, ground="white")
 
@@ -123,9 +125,16 @@ def second_mark(result: Maps, i: int, t: int) -> Mark | None:
     return result.second_marks[i][t] if result.second_marks else None
 
 
+def target_mark(result: Maps, i: int, t: int) -> Mark | None:
+    """The box that a target is about, where it is about one."""
+    return result.target_marks[i][t] if result.target_marks else None
+
+
 def name_marks(result: Maps, i: int, t: int) -> list[str]:
     """What the boxes of a map are, in words."""
-    boxes = (("box", result.marks[i][t]), ("dashed", second_mark(result, i, t)))
+    boxes = (
+        ("box", result.marks[i][t]), ("dashed", second_mark(result, i, t)), ("dotted", target_mark(result, i, t))
+    )  # fmt: skip
     return [f"{kind}: {mark.text}" for kind, mark in boxes if mark]
 
 

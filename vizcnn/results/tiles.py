@@ -144,7 +144,8 @@ def _draw_scene(scene: Scene, size: tuple[float, float, float], page: Page, left
     for i, mark in enumerate(scene.marks):
         if mark:
             again = mark.box in before  # then dashed and without a ground, so that both colours show
-            draw_box(ax, mark.box, pick_colour(i), ground="" if again else "black", thickness=1.2, dashed=again)
+            line = "dashed" if again else "solid"
+            draw_box(ax, mark.box, pick_colour(i), ground="" if again else "black", thickness=1.2, line=line)
             before.add(mark.box)
     page.write(left, top, fit_text(scene.photo.name, width, style.title), style.title)
     ax.spines[:].set_visible(False)

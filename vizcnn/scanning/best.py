@@ -106,7 +106,7 @@ class BestImage:
 def require_unit(target: Target) -> Unit:
     """The one channel or class that a target means. Raises TargetError for sums, single neurons and functions."""
     weight, unit = target.terms[0]
-    if len(target.terms) > 1 or weight != 1 or not isinstance(unit, Unit) or unit.at is not None or unit.probability:
+    if len(target.terms) > 1 or weight != 1 or not isinstance(unit, Unit) or unit.has_place or unit.probability:
         raise TargetError(f"images are ranked for channels (LAYER:CHANNEL) and classes, got {target}")
     return unit
 
