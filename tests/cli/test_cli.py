@@ -349,7 +349,7 @@ def test_a_warning_that_many_images_give_is_said_once() -> None:
         Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(f"photos/{i}.png")
     answer = call("scan", "photos", "-o", "index", "-q")
     assert answer.exit_code == 0
-    assert answer.stderr.count("no sample of the image is above 4095") == 1
+    assert answer.stderr.count("no sample of an image is above 16383") == 1
 
 
 SOON = ("--steps", "2", "--size", "24")

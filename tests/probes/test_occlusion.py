@@ -38,7 +38,7 @@ def captum_map(
 def test_equal_to_captum(
     channels: int, size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int], fill: str
 ) -> None:
-    model = vizcnn.Model(small_cnn(channels), size=size, channels=channels, mean=[0.4] * channels, std=[0.2] * channels)  # type: ignore[arg-type]
+    model = vizcnn.Model(small_cnn(channels), size=size, channels=channels, mean=[0.4] * channels, std=[0.2] * channels)
     image = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(1))
     colour = image.mean((2, 3))[0] if fill == "mean" else torch.zeros(channels)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Photo: an image in one form, whatever it came from: RGB or grey, upright and opaque."""
+"""Photo: an image in one form, whatever it came from: pixels (H, W, C), upright and opaque."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _AT_A_TIME = 1 << 20
 class Photo:
     """An image as the person knows it, before any network's resizing.
 
-    held: its pixels, (H, W, 3) RGB or (H, W, 1) grey: float32 in [0, 1], or uint8 of which 255 is white. Images of 8
-        bits are held as bytes, since floats would take four times the memory.
+    held: its pixels, (H, W, 3) RGB, (H, W, 1) grey or (H, W, C) of any other number of channels: float32 in [0, 1],
+        or uint8 of which 255 is white. Images of 8 bits are held as bytes: floats would take four times the memory.
     """
 
     shortfall: ClassVar[str] = ""
@@ -41,7 +41,7 @@ class Photo:
 
     @property
     def channels(self) -> int:
-        """3 for RGB, 1 for grey."""
+        """3 for RGB, 1 for grey; others of images of any channels."""
         return int(self.held.shape[2])
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError
 from vizcnn.inputs.blur import gaussian_blur
-from vizcnn.inputs.images import parse_colour
+from vizcnn.inputs.reading import parse_colour
 from vizcnn.models.scoring import Indices
 
 FILLS = ("mean", "model", "blur")

@@ -165,7 +165,7 @@ def _list_cautions(features: Features, neighbours: Neighbours, asked: int) -> It
 
 def _make_thumbnails(model: Model, images: Images, features: Features, grid: MapGrid) -> Iterator[Thumbnail]:
     for index in sorted(grid.chosen.tolist()):  # in the data set's order: an archive is read fastest from front to back
-        image: Any = images.read(int(features.numbers[index]))[0]
+        image: Any = images.read(int(features.numbers[index]), model.input.reading)[0]
         photo = to_photo(image) if isinstance(image, Tensor) else image
         seen = Box(0, 0, *photo.size) if isinstance(image, Tensor) else model.input.seen(photo.size)
         yield make_thumbnail(index, photo, seen)

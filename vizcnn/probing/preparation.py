@@ -115,7 +115,7 @@ def _read_inputs(
         refused.append((name, str(error)))
 
     with progress.bar(None, "reading", "image", shown=shown) as bar:
-        for number, (name, read) in enumerate(list_readers(images), 1):
+        for number, (name, read) in enumerate(list_readers(images, model.input.reading), 1):
             place = f"{name} {number}" if name in _NAMELESS else name
             try:
                 found = _prepare_source(model, read())
