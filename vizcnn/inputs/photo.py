@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class Photo:
     """
 
     shortfall: ClassVar[str] = ""
-    """Why it is no input for a network, where a result has kept a smaller copy only; "" for a whole photograph."""
+    """Why it is no input for a network, where a result has kept a copy to draw only; "" for a whole photograph."""
 
     held: Pixels | Bytes
     name: str = "image"
@@ -71,6 +71,13 @@ class Photo:
         for band in self.bands():
             digest.update(np.ascontiguousarray(band).data)
         return digest.hexdigest()
+
+
+def select_channels(pixels: npt.NDArray[Any], display: Sequence[int] | None) -> npt.NDArray[Any]:
+    """What is drawn of pixels (..., C): these channels, (..., 3) or (..., 1); None for all, which are RGB or grey.
+
+    Grey pixels are drawn as they are."""
+    return pixels if display is None or pixels.shape[-1] == 1 else pixels[..., list(display)]
 
 
 def to_floats(pixels: Pixels | Bytes) -> Pixels:

@@ -63,6 +63,8 @@ class InputContract:
             object.__setattr__(self, "display", (0, 1, 2) if self.channels > 3 else (0,))
         if self.display is not None:
             _check_display(self.display, self.channels)
+        if self.channels == 1:
+            object.__setattr__(self, "display", None)  # photographs in colour are drawn in colour
         if self.resize is not None and self.resize < max(self.size):
             raise ParameterError(
                 f"resize must be at least the input's longer side {max(self.size)} px, got {self.resize}"
@@ -72,6 +74,15 @@ class InputContract:
     def reading(self) -> Reading:
         """How image files and arrays are read for this network."""
         return Reading(channels=self.channels, white=self.white)
+
+    @property
+    def drawn(self) -> str:
+        """Which channels are drawn, in words for small print; "" where images are drawn as they are."""
+        if self.display is None:
+            return ""
+        if len(self.display) == 1:
+            return f"channel {self.display[0]} of {self.channels} as grey"
+        return f"channels {','.join(map(str, self.display))} of {self.channels} as red,green,blue"
 
     def scaled_size(self, photo: tuple[int, int]) -> tuple[int, int]:
         """Height and width to which a photograph of height and width `photo` is resampled before it is cropped."""

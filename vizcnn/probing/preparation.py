@@ -128,7 +128,7 @@ def _read_inputs(
                     continue
                 photo, box, values = one
                 side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
-                photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
+                photos.append(photo if probe.needs_photos else reduce_photo(photo, side, model.input.display))
                 seen.append(box)
                 inputs.append(values)
             found = []  # else it would be held while the next is read

@@ -21,6 +21,7 @@ from vizcnn.models.targets import OUTPUT, Target
 from vizcnn.models.terms import Unit
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.results import Mask, make_mask
+from vizcnn.results.photos import reduce_photo
 from vizcnn.scanning.layer_selection import OUTPUT_NAME
 from vizcnn.scanning.observe import Finding
 from vizcnn.scanning.tally import Tally
@@ -159,7 +160,8 @@ def find_best(index: AnyIndex, unit: Unit, count: int, maps: Maps | None = None)
 def _read_best(index: AnyIndex, field: ReceptiveField | None, value: float, number: int, place: int) -> BestImage:
     """The image of a number, with what the unit at a place (y * w + x) sees of it. field: of the unit's layer."""
     image = index.images.read(number, index.contract.reading)[0]
-    photo = to_photo(image) if isinstance(image, Tensor) else image
+    whole = to_photo(image) if isinstance(image, Tensor) else image
+    photo = reduce_photo(whole, max(whole.size), index.contract.display)
     seen = Box(0, 0, *photo.size) if isinstance(image, Tensor) else index.contract.seen(photo.size)
     at = divmod(place, field.units[1]) if field else None
     box = field.box(*at).map_onto(index.size, seen) if field and at else None
