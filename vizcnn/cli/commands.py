@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vizcnn.cli.options import DEVICE, REPORTING, with_options
+from vizcnn.cli.options import DEVICE, IMAGES, REPORTING, with_options
 from vizcnn.probing.call import Call
 from vizcnn.probing.parsing import parse_names
 
@@ -35,7 +35,7 @@ def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None
         raise click.BadParameter(f"layers are {error}, got {text!r}") from error
 
 
-@with_options(DEVICE, *REPORTING)
+@with_options(DEVICE, *IMAGES, *REPORTING)
 @click.command(short_help="What excites each channel most? One pass over a data set, kept in an index.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGES...")
 @click.option("-m", "--model", default="tiny", show_default=True, help="As for the probes.")
@@ -78,9 +78,10 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
         from vizcnn.scanning import Part
         from vizcnn.scanning import scan as run
 
+        contract = {key: options.pop(key) for key in ("white", "display")}
         given = {key: value for key, value in options.items() if key not in ("images", "workers", "dask", "part")}
         images, workers = options["images"], options["workers"]
-        network, part = load(model, device=device), Part(*options["part"])
+        network, part = load(model, device=device, **contract), Part(*options["part"])
         source = images[0] if len(images) == 1 else list(images)
         with open_workers(options["dask"], workers) as client:
             index = run(network, source, out, part=part, client=client, progress=not quiet, **given)

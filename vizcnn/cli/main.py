@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 from vizcnn.cli.commands import COMMANDS
-from vizcnn.cli.options import DEVICE, REPORTING, SHARING, STYLE
+from vizcnn.cli.options import DEVICE, IMAGES, REPORTING, SHARING, STYLE
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
 from vizcnn.probing.call import CALL_NAMES, Call
@@ -132,6 +132,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
         STYLE,
         DEVICE,
+        *IMAGES,
         click.Option(
             ["--seed"],
             type=click.IntRange(0, 2**63 - 1),
@@ -169,10 +170,10 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
         session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
         if call.index is not None:
             wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
-            named = partial(_load_model, spec, call.device, kind.needs_weights) if call.model else None
+            named = partial(_load_model, spec, call, kind.needs_weights) if call.model else None
             answer = partial(_answer, probe, named, wanted, call.seed)
             session.run(partial(_open_index, call.index), None, Work(answer))
-        load = partial(_load_model, spec, call.device, kind.needs_weights)
+        load = partial(_load_model, spec, call, kind.needs_weights)
         asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if kind.streams:
             session.run(load, None, Work(partial(_call_once, probe, call.images or (), **asked)))
@@ -223,7 +224,7 @@ def _answer(
     return probe.answer(index, targets, load(), seed=seed, progress=progress)
 
 
-def _load_model(spec: str, device: str, weights: bool) -> Model:
+def _load_model(spec: str, call: Call, weights: bool) -> Model:
     from vizcnn.models.loading import load
 
-    return load(spec, device=device, weights=weights)
+    return load(spec, device=call.device, weights=weights, white=call.white, display=call.display)

@@ -33,6 +33,31 @@ STYLE = click.Option(
 DEVICE = click.Option(["--device"], default="cpu", show_default=True, help="Where to compute: cpu, cuda, cuda:1, mps.")
 
 
+def _parse_display(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """`3,2,1` as numbers."""
+    parts = [part.strip() for part in text.split(",")] if text is not None else []
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"channels are numbers from 0 with commas between, such as 3,2,1, got {text!r}")
+    return tuple(map(int, parts)) or None
+
+
+IMAGES = [
+    click.Option(
+        ["--white"],
+        type=float,
+        help="The value of white in images of more than 8 bits, such as 4095 for 12 bits stored in 16. Default: the "
+        "largest of their bits.",
+    ),
+    click.Option(
+        ["--display"],
+        callback=_parse_display,
+        metavar="R,G,B",
+        help="The channels, from 0, that are drawn as red, green and blue, or one as grey. Default: the first.",
+    ),
+]
+"""How images become inputs, and how they are drawn, where the network's input contract does not say it."""
+
+
 def with_options(*shared: click.Option) -> Callable[[click.Command], click.Command]:
     """Decorate a command that also takes these options, behind its own."""
 

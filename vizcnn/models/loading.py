@@ -7,8 +7,9 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from hashlib import sha256
 from io import StringIO
 from math import prod
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from vizcnn import zoo
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, describe_address, did_you_mean
 from vizcnn.models import _torchvision
+from vizcnn.models.contract import parse_display
 from vizcnn.models.model import Model
 from vizcnn.models.threads import keep_random_state, seed_random
 from vizcnn.process import keep_environment
@@ -33,7 +35,14 @@ CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 _SMALL, _PACKED = 2**28, 8  # weights may take _SMALL bytes, and _PACKED more for each byte of their file
 
 
-def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True) -> Model:
+def load(
+    spec: str,
+    *,
+    device: str | torch.device = "cpu",
+    weights: bool = True,
+    white: float | None = None,
+    display: int | Sequence[int] | None = None,
+) -> Model:
     """Load a Model by its name.
 
     spec:
@@ -47,6 +56,7 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     device: where the network and its inputs live.
     weights: False where the architecture is enough: a torchvision name without a tag is then read as NAME@random, and
         nothing is downloaded.
+    white, display: of the model's input contract, in place of its own, see `vizcnn.models.contract.InputContract`.
 
     The network is always in eval mode, also where a factory left it in training mode: `model(images)` is then the
     answer that probes explain. To train it further, call `model.network.train()`.
@@ -55,6 +65,10 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     """
     with keep_random_state(), keep_environment():  # building a network draws random weights
         model = _load(spec, "" if weights else "random")
+    if white is not None:
+        model.input = replace(model.input, white=white)
+    if display is not None:
+        model.input = replace(model.input, display=parse_display(display))
     model.network.eval()
     try:
         model.network.to(device)

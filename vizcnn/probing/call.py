@@ -15,7 +15,7 @@ class Call:
 
     images: files and folders. network, targets: for a probe of the network alone, the arguments MODEL and TARGET.
     target, model: the options of those names. workers, dask: who shares the images. index: the folder of the scan that
-    answers in place of a network. style: that the picture is drawn in.
+    answers in place of a network. style: that the picture is drawn in. white, display: of the network's input contract.
     """
 
     images: tuple[str, ...] | None = None
@@ -25,6 +25,8 @@ class Call:
     model: str | None = None
     out: Path | None = None
     device: str = "cpu"
+    white: float | None = None
+    display: tuple[int, ...] | None = None
     seed: int = 0
     index: str | None = None
     workers: int | None = None
