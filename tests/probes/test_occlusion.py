@@ -29,7 +29,7 @@ def captum_map(
     return found[0, 0].numpy()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("size", [(24, 24), (20, 31)])
 @pytest.mark.parametrize(
     ("window", "stride"), [((4, 4), (4, 4)), ((8, 8), (3, 3)), ((5, 9), (5, 2)), ((7, 7), (1, 1)), ((20, 20), (20, 20))]
