@@ -11,8 +11,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vizcnn.errors import ImageError
-from vizcnn.inputs.pixels import refuse_size
+from vizcnn.inputs.pixels import LARGEST, refuse_size
 from vizcnn.inputs.reading import Reading
+from vizcnn.process import ignore_warnings
 
 ARRAY_ENDING = ".npy"
 """Of files with one array, as numpy saves them."""
@@ -21,6 +22,7 @@ _ARRAY_START = b"\x93NUMPY"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _ORIENTATION, _SAMPLES, _PLANAR = 258, 274, 277, 284  # tags of TIFF
 _APART = 2  # what the last may say
+_MOST_SAMPLES = 4 * LARGEST  # as many as a photograph with opacity may have
 _PADDED = "RGBX"  # how older versions of Pillow call RGB with a sample that they leave out
 
 
@@ -61,13 +63,12 @@ def needs_tifffile(file: IO[bytes], reading: Reading) -> bool:
     if planar and (bits != 8 or samples == 2):
         return True  # of which Pillow makes noise, or nothing
     try:
-        with Image.open(file, formats=["TIFF"]) as image:
-            bands = len(image.getbands()) - (image.mode == _PADDED)
-    except Exception:  # it says what is wrong when it reads the file, if that is not the number of bands
-        bands = 0 if samples != 3 or bits not in (8, 16) else samples
+        with ignore_warnings(), Image.open(file, formats=["TIFF"]) as image:
+            return len(image.getbands()) - (image.mode == _PADDED) < samples
+    except Exception:
+        return samples != 3 or bits not in (8, 16)  # of these the number of bands is no reason to fail
     finally:
         file.seek(0)
-    return bands < samples
 
 
 def read_bands(file: IO[bytes]) -> npt.NDArray[Any]:
@@ -83,6 +84,11 @@ def read_bands(file: IO[bytes]) -> npt.NDArray[Any]:
     with tifffile.TiffFile(file) as opened:
         page = opened.pages[0]
         refuse_size(page.imagewidth, page.imagelength)
+        if page.imagewidth * page.imagelength * samples > _MOST_SAMPLES:
+            raise ImageError(
+                f"{samples} bands of {page.imagewidth} x {page.imagelength} px are more than {_MOST_SAMPLES:,} "
+                "samples. Cut out a part first"
+            )
         turned = page.tags.get(_ORIENTATION)
         if turned is not None and turned.value != 1:
             raise ImageError("its tag Orientation says that its bands lie turned. Save it upright")

@@ -241,9 +241,8 @@ def read_photo(file: IO[bytes], path: Path, reading: Reading = PLAIN) -> Photo:
     if is_array_file(file):
         return _decode_samples(lambda: read_array_file(file), path, reading)
     if needs_tifffile(file, reading):
-        return _decode_samples(
-            lambda: read_bands(file), path, replace(reading, channels=4)
-        )  # the fourth may be no opacity
+        all_samples = replace(reading, channels=4)  # the last of four may be no opacity
+        return _decode_samples(lambda: read_bands(file), path, all_samples)
     with raise_image_errors(path):
         image = _identify(file, path)
     with image:
