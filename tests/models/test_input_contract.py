@@ -144,8 +144,14 @@ def test_what_does_not_fit_white_is_refused(array: np.ndarray[Any, Any], message
         vizcnn.open_photo(array, white=4095)
 
 
-@pytest.mark.parametrize("white", [0, -1, float("inf"), float("nan")])
-def test_white_is_a_number_above_zero(white: float) -> None:
+@pytest.mark.parametrize("channels", [2.5, "3", None])
+def test_channels_are_a_whole_number(channels: Any) -> None:
+    with pytest.raises(ParameterError, match="channels is a whole number, such as 3 for RGB, got"):
+        make_model(channels=channels)
+
+
+@pytest.mark.parametrize("white", [0, -1, float("inf"), float("nan"), "4095"])
+def test_white_is_a_number_above_zero(white: Any) -> None:
     with pytest.raises(ParameterError, match="white is the value of white, such as 4095, got"):
         make_model(white=white)
 

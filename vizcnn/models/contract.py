@@ -57,8 +57,8 @@ class InputContract:
         if not len(self.mean) == len(self.std) == self.channels:
             raise ParameterError(f"mean and std need {self.channels} values, got {self.mean} and {self.std}")
         check_normalisation(self.mean, self.std)
-        if self.white is not None and not 0 < self.white < inf:
-            raise ParameterError(f"white is the value of white, such as 4095, got {self.white}")
+        if self.white is not None and not (isinstance(self.white, int | float) and 0 < self.white < inf):
+            raise ParameterError(f"white is the value of white, such as 4095, got {self.white!r}")
         if self.display is None and self.channels not in (1, 3):
             object.__setattr__(self, "display", (0, 1, 2) if self.channels > 3 else (0,))
         if self.display is not None:
@@ -179,6 +179,8 @@ def _divide(values: Sequence[float]) -> str:
 
 
 def parse_per_channel(name: str, values: Sequence[float] | None, default: float, channels: int) -> tuple[float, ...]:
+    if not hasattr(channels, "__index__"):
+        raise ParameterError(f"channels is a whole number, such as 3 for RGB, got {channels!r}")
     try:
         return tuple(map(float, values)) if values is not None else (default,) * channels
     except TypeError as error:
