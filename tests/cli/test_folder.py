@@ -135,7 +135,7 @@ def test_a_warning_that_all_images_give_is_said_once() -> None:
     assert answer.exit_code == 0, answer.output
     assert answer.stderr.count("\n") == 2
     assert answer.stderr.count("the target of Sequential is a probability") == 1
-    assert answer.stderr.count("no sample of the image is above 4095") == 1
+    assert answer.stderr.count("no sample of an image is above 16383") == 1
 
 
 def test_an_interrupted_command_goes_on_where_it_was() -> None:

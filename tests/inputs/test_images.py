@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 
 from vizcnn.errors import ImageError, ParameterError, VizcnnWarning
 from vizcnn.inputs import dataset, pixels
-from vizcnn.inputs.images import image_files, list_image_endings, open_photo, parse_colour
+from vizcnn.inputs.images import image_files, list_image_endings, open_photo
 from vizcnn.inputs.photo import to_grey
+from vizcnn.inputs.reading import parse_colour
 
 
 def save(image: Image.Image, path: Path, **options: object) -> Path:
@@ -155,12 +156,12 @@ def test_few_bits_in_sixteen_are_not_dark_without_a_word(tmp_path: Path) -> None
     colour_path = png_of(tmp_path / "b.png", 16, 3, np.repeat(DARK.astype(">u2"), 3).tobytes())
     for source in (DARK, np.dstack([DARK] * 3), path, Image.open(path), colour_path):
         with pytest.warns(
-            VizcnnWarning, match=r"above 4095, of 65535 possible.*as an array of floats, divided by 4095"
+            VizcnnWarning, match=r"above 16383, of 65535 possible.*--white 4095 for 12 bits, in Python .*white=4095"
         ):
             photo = open_photo(source)
         assert photo.pixels.max() == pytest.approx(4095 / 65535, abs=1 / 255)
     white_is_zero = tiff_of(tmp_path / "c.tif", (65535 - DARK).astype("<u2").tobytes(), 16, photometric=0)
-    with pytest.warns(VizcnnWarning, match="above 4095"):
+    with pytest.warns(VizcnnWarning, match="above 16383"):
         open_photo(white_is_zero)
 
 
@@ -212,13 +213,14 @@ def test_arrays_of_every_documented_kind() -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, 2, 2)), r"\(H, W\) or \(H, W, 1 \| 3 \| 4\), got \(2, 2, 2\)"),
+        (np.zeros((2, 2, 2, 2)), r"\(H, W\) or \(H, W, C\), got \(2, 2, 2, 2\). A batch is a list"),
         (np.zeros((0, 2)), r"got \(0, 2\)"),
-        (np.full((2, 2), 200.0), r"in \[0, 1\], got 200..200. Divide by 255"),
-        (np.full((2, 2), 4000.0), r"got 4000..4000. Divide by the value of white, such as 4095 or 65535"),
+        (np.full((2, 2), 200.0), r"in 0..1, got 200..200. Say which value is white, if it is 255: --white 255"),
+        (np.full((2, 2), 4000.0), r"got 4000..4000. Say which .* --white 4095, in Python vizcnn.Model\(white=4095\)"),
         (np.full((2, 2), -1.5), r"got -1.5..-1.5. Undo its normalisation"),
-        (np.array([[0.5, np.nan]]), r"in \[0, 1\], got nan..nan. Replace NaN and infinity"),
-        (np.zeros((2, 2), np.int64), "got int64"),
+        (np.array([[0.5, np.nan]]), r"in 0..1, got nan..nan. Replace NaN and infinity"),
+        (np.zeros((2, 2), np.int64), "got int64. Say which value is white"),
+        (np.zeros((2, 2), bool), "got bool$"),
     ],
 )
 def test_other_arrays_are_refused(array: np.ndarray, message: str) -> None:

@@ -92,7 +92,7 @@ def test_a_person_may_write_the_next_image_into_the_same_array() -> None:
 def test_a_copy_for_drawing_is_no_input() -> None:
     kept = reduce_photo(Photo(np.zeros((30, 20, 3), np.uint8), "a.jpg"), 10)
     for read in (lambda: resample(kept, (5, 5), channels=3), lambda: vizcnn.open_photo(kept)):
-        with pytest.raises(ImageError, match="of a.jpg the result has kept a smaller copy only. Open the image file"):
+        with pytest.raises(ImageError, match="of a.jpg the result has kept a copy to draw only. Open the image file"):
             read()
     with pytest.raises(ImageError, match="smaller copy"):
         resample(kept, (5, 5), channels=3, antialias=False)

@@ -29,7 +29,7 @@ def with_kernels(kernels: Any) -> vizcnn.Model:
     weights = torch.as_tensor(np.asarray(kernels), dtype=torch.float32)
     conv = nn.Conv2d(weights.shape[1], weights.shape[0], weights.shape[2:])  # type: ignore[arg-type]
     conv.weight.data.copy_(weights)
-    return vizcnn.Model(nn.Sequential(conv), size=32, channels=weights.shape[1], name="made")  # type: ignore[arg-type]
+    return vizcnn.Model(nn.Sequential(conv), size=32, channels=weights.shape[1], name="made")
 
 
 def order(model: vizcnn.Model, **options: Any) -> list[int]:

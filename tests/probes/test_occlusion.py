@@ -29,7 +29,7 @@ def captum_map(
     return found[0, 0].numpy()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("size", [(24, 24), (20, 31)])
 @pytest.mark.parametrize(
     ("window", "stride"), [((4, 4), (4, 4)), ((8, 8), (3, 3)), ((5, 9), (5, 2)), ((7, 7), (1, 1)), ((20, 20), (20, 20))]
@@ -38,7 +38,7 @@ def captum_map(
 def test_equal_to_captum(
     channels: int, size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int], fill: str
 ) -> None:
-    model = vizcnn.Model(small_cnn(channels), size=size, channels=channels, mean=[0.4] * channels, std=[0.2] * channels)  # type: ignore[arg-type]
+    model = vizcnn.Model(small_cnn(channels), size=size, channels=channels, mean=[0.4] * channels, std=[0.2] * channels)
     image = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(1))
     colour = image.mean((2, 3))[0] if fill == "mean" else torch.zeros(channels)
     with torch.no_grad():

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, ShapeError, VizcnnWarning
 from vizcnn.inputs.datasets import Images, dataset
+from vizcnn.inputs.reading import PLAIN, Reading
 from vizcnn.models.contract import InputContract
 from vizcnn.scanning import loader_processes
 from vizcnn.scanning.loader import Batch, split
@@ -50,7 +51,7 @@ class Numbered(Images):
     def __init__(self, count: int, then: Callable[[int], object] = lambda _: None) -> None:
         self.names, self.then = [str(i) for i in range(count)], then
 
-    def read(self, i: int) -> tuple[Tensor, str | None]:
+    def read(self, i: int, reading: Reading = PLAIN) -> tuple[Tensor, str | None]:  # noqa: ARG002 - the common form
         self.then(i)
         return torch.full((3, 16, 12), i / 1000), f"class {i % 2}"
 

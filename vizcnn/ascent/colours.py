@@ -11,13 +11,13 @@ _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 
 
 
 def build_colour_matrix(channels: int) -> Tensor:
-    """The matrix from independent colours to RGB, (3, 3), or the identity for grey, (1, 1).
+    """The matrix (C, C) from independent colours to RGB, or the identity where pixels are not RGB.
 
     Its largest column has length 1."""
-    return _COLOURS / _COLOURS.norm(dim=0).max() if channels == 3 else torch.ones(1, 1)
+    return _COLOURS / _COLOURS.norm(dim=0).max() if channels == 3 else torch.eye(channels)
 
 
 def mix_colours(independent: Tensor) -> Tensor:
     """Pictures in RGB, whose channels vary together as in photographs, from ones whose channels are independent:
-    (N, C, H, W) both."""
+    (N, C, H, W) both. Pictures of other than three channels stay as they are."""
     return torch.einsum("ij,njhw->nihw", build_colour_matrix(independent.shape[1]).to(independent), independent)

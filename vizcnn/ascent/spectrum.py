@@ -81,7 +81,7 @@ def _measure_folder(folder: str, shape: tuple[int, int, int]) -> tuple[Tensor, f
 
 def _open_stretched(file: str, shape: tuple[int, int, int]) -> Tensor:
     """An image (C, H, W) in [0, 1], stretched to the shape."""
-    return resample(open_photo(file), shape[1:], channels=1 if shape[0] == 1 else 3)[0]
+    return resample(open_photo(file, channels=shape[0]), shape[1:], channels=shape[0])[0]
 
 
 def measure_spectrum(images: Iterable[Tensor], shape: tuple[int, int, int]) -> tuple[Tensor, float]:
@@ -97,12 +97,12 @@ def measure_spectrum(images: Iterable[Tensor], shape: tuple[int, int, int]) -> t
 
 
 def _match_channels(amplitudes: Tensor, channels: int) -> Tensor:
-    """Of grey images for a colour network the same amplitudes in brightness; of colour images for a grey network that
-    of brightness."""
+    """Of grey images for a colour network the same amplitudes in brightness; for a network of other than three channels
+    those of brightness in each."""
     if amplitudes.shape[0] == channels:
         return amplitudes
-    if channels == 1:
-        return amplitudes[:1]
+    if channels != 3:
+        return amplitudes[:1].expand(channels, -1, -1)
     return torch.cat([amplitudes, torch.zeros_like(amplitudes), torch.zeros_like(amplitudes)])
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from vizcnn.cli.saving import Saved, Saving
 from vizcnn.cli.stdin import StandardInput
 from vizcnn.errors import Interrupted
-from vizcnn.inputs.images import open_photo
+from vizcnn.inputs.images import read_source
+from vizcnn.inputs.reading import Reading
 from vizcnn.models.model import Model
 from vizcnn.models.remembering import promise_unchanged
 from vizcnn.process import collect_warnings, ignore_warnings
@@ -91,7 +92,7 @@ class Work:
 
         with promise_unchanged(model), collect_warnings() as texts:
             try:
-                for task, image in _read_ahead(tasks):
+                for task, image in _read_ahead(tasks, model):
                     texts.clear()
                     try:
                         outcome, result = self._do(model, task, image, progress)
@@ -149,7 +150,7 @@ def _are_same(found: Mapping[str, Any], style: str | None, expected: Provenance)
     return all(name in found and found[name] == wanted[name] for name in _SAME)
 
 
-def _read_ahead(tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+def _read_ahead(tasks: Sequence[Task], model: Model) -> Iterator[tuple[Task, Any]]:
     """Each task with its photograph, which is read while the image before it is looked at.
 
     An image that cannot be read, or of which there is something to warn, comes by its name: the probe then says it."""
@@ -157,18 +158,18 @@ def _read_ahead(tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         yield tasks[0], tasks[0].image
         return
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(_read, tasks[0])
+        coming = reader.submit(_read, tasks[0], model.input.reading)
         for task, following in zip(tasks, [*tasks[1:], None], strict=True):
             image = coming.result()
             if following:
-                coming = reader.submit(_read, following)
+                coming = reader.submit(_read, following, model.input.reading)
             yield task, image
 
 
-def _read(task: Task) -> Any:
+def _read(task: Task, reading: Reading) -> Any:
     try:
         with ignore_warnings() as ignored:
-            photo = open_photo(task.image)
+            photo = read_source(task.image, reading)
     except Exception:
         return task.image
     return task.image if ignored else photo

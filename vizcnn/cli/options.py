@@ -51,6 +51,14 @@ def _read(reader: Callable[..., Any], *given: str) -> Any:
         raise click.BadParameter(str(error)) from error
 
 
+def _parse_display(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """`3,2,1` as numbers."""
+    parts = [part.strip() for part in text.split(",")] if text is not None else []
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"channels are numbers from 0 with commas between, such as 3,2,1, got {text!r}")
+    return tuple(map(int, parts)) or None
+
+
 LOADING = [
     click.Option(
         ["--trust-pickle"],
@@ -80,6 +88,18 @@ LOADING = [
         ["--input-channels"], type=click.IntRange(1), help="Build an architecture of torchvision or timm for so many."
     ),
     click.Option(["--classes"], type=click.IntRange(1), help="Build it for so many classes."),
+    click.Option(
+        ["--white"],
+        type=float,
+        help="The value of white in images of more than 8 bits, such as 4095 for 12 bits stored in 16. Default: the "
+        "largest of their bits.",
+    ),
+    click.Option(
+        ["--display"],
+        callback=_parse_display,
+        metavar="R,G,B",
+        help="The channels, from 0, that are drawn as red, green and blue, or one as grey. Default: the first.",
+    ),
 ]
 """What is said of a network beside its name: keyword arguments of `vizcnn.load` under the same names."""
 

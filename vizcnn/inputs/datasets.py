@@ -30,15 +30,17 @@ from vizcnn.inputs.images import (
     list_image_endings,
     name_open_file,
     open_file,
-    open_photo,
     raise_image_errors,
     read_photo,
+    read_source,
     refuse_address,
     to_printable,
     warn_of_skipped,
 )
 from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.reading import PLAIN, Reading
 from vizcnn.inputs.records import provenance_in
+from vizcnn.process import ignore_warnings
 
 Entry = tuple[Photo | Tensor, str | None]
 """An image, as a photograph or as an input of the network (C, H, W), and its class where that is known."""
@@ -64,8 +66,10 @@ class Images(ABC):
         return len(self.names)
 
     @abstractmethod
-    def read(self, i: int) -> Entry:
-        """Image i and its class. Raises ImageError for an image that cannot be read."""
+    def read(self, i: int, reading: Reading = PLAIN) -> Entry:
+        """Image i and its class. reading: as the network's input contract asks for.
+
+        Raises ImageError for an image that cannot be read."""
 
     @abstractmethod
     def identity(self) -> Iterator[str]:
@@ -155,14 +159,14 @@ class _ImageFiles(Images):
         parts = PurePosixPath(self.names[i]).parts
         return parts[self._depth] if len(parts) > self._depth + 1 else None
 
-    def read(self, i: int) -> Entry:
+    def read(self, i: int, reading: Reading = PLAIN) -> Entry:
         path, found = Path(self.names[i]), self._found[i]
         if found.problem:
             raise ImageError(f"{to_printable(self.names[i])} {found.problem}")
         with raise_image_errors(path):
             file = self._open_file(i)
         with file:
-            return read_photo(file, path), self.label(i)
+            return read_photo(file, path, reading), self.label(i)
 
     @abstractmethod
     def _open_file(self, i: int) -> IO[bytes]:
@@ -239,9 +243,9 @@ class ListedImages(Images):
         files = [entry for _, entry in self._entries if isinstance(entry, str)]
         self.place = files if len(files) == len(self._entries) else None
 
-    def read(self, i: int) -> Entry:
+    def read(self, i: int, reading: Reading = PLAIN) -> Entry:
         entry = self._entries[i][1]
-        return entry if isinstance(entry, Tensor) else open_photo(entry), None
+        return entry if isinstance(entry, Tensor) else read_source(entry, reading), None
 
     def identity(self) -> Iterator[str]:
         for name, entry in self._entries:
@@ -277,13 +281,18 @@ class TorchDataset(Images):
         self.names = [str(i) for i in range(len(held))]
         self._classes: Sequence[str] | None = getattr(held, "classes", None)
 
-    def read(self, i: int) -> Entry:
+    def read(self, i: int, reading: Reading = PLAIN) -> Entry:
+        image, label = self._take(i)
+        return image if isinstance(image, Tensor) else read_source(image, reading), self._name_class(label)
+
+    def _take(self, i: int) -> tuple[Any, Any]:
+        """Image i as the Dataset gives it, and its label; None without one."""
         try:
             item = self.held[i]
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises of damaged files
             raise ImageError(f"image {i} cannot be read: {error}") from error
         image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
-        return image if isinstance(image, Tensor) else open_photo(image), self._name_class(label)
+        return image, label
 
     def _name_class(self, label: Any) -> str | None:
         """A label as a class name; None for what is no class, such as a number with a fraction or a list of boxes."""
@@ -299,11 +308,10 @@ class TorchDataset(Images):
         yield f"{type(self.held).__module__}.{type(self.held).__qualname__} {len(self)}"
         for i in sorted({round(j) for j in np.linspace(0, len(self) - 1, _SAMPLED)}):
             try:
-                image, label = self.read(i)
+                image, label = self._take(i)
+                yield f"{i} {self._name_class(label)} {_digest(image)}"
             except ImageError:
                 yield f"{i} unreadable"
-            else:
-                yield f"{i} {label} {_digest(image)}"
 
 
 class LabelledImages(Images):
@@ -319,8 +327,8 @@ class LabelledImages(Images):
     def unlabelled(self) -> Images:
         return self.images
 
-    def read(self, i: int) -> Entry:
-        return self.images.read(i)[0], self._classes[i]
+    def read(self, i: int, reading: Reading = PLAIN) -> Entry:
+        return self.images.read(i, reading)[0], self._classes[i]
 
     def identity(self) -> Iterator[str]:
         yield from self.images.identity()
@@ -342,6 +350,9 @@ def _read_labels(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
 
 def _digest(image: Any) -> str:
     """A digest of an image's pixels, or of an input tensor."""
+    if isinstance(image, np.ndarray):  # as it is: how it is to be read, the network's contract will say
+        return hashlib.sha256(f"{image.shape} {image.dtype}".encode() + image.tobytes()).hexdigest()
     if not isinstance(image, Tensor):
-        return open_photo(image).sha256()
+        with ignore_warnings():  # which the network's contract may answer
+            return read_source(image, PLAIN).sha256()
     return hashlib.sha256(repr(image.shape).encode() + image.detach().cpu().float().numpy().tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Images: whatever a person calls one is read into the same form, RGB or grey pixels."""
+"""Images: whatever a person calls one is read into the same form, pixels (H, W, C)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from vizcnn.errors import ImageError, ParameterError, VizcnnWarning, describe_address, did_you_mean
+from vizcnn.errors import ImageError, VizcnnWarning, describe_address, did_you_mean
+from vizcnn.inputs.bands import ARRAY_ENDING, is_array_file, needs_tifffile, read_array_file, read_bands
 from vizcnn.inputs.photo import Photo
-from vizcnn.inputs.pixels import LARGEST, Colour, decode, decode_array
+from vizcnn.inputs.pixels import LARGEST, decode, decode_array
+from vizcnn.inputs.reading import PLAIN, Reading
 from vizcnn.inputs.records import provenance_in
 from vizcnn.process import ignore_warnings
 
@@ -49,19 +52,29 @@ SAMPLES = {  # name: (package that ships it, path inside the package)
 }
 
 
-def open_photo(source: Any, *, background: str = "white") -> Photo:
+def open_photo(
+    source: Any, *, background: str = "white", channels: int | None = None, white: float | None = None
+) -> Photo:
     """Read one image.
 
     source: a path, `sample:NAME`, a file that is open for reading bytes, such as `io.BytesIO`, a Pillow image, or an
-        array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16 or floats in [0, 1].
+        array (H, W) or (H, W, C) of uint8, uint16 or floats in [0, 1]. A file of the format .npy holds such an array.
     background: the colour (any name Pillow knows) that shows through transparent parts.
+    channels: of the network that the image is for. Four samples of a pixel are RGB and opacity, unless this is 4.
+    white: the value of white in images of more than 8 bits per sample, such as 4095; values above it are refused.
 
-    EXIF orientation is applied; of an animation the first frame is used; depths up to 16 bits are scaled to [0, 1], by
-    the bits that a file says it has; CMYK and palettes become RGB; greyscale stays grey. Warns where samples of 16 bits
-    seem to hold numbers of fewer. HEIC, which phones save, needs the extra `heic`. Raises ImageError for what is not
-    such an image, such as a file in a format that is not among FORMATS, or of more than 89,478,485 px, or a pipe, or an
-    address of the web.
+    A Model's probes read images as its input contract says, so that this function is rarely needed. EXIF orientation is
+    applied; of an animation the first frame is used; depths up to 16 bits are scaled to [0, 1], by the bits that a file
+    says it has; CMYK and palettes become RGB; greyscale stays grey. Warns where samples of 16 bits seem to hold numbers
+    of fewer. HEIC, which phones save, needs the extra `heic`; TIFF files of more bands than Pillow reads need the extra
+    `tiff`. Raises ImageError for what is not such an image, such as a file in a format that is not among FORMATS, or of
+    more than 89,478,485 px, or a pipe, or an address of the web.
     """
+    return read_source(source, Reading(channels=channels, white=white, background=background))
+
+
+def read_source(source: Any, reading: Reading) -> Photo:
+    """Read one image, as `open_photo` does, in a way that a network's input contract may ask for."""
     if isinstance(source, Photo):
         source.check_whole()
         return source
@@ -73,13 +86,13 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
         with raise_image_errors(path):
             file = open_file(path)
         with file:
-            return read_photo(file, path, background=background)
+            return read_photo(file, path, reading)
     if is_open_file(source):
-        return read_photo(_read_whole(source), Path(name_open_file(source)), background=background)
+        return read_photo(_read_whole(source), Path(name_open_file(source)), reading)
     if isinstance(source, Image.Image):
-        return _decode(source, Path(getattr(source, "filename", "") or "image"), background, float("inf"))
+        return _decode(source, Path(getattr(source, "filename", "") or "image"), reading, float("inf"))
     if isinstance(source, np.ndarray):
-        pixels, warning = decode_array(source, _parse_background(background))
+        pixels, warning = decode_array(source, reading)
         _warn(warning)
         return Photo(pixels)
     raise ImageError(f"an image is a path, an open file, a Pillow image or an array, got {type(source).__name__}")
@@ -143,13 +156,7 @@ def is_hidden(path: str) -> bool:
 def list_image_endings() -> frozenset[str]:
     """The endings of file names, such as `.jpg`, of the formats that are read."""
     known = Image.registered_extensions().items()
-    return _HEIF_ENDINGS.union(ending for ending, kind in known if kind in FORMATS)
-
-
-def parse_colour(text: str) -> tuple[float, float, float]:
-    """RGB in [0, 1] of a colour as Pillow names it: `grey`, `#7f7f7f`, `rgb(10%,20%,30%)`. Raises ValueError."""
-    red, green, blue = ImageColor.getcolor(text, "RGB")  # type: ignore[misc]
-    return red / 255, green / 255, blue / 255
+    return _HEIF_ENDINGS.union([ARRAY_ENDING], (ending for ending, kind in known if kind in FORMATS))
 
 
 def _draw_noise() -> npt.NDArray[np.float32]:
@@ -229,27 +236,36 @@ def open_file(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def read_photo(file: IO[bytes], path: Path, *, background: str = "white") -> Photo:
+def read_photo(file: IO[bytes], path: Path, reading: Reading = PLAIN) -> Photo:
     """Read the image in an open file, which errors call `path`. Raises ImageError as `open_photo` does."""
+    if is_array_file(file):
+        return _decode_samples(lambda: read_array_file(file), path, reading)
+    if needs_tifffile(file, reading):
+        all_samples = replace(reading, channels=4)  # the last of four may be no opacity
+        return _decode_samples(lambda: read_bands(file), path, all_samples)
     with raise_image_errors(path):
         image = _identify(file, path)
     with image:
-        return _decode(image, path, background, LARGEST)
+        return _decode(image, path, reading, LARGEST)
 
 
-def _decode(image: Image.Image, path: Path, background: str, most: float) -> Photo:
-    colour = _parse_background(background)
+def _decode(image: Image.Image, path: Path, reading: Reading, most: float) -> Photo:
     with raise_image_errors(path):
-        pixels, warning = decode(image, colour, most)
+        pixels, warning = decode(image, reading, most)
     _warn(warning)
-    return Photo(pixels, path.name.encode("utf-8", "replace").decode())
+    return Photo(pixels, _name_photo(path))
 
 
-def _parse_background(background: str) -> Colour:
-    try:
-        return parse_colour(background)
-    except ValueError as error:
-        raise ParameterError(f"the background is a colour, such as white or #7f7f7f, got {background!r}") from error
+def _decode_samples(read: Callable[[], npt.NDArray[Any]], path: Path, reading: Reading) -> Photo:
+    """The photograph of an array that is read from a file."""
+    with raise_image_errors(path):
+        pixels, warning = decode_array(read(), reading)
+    _warn(warning)
+    return Photo(pixels, _name_photo(path))
+
+
+def _name_photo(path: Path) -> str:
+    return path.name.encode("utf-8", "replace").decode()
 
 
 def _warn(warning: str) -> None:

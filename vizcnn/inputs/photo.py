@@ -1,12 +1,12 @@
-"""Photo: an image in one form, whatever it came from: RGB or grey, upright and opaque."""
+"""Photo: an image in one form, whatever it came from: pixels (H, W, C), upright and opaque."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,12 @@ _AT_A_TIME = 1 << 20
 class Photo:
     """An image as the person knows it, before any network's resizing.
 
-    held: its pixels, (H, W, 3) RGB or (H, W, 1) grey: float32 in [0, 1], or uint8 of which 255 is white. Images of 8
-        bits are held as bytes, since floats would take four times the memory.
+    held: its pixels, (H, W, 3) RGB, (H, W, 1) grey or (H, W, C) of any other number of channels: float32 in [0, 1],
+        or uint8 of which 255 is white. Images of 8 bits are held as bytes: floats would take four times the memory.
     """
 
     shortfall: ClassVar[str] = ""
-    """Why it is no input for a network, where a result has kept a smaller copy only; "" for a whole photograph."""
+    """Why it is no input for a network, where a result has kept a copy to draw only; "" for a whole photograph."""
 
     held: Pixels | Bytes
     name: str = "image"
@@ -41,7 +41,7 @@ class Photo:
 
     @property
     def channels(self) -> int:
-        """3 for RGB, 1 for grey."""
+        """3 for RGB, 1 for grey; others of images of any channels."""
         return int(self.held.shape[2])
 
     @property
@@ -71,6 +71,13 @@ class Photo:
         for band in self.bands():
             digest.update(np.ascontiguousarray(band).data)
         return digest.hexdigest()
+
+
+def select_channels(pixels: npt.NDArray[Any], display: Sequence[int] | None) -> npt.NDArray[Any]:
+    """What is drawn of pixels (..., C): these channels, (..., 3) or (..., 1); None for all, which are RGB or grey.
+
+    Grey pixels are drawn as they are."""
+    return pixels if display is None or pixels.shape[-1] == 1 else pixels[..., list(display)]
 
 
 def to_floats(pixels: Pixels | Bytes) -> Pixels:

@@ -1,9 +1,10 @@
-"""Pixels: those of a Pillow image or an array as (H, W, C), RGB or grey, upright and opaque; bytes or floats."""
+"""Pixels: those of a Pillow image or an array as (H, W, C), upright and opaque; bytes or floats."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from vizcnn.errors import ImageError
+from vizcnn.inputs.reading import Colour, Reading
 
 Held = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 """Float32 in [0, 1]; or uint8, for images whose samples are bytes."""
-Colour = tuple[float, float, float]
 
 LARGEST = 89_478_485
 """The most pixels that a file may have: Pillow's own bound against decompression bombs. While it is read, a pixel of 8
@@ -38,57 +39,71 @@ _STORED: dict[int, Callable[[Held], Held]] = {
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # and what they may say
+_WHITE_OF_16 = 65535
 
 
-def decode(image: Image.Image, background: Colour, most: float) -> tuple[Held, str]:
-    """The pixels of a Pillow image, and a warning for the person, or "".
-
-    background: the colour, RGB in [0, 1], that shows through transparent parts. most: pixels that are accepted.
-    """
-    _refuse_size(image, most)
+def decode(image: Image.Image, reading: Reading, most: float) -> tuple[Held, str]:
+    """The pixels of a Pillow image, and a warning for the person, or "". most: pixels that are accepted."""
+    refuse_size(*image.size, most)
     tile = str(getattr(image, "tile", ""))  # names the format of the samples in the file, as `RGB;16B`, until loaded
     image.load()
     signed_bytes = image.mode == "L" and _read_tag(image, _SAMPLE_FORMAT, 1) == _SIGNED
     if image.mode[0] in "FI" or signed_bytes:
-        return _decode_deep(image, background)
-    return _decode_bytes(image, tile, background)
-
-
-def decode_array(array: npt.NDArray[Any], background: Colour) -> tuple[Held, str]:
-    """The pixels of an array (H, W) or (H, W, 1 | 3 | 4) of uint8, uint16 or floats in [0, 1], and a warning, or ""."""
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
+        return _decode_deep(image, None if signed_bytes else reading.white, reading.colour)
+    deep = bool(_DEEP.search(tile))
+    if deep and reading.white is not None and reading.white != _WHITE_OF_16:
         raise ImageError(
-            f"an image array is (H, W) or (H, W, 1 | 3 | 4), got {array.shape}. A batch is a list of images"
+            f"of its 16 bits per channel Pillow reads 8, too few where {reading.white:g} is white. Pass it as an array "
+            "(H, W, C), also as a .npy file"
         )
+    if image.mode in ("LA", "RGBA") and reading.keeps(len(image.mode)):
+        return _convert_upright(image, len(image.mode), np.uint8, partial(_copy_samples, image)), ""
+    return _decode_bytes(image, tile, deep, reading.colour)
+
+
+def decode_array(array: npt.NDArray[Any], reading: Reading) -> tuple[Held, str]:
+    """The pixels of an array (H, W) or (H, W, C) of uint8, uint16 or floats in [0, 1], and a warning, or "".
+
+    Where the reading says what is white, any numbers from 0 to it."""
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ImageError(f"an image array is (H, W) or (H, W, C), got {array.shape}. A batch is a list of images")
     stored = array if array.ndim == 3 else array[:, :, None]  # (H, W, C)
-    top = _find_white_of_array(stored)
-    warning = _word_dark_warning(int(stored[:, :, :3].max()), top) if top > 255 else ""
-    if stored.shape[2] < 4:
+    top = _find_white_of_array(stored, reading.white)
+    opaque = stored.shape[2] != 4 or reading.keeps(4)
+    warning = ""
+    if top > 255 and reading.white is None:
+        warning = _word_dark_warning(int((stored if opaque else stored[:, :, :3]).max()), int(top))
+    if opaque:
         if stored.dtype == np.uint8:
             return np.array(stored, order="C"), warning  # a copy: the person may write the next image into the array
-        return np.divide(stored, top, dtype=np.float32, order="C"), warning
+        return np.divide(stored, top, dtype=np.float32, order="C", casting="unsafe"), warning
+    background = np.array(reading.colour, np.float32)
 
     def blend(rows: slice, out: Held) -> None:
-        values = np.divide(stored[rows], top, dtype=np.float32)  # (h, W, 4)
+        values = np.divide(stored[rows], top, dtype=np.float32, casting="unsafe")  # (h, W, 4)
         alpha = values[:, :, 3:]
-        out[:] = values[:, :, :3] * alpha + np.array(background, np.float32) * (1 - alpha)
+        out[:] = values[:, :, :3] * alpha + background * (1 - alpha)
 
     pixels = np.empty((*stored.shape[:2], 3), np.float32)
     _fill(pixels, blend)
     return pixels, warning
 
 
-def _refuse_size(image: Image.Image, most: float) -> None:
-    width, height = image.size
+def refuse_size(width: int, height: int, most: float = LARGEST) -> None:
+    """Raise ImageError for an image without pixels, or with more than `most`."""
     if not width * height:
         raise ImageError(f"the image has {width} x {height} px. It needs at least one")
     if width * height > most:
         raise ImageError(f"the image has {width} x {height} px, more than {most:,}. Make it smaller first")
 
 
-def _decode_bytes(image: Image.Image, tile: str, background: Colour) -> tuple[Held, str]:
-    """The pixels of an image that Pillow holds in 8 bits per channel, however many the file has."""
-    opaque, factor, deep = not image.has_transparency_data, _find_grey_factor(image, tile), bool(_DEEP.search(tile))
+def _copy_samples(image: Image.Image, rows: slice, out: Held) -> None:
+    out[:] = np.asarray(_cut(image, rows))  # (h, W, C)
+
+
+def _decode_bytes(image: Image.Image, tile: str, deep: bool, background: Colour) -> tuple[Held, str]:
+    """The pixels of an image that Pillow holds in 8 bits per channel; deep: whether the file has 16."""
+    opaque, factor = not image.has_transparency_data, _find_grey_factor(image, tile)
     mode = "L" if opaque and image.mode in ("1", "L") else "RGB"
 
     def convert(rows: slice, out: Held) -> None:
@@ -102,7 +117,7 @@ def _decode_bytes(image: Image.Image, tile: str, background: Colour) -> tuple[He
     if not (deep and colours):
         return pixels, ""
     highest = max(image.getchannel(i).getextrema()[1] for i in range(colours))
-    return pixels, _word_dark_warning(int(highest) << 8 | 255, 65535)  # type: ignore[arg-type]
+    return pixels, _word_dark_warning(int(highest) << 8 | 255, _WHITE_OF_16)  # type: ignore[arg-type]
 
 
 def _find_grey_factor(image: Image.Image, tile: str) -> int:
@@ -143,16 +158,14 @@ def _blend(image: Image.Image, factor: int, deep: bool, background: Colour) -> I
     return Image.alpha_composite(below, full)
 
 
-def _decode_deep(image: Image.Image, background: Colour) -> tuple[Held, str]:
-    """The pixels of greyscale that `convert("RGB")` would clip or wrap around: over 8 bits, floats, signed values."""
-    top = _find_white(image)
+def _decode_deep(image: Image.Image, white: float | None, background: Colour) -> tuple[Held, str]:
+    """The pixels of greyscale that `convert("RGB")` would clip or wrap around: over 8 bits, floats, signed values.
+
+    white: the value of white, where the person says it."""
+    top = _find_white(image) if white is None else white
     negative = _read_tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO
     low, high = _find_extremes(image)
-    if not (low >= 0 and high <= top):  # NaN is neither
-        raise ImageError(
-            f"an {image.mode}-mode image must hold values in 0..{top:g}, got {low:g}..{high:g}. "
-            f"Pass it as an array. {_suggest_remedy(low, high)}"
-        )
+    _check_range(low, high, white, top, f"an {image.mode}-mode image", is_float=image.mode == "F")
     key = image.info.get("transparency")
 
     def convert(rows: slice, out: Held) -> None:
@@ -161,7 +174,9 @@ def _decode_deep(image: Image.Image, background: Colour) -> tuple[Held, str]:
         if key is not None:
             np.copyto(out, np.array(background, np.float32), where=values == key)
 
-    warning = _word_dark_warning(int(top - low if negative else high), top) if top > 255 else ""
+    warning = ""
+    if top > 255 and white is None:
+        warning = _word_dark_warning(int(top - low if negative else high), int(top))
     return _convert_upright(image, 1 if key is None else 3, np.float32, convert), warning
 
 
@@ -169,38 +184,61 @@ def _find_white(image: Image.Image) -> int:
     """The value of white: 1 for floats, the largest of that many bits in a TIFF, 65535 elsewhere."""
     bits = _read_tag(image, _BITS, 16)
     signed = _read_tag(image, _SAMPLE_FORMAT, 1) == _SIGNED
-    return 1 if image.mode == "F" else 2 ** (bits - signed) - 1 if bits <= 16 else 65535
+    return 1 if image.mode == "F" else 2 ** (bits - signed) - 1 if bits <= 16 else _WHITE_OF_16
 
 
-def _find_white_of_array(array: npt.NDArray[Any]) -> int:
-    if array.dtype.kind == "u" and array.itemsize <= 2:
+def _find_white_of_array(array: npt.NDArray[Any], white: float | None) -> float:
+    """The value of white; white: what the person says it is, of arrays that are not bytes."""
+    kind = array.dtype.kind
+    if kind == "u" and (array.itemsize == 1 or (array.itemsize == 2 and white is None)):
         return int(np.iinfo(array.dtype).max)
-    if array.dtype.kind != "f":
-        raise ImageError(f"an image array is uint8, uint16 or floats in [0, 1], got {array.dtype}")
-    low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= 1):  # NaN is neither
-        raise ImageError(f"floats of an image lie in [0, 1], got {low:g}..{high:g}. {_suggest_remedy(low, high)}")
-    return 1
+    if kind != "f" and (kind not in "iu" or white is None):
+        also = f". {_suggest_white(4095)}" if kind in "iu" else ""
+        raise ImageError(f"an image array is uint8, uint16 or floats in [0, 1], got {array.dtype}{also}")
+    top = 1 if white is None else white
+    _check_range(float(array.min()), float(array.max()), white, top, "an array", is_float=kind == "f")
+    return top
 
 
-def _suggest_remedy(low: float, high: float) -> str:
+def _check_range(low: float, high: float, white: float | None, top: float, what: str, *, is_float: bool) -> None:
+    """Raise ImageError unless an image's smallest and largest sample lie between 0 and the value of white, `top`.
+
+    white: that value, where the person says it. Nothing is clipped: what is above white would be lost."""
+    if not (low >= 0 and high <= top):  # NaN is neither
+        raise ImageError(
+            f"{what} must hold values in 0..{top:g}, got {low:g}..{high:g}. {_suggest_remedy(low, high, white)}"
+        )
+    if white is not None and is_float and white > 1 and 0 < high <= 1:
+        raise ImageError(
+            f"{what} holds floats up to {high:g}, nearly black where {white:g} is white. Leave white out for such "
+            "images"
+        )
+
+
+def _suggest_remedy(low: float, high: float, white: float | None) -> str:
     if not np.isfinite([low, high]).all():
         return "Replace NaN and infinity by numbers first"
+    if white is not None:
+        return "Give a larger value of white, or clip the values first" if low >= 0 else "Clip the values first"
     if low < 0 or high <= 2:
         return "Undo its normalisation, or scale it so that 0 is black and 1 is white"
-    return "Divide by 255" if high <= 255 else "Divide by the value of white, such as 4095 or 65535"
+    return _suggest_white(255 if high <= 255 else 2 ** int(high).bit_length() - 1)
+
+
+def _suggest_white(white: int) -> str:
+    return f"Say which value is white, if it is {white}: --white {white}, in Python vizcnn.Model(white={white})"
 
 
 def _word_dark_warning(largest: int, top: int) -> str:
-    """A warning where 16-bit samples hold only small values, or "".
+    """A warning where samples of more than 8 bits are all small, or "".
 
-    Values of 8 to 14 bits stored in 16 look like a dark image, and nothing in the file tells the two apart."""
+    Values of 8 to 14 bits stored in 16 look like a dark image, and nothing in the file tells the two apart. The text is
+    the same for all images of a type, so that a call of many says it once."""
     if not 0 < largest <= top // 4:
         return ""
-    white = 2 ** largest.bit_length() - 1
     return (
-        f"no sample of the image is above {white}, of {top} possible, so that it looks dark. If {white} stands for "
-        f"white, pass it as an array of floats, divided by {white}"
+        f"no sample of an image is above {top // 4}, of {top} possible, so that it looks dark. If its numbers have "
+        "fewer bits, say which is white: --white 4095 for 12 bits, in Python vizcnn.Model(white=4095)"
     )
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError
 from vizcnn.inputs.datasets import Images, TorchDataset, is_dataset, name_source
-from vizcnn.inputs.images import image_files, is_open_file, open_photo, to_printable
+from vizcnn.inputs.images import image_files, is_open_file, read_source, to_printable
 from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.reading import PLAIN, Reading
 
 
-def list_readers(source: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+def list_readers(source: Any, reading: Reading = PLAIN) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The name of each image that a source stands for, and a function that reads it: a Photo, or a tensor
     (C, H, W) or (N, C, H, W).
 
@@ -25,33 +26,34 @@ def list_readers(source: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         opened, or a torch Dataset; and any list or iterable of these, of any length, which is asked for one more only
         when the one before was done with. An iterable other than a list may also give pairs that begin with images,
         such as (image, label), or a DataLoader's [images, labels].
+    reading: how files and arrays are read, as the network's input contract says.
     A folder that cannot be read or holds no images is like one image that cannot be read: reading it raises ImageError.
     """
     if isinstance(source, str | Path):
-        yield from _list_file_readers(source)
+        yield from _list_file_readers(source, reading)
     elif isinstance(source, Images):
-        yield from ((name, partial(_read_image, source, i)) for i, name in enumerate(source.names))
+        yield from ((name, partial(_read_image, source, i, reading)) for i, name in enumerate(source.names))
     elif isinstance(source, Tensor):
         yield "tensor", lambda: source
     elif isinstance(source, list | tuple):
         for one in source:
-            yield from list_readers(one)
+            yield from list_readers(one, reading)
     elif is_dataset(source):
-        yield from list_readers(TorchDataset(source))
+        yield from list_readers(TorchDataset(source), reading)
     elif _is_iterable(source):
         for one in source:
-            yield from list_readers(_drop_labels(one))
+            yield from list_readers(_drop_labels(one), reading)
     else:
-        yield name_source(source), partial(open_photo, source)
+        yield name_source(source), partial(read_source, source, reading)
 
 
-def _list_file_readers(source: str | Path) -> Iterator[tuple[str, Callable[[], Photo]]]:
+def _list_file_readers(source: str | Path, reading: Reading) -> Iterator[tuple[str, Callable[[], Photo]]]:
     try:
         files = image_files(source)
     except ImageError as error:
         yield to_printable(source), partial(_fail, error)
     else:
-        yield from ((to_printable(file), partial(open_photo, file)) for file in files)
+        yield from ((to_printable(file), partial(read_source, file, reading)) for file in files)
 
 
 def _fail(error: ImageError) -> NoReturn:
@@ -73,8 +75,8 @@ def _name_kind(one: Any) -> Any:
     return "several" if isinstance(one, list | tuple) else "file" if isinstance(one, str | Path) else type(one)
 
 
-def _read_image(images: Images, i: int) -> Photo | Tensor:
-    return images.read(i)[0]
+def _read_image(images: Images, i: int, reading: Reading) -> Photo | Tensor:
+    return images.read(i, reading)[0]
 
 
 def _is_iterable(source: Any) -> bool:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vizcnn.errors import ImageError
 from vizcnn.inputs.photo import Photo, Pixels, to_floats, to_grey
 
 _REACH = 3  # rows beside a place that interpolation without antialiasing can read, and one more for rounding
@@ -22,14 +23,18 @@ def resample(
     photo: Photo,
     size: tuple[int, int],
     *,
-    channels: Literal[1, 3],
+    channels: int,
     mode: Literal["bilinear", "bicubic"] = "bilinear",
     antialias: bool = True,
 ) -> Tensor:
-    """A photograph as float32 (1, C, h, w) in [0, 1] of another height and width, in RGB or grey.
+    """A photograph as float32 (1, C, h, w) in [0, 1] of another height and width.
+
+    channels: RGB becomes grey for 1, and grey RGB for 3; otherwise the photograph must have as many.
 
     It is bit for bit `F.interpolate(pixels, size, mode=mode, antialias=antialias).clamp(0, 1)`, and the pixels
-    themselves where they have that size already. Raises ImageError for a copy that a result has kept."""
+    themselves where they have that size already. Raises ImageError for a copy that a result has kept, and for other
+    channels."""
+    _check_channels(photo, channels)
     if size == photo.size:
         return _to_tensor(photo.pixels, channels).clone()  # floats may be the person's own
     if antialias:
@@ -42,7 +47,7 @@ def resample(
     return scaled.clamp(0, 1)  # (1, C, h, w)
 
 
-def _read_near(photo: Photo, height: int, channels: Literal[1, 3]) -> Tensor:
+def _read_near(photo: Photo, height: int, channels: int) -> Tensor:
     """The pixels (1, C, H, W) of the rows that are read for a picture of this height without antialiasing.
 
     The others are zeros, of which the system makes memory only when they are read or written."""
@@ -56,12 +61,25 @@ def _read_near(photo: Photo, height: int, channels: Literal[1, 3]) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
-def _to_tensor(pixels: Pixels, channels: Literal[1, 3]) -> Tensor:
+def _to_tensor(pixels: Pixels, channels: int) -> Tensor:
     return torch.from_numpy(_to_channels(pixels, channels)).permute(2, 0, 1)[None]  # (1, C, h, W)
 
 
-def _to_channels(pixels: Pixels, channels: Literal[1, 3]) -> Pixels:
-    """Pixels (h, W, C) as RGB or grey."""
-    if channels == 1:
-        return to_grey(pixels)
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+def _to_channels(pixels: Pixels, channels: int) -> Pixels:
+    """Pixels (h, W, C) in as many channels; RGB and grey become each other."""
+    if pixels.shape[2] == channels:
+        return pixels
+    return to_grey(pixels) if channels == 1 else np.repeat(pixels, channels, axis=2)
+
+
+def _check_channels(photo: Photo, channels: int) -> None:
+    """Raise ImageError where a photograph cannot become an input of so many channels; only RGB and grey convert."""
+    if photo.channels == channels or {photo.channels, channels} == {1, 3}:
+        return
+    kind = {1: " (grey)", 3: " (RGB)"}.get(photo.channels, "")
+    said = (
+        f"{photo.name} has {photo.channels} channel{'s' * (photo.channels > 1)}{kind}, and the network takes {channels}"
+    )
+    if photo.size[0] == channels:
+        raise ImageError(f"{said}. Its channels seem to come first: give numpy.moveaxis(array, 0, 2)")
+    raise ImageError(f"{said}. Give an array (H, W, {channels}), also as a .npy file, or a tensor ({channels}, H, W)")

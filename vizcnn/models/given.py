@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vizcnn.errors import ParameterError, VizcnnError
+from vizcnn.models.contract import parse_display
+from vizcnn.models.labels import parse_labels
 
 if TYPE_CHECKING:
     from vizcnn.models.model import Model
@@ -22,7 +24,8 @@ class Given:
 
     input_size: height and width in px. mean, std: per channel, for values in [0, 1]. class_names: one for each output.
     input_channels, classes: what an architecture of torchvision or timm is built for.
-    fit, resize, interpolation, antialias: as in `vizcnn.models.contract`. head, output: as for `vizcnn.Model`.
+    white, display, fit, resize, interpolation, antialias: as in `vizcnn.models.contract`. head, output: as for
+        `vizcnn.Model`.
     layer: the layer that probes look at where they are told of none. trust_pickle: whether reading a file may run code.
     """
 
@@ -32,6 +35,8 @@ class Given:
     class_names: tuple[str, ...] | None = None
     input_channels: int | None = None
     classes: int | None = None
+    white: float | None = None
+    display: tuple[int, ...] | None = None
     fit: str | None = None
     resize: int | None = None
     interpolation: str | None = None
@@ -56,7 +61,7 @@ class Given:
                 f"{model.name} takes {contract.channels} channels, and input-channels {self.input_channels} was given. "
                 "Only architectures of torchvision and timm are built for another number; leave it out"
             )
-        names = ("mean", "std", "fit", "resize", "interpolation", "antialias")
+        names = ("mean", "std", "white", "display", "fit", "resize", "interpolation", "antialias")
         changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.input_size is not None:
             changes = {"resize": _scale_resize(contract.resize, contract.size, self.input_size), **changes}
@@ -88,6 +93,8 @@ def read_given(
     input_channels: int | None = None,
     classes: int | None = None,
     trust_pickle: bool = False,
+    white: float | None = None,
+    display: Any = None,
 ) -> Given:
     """What is given as keyword arguments of `vizcnn.load`, checked. Raises ParameterError."""
     return Given(
@@ -98,6 +105,8 @@ def read_given(
         input_channels=None if input_channels is None else read_count("input channels", input_channels),
         classes=None if classes is None else read_count("classes", classes),
         trust_pickle=trust_pickle,
+        white=white,
+        display=None if display is None else parse_display(display),
     )
 
 
@@ -150,7 +159,7 @@ def read_names(value: Any) -> tuple[str, ...]:
             reason = getattr(error, "strerror", None) or error
             raise ParameterError(f"names of classes cannot be read from {path}: {reason}") from error
     if isinstance(value, Mapping):
-        return _order_names(value.get("id2label", value))
+        value = parse_labels(value.get("id2label", value))
     if not isinstance(value, Sequence) or not value or not all(isinstance(name, str) and name for name in value):
         raise ParameterError(f"names of classes are a list of texts, or a mapping from numbers to names, got {value!r}")
     return tuple(value)
@@ -170,17 +179,3 @@ def _read_file(path: Path) -> Any:
             f"{path} has no name of a class on line {names.index('') + 1 if names else 1}. Give every class one"
         )
     return names
-
-
-def _order_names(mapping: Mapping[Any, Any]) -> tuple[str, ...]:
-    pairs = {str(key): value for key, value in mapping.items()}
-    if pairs and not all(key.isdecimal() for key in pairs) and all(isinstance(v, int) for v in pairs.values()):
-        pairs = {str(number): name for name, number in pairs.items()}
-    numbers = sorted(int(key) for key in pairs if key.isdecimal())
-    if not pairs or numbers != [*range(len(mapping))]:
-        raise ParameterError(
-            f"a mapping names the classes from 0 to {max(0, len(mapping) - 1)}, each once, got "
-            f"{', '.join(map(repr, mapping))}"
-        )
-    by_number = {int(key): str(value) for key, value in pairs.items()}
-    return tuple(by_number[number] for number in numbers)

@@ -34,6 +34,8 @@ def load(
     input_channels: int | None = None,
     classes: int | None = None,
     trust_pickle: bool = False,
+    white: float | None = None,
+    display: int | Sequence[int] | None = None,
 ) -> Model:
     """Load a Model by its name.
 
@@ -63,6 +65,7 @@ def load(
         do not tell.
     trust_pickle: read checkpoints that hold objects of any class, or a whole pickled network, whose weights are taken.
         Reading such a file runs the code that it names: for files whose makers you trust.
+    white, display: of the model's input contract, in place of its own, see `vizcnn.models.contract.InputContract`.
 
     Prefixes of a checkpoint's names, such as `module.`, `_orig_mod.` or `model.`, are taken off where the network's own
     names are found behind them, and for networks by name the weights tell the numbers of classes and of input channels.
@@ -83,6 +86,8 @@ def load(
         input_channels=input_channels,
         classes=classes,
         trust_pickle=trust_pickle,
+        white=white,
+        display=display,
     )
     with keep_random_state(), keep_environment():  # building a network draws random weights
         model = _load(spec, "" if weights else "random", given)

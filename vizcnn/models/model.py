@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -27,9 +27,10 @@ from vizcnn.errors import (
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
 from vizcnn.models.black_box import BlackBox, list_weights, mixes_images, name_network, refuse_black_box, wrap_black_box
-from vizcnn.models.contract import InputContract, parse_per_channel, parse_size
+from vizcnn.models.contract import InputContract, parse_display, parse_per_channel, parse_size
 from vizcnn.models.failing import is_out_of_memory, to_network_error
 from vizcnn.models.head import Head, check_head
+from vizcnn.models.labels import parse_labels
 from vizcnn.models.making import digest_making
 from vizcnn.models.outputs import Pick, check_pick
 from vizcnn.models.restoring import borrow_network
@@ -45,7 +46,8 @@ class Model:
     network: any nn.Module that takes (N, C, H, W). It stays where it is and is never changed. Or any function from an
         array (N, C, H, W) to numbers, such as an ONNX session's: a black box, see `vizcnn.models.black_box`.
     size: side of the input in px, or (height, width).
-    labels: one name per class, in the order of the output.
+    labels: one name per class, in the order of the output; or a mapping between numbers and names, as
+        `vizcnn.models.labels` says.
     head: what the outputs are, see `vizcnn.models.head`: `logits`, `softmax`, `log-softmax`, `sigmoid`,
         `sigmoid-logits` or `scores`. By default it is found out from how the network makes them; logits are then taken
         for those of classes of which one is right, since logits of many labels look the same.
@@ -65,14 +67,16 @@ class Model:
         network: nn.Module | Callable[[Any], Any],
         *,
         size: int | tuple[int, int],
-        channels: Literal[1, 3] = 3,
+        channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         fit: Literal["crop", "stretch"] = "crop",
         resize: int | None = None,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
         antialias: bool = True,
-        labels: Sequence[str] | None = None,
+        white: float | None = None,
+        display: int | Sequence[int] | None = None,
+        labels: Sequence[str] | Mapping[int, str] | Mapping[str, str] | Mapping[str, int] | None = None,
         head: Head | None = None,
         name: str | None = None,
         output: Pick | None = None,
@@ -81,7 +85,7 @@ class Model:
         self.network = wrap_black_box(network)
         _refuse_weights_without_values(self.network)
         self.name = name or name_network(self.network)
-        self.labels = tuple(map(str, labels)) if labels is not None else None
+        self.labels = parse_labels(labels)
         self.head = check_head(head)
         self.default_layer: str | None = None
         self.notes: tuple[str, ...] = ()
@@ -98,6 +102,8 @@ class Model:
             resize=resize,
             interpolation=interpolation,
             antialias=antialias,
+            white=white,
+            display=parse_display(display),
         )
 
     def __repr__(self) -> str:

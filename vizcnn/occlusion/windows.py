@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vizcnn.errors import ParameterError
 from vizcnn.inputs.blur import gaussian_blur
-from vizcnn.inputs.images import parse_colour
+from vizcnn.inputs.reading import parse_colour
 from vizcnn.models.scoring import Indices
 
 FILLS = ("mean", "model", "blur")
@@ -102,6 +102,11 @@ def make_baseline(fill: str, images: Tensor, model_mean: tuple[float, ...], wind
         colour = images.new_tensor(model_mean)  # (C,)
     else:
         rgb = parse_colour(fill)
+        if images.shape[-3] not in (1, 3) and len({*rgb}) > 1:
+            raise ParameterError(
+                f"{fill!r} is a colour of red, green and blue, and the network takes {images.shape[-3]} channels. "
+                f"Choose a shade of grey, which all channels get, or {', '.join(FILLS)}"
+            )
         grey = float(np.dot(rgb, (0.299, 0.587, 0.114)))
         colour = images.new_tensor(rgb if images.shape[-3] == 3 else [grey])  # (C,)
     return colour[..., None, None].expand_as(images)

@@ -183,16 +183,17 @@ def _describe_lost(unit: str) -> DegenerateResult:
 
 def _make_panel(subject: Subject, i: int, t: int, one: _Projection) -> Panel:
     largest = float(np.abs(one.pattern).max())
-    tile = one.pattern if one.pattern.shape[2] == 3 else one.pattern[:, :, 0]
+    tile = one.pattern[:, :, 0] if one.pattern.shape[2] == 1 else one.pattern
     unit = next((u for _, u in one.target.terms if isinstance(u, Unit)), None)
     return Panel(
         key=f"image{i}.target{t}",
         title=str(one.target),
-        values=tile[None],  # (1, h, w, 3) or (1, h, w)
+        values=tile[None],  # (1, h, w, C) or (1, h, w)
         channels=(int(unit.channel) if unit else 0,),
         titles=(f"{subject.short_quantity(t)} {format_score(one.activation, subject.quantity(t))}",),
         limits=((-largest, largest),),
         meaning="projection",
+        display=subject.model.input.display,
     )
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, check_objectives, optimize, score_pictures
 from vizcnn.errors import Interrupted, TargetError
 from vizcnn.inputs.photo import Photo
-from vizcnn.inputs.resampling import resample
 from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import read_activations
@@ -116,7 +115,7 @@ class Dream(Probe[Pictures]):
         before, after = (float(score_pictures(subject.model, [objective], each)[0]) for each in (base, picture))
         return Scenery(
             _to_array(picture)[0],
-            (("", reduce_photo(photo)),),
+            (("", reduce_photo(photo, display=subject.model.input.display)),),
             {str(objective.target): (before, after)},
             (_to_array(torch.cat(frames)) * 255).round().astype(np.uint8),
         ), finished
@@ -153,7 +152,7 @@ class Dream(Probe[Pictures]):
         longer = max(photo.size)
         factor = (self.size or min(longer, _LARGEST)) / longer
         height, width = (max(1, round(side * factor)) for side in photo.size)
-        return resample(photo, (height, width), channels=model.input.channels).to(model.device)
+        return model.input.resample(photo, (height, width)).to(model.device)
 
     def _list_sizes(self, base: Tensor) -> list[tuple[int, int]]:
         """Height and width of each octave, from small to the picture's own."""

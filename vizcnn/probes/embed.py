@@ -20,6 +20,7 @@ from vizcnn.probing.facts import Facts
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail, shorten
+from vizcnn.results.photos import reduce_photo
 from vizcnn.scanning import Features, compute_features
 from vizcnn.scanning.embedding import (
     NAMES,
@@ -172,7 +173,7 @@ def _list_cautions(features: Features, neighbours: Neighbours, asked: int) -> It
 
 def _make_thumbnails(model: Model, images: Images, features: Features, grid: MapGrid) -> Iterator[Thumbnail]:
     for index in sorted(grid.chosen.tolist()):  # in the data set's order: an archive is read fastest from front to back
-        image: Any = images.read(int(features.numbers[index]))[0]
+        image: Any = images.read(int(features.numbers[index]), model.input.reading)[0]
         photo = to_photo(image) if isinstance(image, Tensor) else image
         seen = Box(0, 0, *photo.size) if isinstance(image, Tensor) else model.input.seen(photo.size)
-        yield make_thumbnail(index, photo, seen)
+        yield make_thumbnail(index, reduce_photo(photo, max(photo.size), model.input.display), seen)

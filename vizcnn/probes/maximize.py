@@ -123,6 +123,7 @@ class Maximize(Probe[Optimised]):
             steps=recipe.steps,
             size=tuple(outcome.pictures.shape[2:]),
             precision=precision,
+            **({"drawn": subject.model.input.drawn} if subject.model.input.drawn else {}),
             **({"spectrum": recipe.parametrization.like} if isinstance(recipe.parametrization, Maco) else {}),
         )
         return arrange(

@@ -82,6 +82,7 @@ class Saliency(Probe[Heatmap]):
         warn_of_softmax(subject)
         if self.method in _REPEATED:
             subject = subject.run()
+        over = "colours" if subject.model.input.channels in (1, 3) else "channels"
         sign = self.sign or ("signed" if self.method in _CONTRIBUTIONS else "abs")
         batch, at_once = self._choose_batch(subject)
         attribute = self._choose_attribution(subject, at_once)
@@ -95,7 +96,7 @@ class Saliency(Probe[Heatmap]):
         return heatmap(
             subject,
             each_map(subject, make_maps, label=self.method, batch=batch),
-            meaning=lambda quantity: self._describe_values(quantity, sign),
+            meaning=lambda quantity: self._describe_values(quantity, sign, over),
             signed=sign == "signed",
             percentile=99.5,
             paper=_PAPERS[self.method],
@@ -110,9 +111,9 @@ class Saliency(Probe[Heatmap]):
         copies = {"smoothgrad": self.samples, "integrated-gradients": self.steps}.get(self.method, 1)
         return max(1, at_once // copies), at_once
 
-    def _describe_values(self, quantity: str, sign: str) -> str:
+    def _describe_values(self, quantity: str, sign: str, over: str) -> str:
         what = f"share of the {quantity}" if self.method in _CONTRIBUTIONS else f"d {quantity} / d pixel"
-        return f"{what} ({self.method}, {'sum' if sign == 'signed' else 'largest magnitude'} over colours)"
+        return f"{what} ({self.method}, {'sum' if sign == 'signed' else 'largest magnitude'} over {over})"
 
     def _choose_attribution(self, subject: Subject, at_once: int) -> Callable[[Tensor, Sequence[Target]], Tensor]:
         """The method, as a function of images (B, C, H, W) and the target of each to attributions (B, C, H, W).

@@ -10,9 +10,8 @@ from torch import Tensor
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, check_objectives, compute_gram, optimize
 from vizcnn.ascent.matching import ActivationDistance, GramDistance
 from vizcnn.errors import DegenerateResult, Interrupted
-from vizcnn.inputs.images import open_photo
+from vizcnn.inputs.images import read_source
 from vizcnn.inputs.photo import Photo
-from vizcnn.inputs.resampling import resample
 from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import open_reader
@@ -71,7 +70,7 @@ class Style(Probe[Pictures]):
         return f"content of {content.layer}, style of {', '.join(style.wanted)}"
 
     def compute(self, subject: Subject) -> Pictures:
-        style_photo = open_photo(self.like)
+        style_photo = read_source(self.like, subject.model.input.reading)
         content, style = self._choose_layers(subject.model)
         subject = subject.run()
 
@@ -120,7 +119,10 @@ class Style(Probe[Pictures]):
             self._compute_terms(model, content, style, recipe, each) for each in (start, outcome.pictures.to(start))
         )
         terms = {name: (before[name], after[name]) for name in before}
-        sources = (("content", reduce_photo(photo)), ("style", reduce_photo(style_photo)))
+        sources = tuple(
+            (part, reduce_photo(each, display=model.input.display))
+            for part, each in (("content", photo), ("style", style_photo))
+        )
         image = outcome.pictures[0].permute(1, 2, 0).numpy()  # (H, W, C)
         return Scenery(image, sources, terms, outcome.frames[:, 0].permute(0, 2, 3, 1).numpy()), outcome.finished
 
@@ -161,4 +163,4 @@ def _resize_photo(model: Model, photo: Photo, side: int) -> Tensor:
     """A photograph (1, C, H, W), enlarged or reduced so that its longer side has `side` px."""
     factor = side / max(photo.size)
     height, width = (max(1, round(each * factor)) for each in photo.size)
-    return resample(photo, (height, width), channels=model.input.channels).to(model.device)
+    return model.input.resample(photo, (height, width)).to(model.device)

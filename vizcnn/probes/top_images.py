@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from vizcnn.ascent import Objective, find_recipe, optimize
 from vizcnn.errors import DegenerateResult, Interrupted, ParameterError, did_you_mean
-from vizcnn.inputs.photo import Pixels
+from vizcnn.inputs.photo import Pixels, select_channels
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.kernels import find_used_kernels, reads_image
 from vizcnn.models.model import Model
@@ -223,7 +223,10 @@ def _draw_filters(model: Model, targets: Sequence[Target]) -> dict[Target, Pixel
     for layer in {unit.layer for unit in units.values() if unit.layer and reads_image(model, unit.layer)}:
         kernels = find_used_kernels(model, layer).float().cpu().permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
         channels = {target: int(unit.channel) for target, unit in units.items() if unit.layer == layer}
-        pictures |= {target: draw_kernel(kernels[channel]) for target, channel in channels.items()}
+        pictures |= {
+            target: draw_kernel(select_channels(kernels[channel], model.input.display))
+            for target, channel in channels.items()
+        }
     return pictures
 
 
@@ -235,7 +238,7 @@ def _optimize_pictures(model: Model, targets: Sequence[Target], seed: int, progr
     if not outcome.finished:
         raise KeyboardInterrupt
     pictures = outcome.pictures.permute(0, 2, 3, 1).numpy().astype("float32")  # (K, H, W, C)
-    return dict(zip(different, pictures, strict=True))
+    return dict(zip(different, select_channels(pictures, model.input.display), strict=True))
 
 
 def _name_class(index: Index, target: Target) -> Target:

@@ -15,7 +15,7 @@ class Call:
 
     images: files and folders. network, targets: for a probe of the network alone, the arguments MODEL and TARGET.
     target, model: the options of those names. workers, dask: who shares the images. index: the folder of the scan that
-    answers in place of a network. style: that the picture is drawn in. trust_pickle and input_size to classes: what is
+    answers in place of a network. style: that the picture is drawn in. trust_pickle and input_size to display: what is
     said of the network, as for `vizcnn.load`.
     """
 
@@ -32,6 +32,8 @@ class Call:
     class_names: str | None = None
     input_channels: int | None = None
     classes: int | None = None
+    white: float | None = None
+    display: tuple[int, ...] | None = None
     seed: int = 0
     index: str | None = None
     workers: int | None = None

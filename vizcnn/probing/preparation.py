@@ -119,7 +119,7 @@ def _read_inputs(
         refused.append((name, str(error)))
 
     with progress.bar(None, "reading", "image", shown=shown) as bar:
-        for number, (name, read) in enumerate(list_readers(images), 1):
+        for number, (name, read) in enumerate(list_readers(images, model.input.reading), 1):
             place = f"{name} {number}" if name in _NAMELESS else name
             try:
                 found = _prepare_source(model, read())
@@ -132,7 +132,7 @@ def _read_inputs(
                     continue
                 photo, box, values = one
                 side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
-                photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
+                photos.append(photo if probe.needs_photos else reduce_photo(photo, side, model.input.display))
                 seen.append(box)
                 inputs.append(values)
             found = []  # else it would be held while the next is read

@@ -229,7 +229,9 @@ class Subject:
         """The provenance of a result.
 
         paper: of the method that was used, where a probe has several. details: what the options came to, such as sizes
-        in px or the engine that ran."""
+        in px or the engine that ran. Which channels of the images are drawn is added, unless they are RGB or grey."""
+        if self.model.input.drawn and (self.photos or self.dataset):
+            details = {**details, "drawn": self.model.input.drawn}
         return Provenance(
             version=__version__,
             torch=torch.__version__,

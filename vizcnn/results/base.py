@@ -70,6 +70,12 @@ class Provenance:
     files: tuple[tuple[str, str], ...] = ()
     plugin: str = ""
 
+    @property
+    def display(self) -> tuple[int, ...] | None:
+        """The channels of images that are drawn, three as RGB or one in grey; None for all."""
+        chosen = self.input.get("display")
+        return None if chosen is None else tuple(chosen)
+
     def line(self) -> str:
         """The line of small print under a picture. It leaves out measured numbers and flags, which files keep."""
         shown = {key: value for key, value in self.details.items() if not isinstance(value, float | bool)}

@@ -168,7 +168,7 @@ def draw_photo(ax: Axes, photo: Photo, pixels: npt.NDArray[np.float32] | None = 
 
     pixels: others in its place, made of `photo.held`."""
     height, width = photo.size
-    smooth = {"interpolation": "hanning"} if photo.shortfall else {}  # else a copy that is enlarged shows its px
+    smooth = {"interpolation": "hanning"} if photo.held.shape[:2] != photo.size else {}  # else a copy shows its px
     draw_image(
         ax,
         to_floats(photo.held) if pixels is None else pixels,

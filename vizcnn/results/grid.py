@@ -42,7 +42,7 @@ class ImageGrid(Result):
         return tuple(panel for row in self.rows for panel in row.panels)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """For each panel `KEY`, float32 (K, h, w) or (K, h, w, 3), and `KEY.channels`, int64 (K,)."""
+        """For each panel `KEY`, float32 (K, h, w) or (K, h, w, C), and `KEY.channels`, int64 (K,)."""
         values: dict[str, npt.NDArray[Any]] = {panel.key: panel.values for panel in self.panels}
         return values | {f"{panel.key}.channels": np.array(panel.channels, np.int64) for panel in self.panels}
 

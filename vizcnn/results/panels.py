@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.photo import Photo, select_channels
 from vizcnn.results.maps import Mark
 
 
@@ -31,7 +31,7 @@ class Panel:
     """K tiles of one shape under a title.
 
     key: the panel's name among the saved arrays.
-    values: float32 (K, h, w), or (K, h, w, 3) for RGB tiles; the raw numbers.
+    values: float32 (K, h, w), or (K, h, w, 3) for RGB tiles; the raw numbers. With `display`, (K, h, w, C).
     channels: the number of each tile's channel in its layer.
     titles: one per tile.
     limits: per tile the values drawn darkest and brightest; equal throughout where tiles can be compared.
@@ -40,6 +40,7 @@ class Panel:
         `picture`: tiles of either kind are pictures, drawn as they are, from black at 0 to white at 1.
     columns: tiles in a line; None for as many as leave few gaps.
     side: the most that the longer side of a tile measures, in inches.
+    display: of values (K, h, w, C) the channels that are drawn, three as RGB or one.
 
     Raises ShapeError where these do not fit each other.
     """
@@ -54,9 +55,10 @@ class Panel:
     colours: Literal["grey", "magnitude", "picture"] = "grey"
     columns: int | None = None
     side: float = 2.0
+    display: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not (self.values.ndim == 3 or self.is_rgb) or not self.values.size:
+        if not (self.shown.ndim == 3 or self.is_rgb) or not self.values.size:
             raise ShapeError(f"tiles are (K, h, w) or (K, h, w, 3), got {self.values.shape}. Stack them first")
         counts = [len(each) for each in (self.values, self.channels, self.titles, self.limits)]
         if len(set(counts)) > 1:
@@ -65,8 +67,16 @@ class Panel:
             raise ShapeError(f"limits are a lower and a higher number, got {bad[0]}. Choose any for tiles of one value")
 
     @property
+    def shown(self) -> npt.NDArray[np.float32]:
+        """What is drawn of the values: (K, h, w), or (K, h, w, 3) for RGB tiles."""
+        if self.display is None or self.values.ndim != 4:
+            return self.values
+        chosen = select_channels(self.values, self.display)
+        return chosen[..., 0] if len(self.display) == 1 else chosen
+
+    @property
     def is_rgb(self) -> bool:
-        return self.values.ndim == 4 and self.values.shape[3] == 3
+        return self.shown.ndim == 4 and self.shown.shape[3] == 3
 
     @property
     def shared(self) -> bool:

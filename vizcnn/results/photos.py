@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.photo import Bytes, Photo, Pixels, to_floats
+from vizcnn.inputs.photo import Bytes, Photo, Pixels, select_channels, to_floats
 
 SIDE = 256
 """px, the longer side of a photograph that a saved file keeps."""
@@ -56,30 +57,34 @@ def as_bytes(image: npt.NDArray[np.floating] | Bytes) -> Bytes:
     return levels
 
 
-def reduce_photo(photo: Photo, side: int = DRAWN_SIDE) -> Photo:
-    """What a result keeps of a photograph: itself, or, where its longer side is above `side` px, a smaller copy."""
-    if max(photo.size) <= side or photo.shortfall:
+def reduce_photo(photo: Photo, side: int = DRAWN_SIDE, display: Sequence[int] | None = None) -> Photo:
+    """What a result keeps of a photograph: itself, or, where its longer side is above `side` px, or where some of its
+    channels are to be drawn, a copy.
+
+    display: these channels; None for all, which are RGB or grey."""
+    shown = select_channels(photo.held, display)  # (H, W, C)
+    if photo.shortfall or (shown is photo.held and max(photo.size) <= side):
         return photo
-    scale = side / max(photo.size)
+    scale = min(1.0, side / max(photo.size))
     height, width = (max(1, round(length * scale)) for length in photo.size)
-    if photo.held.dtype == np.uint8:
-        whole = Image.fromarray(photo.held[:, :, 0] if photo.channels == 1 else photo.held)
+    if shown.dtype == np.uint8:
+        whole = Image.fromarray(shown[:, :, 0] if shown.shape[2] == 1 else shown)
         small = whole.resize((width, height), Image.Resampling.HAMMING, reducing_gap=2)  # by a whole number first
-        held = np.array(small).reshape(height, width, photo.channels)  # (h, w, C)
+        held = np.array(small).reshape(height, width, shown.shape[2])  # (h, w, C)
     else:
-        held = as_bytes(resize(photo.held, (height, width), Image.Resampling.HAMMING))
+        held = as_bytes(resize(shown, (height, width), Image.Resampling.HAMMING))
     return ReducedPhoto(held, photo.name, original_size=photo.size, original_sha256=photo.sha256())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReducedPhoto(Photo):
-    """A photograph of which a result has kept a smaller copy, to draw it.
+    """A photograph of which a result has kept a copy to draw: a smaller one, or one of the channels that are drawn.
 
     held: uint8 (h, w, C), the copy. size, and all boxes, are the photograph's own.
     original_size: height and width of the photograph. original_sha256: its digest, as in the result's provenance.
     """
 
-    shortfall: ClassVar[str] = "the result has kept a smaller copy only"
+    shortfall: ClassVar[str] = "the result has kept a copy to draw only"
 
     original_size: tuple[int, int]
     original_sha256: str

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcnn.errors import ParameterError
-from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.photo import Photo, select_channels
 from vizcnn.inputs.records import save_options
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import check_page, draw_caption, draw_photo, fit_text, measure_axes, new_figure, split_rows
@@ -65,7 +65,8 @@ class Optimised(ImageGrid):
 
     def _write(self, file: Path, kind: str) -> None:
         if kind == ".gif":
-            animate([_tile(frame) for frame in self.frames], file, self._origin())
+            frames = select_channels(self.frames, self.provenance.display)  # (F, K, H, W, 1 or 3)
+            animate([_tile(frame) for frame in frames], file, self._origin())
         else:
             super()._write(file, kind)
 
@@ -136,7 +137,7 @@ class Pictures(Result):
 
     def pil(self) -> Image.Image:
         """The pictures alone."""
-        return _to_pil(_join([as_bytes(scene.image) for scene in self.scenes]))
+        return _to_pil(_join([as_bytes(self._show(scene).held) for scene in self.scenes]))
 
     def plot(self, ax: Axes | None = None, *, picture: int = 0) -> Axes:
         """Draw one of the pictures, without what it was made from, on `ax` or on a new figure. Returns the Axes."""
@@ -144,7 +145,7 @@ class Pictures(Result):
         if ax is None:
             side = _choose_side(1)
             ax = new_figure(side, _measure_height(replace(scene, sources=()), side)).add_subplot()
-        _draw_titled(ax, f"result of {self.provenance.probe}", Photo(scene.image), measure_axes(ax)[0])
+        _draw_titled(ax, f"result of {self.provenance.probe}", self._show(scene), measure_axes(ax)[0])
         return ax
 
     @property
@@ -163,9 +164,13 @@ class Pictures(Result):
         for row, i in zip(axes, shown, strict=True):
             for ax, (part, photo) in zip(row, self.scenes[i].sources, strict=False):
                 _draw_titled(ax, f"{part}: {photo.name}" if part else photo.name, photo, side - _BESIDE)
-            _draw_titled(row[-1], f"result of {self.provenance.probe}", Photo(self.scenes[i].image), side - _BESIDE)
+            _draw_titled(row[-1], f"result of {self.provenance.probe}", self._show(self.scenes[i]), side - _BESIDE)
         draw_caption(figure, self.small_print, page, self.pages)
         return figure
+
+    def _show(self, scene: Scenery) -> Photo:
+        """What is drawn of a picture."""
+        return Photo(select_channels(scene.image, self.provenance.display))
 
     def _split(self) -> list[range]:
         """The numbers of the pictures on each page."""
@@ -176,7 +181,7 @@ class Pictures(Result):
         if kind in _RASTER:
             self._write_pixels(file, kind)
         elif kind == ".gif":
-            films = [scene.frames for scene in self.scenes]
+            films = [select_channels(scene.frames, self.provenance.display) for scene in self.scenes]
             animate([_join(list(frames)) for frames in zip(*films, strict=False)], file, self._origin())
         else:
             super()._write(file, kind)

@@ -124,7 +124,7 @@ class _Pair:
 
     def _draw_pattern(self, ax: Axes) -> None:
         place = self.box.left - 0.5, self.box.right - 0.5, self.box.bottom - 0.5, self.box.top - 0.5
-        levels = scale_to_levels(self.panel.values[0], self.panel.limits[0])
+        levels = scale_to_levels(self.panel.shown[0], self.panel.limits[0])
         ax.imshow(levels, "gray", vmin=0, vmax=1, extent=place, interpolation="nearest")
         ax.set_facecolor("0.5")  # zero, as in the pattern
 

@@ -16,6 +16,7 @@ from vizcnn.results.base import Provenance
 from vizcnn.results.panels import Panel, Row, Scene, format_number
 from vizcnn.results.picture import Frames, Optimised
 
+Display = tuple[int, ...] | None
 CROPS = 5
 """Parts of real images that stand beside a picture, at most."""
 
@@ -107,7 +108,7 @@ def arrange(
     """
     return Optimised(
         provenance,
-        tuple(_make_rows(pictures, making, crops_from)),
+        tuple(_make_rows(pictures, making, crops_from, provenance.display)),
         tuple(_list_findings(pictures, making, notes, interrupted_of)),
         np.array([picture.reached for picture in pictures], np.float64),
         frames,
@@ -133,21 +134,24 @@ def arrange_inversions(
     rows, findings = list[Row](), list[str]()
     for i, (photo, seen) in enumerate(photos):
         members = [picture for picture in pictures if picture.photo == i]
-        rows.append(Row((_make_inverted_panel(i, members, steps),), Scene(photo, seen, (None,))))
+        panel = _make_inverted_panel(i, members, steps, provenance.display)
+        rows.append(Row((panel,), Scene(photo, seen, (None,))))
         reached = ", ".join(f"{picture.layer} {picture.error:.2g}" for picture in members)
         findings.append(f"{photo.name}: relative errors reached: {reached}{' (stopped early)' * partial}")
     errors = np.array([picture.error for picture in pictures], np.float64)  # (K,)
     return Optimised(provenance, tuple(rows), tuple(findings), errors, frames, partial=partial)
 
 
-def _make_rows(pictures: Sequence[Made], making: Making, crops_from: RealImages | None) -> Iterator[Row]:
+def _make_rows(
+    pictures: Sequence[Made], making: Making, crops_from: RealImages | None, display: Display
+) -> Iterator[Row]:
     for number, title in enumerate(dict.fromkeys(picture.panel for picture in pictures)):
         members = {i: picture for i, picture in enumerate(pictures) if picture.panel == title}
-        panel = _make_panel(number, title, members, making)
+        panel = _make_panel(number, title, members, making, display)
         yield Row((panel,) if crops_from is None else _add_crops(panel, list(members.values()), crops_from))
 
 
-def _make_panel(number: int, title: str, members: Mapping[int, Made], making: Making) -> Panel:
+def _make_panel(number: int, title: str, members: Mapping[int, Made], making: Making, display: Display) -> Panel:
     return _show_pictures(
         number,
         [picture.pixels for picture in members.values()],
@@ -156,10 +160,11 @@ def _make_panel(number: int, title: str, members: Mapping[int, Made], making: Ma
         titles=tuple(f"{picture.title}\n{format_number(picture.reached)}" for picture in members.values()),
         meaning=f"{making.describe()}; below each name the value reached",
         side=_SIDE,
+        display=display,
     )
 
 
-def _make_inverted_panel(number: int, members: Sequence[Inverted], steps: int) -> Panel:
+def _make_inverted_panel(number: int, members: Sequence[Inverted], steps: int, display: Display) -> Panel:
     return _show_pictures(
         number,
         [picture.pixels for picture in members],
@@ -169,6 +174,7 @@ def _make_inverted_panel(number: int, members: Sequence[Inverted], steps: int) -
         meaning=f"{steps} steps; below each layer the relative error of its activations",
         columns=_INVERTED_COLUMNS,
         side=_INVERTED_SIDE,
+        display=display,
     )
 
 
@@ -181,14 +187,16 @@ def _show_pictures(
     titles: tuple[str, ...],
     meaning: str,
     side: float,
+    display: Display,
     columns: int | None = None,
 ) -> Panel:
-    """The sheet's panel of this number, counted from 0: pictures (H, W, C), drawn as they are."""
+    """The sheet's panel of this number, counted from 0: pictures (H, W, C), drawn as they are. display: the
+    channels that are drawn; None for all."""
     tiles = np.stack(pictures)  # (K, H, W, C)
     return Panel(
         key="pictures" if number == 0 else f"pictures-{number}",
         title=title,
-        values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
+        values=tiles[..., 0] if tiles.shape[3] == 1 else tiles,
         channels=channels,
         titles=titles,
         limits=((0.0, 1.0),) * len(tiles),
@@ -196,6 +204,7 @@ def _show_pictures(
         colours="picture",
         columns=columns,
         side=side,
+        display=display,
     )
 
 
@@ -203,7 +212,7 @@ def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -
     """Two panels: the pictures below each other, and right of each its crops, with white for those that lack."""
     tiles, titles = list[Pixels](), list[str]()
     for picture in pictures:
-        blank = ("", np.ones_like(picture.pixels))
+        blank = ("", np.ones((*picture.pixels.shape[:2], 3 if panel.is_rgb else 1), np.float32))
         shown = [*picture.crops, *[blank] * (CROPS - len(picture.crops))]
         titles += [f"\n{title}" for title, _ in shown]  # as many lines as over the picture
         tiles += [tile if panel.is_rgb else tile.mean(2) for _, tile in shown]
@@ -218,6 +227,7 @@ def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -
         meaning=f"what the strongest unit sees; above each the channel's {crops_from.rank} over positions",
         columns=CROPS,
         side=_CROP_SIDE,
+        display=None,
     )
     return replace(panel, columns=1, side=_CROP_SIDE), beside
 

@@ -185,7 +185,7 @@ def _draw_tiles(ax: Axes, panel: Panel, layout: PanelLayout, member: int) -> Non
 
     h, w = layout.tile
     edges = list[Rectangle]()
-    for values, limits, (top, left) in zip(panel.values, panel.limits, layout.corners(member), strict=True):
+    for values, limits, (top, left) in zip(panel.shown, panel.limits, layout.corners(member), strict=True):
         place = (left, left + w, top + h, top)
         levels = scale_to_levels(values, limits)
         ax.imshow(levels, _MAPS[panel.colours], vmin=0, vmax=1, extent=place, interpolation="nearest")

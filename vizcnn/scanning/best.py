@@ -21,6 +21,7 @@ from vizcnn.models.targets import OUTPUT, Target
 from vizcnn.models.terms import Unit
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.results import Mask, make_mask
+from vizcnn.results.photos import reduce_photo
 from vizcnn.scanning.layer_selection import OUTPUT_NAME
 from vizcnn.scanning.observe import Finding
 from vizcnn.scanning.tally import Tally
@@ -65,7 +66,8 @@ class MemoryIndex:
             raise ImageError(f"none of the images of {images.where} can be read: {finding.unreadable[0][1]}")
         self.images, self.contract, self.finding = images, model.input, finding
         self.classes, self.labels, self.unreadable = model.labels, finding.labels, finding.unreadable
-        first = images.read(next(i for i in range(len(images)) if i not in dict(finding.unreadable)))[0]
+        usable = next(i for i in range(len(images)) if i not in dict(finding.unreadable))
+        first = images.read(usable, model.input.reading)[0]
         self.size = (int(first.shape[1]), int(first.shape[2])) if isinstance(first, Tensor) else model.input.size
         layers = finding.tallies.keys() - {OUTPUT_NAME}
         self._fields = receptive_fields(model, self.size, layers=layers, progress=progress) if layers else {}
@@ -157,8 +159,9 @@ def find_best(index: AnyIndex, unit: Unit, count: int, maps: Maps | None = None)
 
 def _read_best(index: AnyIndex, field: ReceptiveField | None, value: float, number: int, place: int) -> BestImage:
     """The image of a number, with what the unit at a place (y * w + x) sees of it. field: of the unit's layer."""
-    image = index.images.read(number)[0]
-    photo = to_photo(image) if isinstance(image, Tensor) else image
+    image = index.images.read(number, index.contract.reading)[0]
+    whole = to_photo(image) if isinstance(image, Tensor) else image
+    photo = reduce_photo(whole, max(whole.size), index.contract.display)
     seen = Box(0, 0, *photo.size) if isinstance(image, Tensor) else index.contract.seen(photo.size)
     at = divmod(place, field.units[1]) if field else None
     box = field.box(*at).map_onto(index.size, seen) if field and at else None

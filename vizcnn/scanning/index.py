@@ -147,6 +147,7 @@ class Index:
     def provenance(self, probe: str, options: Mapping[str, Any], paper: str, wanted: Sequence[Target]) -> Provenance:
         """The provenance of what a probe finds in this index. wanted: the targets that were asked for."""
         about = {"dataset": self.facts["where"], "pictures": len(self.names), "index": self.facts["digest"][:16]}
+        about |= {"drawn": self.contract.drawn} if self.contract.drawn else {}
         return Provenance(
             version=__version__,
             torch=self.facts["torch"],

@@ -27,7 +27,7 @@ OUTPUT_NAME = "output"
 def find_input_size(images: Images, model: Model) -> tuple[int, int]:
     """The height and width of a data set's inputs: those of its tensors, or the model's own for photographs."""
     try:
-        first = images.read(0)[0]
+        first = images.read(0, model.input.reading)[0]
     except ImageError:
         return model.input.size
     return (int(first.shape[-2]), int(first.shape[-1])) if isinstance(first, Tensor) else model.input.size

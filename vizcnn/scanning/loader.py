@@ -65,7 +65,7 @@ class Loader:
         )
 
     def _read(self, number: int) -> tuple[Tensor, str | None]:
-        image, label = self.images.read(number)
+        image, label = self.images.read(number, self.contract.reading)
         inputs = _check_input(image, self.contract) if isinstance(image, Tensor) else self.contract.prepared(image)[0]
         if inputs.shape[1:] != self.size:
             (h, w), (height, width) = inputs.shape[1:], self.size

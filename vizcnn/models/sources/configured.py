@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vizcnn.errors import ParameterError, did_you_mean
+from vizcnn.models.contract import parse_display
 from vizcnn.models.given import Given, read_count, read_names, read_numbers, read_size
 from vizcnn.models.sources.tags import is_file
 
@@ -99,6 +100,12 @@ def _read_output(value: Any) -> str | int:
     return value  # type: ignore[no-any-return]
 
 
+def _read_white(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ParameterError(f"the value of white is needed, such as 4095, got {value!r}")
+    return float(value)
+
+
 _TEXT = _expect(str, "a text")
 _KEYS: dict[str, Callable[[Any], Any]] = {
     "input-size": read_size,
@@ -107,6 +114,8 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "class-names": read_names,
     "input-channels": lambda value: read_count("input channels", value),
     "classes": lambda value: read_count("classes", value),
+    "white": _read_white,
+    "display": parse_display,
     "fit": _TEXT,
     "resize": lambda value: read_count("resize", value),
     "interpolation": _TEXT,
