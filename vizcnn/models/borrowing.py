@@ -13,6 +13,7 @@ from vizcnn.models.activation_checkpoints import skip_checkpoints
 from vizcnn.models.layers.axes import remember_layers
 from vizcnn.models.model import Model
 from vizcnn.models.threads import keep_random_state
+from vizcnn.models.unwrapping import run_compiled_code_as_written
 
 
 @contextmanager
@@ -28,6 +29,7 @@ def borrow(model: Model, what: str) -> Iterator[None]:
         model.borrowed(),
         remember_layers(model),
         skip_checkpoints(),
+        run_compiled_code_as_written(),
     ):
         _refuse_batch_statistics(model.network)
         yield

@@ -19,6 +19,8 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.fx import GraphModule
 
+from vizcnn.models.unwrapping import take_off_wrappers
+
 _LIBRARIES = {"builtins", "torch", "torchvision"}  # whose code a version names, and few change it
 _SOURCES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of classes and functions, as they were when first seen
 
@@ -29,11 +31,12 @@ def digest_making(network: nn.Module, labels: Sequence[str] | None, head: str | 
     what its outputs mean.
 
     Not of functions that this code calls elsewhere, nor of what modules hold inside other objects."""
-    parts = [json.dumps([labels, head]), _print(network)]
-    for name, module in network.named_modules():
-        parts += [name, *_list_values(module), *map(_read_source, _list_code(module))]
-        if isinstance(module, GraphModule):  # its code was generated, and is nowhere else
-            parts.append(module.code)
+    with take_off_wrappers(network):
+        parts = [json.dumps([labels, head]), _print(network)]
+        for name, module in network.named_modules():
+            parts += [name, *_list_values(module), *map(_read_source, _list_code(module))]
+            if isinstance(module, GraphModule):  # its code was generated, and is nowhere else
+                parts.append(module.code)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 

@@ -31,6 +31,7 @@ from vizcnn.models.failing import is_out_of_memory, to_network_error
 from vizcnn.models.head import Head, check_head
 from vizcnn.models.making import digest_making
 from vizcnn.models.restoring import borrow_network
+from vizcnn.models.unwrapping import list_modules, list_tensors, unwrap
 
 _PIECE = 2**24  # bytes digested at a time
 
@@ -40,7 +41,8 @@ class Model:
 
     Calling it with a tensor (N, C, H, W) in [0, 1] normalises and runs the network, so gradients arrive at real pixels.
 
-    network: any nn.Module that takes (N, C, H, W). It stays where it is and is never changed.
+    network: any nn.Module that takes (N, C, H, W). It stays where it is and is never changed. Of a compiled or parallel
+        one the network inside is taken, see `vizcnn.models.unwrapping`.
     size: side of the input in px, or (height, width).
     labels: one name per class, in the order of the output.
     head: what the outputs are, see `vizcnn.models.head`: `logits`, `softmax`, `log-softmax`, `sigmoid`,
@@ -65,6 +67,7 @@ class Model:
         head: Head | None = None,
         name: str | None = None,
     ) -> None:
+        network = unwrap(network)
         _refuse_what_cannot_be_probed(network)
         self.network = network
         self.name = name or type(network).__name__
@@ -135,7 +138,7 @@ class Model:
 
     def layers(self) -> dict[str, nn.Module]:
         """Every module inside the network by its dotted name, in the order of registration."""
-        return {name: module for name, module in self.network.named_modules() if name}
+        return {name: module for name, module in list_modules(self.network).items() if name}
 
     def layer(self, name: str) -> nn.Module:
         """The module of this dotted name. Raises LayerNotFound."""
@@ -158,7 +161,7 @@ class Model:
 
     def weights_sha256(self) -> str:
         """Digest over all parameters and buffers with their names, shapes and types."""
-        named = sorted(chain(self.network.named_parameters(), self.network.named_buffers()))
+        named = sorted(list_tensors(self.network), key=lambda one: one[0])
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             pieces = pool.map(_digest, [piece for _, value in named for piece in _split_bytes(value)])
             names = [f"{name} {value.dtype} {tuple(value.shape)};".encode() for name, value in named]
