@@ -20,6 +20,7 @@ from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, Shap
 from vizcnn.models.backward import Redirection
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
+from vizcnn.models.precision import advise_precision
 from vizcnn.progress import bar
 
 Reader = Callable[[Tensor], Mapping[str, Any]]
@@ -297,7 +298,7 @@ class _Ascent:
         if not scores.isfinite().all():
             raise NonFiniteResult(
                 f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
-                "smaller steps, or check the network's weights"
+                f"smaller steps, or check the network's weights{advise_precision(self.model.dtype)}"
             )
         gradient: Tensor
         (gradient,) = torch.autograd.grad(_orient(scores, objectives).sum(), inputs, retain_graph=bool(self.diversity))

@@ -27,6 +27,7 @@ from vizcnn.models.head import Head, Makers, find_head, is_made_by_weights
 from vizcnn.models.kept_checks import make_key
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
+from vizcnn.models.precision import advise_precision
 from vizcnn.models.targets import OUTPUT, Target, target
 
 
@@ -299,6 +300,7 @@ def _answer(
         i = int((~finite).nonzero()[0, 0])
         raise NonFiniteResult(
             f"{name_targets(targets[i])} is {scores[i].tolist()[:3]} for one of these images. Check the weights"
+            f"{advise_precision(model.dtype)}"
         )
     outputs = [None] * images if output is None else output.detach().cpu()  # moved at once
     return [_Answer(*one) for one in zip(outputs, targets, scores.detach().cpu(), strict=True)]
@@ -321,7 +323,10 @@ def check_output(model: Model, output: Any, images: int) -> Tensor | None:
     if not (isinstance(output, Tensor) and output.dim() and len(output) == images):
         return None
     if not output.isfinite().all():
-        raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
+        raise NonFiniteResult(
+            "the network's output for these images holds NaN or infinity. Check its weights"
+            f"{advise_precision(output.dtype)}"
+        )
     find_head(output, model.head)  # refuses what contradicts the person
     if model.labels is not None and output.dim() == 2 and output.shape[1] != len(model.labels):
         raise ParameterError(

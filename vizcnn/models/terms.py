@@ -13,6 +13,7 @@ from vizcnn.errors import TargetError
 from vizcnn.models.functions import Activations, LayerFunction, OutputFunction
 from vizcnn.models.head import Head, find_head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
+from vizcnn.models.precision import widen
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Unit:
     def __call__(self, activations: Activations) -> Tensor:
         values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
         if self.probability:
-            values = to_probabilities(values, self.head or find_head(values))
+            values = to_probabilities(widen(values), self.head or find_head(values))
         one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
         if self.at is not None:
             return one[:, self.at[0], self.at[1]]  # (N,)
@@ -136,7 +137,7 @@ class Energy(_OfLayer):
         values = activations[self.layer]
         if not isinstance(values, Tensor) or values.dim() < 2:
             raise TargetError(f"layer {self.layer!r} gives no tensor (N, ...), so it has no energy")
-        return values.square().flatten(1).mean(1)  # (N,)
+        return widen(values).square().flatten(1).mean(1)  # (N,)
 
 
 @dataclass(frozen=True)
