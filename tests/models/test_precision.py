@@ -18,7 +18,7 @@ from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnWarning
 from vizcnn.probing import registry
 
 ROUNDING = {torch.float64: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.2}
-"""What a map may differ by, as a share of its largest value: bfloat16 has 3 digits, and gradients pass several layers."""
+"""What a map may differ by, as a share of its largest value: bfloat16 has 3 digits, and gradients pass many layers."""
 QUICK: dict[str, dict[str, Any]] = {
     "dream": {"steps": 2, "octaves": 2, "size": 20},
     "invert": {"steps": 3},
@@ -65,11 +65,11 @@ def test_every_probe_says_the_same_in_another_precision(name: str, method: str |
     expected = compute(name, method, torch.float32)
     try:
         found = compute(name, method, dtype)
-    except DegenerateResult as error:
-        assert dtype == torch.bfloat16, "only there do windows and masks change a logit by no more than rounding"
-        assert "computes in bfloat16, which tells numbers apart by 0.8%" in str(error)
-        assert "network.float()" in str(error)
-        return
+    except DegenerateResult as error:  # where windows and masks change a logit by no more than rounding
+        promised = "computes in bfloat16, which tells numbers apart by 0.8% and ends at 3.39e+38: try it in float32"
+        if dtype == torch.bfloat16 and promised in str(error):
+            return
+        raise
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         if value.dtype.kind == "f" and (name not in CHAOTIC or key == "reached") and "crop" not in key:
@@ -96,11 +96,9 @@ def test_the_gradient_is_that_of_the_network_as_it_is(dtype: torch.dtype) -> Non
 def test_an_overflow_says_that_the_precision_may_be_the_reason() -> None:
     network = make_network()
     with torch.no_grad():
-        network[-1].weight.mul_(1e6)  # type: ignore[index, operator, union-attr]
+        network[-1].weight.mul_(1e6)  # type: ignore[index]
     model = vizcnn.Model(deepcopy(network).half(), size=16)
-    with pytest.raises(
-        NonFiniteResult, match=r"computes in float16, .* ends at 6\.55e\+04: try it in float32, network"
-    ):
+    with pytest.raises(NonFiniteResult, match=r"computes in float16, .* ends at 6\.55e\+04: try it in float32"):
         vizcnn.Saliency()(model, torch.rand(1, 3, 16, 16), 1, progress=False)
     assert vizcnn.Saliency()(vizcnn.Model(network, size=16), torch.rand(1, 3, 16, 16), 1, progress=False).values.any()
 
@@ -108,8 +106,8 @@ def test_an_overflow_says_that_the_precision_may_be_the_reason() -> None:
 def test_the_energy_of_large_activations_fits() -> None:
     network, images = make_network(), torch.rand(1, 3, 16, 16)
     with torch.no_grad():
-        network[0].weight.mul_(1.5e3)  # type: ignore[index, operator, union-attr]
-        expected = float(network[0](images).square().mean())  # type: ignore[index, operator]
+        network[0].weight.mul_(1.5e3)  # type: ignore[index]
+        expected = float(network[0](images).square().mean())  # type: ignore[index]
     assert expected > 1.5 * torch.finfo(torch.float16).max
     found = vizcnn.Occlusion(window=8)(
         vizcnn.Model(network.half(), size=16), images, "energy(0)", progress=False
@@ -121,7 +119,7 @@ def test_gradients_that_float16_rounds_away_are_warned_of() -> None:
     network, images = make_network(), torch.rand(1, 3, 16, 16)
     usual = float(vizcnn.Saliency()(vizcnn.Model(network, size=16), images, 1, progress=False).values.max())
     with torch.no_grad():
-        network[-1].weight.mul_(4e-7 / usual)  # type: ignore[index, operator, union-attr]
+        network[-1].weight.mul_(4e-7 / usual)  # type: ignore[index]
     with pytest.warns(VizcnnWarning, match=r"float16 has only multiples of 6e-08 there: this map is mostly rounding"):
         vizcnn.Saliency()(vizcnn.Model(deepcopy(network).half(), size=16), images, 1, progress=False)
     vizcnn.Saliency()(vizcnn.Model(network, size=16), images, 1, progress=False)  # warnings are errors here
