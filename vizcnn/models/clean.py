@@ -284,7 +284,7 @@ def _answer(
     model: Model, activations: Mapping[str, Any], given: tuple[Target, ...] | None, head: Head, images: int
 ) -> list[_Answer]:
     """The answer to each of so many images, for the given targets or its predicted class. Raises NonFiniteResult."""
-    output = check_output(model, activations[OUTPUT], images)
+    output = check_output(model, _bring_near(activations[OUTPUT]), images)
     if given is None:
         classes = _predict_classes(output)
         different = {one: target(one).resolved(model).with_head(head) for one in classes}
@@ -295,6 +295,7 @@ def _answer(
     scores = torch.empty(images, 0)
     if by_target:
         scores = torch.stack([pick_own(own, activations, images) for own in by_target], 1)  # (B, T)
+    scores = scores.detach().cpu()
     finite = scores.isfinite()
     if not finite.all():
         i = int((~finite).nonzero()[0, 0])
@@ -302,8 +303,13 @@ def _answer(
             f"{name_targets(targets[i])} is {scores[i].tolist()[:3]} for one of these images. Check the weights"
             f"{advise_precision(model.dtype)}"
         )
-    outputs = [None] * images if output is None else output.detach().cpu()  # moved at once
-    return [_Answer(*one) for one in zip(outputs, targets, scores.detach().cpu(), strict=True)]
+    outputs = [None] * images if output is None else output
+    return [_Answer(*one) for one in zip(outputs, targets, scores, strict=True)]
+
+
+def _bring_near(output: Any) -> Any:
+    """The network's output in main memory, moved once, before much of it is read."""
+    return output.detach().cpu() if isinstance(output, Tensor) else output
 
 
 def _check_beside(model: Model, alone: _Answer, beside: _Answer) -> None:

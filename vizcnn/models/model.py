@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import chain
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,14 +23,14 @@ from vizcnn.errors import (
 )
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
+from vizcnn.models.constants import make_constant
 from vizcnn.models.contract import InputContract, parse_per_channel, parse_size
+from vizcnn.models.digesting import digest_tensors
 from vizcnn.models.failing import is_out_of_memory, to_network_error
 from vizcnn.models.head import Head, check_head
 from vizcnn.models.making import digest_making
 from vizcnn.models.restoring import borrow_network
 from vizcnn.models.unwrapping import list_modules, list_tensors, unwrap
-
-_PIECE = 2**24  # bytes digested at a time
 
 
 class Model:
@@ -118,10 +115,8 @@ class Model:
         """Images in [0, 1] as the network was trained to see them."""
         if images.dim() != 4 or images.shape[1] != self.input.channels:
             raise ShapeError(f"{self.name} takes (N, {self.input.channels}, H, W), got {tuple(images.shape)}")
-        per_channel = (1, -1, 1, 1)
         mean, std = (
-            torch.tensor(values, dtype=images.dtype, device=self.device).view(per_channel)
-            for values in (self.input.mean, self.input.std)
+            make_constant(values, images, self.device).view(1, -1, 1, 1) for values in (self.input.mean, self.input.std)
         )
         return (images - mean) / std  # (N, C, H, W)
 
@@ -161,11 +156,7 @@ class Model:
 
     def weights_sha256(self) -> str:
         """Digest over all parameters and buffers with their names, shapes and types."""
-        named = sorted(list_tensors(self.network), key=lambda one: one[0])
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            pieces = pool.map(_digest, [piece for _, value in named for piece in _split_bytes(value)])
-            names = [f"{name} {value.dtype} {tuple(value.shape)};".encode() for name, value in named]
-            return hashlib.sha256(b"".join([*names, *pieces])).hexdigest()
+        return digest_tensors(list_tensors(self.network))
 
     def network_sha256(self) -> str:
         """Digest of what makes the network beside its weights: layers, code, labels and head, see
@@ -226,17 +217,6 @@ def find_class_index(label: str, labels: Sequence[str] | None, model: str) -> in
             f"no class or layer target named {label!r} in {model} ({len(labels)} classes).{did_you_mean(label, labels)}"
         )
     return same[0]
-
-
-def _split_bytes(value: Tensor) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The bytes of a tensor, in parts that threads can digest at the same time."""
-    plain = value.detach().cpu().contiguous().flatten()
-    data = plain.view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
-    yield from (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
-
-
-def _digest(data: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    return hashlib.sha256(data.data).digest()
 
 
 def _refuse_what_cannot_be_probed(network: nn.Module) -> None:
