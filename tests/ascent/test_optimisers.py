@@ -24,7 +24,8 @@ def test_steps_upwards_are_those_of_torchs_optimizer(name: str, kind: type[torch
 
 @pytest.mark.parametrize("rate", [1.0, 0.1])
 def test_lbfgs_steps_as_torchs_does_for_each_picture_alone(rate: float) -> None:
-    """On a bowl with another curvature for each parameter, long enough that the oldest steps are forgotten."""
+    """On a bowl with another curvature for each parameter, long enough that the oldest steps are forgotten. The last
+    picture lies where it is flat, and stays there."""
     random = torch.Generator().manual_seed(0)
     start = torch.randn(3, 1, 4, 8, generator=random, dtype=torch.float64)
     curvature = torch.logspace(0, 2, 32, dtype=torch.float64).view(1, 1, 4, 8)

@@ -303,8 +303,8 @@ class _Ascent:
         """The gradient of the scores (n,), times these signs, with respect to the inputs (n, C, H, W)."""
         if not scores.requires_grad:
             raise NotDifferentiable(
-                f"{self.objectives[0].target} has no gradient with respect to the picture: the network detaches or rounds "
-                "what it computes before this layer. Choose an earlier layer"
+                f"{self.objectives[0].target} has no gradient with respect to the picture: the network detaches or "
+                "rounds what it computes before this layer. Choose an earlier layer"
             )
         gradient: Tensor
         (gradient,) = torch.autograd.grad((scores * signs).sum(), inputs, retain_graph=bool(self.diversity))
