@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from support import small_cnn
+from support import QUICK, small_cnn
 from torch import Tensor, nn
 
 import vizcnn
@@ -19,14 +19,6 @@ from vizcnn.probing import registry
 
 ROUNDING = {torch.float64: 1e-4, torch.float16: 0.03, torch.bfloat16: 0.2}
 """What a map may differ by, as a share of its largest value: bfloat16 has 3 digits, and gradients pass many layers."""
-QUICK: dict[str, dict[str, Any]] = {
-    "dream": {"steps": 2, "octaves": 2, "size": 20},
-    "invert": {"steps": 3},
-    "maximize": {"steps": 3},
-    "occlusion": {"window": 6, "stride": 4},
-    "rise": {"masks": 60},
-    "style": {"steps": 3, "size": 20},
-}
 METHODS = {
     "saliency": [
         *("gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "guided-backprop", "deconvnet")

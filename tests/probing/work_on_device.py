@@ -16,7 +16,7 @@ import pretend_device
 kept = pretend_device.register()
 
 import torch  # noqa: E402 - the device comes first
-from support import small_cnn  # noqa: E402
+from support import QUICK, small_cnn  # noqa: E402
 
 import vizcnn  # noqa: E402
 from vizcnn import testing  # noqa: E402
@@ -25,15 +25,6 @@ from vizcnn.probing import registry  # noqa: E402
 
 IMAGES = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 PHOTOS = [image.permute(1, 2, 0).numpy() for image in IMAGES]
-QUICK: dict[str, dict[str, Any]] = {
-    "dream": {"steps": 2, "octaves": 2, "size": 20},
-    "invert": {"steps": 3},
-    "maximize": {"steps": 3},
-    "occlusion": {"window": 6, "stride": 4},
-    "rise": {"masks": 60},
-    "saliency": {"samples": 4, "steps": 8},
-    "style": {"steps": 3, "size": 20},
-}
 KINDS: dict[str, list[dict[str, Any]]] = {
     "cam": [{"method": m} for m in ("grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam")],
     "occlusion": [{"engine": engine} for engine in ("plain", "incremental", "auto")],
