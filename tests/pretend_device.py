@@ -1,8 +1,8 @@
 """A pretend accelerator, for tests of what is sent to a device and what is waited for.
 
 Its tensors keep their numbers in main memory. Tensors of the processor are refused beside them, as CUDA refuses them,
-and `count` says how many operations ran and how often the program waited for a number. It registers itself with torch
-for good, so a test uses it in a process of its own.
+and `count` says how many operations ran, how often numbers were sent there and how often the program waited for some.
+It registers itself with torch for good, so a test uses it in a process of its own.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 NAME = "npy"  # the only one that torch accepts here
 count: Counter[str] = Counter()
-"""`operations` on tensors of the device; `waits`: those that bring numbers to the processor."""
+"""`operations` on tensors of the device; `copies` of numbers to it; `waits` for numbers that come back, or on which the
+size of a result depends."""
 
 _aten = torch.ops.aten
 _MOVES = (_aten._to_copy.default, _aten.copy_.default)
+_WAITS = {
+    _aten._local_scalar_dense.default, _aten.equal.default, _aten.masked_select.default, _aten.nonzero.default,
+    _aten._unique2.default, _aten.unique_dim.default,
+}  # fmt: skip
+_INDEXED = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 
 
 class Far(Tensor):
@@ -54,9 +60,12 @@ def run(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     goes_far = here if wanted is None else torch.device(wanted).type == NAME
     if here:
         count["operations"] += 1
-        leaves = (func is _aten._to_copy.default and not goes_far) or func is _aten._local_scalar_dense.default
+        leaves = func is _aten._to_copy.default and not goes_far
         into_near = func is _aten.copy_.default and not isinstance(args[0], Far)
-        count["waits"] += bool(leaves or into_near)
+        by_mask = func in _INDEXED and any(one is not None and one.dtype == torch.bool for one in args[1])
+        count["waits"] += bool(leaves or into_near or by_mask or func in _WAITS)
+    into_far = func is _aten.copy_.default and isinstance(args[0], Far) and not isinstance(args[1], Far)
+    count["copies"] += into_far or (func is _aten._to_copy.default and goes_far and not here)
     out = func(*tree_map(_bring_near, args), **tree_map(_bring_near, dict(kwargs)))
     for one in tensors:
         if isinstance(one, Far) and out is one.near:  # an operation in place
@@ -87,6 +96,16 @@ def register() -> Callable[..., Any]:
     def make_like(self: Tensor, data: Any, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
         return make_tensor(data, dtype=dtype or self.dtype, device=self.device, **options)
 
+    to_list = Tensor.tolist
+
+    def list_numbers(self: Tensor) -> Any:
+        """As Tensor.tolist, which looks into the memory of the device."""
+        if not isinstance(self, Far):
+            return to_list(self)
+        count["waits"] += 1
+        return to_list(self.near)
+
+    Tensor.tolist = list_numbers  # type: ignore[method-assign, assignment]
     torch.tensor = make_tensor  # type: ignore[assignment]
     Tensor.new_tensor = make_like  # type: ignore[assignment]
     return library.fallback

@@ -139,6 +139,18 @@ def check_same(model: vizcnn.Model, images: Tensor, targets: Sequence[Any], **op
     return found
 
 
+QUICK: dict[str, dict[str, Any]] = {
+    "dream": {"steps": 2, "octaves": 2, "size": 20},
+    "invert": {"steps": 3},
+    "maximize": {"steps": 3},
+    "occlusion": {"window": 6, "stride": 4},
+    "rise": {"masks": 60},
+    "saliency": {"samples": 4, "steps": 8},
+    "style": {"steps": 3, "size": 20},
+}
+"""Options with which probes that take long take little time, on small images."""
+
+
 def small_cnn(channels: int = 3, classes: int = 5) -> nn.Sequential:
     """A random convolutional network for inputs of any size; always the same one."""
     with torch.random.fork_rng(devices=[]):

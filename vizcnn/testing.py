@@ -150,7 +150,7 @@ def _check_no_trace(probe: Probe[Any]) -> None:
     if error:
         raise error
     assert torch.equal(images, kept), "the input tensor was changed"
-    model(kept).sum().backward()  # fails if the network has kept a tensor that knows no gradient
+    model(kept.to(model.device)).sum().backward()  # fails if the network has kept a tensor that knows no gradient
     assert isinstance(model.network, Delicate)
     runs = model.network.runs - 1
     if runs:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +307,18 @@ def test_buffers_without_values_are_refused() -> None:
 def test_an_extremely_long_image_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(ImageError, match="would have 1280000 x 64. Cut out the part to look at first"):
         vizcnn.Model(nn.Identity(), size=64).prepared(open_photo(np.zeros((1, 20000))))
+
+
+def test_mean_and_std_are_never_out_of_date() -> None:
+    """They are sent to a device once, and that must not show: in another mode, for another dtype or another mean."""
+    model = vizcnn.Model(nn.Identity(), size=4, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    images = torch.rand(2, 3, 4, 4)
+    with torch.inference_mode():
+        model.normalised(images)
+    leaf = images.clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(model.normalised(leaf).sum(), leaf)
+    torch.testing.assert_close(slopes[0, :, 0, 0], 1 / torch.tensor([0.5, 0.6, 0.7]))
+    assert model.normalised(images.double()).dtype == torch.float64
+    model.input = replace(model.input, mean=(0.0, 0.0, 0.0))
+    torch.testing.assert_close(model.normalised(images), images / torch.tensor([0.5, 0.6, 0.7]).view(1, 3, 1, 1))
+    assert not list(model.network.buffers())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import ParameterError, TargetError
+from vizcnn.errors import DegenerateResult, ParameterError, TargetError
 from vizcnn.models import _torchvision
 from vizcnn.probes.cam import Method
 from vizcnn.scanning import scan
@@ -164,13 +164,35 @@ def transformer() -> vizcnn.Model:
 
 def test_a_transformer_s_tokens_are_passed_over_by_default(transformer: vizcnn.Model) -> None:
     image = torch.rand(1, 3, 32, 32)
-    assert (
-        dict(vizcnn.Cam(method="eigen-cam")(transformer, image, 1, **QUIET).provenance.details)["layer"] == "conv_proj"
-    )
     assert vizcnn.FeatureMaps()(transformer, image, **QUIET).panels[0].key == "image0.conv_proj"
     assert transformer.layers().keys() >= {"conv_proj", "encoder.ln"}
     assert vizcnn.Dream().default_targets(transformer) == ["energy(conv_proj)"]
     assert vizcnn.TopImages().default_targets(transformer)[0] == "conv_proj:0"
+
+
+def test_cam_does_not_take_the_patches_of_a_transformer_for_its_last_map(transformer: vizcnn.Model) -> None:
+    image = torch.rand(1, 3, 32, 32)
+    with pytest.raises(DegenerateResult, match=r"that of 'conv_proj'; most .* gives tokens, .* layer='conv_proj'"):
+        vizcnn.Cam()(transformer, image, 1, **QUIET)
+    asked = vizcnn.Cam(method="eigen-cam", layer="conv_proj")(transformer, image, 1, **QUIET)
+    assert dict(asked.provenance.details)["layer"] == "conv_proj"
+
+
+def test_cam_takes_the_last_map_of_a_network_that_ends_in_a_few_tokens() -> None:
+    """As where attention pools the maps of a convolutional network."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1), nn.ReLU())
+            self.mix, self.head = nn.Linear(6, 6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.mix(self.maps(x).flatten(2).mT).mean(1))
+            return out
+
+    result = vizcnn.Cam(method="eigen-cam")(vizcnn.Model(Pooled(), size=SIZE), torch.rand(1, 3, *SIZE), 1, **QUIET)
+    assert dict(result.provenance.details)["layer"] == "maps"
 
 
 def test_tokens_are_refused_by_name_where_maps_are_needed(transformer: vizcnn.Model) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vizcnn.models.constants import make_constant
+
 # The matrix square root of the covariance of colours in natural photographs, as published with Lucid (Olah et al.
 # 2017); its columns are about brightness, blue against red, green against purple.
 _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
@@ -20,4 +22,8 @@ def build_colour_matrix(channels: int) -> Tensor:
 def mix_colours(independent: Tensor) -> Tensor:
     """Pictures in RGB, whose channels vary together as in photographs, from ones whose channels are independent:
     (N, C, H, W) both. Pictures of other than three channels stay as they are."""
-    return torch.einsum("ij,njhw->nihw", build_colour_matrix(independent.shape[1]).to(independent), independent)
+    return torch.einsum("ij,njhw->nihw", _get_colour_matrix(independent), independent)
+
+
+def _get_colour_matrix(pictures: Tensor) -> Tensor:
+    return make_constant(build_colour_matrix(pictures.shape[1]).tolist(), pictures, pictures.device)

@@ -18,8 +18,10 @@ from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.rng import Rng
 from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, ShapeError
 from vizcnn.models.backward import Redirection
+from vizcnn.models.determinism import pick_rows
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
+from vizcnn.models.precision import advise_precision
 from vizcnn.progress import bar
 
 Reader = Callable[[Tensor], Mapping[str, Any]]
@@ -93,7 +95,7 @@ def optimize(
     with bar(recipe.steps * len(groups), label, "step", shown=progress) as steps:
         for group in groups:
             chosen = [objectives[i] for i in group]
-            first = None if start is None else start[group]
+            first = None if start is None else pick_rows(start, group)
             try:
                 ascent = _Ascent(model, chosen, recipe, size or model.input.size, first, seed, diversity, precision)
                 done.append(replace(ascent.run(frames, steps), indices=tuple(group)))
@@ -224,11 +226,14 @@ class _Ascent:
         first = recipe.parametrization.initialize(self.shape, self.rng) if start is None else start
         self.parameters = first.clone()  # (N, ...)
         self.first_pictures = self.render()
+        self.signs = self.mean.new_tensor(
+            [-1.0 if one.lowered else 1.0 for one in objectives]
+        )  # (N,), higher is better
         self.moved = torch.zeros(len(objectives), dtype=torch.bool, device=model.device)
         self.optimiser = OPTIMISERS[recipe.optimiser](self.parameters, recipe.rate)
         self.precision = precision
         self.failed_redirections = torch.zeros(len(objectives), dtype=torch.int64, device=model.device)
-        self.shown_score = 0.0
+        self.shown_score = torch.zeros(())
         self.best = _Best(self.first_pictures) if recipe.keep == "best" else None
 
     def run(self, frames: int, steps: Any) -> Outcome:
@@ -282,7 +287,7 @@ class _Ascent:
         with torch.no_grad():
             pictures = self.render()
             scores = score_outputs(self.objectives, self._run(read, self.recipe.transforms(pictures, self.rng)))
-            self.best.see(pictures, _orient(scores, self.objectives) - self.recipe.penalty(pictures, self.mean))
+            self.best.see(pictures, scores * self.signs - self.recipe.penalty(pictures, self.mean))
 
     def _compute_target_gradient(self, read: Reader, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Of each target, and of what makes copies differ, with respect to its picture, (N, C, H, W); and the scores
@@ -291,26 +296,33 @@ class _Ascent:
         inputs = transformed.detach().requires_grad_()
         outputs = self._run(read, inputs)
         scores = score_outputs(self.objectives, outputs)
-        self.shown_score = float(scores[0].detach())
-        gradient = self._differentiate(scores, inputs, self.objectives)
-        self.moved |= gradient.flatten(1).any(1)
-        gradient = self._redirect(read, inputs, gradient)
+        self.shown_score = scores[0].detach()
+        gradient = self._differentiate(scores, inputs, self.signs)
+        reached = gradient.flatten(1).any(1)
+        self.moved |= reached
+        stuck = ~reached & (self.failed_redirections < _PATIENCE)
+        # One wait for the device in a step is enough: both answers come together.
+        is_finite, is_stuck = torch.stack([scores.isfinite().all(), stuck.any()]).tolist()
+        if not is_finite:
+            raise NonFiniteResult(
+                f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
+                f"smaller steps, or check the network's weights{advise_precision(self.model.dtype)}"
+            )
+        if is_stuck:
+            gradient = self._redirect(read, inputs, gradient, stuck.nonzero().flatten())
         if self.diversity:
             similarity = measure_similarity(outputs, [objective.group for objective in self.objectives])
             gradient = gradient - self.diversity * torch.autograd.grad(similarity.sum(), inputs)[0]
         upwards: Tensor
         (upwards,) = torch.autograd.grad((transformed * gradient).sum(), seen)
-        return upwards, _orient(scores.detach(), self.objectives)
+        return upwards, scores.detach() * self.signs
 
-    def _redirect(self, read: Reader, inputs: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient, with another for pictures that nothing reaches: what would open the ReLUs before them."""
-        stuck = ~gradient.flatten(1).any(1) & (self.failed_redirections < _PATIENCE)
-        indices = stuck.nonzero().flatten()
-        if not len(indices):
-            return gradient
+    def _redirect(self, read: Reader, inputs: Tensor, gradient: Tensor, indices: Tensor) -> Tensor:
+        """The gradient, with another for the pictures of these indices, which nothing reaches: what would open the
+        ReLUs before them."""
         leaf, objectives = inputs.detach()[indices].requires_grad_(), [self.objectives[i] for i in indices.tolist()]
         with Redirection():
-            found = self._differentiate(score_outputs(objectives, self._run(read, leaf)), leaf, objectives)
+            found = self._differentiate(score_outputs(objectives, self._run(read, leaf)), leaf, self.signs[indices])
         self.failed_redirections[indices] += ~found.flatten(1).any(1)
         return gradient.index_copy(0, indices, found)
 
@@ -320,11 +332,11 @@ class _Ascent:
             outputs = read(inputs.to(self.model.dtype).contiguous(memory_format=torch.channels_last))
         return split_outputs(self.objectives[0].target.layers, outputs, len(inputs))
 
-    def _differentiate(self, scores: Tensor, inputs: Tensor, objectives: Sequence[Objective]) -> Tensor:
-        """The gradient of the scores (n,), upwards or downwards, with respect to the inputs (n, C, H, W)."""
-        _check_scores(scores, objectives[0])
+    def _differentiate(self, scores: Tensor, inputs: Tensor, signs: Tensor) -> Tensor:
+        """The gradient of the scores (n,), times these signs, with respect to the inputs (n, C, H, W)."""
+        _check_scores(scores, self.objectives[0])
         gradient: Tensor
-        (gradient,) = torch.autograd.grad(_orient(scores, objectives).sum(), inputs, retain_graph=bool(self.diversity))
+        (gradient,) = torch.autograd.grad((scores * signs).sum(), inputs, retain_graph=bool(self.diversity))
         return gradient
 
     def _apply_precision(self) -> Any:
@@ -342,7 +354,7 @@ class _Ascent:
     def _show(self, steps: Any, step: int) -> None:
         steps.update()
         if step % _SHOWN_EVERY == 0:
-            steps.set_postfix_str(f"{self.objectives[0].target} {self.shown_score:.3g}", refresh=False)
+            steps.set_postfix_str(f"{self.objectives[0].target} {float(self.shown_score):.3g}", refresh=False)
 
     @torch.no_grad()
     def _collect(self, pictures: Tensor, kept: list[Tensor], finished: bool) -> Outcome:
@@ -374,12 +386,8 @@ class _Best:
 
     def see(self, pictures: Tensor, heights: Tensor) -> None:
         better = heights > self.heights  # (N,)
-        self.pictures[better], self.heights[better] = pictures.detach()[better], heights[better].to(self.heights)
-
-
-def _orient(scores: Tensor, objectives: Sequence[Objective]) -> Tensor:
-    """The scores (N,), so that higher is better: negative for what is lowered."""
-    return scores * scores.new_tensor([-1.0 if objective.lowered else 1.0 for objective in objectives])
+        self.pictures = torch.where(better.view(-1, 1, 1, 1), pictures.detach(), self.pictures)
+        self.heights = torch.where(better, heights.to(self.heights), self.heights)
 
 
 def _to_bytes(pictures: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 
 import torch
@@ -50,13 +49,6 @@ class _NAdam(_Adam):
         self.parameters.addcdiv_(self.mean, size, value=-self.rate * soon / (1 - self.product * soon))
 
 
-class PlainLBFGS(torch.optim.LBFGS):
-    """torch's L-BFGS. Its base imports torch's compiler in order to keep it out of this method; here nothing is
-    compiled."""
-
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-
-
 class _Steps:
     """p + rate * g / rms(g): steps along each picture's gradient, scaled to a root mean square of 1."""
 
@@ -69,18 +61,59 @@ class _Steps:
 
 
 class _Lbfgs:
-    """L-BFGS upwards, with one step per gradient; each picture has a history of its own."""
+    """L-BFGS upwards (Liu & Nocedal 1989), with one step per gradient and no line search; each picture has a history of
+    its own. Up to rounding it takes the steps of torch's.
+
+    All pictures step at once, and where one has no step to take or nothing to remember, a zero says so: torch's own
+    reads three numbers for every entry of the history, and a device has to be waited for each time."""
+
+    flat, short, straight = 1e-7, 1e-9, 1e-10
+    """Below these, as in torch, no step is taken (the largest slope; the slope along the step) and none is remembered
+    (the curvature along it)."""
 
     def __init__(self, parameters: Tensor, rate: float) -> None:
-        self.each = list(parameters)  # views of the N pictures' own
-        self.own = [PlainLBFGS([one], lr=rate, max_iter=1, history_size=_HISTORY) for one in self.each]
+        self.parameters, self.rate = parameters, rate
+        rows = parameters.flatten(1)  # (N, P)
+        self.slopes, self.step = torch.zeros_like(rows), torch.zeros_like(rows)  # the latest, downwards
+        self.scale = rows.new_ones(len(rows), 1)  # of the step where nothing is remembered
+        self.begun = torch.zeros(len(rows), 1, dtype=torch.bool, device=rows.device)
+        self.history: list[tuple[Tensor, Tensor, Tensor]] = []
+        """Changes of slopes and of parameters, (N, P) both, and the inverse of their product (N, 1), or 0."""
 
     def __call__(self, gradient: Tensor) -> None:
-        for one, optimiser, upwards in zip(self.each, self.own, gradient, strict=True):
-            one.grad = -upwards.contiguous()
-            # Without a line search, what the function comes to plays no part.
-            optimiser.step(lambda: 0.0)  # type: ignore[no-untyped-call]
-            one.grad = None
+        slopes = -gradient.flatten(1)  # (N, P)
+        self._remember(slopes - self.slopes, self.step)
+        towards = self._divide_by_curvature(-slopes)
+        first = (1 / slopes.abs().sum(1, keepdim=True)).clamp(max=1)  # (N, 1)
+        length = self.rate * torch.where(self.begun, 1.0, first)
+        moves = slopes.abs().amax(1, keepdim=True) > self.flat
+        self.begun |= moves
+        moves = moves & (_multiply(slopes, towards) <= -self.short)
+        self.slopes, self.step = slopes, torch.where(moves, length * towards, 0.0)
+        self.parameters += self.step.view_as(self.parameters)
+
+    def _remember(self, change: Tensor, step: Tensor) -> None:
+        """Add the latest step (N, P) and the change of slopes that it made."""
+        product = _multiply(change, step)  # (N, 1)
+        curved = product > self.straight
+        self.scale = torch.where(curved, product / _multiply(change, change), self.scale)
+        self.history = [*self.history, (change, step, torch.where(curved, 1 / product, 0.0))][-_HISTORY:]
+
+    def _divide_by_curvature(self, values: Tensor) -> Tensor:
+        """The values (N, P), divided by the curvature that the history shows: the two loops of L-BFGS."""
+        shares = []
+        for change, step, inverse in reversed(self.history):
+            shares.append(_multiply(step, values) * inverse)
+            values = values - shares[-1] * change
+        values = values * self.scale
+        for change, step, inverse in self.history:
+            values = values + (shares.pop() - _multiply(change, values) * inverse) * step
+        return values
+
+
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    """The scalar product of each row of the one with that of the other: (N, 1) from (N, P)."""
+    return (a * b).sum(1, keepdim=True)
 
 
 OPTIMISERS: dict[str, Callable[[Tensor, float], Callable[[Tensor], None]]] = {

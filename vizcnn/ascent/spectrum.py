@@ -6,7 +6,7 @@ They are spectra of logits, log(x / (1 - x)) of pixels x in [0, 1], since a sigm
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -64,8 +64,15 @@ def compute_frequencies(height: int, width: int, like: Tensor) -> Tensor:
     """The frequency of each coefficient of torch.fft.rfft2, (H, W//2+1), in cycles per pixel: sqrt(fy^2 + fx^2).
 
     The lowest is that of one wave across the picture, so that one can divide by it. like: of the dtype and device."""
-    down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
-    return torch.hypot(down, across).clamp(min=1 / max(height, width)).to(like)
+    return _keep_frequencies(height, width, like.dtype, like.device)
+
+
+@lru_cache(maxsize=16)
+def _keep_frequencies(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Sent to the device once, since every step asks for them."""
+    with torch.inference_mode(False):  # what is made in that mode can never be a part of a gradient
+        down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+        return torch.hypot(down, across).clamp(min=1 / max(height, width)).to(device, dtype)
 
 
 def _measure_folder(folder: str, shape: tuple[int, int, int]) -> tuple[Tensor, float]:

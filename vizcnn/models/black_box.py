@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch.fx import GraphModule
 
 from vizcnn.errors import NetworkError, ParameterError, UnsuitableNetwork, VizcnnError
 from vizcnn.models.failing import is_out_of_memory
+from vizcnn.models.unwrapping import list_tensors
 
 Kind = Literal["function", "scripted", "exported", "quantized"]
 
@@ -121,12 +121,12 @@ def mixes_images(network: nn.Module) -> bool:
 
 
 def list_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """All parameters and buffers by name, sorted. Of a black box none, unless they decide its answers."""
-    if isinstance(network, BlackBox):
-        if network.kind in ("function", "quantized"):  # whose whole numbers are in neither
-            return []
-        network = network.function
-    return sorted(chain(network.named_parameters(), network.named_buffers()), key=lambda one: one[0])
+    """All parameters and buffers by name. Of a black box none, unless they decide its answers."""
+    if not isinstance(network, BlackBox):
+        return list_tensors(network)
+    if network.kind in ("function", "quantized"):  # whose whole numbers are in neither
+        return []
+    return [*network.function.named_parameters(), *network.function.named_buffers()]
 
 
 def _find_kind(network: nn.Module) -> Kind | None:

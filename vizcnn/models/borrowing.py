@@ -13,6 +13,7 @@ from vizcnn.models.activation_checkpoints import skip_checkpoints
 from vizcnn.models.layers.axes import remember_layers
 from vizcnn.models.model import Model
 from vizcnn.models.threads import keep_random_state
+from vizcnn.models.unwrapping import run_compiled_code_as_written
 
 
 @contextmanager
@@ -28,8 +29,10 @@ def borrow(model: Model, what: str) -> Iterator[None]:
         model.borrowed(),
         remember_layers(model),
         skip_checkpoints(),
+        run_compiled_code_as_written(),
     ):
         _refuse_batch_statistics(model.network)
+        _refuse_hooks_of_all_gradients()
         yield
 
 
@@ -65,3 +68,14 @@ def _refuse_batch_statistics(network: nn.Module) -> None:
                 f"layer {name!r} normalises with the statistics of each batch (track_running_stats=False), so images "
                 "probed together would change each other's answer. Use a network with running statistics"
             )
+
+
+def _refuse_hooks_of_all_gradients() -> None:
+    """Raise UnsuitableNetwork where backward hooks are on every module of the process. Those of single modules are set
+    aside, but these belong to other networks and threads too."""
+    kinds = ("_global_backward_hooks", "_global_backward_pre_hooks")
+    if any(getattr(torch.nn.modules.module, kind, ()) for kind in kinds):
+        raise UnsuitableNetwork(
+            "there are backward hooks on all modules of this process (register_module_full_backward_hook), which may "
+            "change every gradient. Remove them first: call `remove()` of the handle that registering gave"
+        )

@@ -29,6 +29,7 @@ from vizcnn.models.kept_checks import make_key
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import Unsettled
+from vizcnn.models.precision import advise_precision
 from vizcnn.models.predicted import predict_targets
 from vizcnn.models.targets import OUTPUT, RAW, Target, is_map
 
@@ -298,14 +299,21 @@ def _answer(
     scores = torch.empty(images, 0)
     if by_target:
         scores = torch.stack([pick_own(own, activations, images) for own in by_target], 1)  # (B, T)
+    scores = scores.detach().cpu()
     finite = scores.isfinite()
     if not finite.all():
         i = int((~finite).nonzero()[0, 0])
         raise NonFiniteResult(
             f"{name_targets(targets[i])} is {scores[i].tolist()[:3]} for one of these images. Check the weights"
+            f"{advise_precision(model.dtype)}"
         )
-    outputs = [None] * images if output is None else output.detach().cpu()  # moved at once
-    return [_Answer(*one) for one in zip(outputs, targets, scores.detach().cpu(), strict=True)]
+    outputs = [None] * images if output is None else output
+    return [_Answer(*one) for one in zip(outputs, targets, scores, strict=True)]
+
+
+def _bring_near(output: Any) -> Any:
+    """The network's output in main memory, moved once, before much of it is read."""
+    return output.detach().cpu() if isinstance(output, Tensor) else output
 
 
 def _check_beside(model: Model, alone: _Answer, beside: _Answer) -> None:
@@ -324,11 +332,14 @@ def check_output(model: Model, activations: Mapping[str, Any], images: int) -> T
     (N, ...).
 
     Raises NonFiniteResult, and ParameterError for a wrong number of labels."""
-    output = activations[RAW] if isinstance(activations[OUTPUT], Unsettled) else activations[OUTPUT]
+    output = _bring_near(activations[RAW] if isinstance(activations[OUTPUT], Unsettled) else activations[OUTPUT])
     if not (isinstance(output, Tensor) and output.dim() and len(output) == images):
         return None
     if not output.isfinite().all():
-        raise NonFiniteResult("the network's output for these images holds NaN or infinity. Check its weights")
+        raise NonFiniteResult(
+            "the network's output for these images holds NaN or infinity. Check its weights"
+            f"{advise_precision(output.dtype)}"
+        )
     find_head(output, model.head)  # refuses what contradicts the person
     names = len(model.labels or ())
     if names and output.dim() in (2, 4) and output.shape[1] != names and (output.shape[1], names) != (1, 2):

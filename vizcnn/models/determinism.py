@@ -141,6 +141,8 @@ def pick_own(targets: Sequence[Target], activations: Mapping[str, Any], images: 
     different = list({id(one): one for one in targets}.values())  # a person's own may be without a hash
     column = {id(one): i for i, one in enumerate(different)}
     scores = score_activations(different, activations, images)  # (B, different targets)
+    if len(different) == 1:
+        return scores[:, 0]
     own = torch.tensor([column[id(one)] for one in targets], device=scores.device)  # (B,)
     return scores.gather(1, own[:, None])[:, 0]  # (B,)
 

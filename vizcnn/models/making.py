@@ -19,6 +19,8 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.fx import GraphModule
 
+from vizcnn.models.unwrapping import take_off_wrappers
+
 _LIBRARIES = {
     "builtins",
     "timm",
@@ -36,12 +38,13 @@ def digest_making(network: nn.Module, labels: Sequence[str] | None, head: str | 
 
     asked: how it is run and read, keys or functions; None where nothing was said.
     Not of functions that this code calls elsewhere, nor of what modules hold inside other objects."""
-    parts = [json.dumps([labels, head]), _print(network)]
-    parts += [_read_source(one) if callable(one) else repr(one) for one in asked if one is not None]
-    for name, module in network.named_modules():
-        parts += [name, *_list_values(module), *map(_read_source, _list_code(module))]
-        if isinstance(module, GraphModule):  # its code was generated, and is nowhere else
-            parts.append(module.code)
+    with take_off_wrappers(network):
+        parts = [json.dumps([labels, head]), _print(network)]
+        parts += [_read_source(one) if callable(one) else repr(one) for one in asked if one is not None]
+        for name, module in network.named_modules():
+            parts += [name, *_list_values(module), *map(_read_source, _list_code(module))]
+            if isinstance(module, GraphModule):  # its code was generated, and is nowhere else
+                parts.append(module.code)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import chain
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,15 +24,16 @@ from vizcnn.errors import (
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
 from vizcnn.models.black_box import BlackBox, list_weights, mixes_images, name_network, refuse_black_box, wrap_black_box
+from vizcnn.models.constants import make_constant
 from vizcnn.models.contract import InputContract, parse_display, parse_per_channel, parse_size
+from vizcnn.models.digesting import digest_tensors
 from vizcnn.models.failing import is_out_of_memory, to_network_error
 from vizcnn.models.head import Head, check_head
 from vizcnn.models.labels import parse_labels
 from vizcnn.models.making import digest_making
 from vizcnn.models.outputs import Pick, check_pick
 from vizcnn.models.restoring import borrow_network
-
-_PIECE = 2**24  # bytes digested at a time
+from vizcnn.models.unwrapping import list_modules, unwrap
 
 
 class Model:
@@ -44,7 +42,8 @@ class Model:
     Calling it with a tensor (N, C, H, W) in [0, 1] normalises and runs the network, so gradients arrive at real pixels.
 
     network: any nn.Module that takes (N, C, H, W). It stays where it is and is never changed. Or any function from an
-        array (N, C, H, W) to numbers, such as an ONNX session's: a black box, see `vizcnn.models.black_box`.
+        array (N, C, H, W) to numbers, such as an ONNX session's: a black box, see `vizcnn.models.black_box`. Of a
+        compiled or parallel network the one inside is taken, see `vizcnn.models.unwrapping`.
     size: side of the input in px, or (height, width).
     labels: one name per class, in the order of the output; or a mapping between numbers and names, as
         `vizcnn.models.labels` says.
@@ -82,7 +81,7 @@ class Model:
         output: Pick | None = None,
         forward: Callable[[nn.Module, Tensor], Any] | None = None,
     ) -> None:
-        self.network = wrap_black_box(network)
+        self.network = wrap_black_box(unwrap(network) if isinstance(network, nn.Module) else network)
         _refuse_weights_without_values(self.network)
         self.name = name or name_network(self.network)
         self.labels = parse_labels(labels)
@@ -140,10 +139,8 @@ class Model:
         """Images in [0, 1] as the network was trained to see them."""
         if images.dim() != 4 or images.shape[1] != self.input.channels:
             raise ShapeError(f"{self.name} takes (N, {self.input.channels}, H, W), got {tuple(images.shape)}")
-        per_channel = (1, -1, 1, 1)
         mean, std = (
-            torch.tensor(values, dtype=images.dtype, device=self.device).view(per_channel)
-            for values in (self.input.mean, self.input.std)
+            make_constant(values, images, self.device).view(1, -1, 1, 1) for values in (self.input.mean, self.input.std)
         )
         return (images - mean) / std  # (N, C, H, W)
 
@@ -165,7 +162,7 @@ class Model:
 
     def layers(self) -> dict[str, nn.Module]:
         """Every module inside the network by its dotted name, in the order of registration."""
-        return {name: module for name, module in self.network.named_modules() if name}
+        return {name: module for name, module in list_modules(self.network).items() if name}
 
     def layer(self, name: str) -> nn.Module:
         """The module of this dotted name. Raises LayerNotFound."""
@@ -193,10 +190,7 @@ class Model:
         named = list_weights(self.network)
         if self.is_black_box and not named:
             return ""
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            pieces = pool.map(_digest, [piece for _, value in named for piece in _split_bytes(value)])
-            names = [f"{name} {value.dtype} {tuple(value.shape)};".encode() for name, value in named]
-            return hashlib.sha256(b"".join([*names, *pieces])).hexdigest()
+        return digest_tensors(named)
 
     def network_sha256(self) -> str:
         """Digest of what makes the network beside its weights: layers, code, labels, head and the default layer, see
@@ -257,17 +251,6 @@ def find_class_index(label: str, labels: Sequence[str] | None, model: str) -> in
             f"no class or layer target named {label!r} in {model} ({len(labels)} classes).{did_you_mean(label, labels)}"
         )
     return same[0]
-
-
-def _split_bytes(value: Tensor) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The bytes of a tensor, in parts that threads can digest at the same time."""
-    plain = value.detach().cpu().contiguous().flatten()
-    data = plain.view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
-    yield from (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
-
-
-def _digest(data: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    return hashlib.sha256(data.data).digest()
 
 
 def _refuse_weights_without_values(network: nn.Module) -> None:

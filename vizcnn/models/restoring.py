@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vizcnn.models.threads import lock_network
+from vizcnn.models.unwrapping import take_off_wrappers
 from vizcnn.process import keep_environment
 
 
@@ -18,9 +19,10 @@ def borrow_network(network: nn.Module) -> Iterator[nn.Module]:
 
     Other threads that borrow it, or a network that shares modules or weights with it, wait. Flags are set directly: a
     network whose own `train()` does more than set a flag is not disturbed. Weights that were made in inference mode,
-    through which no gradient can go, are replaced by copies for as long.
+    through which no gradient can go, are replaced by copies for as long. Wrappers around parts of the network are taken
+    off, and backward hooks are set aside: they do not change what the network computes, only what its gradients say.
     """
-    with lock_network(network), keep_environment():
+    with lock_network(network), keep_environment(), take_off_wrappers(network), _set_backward_hooks_aside(network):
         modules = list(network.modules())
         modes = [(module, module.training) for module in modules]
         held = [(m, dict(m._parameters), dict(m._buffers)) for m in modules]
@@ -48,6 +50,21 @@ def borrow_network(network: nn.Module) -> Iterator[nn.Module]:
                 module._buffers.update(own_buffers)
             for buffer, values in buffers:
                 _put_back(buffer, values)
+
+
+@contextmanager
+def _set_backward_hooks_aside(network: nn.Module) -> Iterator[None]:
+    """While the context is open, modules have no backward hooks, such as those of a guided backpropagation by hand."""
+    kinds = ("_backward_hooks", "_backward_pre_hooks")
+    aside = [(hooks, dict(hooks)) for module in network.modules() for kind in kinds if (hooks := getattr(module, kind))]
+    try:
+        for hooks, _ in aside:
+            hooks.clear()
+        yield
+    finally:
+        for hooks, own in aside:
+            hooks.clear()
+            hooks.update(own)
 
 
 def _put_back(buffer: Tensor, values: Tensor) -> None:

@@ -96,7 +96,7 @@ def differ(scores: Scores, clean: Scores, largest: float, dtype: torch.dtype) ->
 @torch.no_grad()
 def _score_finite(model: Model, images: Tensor, targets: Sequence[Target]) -> Scores:
     """The targets' scores for altered images (B, C, H, W), float64 (B, T). Raises NonFiniteResult."""
-    scores = score_images(model, images, targets)  # (B, T)
+    scores = score_images(model, images, targets).cpu().double()  # (B, T), moved before anything is read
     finite = scores.isfinite()
     if not finite.all():
         i, t = (~finite).nonzero()[0].tolist()
@@ -104,4 +104,4 @@ def _score_finite(model: Model, images: Tensor, targets: Sequence[Target]) -> Sc
             f"the score of {targets[t]} for an altered image is {float(scores[i, t])}. Alter the images in another way "
             "(another fill, another method), or take another target"
         )
-    return np.asarray(scores.double().cpu().numpy())
+    return np.asarray(scores.numpy())

@@ -14,6 +14,7 @@ from vizcnn.models.functions import Activations
 from vizcnn.models.head import Head, find_head, to_probabilities
 from vizcnn.models.model import Model, find_class_index
 from vizcnn.models.outputs import Unsettled
+from vizcnn.models.precision import widen
 from vizcnn.models.segmentation import Area, Rectangle, choose_areas, find_predicted
 from vizcnn.models.two_classes import find_side, negate, tells_two_apart
 
@@ -131,7 +132,7 @@ class Unit:
             values = self.over.pick(values)  # (N, C, n)
         head = self.head or find_head(values) if self.probability or self.negated else None
         if self.probability and head:
-            values = to_probabilities(values, head)
+            values = to_probabilities(widen(values), head)
         one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
         if self.negated:
             one = negate(one, head, probability=self.probability)
@@ -216,7 +217,7 @@ class Energy(_OfLayer):
         values = activations[self.layer]
         if not isinstance(values, Tensor) or values.dim() < 2:
             raise TargetError(f"layer {self.layer!r} gives no tensor (N, ...), so it has no energy")
-        return values.square().flatten(1).mean(1)  # (N,)
+        return widen(values).square().flatten(1).mean(1)  # (N,)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from vizcnn import progress
 from vizcnn.errors import DegenerateResult, Interrupted
 from vizcnn.models.batches import Answers, answer_each
+from vizcnn.models.precision import advise_precision
 from vizcnn.models.scoring import Scores, differ, score_batches
 from vizcnn.occlusion.plain import Case
 from vizcnn.occlusion.sweep import Sweep
@@ -74,6 +75,7 @@ def _check_can_change(sweep: Sweep, case: Case, scores: Scores) -> None:
             f"no window changes the target {case.targets[t]} of {case.name} by more than rounding "
             f"(it stays {case.scores[t]:g} under the first {len(scores)}), nor does covering the whole image, "
             "its negative, its mirror image or noise: a dead unit, or one that does not see the input"
+            f"{advise_precision(case.image.dtype)}"
         )
 
 
@@ -85,4 +87,5 @@ def _check_changed(case: Case, scores: Scores) -> None:
         raise DegenerateResult(
             f"no window changes the target {case.targets[t]} of {case.name} by more than "
             f"rounding (it stays {case.scores[t]:g}): a dead unit, or one that does not see the input"
+            f"{advise_precision(case.image.dtype)}"
         )

@@ -190,9 +190,10 @@ def _check_maps(layer: str, activations: Tensor, alone: Tensor) -> None:
 
 def _to_array(layer: str, maps: Tensor) -> Array:
     """A layer's maps (C, h, w) for one image as an array. Raises NonFiniteResult."""
-    if not maps.isfinite().all():
+    near = maps.cpu().float()  # moved before anything is read
+    if not near.isfinite().all():
         raise NonFiniteResult(f"layer {layer!r} gives NaN or infinity for this image. Check the weights")
-    array: Array = maps.float().cpu().numpy()
+    array: Array = near.numpy()
     return array
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 from torch.utils.flop_counter import flop_registry
 
 from vizcnn.errors import VizcnnError
@@ -57,9 +58,12 @@ class Layers(Probe[Table]):
         outputs, macs = _run_once(model)
         fields = receptive_fields(model, progress=subject.progress)
         rows = []
+        hidden = tuple(f"{name}.parametrizations." for name, one in model.layers().items() if is_parametrized(one))
         for name, output in outputs.items():
             module = model.layer(name)
-            if not list(module.children()) or list(module.parameters(recurse=False)):
+            if name.startswith(hidden):  # what makes a layer's weights is a part of that layer
+                continue
+            if not _list_members(module) or _list_parameters(module):
                 rows.append(_make_row(name, module, output, macs, fields.get(name)))
         provenance = subject.provenance(input=tuple(subject.inputs.shape[1:]))
         return Table(provenance, COLUMNS, tuple(rows), _describe_totals(model, outputs, macs))
@@ -74,11 +78,11 @@ class _Macs:
 
     def count_own(self, name: str, module: nn.Module) -> int:
         """The count of a layer without the layers inside it."""
-        return self.layers.get(name, 0) - sum(self._count(f"{name}.{n}", child) for n, child in module.named_children())
+        return self.layers.get(name, 0) - sum(self._count(f"{name}.{n}", child) for n, child in _list_members(module))
 
     def _count(self, name: str, module: nn.Module) -> int:
         """The count of a layer with those inside it. An nn.ModuleList never runs itself: its members are added up."""
-        members = (self._count(f"{name}.{n}", child) for n, child in module.named_children())
+        members = (self._count(f"{name}.{n}", child) for n, child in _list_members(module))
         return self.layers[name] if name in self.layers else sum(members)
 
 
@@ -148,11 +152,23 @@ class _Counting(PlainMode):
         return output
 
 
+def _list_members(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers directly inside a layer, by name, without what makes its weights."""
+    parametrized = is_parametrized(module)
+    return [(name, one) for name, one in module.named_children() if not (parametrized and name == "parametrizations")]
+
+
+def _list_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """A layer's own parameters, with those from which its weights are made."""
+    made = module.parametrizations.parameters() if is_parametrized(module) else ()  # type: ignore[union-attr]
+    return [*module.parameters(recurse=False), *made]
+
+
 def _make_row(name: str, module: nn.Module, output: Any, macs: _Macs, field: ReceptiveField | None) -> tuple[Any, ...]:
     shape = "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else type(output).__name__
-    parameters = sum(p.numel() for p in module.parameters(recurse=False))
+    parameters = sum(p.numel() for p in _list_parameters(module))
     sees = (field.size, field.stride, field.offset) if field else (None, None, None)
-    return name, type(module).__name__, shape, parameters, macs.count_own(name, module), *sees
+    return name, type_before_parametrizations(module).__name__, shape, parameters, macs.count_own(name, module), *sees
 
 
 def _describe_totals(model: Model, outputs: dict[str, Any], macs: _Macs) -> tuple[str, ...]:

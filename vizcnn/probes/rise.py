@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vizcnn.errors import DegenerateResult, Interrupted
 from vizcnn.models.batches import answer_each
+from vizcnn.models.precision import advise_precision
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.probing.attribution import Map, find_peak, heatmap
@@ -196,4 +197,5 @@ def _refuse_unmoved(subject: Subject, i: int, sums: _Sums) -> None:
         raise DegenerateResult(
             f"no mask changes the target {subject.targets[i][t]} of {subject.photos[i].name} by more than rounding "
             f"(it stays {subject.scores[i, t]:g}): a dead unit, or one that does not see the input"
+            f"{advise_precision(subject.inputs.dtype)}"
         )

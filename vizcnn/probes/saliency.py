@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vizcnn.models.backward import ReluRule, guide, rectify
 from vizcnn.models.batches import default_batch, run_batches
+from vizcnn.models.precision import warn_of_underflow
 from vizcnn.models.targets import Target
 from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, score, score_inputs, warn_of_softmax
@@ -89,6 +90,7 @@ class Saliency(Probe[Heatmap]):
 
         def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
             per_channel = attribute(images, targets)  # (B, C, H, W)
+            warn_of_underflow(per_channel, subject.model.dtype)
             values = (per_channel.sum(1) if sign == "signed" else per_channel.abs().amax(1)).cpu()  # (B, H, W)
             what, mark = f"{self.method} adds up to most", "the square in which it adds up to most"
             return [Map(one, find_densest(one), what, mark=mark) for one in values]

@@ -41,6 +41,7 @@ from vizcnn.errors import (
 from vizcnn.geometry import Box
 from vizcnn.models.batches import Answers, answer_each, default_batch
 from vizcnn.models.determinism import pick_rows, score_each
+from vizcnn.models.precision import advise_precision
 from vizcnn.models.targets import Target
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark, format_score
@@ -119,7 +120,10 @@ def each_map(subject: Subject, method: Method, *, label: str, batch: int | None 
         if len(found) != len(pairs):
             raise ShapeError(f"there must be one map for each of {len(pairs)} images, got {len(found)}")
         maps = _check_maps(
-            found, [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs], subject.size
+            found,
+            [f"the map of {target} for {subject.photos[i].name}" for i, target in pairs],
+            subject.size,
+            subject.model.dtype,
         )
         whole = {i for i, one in zip(images, maps, strict=True) if isinstance(one, Map)}
         refused = subject.clean.run(whole, strict=subject.strict).refused  # now, so that Ctrl-C finds maps with scores
@@ -167,23 +171,27 @@ def answer_pairs(
     return Answers([*whole.values()], [*whole], refused, by_pair.partial)
 
 
-def _check_maps(found: Sequence[Map], names: Sequence[str], size: tuple[int, ...]) -> list[Map | VizcnnError]:
+def _check_maps(
+    found: Sequence[Map], names: Sequence[str], size: tuple[int, ...], dtype: torch.dtype
+) -> list[Map | VizcnnError]:
     """The maps, in main memory; in place of one that is none the reason. Raises ShapeError for one of another size."""
     for one, what in zip(found, names, strict=True):
         if tuple(one.values.shape) != size:
             raise ShapeError(f"{what} must be of the input's size {size}, got {tuple(one.values.shape)}")
     values = torch.stack([one.values.detach() for one in found]).float().cpu()  # (B, H, W), moved at once
-    return [check_map(replace(one, values=own), what) for one, own, what in zip(found, values, names, strict=True)]
+    return [
+        check_map(replace(one, values=own), what, dtype) for one, own, what in zip(found, values, names, strict=True)
+    ]
 
 
-def check_map(one: Map, what: str) -> Map | VizcnnError:
+def check_map(one: Map, what: str, dtype: torch.dtype) -> Map | VizcnnError:
     """The map, or why it is none."""
     if not one.values.isfinite().all():
-        return NonFiniteResult(f"{what} holds NaN or infinity")
+        return NonFiniteResult(f"{what} holds NaN or infinity{advise_precision(dtype)}")
     if not one.values.any():
         return DegenerateResult(
             f"{what} is zero everywhere: by this method nothing speaks for it. A dead or saturated unit, or no "
-            "positive evidence; try another method or the signed map"
+            f"positive evidence; try another method or the signed map{advise_precision(dtype)}"
         )
     return one
 

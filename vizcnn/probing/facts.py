@@ -260,7 +260,7 @@ def require_run(facts: Facts) -> Slopes:
 def refuse_empty(facts: Facts, maps: Tensor) -> None:
     """Raise NonFiniteResult or DegenerateResult where a map (1, H, W) of the answer is none."""
     found = check_map(
-        Map(maps[0].detach().float().cpu(), None, ""), f"the map of {facts.target} for {facts.photo.name}"
+        Map(maps[0].detach().float().cpu(), None, ""), f"the map of {facts.target} for {facts.photo.name}", maps.dtype
     )
     if isinstance(found, VizcnnError):
         raise found

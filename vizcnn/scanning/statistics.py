@@ -24,7 +24,8 @@ _FIRST = (127 - _OCTAVES) * _STEPS
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """What a layer's C channels give for the N usable images of a batch: arrays (N, C) unless said otherwise.
+    """What a layer's C channels give for the N usable images of a batch: arrays (N, C) unless said otherwise, in main
+    memory.
 
     kept: int64 (N,), the images' indices in the batch. Images with NaN or infinity anywhere in the layer are left out.
     score: float32, what images are ranked by. lowest, highest: float32, over a channel's places (y, x).
@@ -52,13 +53,13 @@ def compute_statistics(output: Tensor, rank: Rank, threshold: Tensor) -> BatchSt
     threshold: (C,), the scores above which an image enters the best of a channel."""
     maps = output.detach().float()
     maps = maps.flatten(2) if maps.dim() > 2 else maps[:, :, None]  # (B, C, places)
-    reduced = _reduce(maps)  # (5, B, C)
+    reduced = _reduce(maps).cpu()  # (5, B, C): moved at once, before anything is read
     kept = reduced[:2].isfinite().all(0).all(1).nonzero()[:, 0]
     if len(kept) < len(maps):
-        maps, reduced = maps[kept], reduced[:, kept]
+        reduced = reduced[:, kept]
     highest, lowest, sums, norms, zeros = reduced
     score = {"max": highest, "sum": sums, "mean": sums / maps.shape[2]}[rank]
-    entrants = (score > threshold.to(score.device)).nonzero()
+    entrants = (score > threshold).nonzero()
     return BatchStatistics(
         kept=kept,
         score=score,
@@ -69,23 +70,32 @@ def compute_statistics(output: Tensor, rank: Rank, threshold: Tensor) -> BatchSt
         zeros=zeros,
         places=maps.shape[2],
         entrants=entrants,
-        at=maps[entrants[:, 0], entrants[:, 1]].argmax(1),
+        at=_find_places(maps, kept[entrants[:, 0]], entrants[:, 1]),
     )
+
+
+def _find_places(maps: Tensor, images: Tensor, channels: Tensor) -> Tensor:
+    """Where these channels of these images are largest, int64 (M,). Later in a scan there are mostly none of them."""
+    if not len(images):
+        return images
+    rows = torch.stack([images, channels]).to(maps.device)  # (2, M)
+    return maps[rows[0], rows[1]].argmax(1).cpu()
 
 
 def _reduce(maps: Tensor) -> Tensor:
     """For each image and channel the maximum, minimum, sum, L2 norm and number of zeros: (5, B, C).
 
     On a processor a few images at a time: they stay in its cache, so that only the first reduction waits for memory."""
-    together = len(maps) if maps.is_cuda else max(1, _CACHED // maps[0].numel())
+    together = max(1, len(maps)) if not maps.is_cpu else max(1, _CACHED // maps[0].numel())
     scratch = torch.empty_like(maps[:together])
     return torch.cat([_reduce_part(part, scratch[: len(part)]) for part in maps.split(together)], 1)
 
 
 def _reduce_part(maps: Tensor, scratch: Tensor) -> Tensor:
     highest, lowest = maps.amax(2), maps.amin(2)
-    # zeros are counted as floats: adding up truth values takes ten times longer
-    zeros = torch.eq(maps, 0, out=scratch).sum(2) if ((lowest <= 0) & (highest >= 0)).any() else highest.new_zeros(())
+    # zeros are counted as floats: adding up truth values takes ten times longer, and asking a device would wait
+    may_be = not maps.is_cpu or bool(((lowest <= 0) & (highest >= 0)).any())
+    zeros = torch.eq(maps, 0, out=scratch).sum(2) if may_be else highest.new_zeros(())
     norms = torch.linalg.vector_norm(maps, dim=2)
     return torch.stack([highest, lowest, maps.sum(2), norms, zeros.expand_as(norms)])
 

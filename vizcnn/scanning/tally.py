@@ -90,17 +90,17 @@ class Tally:
 
     def add(self, batch: BatchStatistics, numbers: Tensor, labels: Sequence[str | None]) -> None:
         """Count a batch. numbers, labels: of its images; the numbers are higher than all before."""
-        kept = batch.kept.cpu()
+        kept = batch.kept
         self.counted += torch.tensor([len(kept), len(numbers) - len(kept)])
         if not len(kept):
             return
-        sums = batch.sums.cpu().double()  # (N, C)
+        sums = batch.sums.double()  # (N, C)
         self.sums += sums.sum(0)
-        self.squares += batch.squares.cpu().double().sum(0)
-        self.zeros += batch.zeros.cpu().long().sum(0)
-        self.lowest = torch.minimum(self.lowest, batch.lowest.amin(0).cpu())
-        self.highest = torch.maximum(self.highest, batch.highest.amax(0).cpu())
-        self._count_scores(batch.score.cpu())
+        self.squares += batch.squares.double().sum(0)
+        self.zeros += batch.zeros.long().sum(0)
+        self.lowest = torch.minimum(self.lowest, batch.lowest.amin(0))
+        self.highest = torch.maximum(self.highest, batch.highest.amax(0))
+        self._count_scores(batch.score)
         self._count_classes(sums / batch.places, [labels[i] for i in kept.tolist()])
         self._rank(batch, numbers[kept])
 
@@ -115,7 +115,7 @@ class Tally:
             self.classes[label] = total + means[members].sum(0), images + len(members)
 
     def _rank(self, batch: BatchStatistics, numbers: Tensor) -> None:
-        image, channel = batch.entrants.cpu().T
+        image, channel = batch.entrants.T
         columns = channel.unique()
         if not len(columns):
             return
@@ -123,7 +123,7 @@ class Tally:
         column = torch.searchsorted(columns, channel)
         score = torch.full(shape, -torch.inf, dtype=torch.float32)
         place = torch.zeros(shape, dtype=torch.int64)
-        score[image, column], place[image, column] = batch.score.cpu()[image, channel], batch.at.cpu()
+        score[image, column], place[image, column] = batch.score[image, channel], batch.at
         best = _select_best(
             self.top,
             [(self.values[:, columns], self.images[:, columns], self.places[:, columns]),
