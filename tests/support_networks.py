@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 import torch
-from support import ROOT, small_cnn
+from support import ROOT, enliven, small_cnn
 from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import VizcnnError
+from vizcnn.models._torchvision import import_models
 from vizcnn.probing import registry
 from vizcnn.results.check import FAILS, UNKNOWN, WITH_TARGET, WORKS
 
@@ -37,12 +38,15 @@ class Row:
     """A network of the table.
 
     make: the Model, given an empty folder. outputs: from the network and normalised images to the numbers of its
-    classes, (N, K), in plain torch. needs: packages without which the row is skipped. channels_last: whether
-    layers may have their channels last. precision: how near numbers are, as a share of the largest.
+    classes, (N, K), in plain torch. explain: from the network, the normalised image that is explained and others to the
+    explained numbers (N,), where that is not one of `outputs`. needs: packages, or torch's operators for boxes, without
+    which the row is skipped. channels_last: whether layers may have their channels last. precision: how near numbers
+    are, as a share of the largest.
     """
 
     make: Callable[[Path], vizcnn.Model]
     outputs: Callable[[Any, Tensor], Tensor] = lambda network, x: network(x)
+    explain: Callable[[Any, Tensor, Tensor], Tensor] | None = None
     needs: tuple[str, ...] = ()
     channels_last: bool = False
     precision: float = 1e-4
@@ -159,15 +163,56 @@ def _average(maps: Tensor) -> Tensor:
     return maps.mean((2, 3))
 
 
+def _explain_area(read: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor, Tensor], Tensor]:
+    """The number that explains a segmentation: of the class of most pixels, its mean over these.
+
+    read: the maps (N, K, H, W) for normalised images."""
+
+    def explain(network: Any, image: Tensor, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            predicted = read(network, image)[0].argmax(0)  # (H, W)
+        best = int(predicted.flatten().bincount().argmax())
+        return read(network, images)[:, best][:, predicted == best].mean(1)
+
+    return explain
+
+
+def _explain_box(network: Any, image: Tensor, images: Tensor) -> Tensor:
+    """The number that explains a detector: how well a box of the class of its surest one covers that one, times its
+    confidence, at most."""
+    from torchvision.ops import box_iou
+
+    best = network([*image])[0]
+    label, box = best["labels"][best["scores"].argmax()], best["boxes"][best["scores"].argmax()][None]
+    found = []
+    for each in network([*images]):
+        own = each["labels"] == label
+        found.append(max((box_iou(box, each["boxes"][own])[0] * each["scores"][own]).tolist(), default=0.0))
+    return torch.tensor(found)
+
+
 def _add_sigmoids(_: Path) -> vizcnn.Model:
     return wrap(nn.Sequential(small_cnn(), nn.Sigmoid()), labels=list("abcde"), name="sigmoids")
 
 
-def _make_segmenter(_: Path) -> vizcnn.Model:
-    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+def _make_lively_torchvision(room: str, name: str, size: int) -> Callable[[Path], vizcnn.Model]:
+    """One of torchvision's networks for three classes, with random weights that let an image through: with plain ones
+    all images would get one answer."""
 
-    network = build(lambda: lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3))
-    return wrap(network, 64, name="lraspp")
+    def make(_: Path) -> vizcnn.Model:
+        maker = getattr(import_module(f"torchvision.models.{room}"), name)
+        network = build(lambda: maker(weights=None, weights_backbone=None, num_classes=3))
+        model = vizcnn.Model(network, size=size, name=name.partition("_")[0])
+        enliven(network, list_images(Visit(model, {})))
+        network.eval()
+        return model
+
+    return make
+
+
+def _read_segmenter(network: Any, x: Tensor) -> Tensor:
+    maps: Tensor = network(x)["out"]
+    return maps
 
 
 _RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
@@ -198,27 +243,50 @@ ROWS: dict[str, Row] = {
         needs=("transformers",),
         channels_last=True,
     ),
-    "segmentation: lraspp": Row(_make_segmenter, outputs=lambda network, x: _average(network(x)["out"])),
+    "segmentation: lraspp": Row(
+        _make_lively_torchvision("segmentation", "lraspp_mobilenet_v3_large", 64),
+        outputs=lambda network, x: _average(_read_segmenter(network, x)),
+        explain=_explain_area(_read_segmenter),
+    ),
     "segmentation: U-Net": Row(
-        lambda _: wrap(build(UNet), name="unet"), outputs=lambda network, x: _average(network(x))
+        lambda _: wrap(build(UNet), name="unet"),
+        outputs=lambda network, x: _average(network(x)),
+        explain=_explain_area(lambda network, x: network(x)),
+    ),
+    "detection: ssdlite": Row(
+        _make_lively_torchvision("detection", "ssdlite320_mobilenet_v3_large", 96),
+        explain=_explain_box,
+        needs=("torchvision::nms",),
     ),
     "many sigmoids": Row(_add_sigmoids),
     "one logit": Row(lambda _: wrap(small_cnn(classes=1), name="one-logit")),
     "one logit, two classes": Row(
         lambda _: wrap(small_cnn(classes=1), name="two-classes", labels=["no", "yes"]),
-        outputs=lambda network, x: torch.cat([-network(x), network(x)], 1),
+        outputs=lambda network, x: torch.cat([network(x), -network(x)], 1),  # number 0 is the logit itself
     ),
     "float16": Row(lambda _: wrap(small_cnn().half(), name="half"), precision=0.02),
     "bfloat16": Row(lambda _: wrap(_make_lively().bfloat16(), name="brain"), precision=0.1),
     "float64": Row(lambda _: wrap(small_cnn().double(), name="double")),
+    "DataParallel": Row(lambda _: wrap(nn.DataParallel(small_cnn()), name="parallel")),
+    "torch.compile": Row(lambda _: wrap(torch.compile(small_cnn(), backend="eager"), name="compiled")),
     "an ONNX session": Row(_make_onnx, _run_onnx, ("onnx", "onnxruntime")),
     "grey, 512 px": Row(lambda _: wrap(small_cnn(channels=1), 512, channels=1, name="grey")),
+    "five channels": Row(lambda _: vizcnn.Model(small_cnn(channels=5), size=32, channels=5, name="five")),
 }
 
 
+def is_there(need: str) -> bool:
+    """Whether a package is installed, or torch has an operator, SPACE::NAME."""
+    space, colons, name = need.partition("::")
+    if not colons:
+        return find_spec(need) is not None
+    import_models()
+    return hasattr(getattr(torch.ops, space), name)
+
+
 def list_rows() -> list[str]:
-    """The rows whose packages are installed."""
-    return [name for name, row in ROWS.items() if all(map(find_spec, row.needs))]
+    """The rows that can be made here."""
+    return [name for name, row in ROWS.items() if all(map(is_there, row.needs))]
 
 
 @dataclass(frozen=True)
@@ -288,7 +356,7 @@ def hold_to_verdict(probe: str, seen: Visit) -> Any:
     verdict = seen.verdicts[probe]
     if verdict["works"] != WORKS:
         with pytest.raises(VizcnnError) as refusal:
-            call(probe, seen, None)
+            call(probe, seen, (verdict["target"] or None) if verdict["works"] == FAILS else None)
         assert_same_reason(verdict["reason"], str(refusal.value))
     return None if verdict["works"] == FAILS else call(probe, seen, verdict["target"] or None)
 
@@ -311,6 +379,7 @@ SHORT = {
     "is not active": "unit not active",
     "zero everywhere": "map is zero",
     "no gradient": "no gradient",
+    "whose style is taken": "needs `like`",
 }
 """From what a reason says to what the page says of it."""
 

@@ -18,6 +18,7 @@ from support_networks import (
     draw_line,
     draw_page,
     hold_to_verdict,
+    is_there,
     list_images,
     list_probes,
     list_rows,
@@ -35,11 +36,15 @@ pytestmark = [
 ]
 
 
+def skip_without(needs: tuple[str, ...]) -> None:
+    if lacking := [need for need in needs if not is_there(need)]:
+        pytest.skip(f"this row needs {', '.join(lacking)}")
+
+
 @pytest.mark.parametrize("probe", list_probes())
 @pytest.mark.parametrize("name", ROWS)
 def test_a_probe_does_what_the_check_says(name: str, probe: str) -> None:
-    for package in ROWS[name].needs:
-        pytest.importorskip(package)
+    skip_without(ROWS[name].needs)
     seen = visit(name)
     found = hold_to_verdict(probe, seen)
     if found is not None and probe in NUMBERS:
@@ -61,12 +66,17 @@ class Plain:
 
     def outputs(self, images: Tensor) -> Tensor:
         """The numbers of all classes (N, K) for images in [0, 1]."""
+        return self.row.outputs(self.network, self._normalise(images))
+
+    def _normalise(self, images: Tensor) -> Tensor:
         contract = self.seen.model.input
         mean, std = (images.new_tensor(each).view(1, -1, 1, 1) for each in (contract.mean, contract.std))
-        return self.row.outputs(self.network, (images - mean) / std)
+        return (images - mean) / std
 
     def score(self, images: Tensor) -> Tensor:
         """The explained number (N,): of the class that is predicted for the image, or of the target."""
+        if self.row.explain is not None:
+            return self.row.explain(self.network, self._normalise(self.seen.image()), self._normalise(images))
         with torch.no_grad():
             best = int(self.outputs(self.seen.image())[0].argmax())
         return self.outputs(images)[:, int(self.target) if self.target else best]
@@ -236,8 +246,7 @@ where the probes are; here they have to answer."""
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_page_says_what_the_check_says(name: str) -> None:
-    for package in ROWS[name].needs:
-        pytest.importorskip(package)
+    skip_without(ROWS[name].needs)
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     assert draw_line(name) in lines, f"{PAGE.name} is out of date: python tests/support_networks.py"
 

@@ -11,6 +11,7 @@ import torch
 
 from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, check_objectives, find_recipe, optimize
 from vizcnn.errors import ParameterError, TargetError
+from vizcnn.models.determinism import check_without_images
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import Unsettled
@@ -104,9 +105,10 @@ class Maximize(Probe[Optimised]):
 
     def rehearse(self, facts: Facts) -> str:
         model = facts.model
-        asked = [facts.target] if facts.given else self.default_targets(model)
+        asked = [facts.target.spec] if facts.given and facts.target else self.default_targets(model)  # as one types it
         refuse_unsteady(facts)
-        objectives = [Objective(one.resolved(model)) for one in parse_targets(asked)]
+        targets = tuple(one.resolved(model) for one in parse_targets(asked))
+        objectives = [Objective(one) for one in check_without_images(model, targets, self.input_size(model))]
         check_objectives(model, objectives, size=self.input_size(model))
         return _list_few([str(one.target) for one in objectives])
 

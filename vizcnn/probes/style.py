@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, check_objectives, compute_gram, optimize
 from vizcnn.ascent.matching import ActivationDistance, GramDistance
-from vizcnn.errors import DegenerateResult, Interrupted
+from vizcnn.errors import DegenerateResult, ImageError, Interrupted
 from vizcnn.inputs.images import read_source
 from vizcnn.inputs.photo import Photo
 from vizcnn.models.batches import answer_each
@@ -64,13 +64,13 @@ class Style(Probe[Pictures]):
         self._choose_layers(model)
         require_output(facts)
         start = _resize_photo(model, facts.photo, self.size)  # (1, C, H, W)
-        content, style = self._make_distances(model, start, start)
+        content, style = self._make_distances(model, start, _resize_photo(model, self._read_style(model), self.size))
         objective = Objective(target(content) + target(style), lowered=True)
         check_objectives(model, [objective], size=(start.shape[2], start.shape[3]))
         return f"content of {content.layer}, style of {', '.join(style.wanted)}"
 
     def compute(self, subject: Subject) -> Pictures:
-        style_photo = read_source(self.like, subject.model.input.reading)
+        style_photo = self._read_style(subject.model)
         content, style = self._choose_layers(subject.model)
         subject = subject.run()
 
@@ -84,6 +84,16 @@ class Style(Probe[Pictures]):
         manner = f"{style_photo.name} {style_photo.sha256()[:8]}"
         provenance = subject.keep(scenes).provenance(manner=manner, content=content, style=style)
         return Pictures(provenance, tuple(scenes.rows), scenes.partial)
+
+    def _read_style(self, model: Model) -> Photo:
+        """The picture whose style is taken. Raises ImageError for one of other channels than the network's."""
+        photo, channels = read_source(self.like, model.input.reading), model.input.channels
+        if channels not in (1, 3) and photo.channels != channels:
+            raise ImageError(
+                f"{photo.name}, whose style is taken, has {photo.channels} channels, and {model.name} "
+                f"takes {channels}. Name another with like, a .npy file of an array (H, W, {channels})"
+            )
+        return photo
 
     def keeps_frames(self) -> bool:
         return self.frames > 0

@@ -110,7 +110,7 @@ def judge(probe: Probe[Any], facts: Facts) -> Verdict:
         try:
             takes = probe.rehearse(replace(facts, given=True))
         except VizcnnError as other:
-            return Verdict(name, FAILS, reason=str(other))
+            return Verdict(name, FAILS, facts.target.spec, reason=str(other))
         return Verdict(name, WITH_TARGET, facts.target.spec, takes, str(error))
     except VizcnnError as error:
         return Verdict(name, FAILS, reason=str(error))
@@ -195,7 +195,7 @@ def _describe_answers(facts: Facts) -> dict[str, Any]:
     found: dict[str, Any] = {"answers": [], "asked": "", "score": None, "error": str(error) if error else ""}
     if facts.clean is None or facts.target is None:
         return found
-    if facts.unclear or facts.output is None:
+    if facts.unclear or facts.output is None or facts.output.dim() != 2:
         return found | {"asked": str(facts.target), "score": float(facts.clean.scores[0, 0])}
     outputs, model = facts.output.float(), facts.model
     classes = len(model.labels or ()) or outputs.shape[1]  # one output may tell two classes apart

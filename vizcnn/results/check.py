@@ -20,8 +20,8 @@ _CLASSES = 3  # classes named at the beginning
 class Check(Table):
     """What `vizcnn.check` has found: a row for each probe, and the facts about the network.
 
-    rows: the probe; whether it works (`yes`, `with a target`, `no`, `not known`); the target to give where it needs
-        one; what it would look at; why it does not work, or not without a target, and what to do.
+    rows: the probe; whether it works (`yes`, `with a target`, `no`, `not known`); the target that it was asked with
+        where it needs one; what it would look at; why it does not work, or not without a target, and what to do.
     facts: plain values under `model`, `input`, `output`, `sample` and `run`, as in the JSON object.
     """
 
