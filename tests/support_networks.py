@@ -269,7 +269,7 @@ ROWS: dict[str, Row] = {
     "float64": Row(lambda _: wrap(small_cnn().double(), name="double")),
     "DataParallel": Row(lambda _: wrap(nn.DataParallel(small_cnn()), name="parallel")),
     "torch.compile": Row(lambda _: wrap(torch.compile(small_cnn(), backend="eager"), name="compiled")),
-    "an ONNX session": Row(_make_onnx, _run_onnx, ("onnx", "onnxruntime")),
+    "an ONNX session": Row(_make_onnx, _run_onnx, needs=("onnx", "onnxruntime")),
     "grey, 512 px": Row(lambda _: wrap(small_cnn(channels=1), 512, channels=1, name="grey")),
     "five channels": Row(lambda _: vizcnn.Model(small_cnn(channels=5), size=32, channels=5, name="five")),
 }
