@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,22 +120,25 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "small.tar.xz"
 
 
-def test_photograph_training_goes_on_where_it_stopped(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["eleven", "tiny"])
+def test_photograph_training_goes_on_where_it_stopped(archive: Path, tmp_path: Path, network: str) -> None:
     members = train_tiny.read_archive(archive)
     train, val = train_tiny.training_split(members), train_tiny.validation_split(members)
     assert train_tiny.class_names(members) == (["n2", "n1"], ["lemon", "tabby"])
     assert train.images.shape == (20, 3, 64, 64)
     assert val.labels.tolist() == [1, 0, 1, 0]
     finished = []
-    recipe = train_tiny.Recipe(epochs=2, batch=10)
+    recipe = replace(train_tiny.RECIPES[network], epochs=2, batch=10)
     for folder, stops in ((tmp_path / "a", 1), (tmp_path / "b", 2)):
         folder.mkdir()
         for _ in range(stops):
             run = train_tiny.Run(recipe, folder, 2)
             for _ in range(2 // stops):
-                run.train_epoch(train)
+                run.train_epoch(train, val)
         finished.append(run)
     for one, other in zip(finished[0].average.parameters(), finished[1].average.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert [row["size"] for row in finished[1].log] == [recipe.size(0), recipe.size(1)]
+    assert all(0 <= row["top1"] <= row["top5"] == 100 for row in finished[1].log)  # of two classes
     with pytest.raises(SystemExit, match="made with another recipe"):
-        train_tiny.Run(train_tiny.Recipe(epochs=3, batch=10), tmp_path / "a", 2)
+        train_tiny.Run(replace(recipe, epochs=3), tmp_path / "a", 2)

@@ -1,19 +1,21 @@
-"""Train the bundled network `tiny` on Tiny ImageNet, from the archive to the shipped file.
+"""Train the bundled networks `tiny` and `eleven` on Tiny ImageNet, from the archive to the shipped files.
 
-    python -m vizcnn.zoo.train_tiny tiny-imagenet-200.tar.xz --out runs/tiny
+    python -m vizcnn.zoo.train_tiny tiny-imagenet-200.tar.xz --network tiny --out runs/tiny
 
 Stopped at any moment, the same command goes on from the last finished epoch. Recipe: SGD with Nesterov momentum and
-a one-cycle learning rate, images growing from 32 to 64 px, random crops and flips, label smoothing, averaged weights.
+a one-cycle learning rate, images growing to 64 px, random crops and flips, label smoothing, averaged weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import tarfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from vizcnn.zoo.networks import TinyResNet
+from vizcnn.zoo import networks
 from vizcnn.zoo.shipping import resumed, save_checkpoint, ship, write_card
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,8 +33,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    epochs: int = 44
+    network: str = "tiny"
+    epochs: int = 48
+    sizes: tuple[tuple[float, int], ...] = ((0.3, 32), (0.6, 48), (0.9, 56), (1.0, 64))  # up to this share, side in px
     batch: int = 128
+    workers: int = 2  # threads that share a batch; each normalises its part by its own statistics
     peak_lr: float = 0.15
     warmup: float = 0.15  # share of all steps
     momentum: float = 0.9
@@ -42,9 +47,12 @@ class Recipe:
     seed: int = 0
 
     def size(self, epoch: int) -> int:
-        """Side of the training images in px: 32, 48, then 64 for the last 40% of the epochs."""
-        done = epoch / self.epochs
-        return 32 if done < 0.3 else 48 if done < 0.6 else 64
+        """Side of the training images in px.
+
+        Random crops show things larger than the whole image does, so that 56 px train for a test at 64
+        (Touvron et al. 2019, arXiv:1906.06423), and for less.
+        """
+        return next(size for share, size in self.sizes if epoch < share * self.epochs)
 
     def smallest_crop(self, epoch: int) -> float:
         """Area of the smallest random crop: the last two epochs see almost whole images, as the test does."""
@@ -55,6 +63,10 @@ class Recipe:
         if done < self.warmup:
             return self.peak_lr * done / self.warmup
         return self.peak_lr * 0.5 * (1 + float(np.cos(np.pi * (done - self.warmup) / (1 - self.warmup))))
+
+
+RECIPES = {"tiny": Recipe(), "eleven": Recipe(network="eleven", epochs=30, sizes=((0.4, 48), (1.0, 64)), peak_lr=0.1)}
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"tiny": networks.Tiny, "eleven": networks.Eleven}
 
 
 @dataclass(frozen=True)
@@ -122,29 +134,20 @@ def augmented(images: Tensor, size: int, smallest: float, random: torch.Generato
     return small.contiguous(memory_format=torch.channels_last)
 
 
-def batches(split: Split, recipe: Recipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    random = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
-    order = torch.randperm(len(split.labels), generator=random)
-    for chosen in order[: len(order) // recipe.batch * recipe.batch].split(recipe.batch):
-        yield (
-            augmented(split.images[chosen], recipe.size(epoch), recipe.smallest_crop(epoch), random),
-            split.labels[chosen],
-        )
-
-
 @torch.inference_mode()
 def accuracy(network: nn.Module, split: Split) -> tuple[float, float]:
     """Top-1 and top-5 accuracy, in percent, float32, one view of each whole image."""
     network.eval()
     top1 = top5 = 0
     for images, labels in zip(split.images.split(250), split.labels.split(250), strict=True):
-        best = network(normalised(images)).topk(5).indices  # (N, 5)
+        logits = network(normalised(images))  # (N, classes)
+        best = logits.topk(min(5, logits.shape[1])).indices  # (N, 5)
         hits = best == labels[:, None]
         top1, top5 = top1 + int(hits[:, 0].sum()), top5 + int(hits.sum())
     return 100 * top1 / len(split.labels), 100 * top5 / len(split.labels)
 
 
-def _channels_last(network: TinyResNet) -> TinyResNet:
+def _channels_last(network: nn.Module) -> nn.Module:
     """The memory layout in which convolutions run fastest on a CPU."""
     for parameter in network.parameters():
         if parameter.dim() == 4:
@@ -152,39 +155,78 @@ def _channels_last(network: TinyResNet) -> TinyResNet:
     return network
 
 
+def _replica(network: nn.Module) -> nn.Module:
+    """A network with the same parameters, but gradients and running statistics of its own."""
+    replica = copy.deepcopy(network)
+    for mine, shared in zip(replica.parameters(), network.parameters(), strict=True):
+        mine.data = shared.data
+    return replica
+
+
 class Run:
-    """A training run and its checkpoint."""
+    """A training run and its checkpoint; `log` has a row for each finished epoch."""
 
     def __init__(self, recipe: Recipe, folder: Path, classes: int) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.checkpoint = recipe, folder / "checkpoint.pth"
-        self.network = _channels_last(TinyResNet(classes))
-        self.average = _channels_last(TinyResNet(classes))
-        self.average.load_state_dict(self.network.state_dict())
+        self.network = _channels_last(ARCHITECTURES[recipe.network](classes))
+        self.average = copy.deepcopy(self.network)
+        # A filter whose channel is scaled to nothing learns no more and decays to an empty picture: with this scale
+        # fixed, the first layer keeps all its filters in use.
+        self.network.get_parameter("bn1.weight").requires_grad_(False)
+        # Threads that each take a part of the batch, because threads inside an operation wait for each other busily:
+        # on a machine with other work, that wastes most of their time.
+        self.replicas = [self.network, *(_replica(self.network) for _ in range(recipe.workers - 1))]
+        self.workers = ThreadPoolExecutor(recipe.workers, initializer=torch.set_num_threads, initargs=(1,))
         decay = [p for p in self.network.parameters() if p.dim() > 1]
         plain = [p for p in self.network.parameters() if p.dim() <= 1]
         groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.SGD(groups, lr=0.1, momentum=recipe.momentum, nesterov=True)
         self.parts = {"network": self.network, "average": self.average, "optimiser": self.optimiser}
-        self.epoch = resumed(self.checkpoint, self.parts, asdict(recipe))
+        self.log = resumed(self.checkpoint, self.parts, asdict(recipe))
 
-    def train_epoch(self, split: Split) -> float:
-        """One pass over the training images; returns the mean loss."""
-        self.network.train()
-        steps = len(split.labels) // self.recipe.batch
-        total = 0.0
-        for step, (images, labels) in enumerate(batches(split, self.recipe, self.epoch)):
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+        return len(self.log)
+
+    def train_epoch(self, train: Split, val: Split) -> None:
+        """One pass over the training images, then the accuracy of the averaged weights, in bfloat16."""
+        start, total = time.time(), 0.0
+        random = torch.Generator().manual_seed(self.recipe.seed * 1000 + self.epoch)
+        order, steps = torch.randperm(len(train.labels), generator=random), len(train.labels) // self.recipe.batch
+        for step, chosen in enumerate(order[: steps * self.recipe.batch].split(self.recipe.batch)):
             self._set_lr((self.epoch + step / steps) / self.recipe.epochs)
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = F.cross_entropy(self.network(images), labels, label_smoothing=self.recipe.smoothing)
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
+            total += self._step(train, chosen, random)
             self._average(self.epoch * steps + step)
-            total += loss.item()
-        self.epoch += 1
-        save_checkpoint(self.checkpoint, self.parts, asdict(self.recipe), self.epoch)
-        return total / steps
+        with torch.autocast("cpu", torch.bfloat16):
+            top1, top5 = accuracy(self.average, val)
+        row = {"size": self.recipe.size(self.epoch), "loss": round(total / steps, 3)}
+        self.log.append(row | {"top1": round(top1, 2), "top5": round(top5, 2), "seconds": round(time.time() - start)})
+        save_checkpoint(self.checkpoint, self.parts, asdict(self.recipe), self.log)
+
+    def _step(self, train: Split, chosen: Tensor, random: torch.Generator) -> float:
+        """One step of the optimiser, each worker on its part of the batch; returns the mean loss."""
+        parts = [Split(train.images[part], train.labels[part]) for part in chosen.chunk(self.recipe.workers)]
+        seeds = torch.randint(2**31, (len(parts),), generator=random).tolist()
+        losses = list(self.workers.map(self._backward, self.replicas, parts, seeds))
+        for replica in self.replicas[1:]:
+            for mine, other in zip(self.network.parameters(), replica.parameters(), strict=True):
+                if mine.grad is not None and other.grad is not None:
+                    mine.grad += other.grad
+        self.optimiser.step()
+        return sum(losses)
+
+    def _backward(self, network: nn.Module, part: Split, seed: int) -> float:
+        """Give the network its part's share of the batch's gradient, and return that of the loss."""
+        recipe, random = self.recipe, torch.Generator().manual_seed(seed)
+        images = augmented(part.images, recipe.size(self.epoch), recipe.smallest_crop(self.epoch), random)
+        network.train().zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(network(images), part.labels, label_smoothing=recipe.smoothing, reduction="sum")
+        loss = loss / recipe.batch
+        loss.backward()
+        return loss.item()
 
     def _set_lr(self, done: float) -> None:
         for group in self.optimiser.param_groups:
@@ -200,10 +242,11 @@ class Run:
                 kept.copy_(fresh)
 
 
-def facts(labels: list[str], top1: float, top5: float) -> dict[str, Any]:
+def facts(run: Run, labels: list[str], top1: float, top5: float) -> dict[str, Any]:
     """What vizcnn.zoo reads beside the weights."""
+    name = run.recipe.network
     return {
-        "architecture": TinyResNet.__name__,
+        "architecture": type(run.network).__name__,
         "input": {
             "size": [64, 64],
             "channels": 3,
@@ -217,31 +260,31 @@ def facts(labels: list[str], top1: float, top5: float) -> dict[str, Any]:
         "accuracy": {"data": "the 10,100 validation images", "top1": round(top1, 2), "top5": round(top5, 2)},
         "data": "Tiny ImageNet, 202 classes, 101,000 training images of 64 x 64 px",
         "licence": "MIT, like vizcnn; trained on ImageNet photographs, whose terms allow research and teaching",
-        "reproduce": "python -m vizcnn.zoo.train_tiny tiny-imagenet-200.tar.xz --out runs/tiny",
+        "reproduce": f"python -m vizcnn.zoo.train_tiny tiny-imagenet-200.tar.xz --network {name} --out runs/{name}",
+        "training": run.log,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="Tiny ImageNet as a tar file")
+    parser.add_argument("--network", choices=sorted(RECIPES), default="tiny")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the result")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--epochs", type=int, help="how many, instead of the recipe's")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     members = read_archive(options.archive)
     labels = class_names(members)[1]
     train, val = training_split(members), validation_split(members)
-    run = Run(Recipe(epochs=options.epochs), options.out, len(labels))
+    del members
+    recipe = RECIPES[options.network]
+    run = Run(replace(recipe, epochs=options.epochs or recipe.epochs), options.out, len(labels))
     while run.epoch < run.recipe.epochs:
-        start = time.time()
-        loss = run.train_epoch(train)
-        top1, top5 = accuracy(run.average, val)
-        print(
-            f"epoch {run.epoch:3d}  loss {loss:.3f}  top-1 {top1:.2f}  top-5 {top5:.2f}  {time.time() - start:.0f} s",
-            flush=True,
-        )
-    ship(run.average, options.out / "tiny.safetensors")
-    write_card(options.out / "tiny.json", facts(labels, *accuracy(run.average.half().float(), val)))
+        run.train_epoch(train, val)
+        print(f"epoch {run.epoch:3d}", *(f" {name} {value}" for name, value in run.log[-1].items()), flush=True)
+    ship(run.average, options.out / f"{options.network}.safetensors")
+    card = facts(run, labels, *accuracy(run.average.half().float(), val))
+    write_card(options.out / f"{options.network}.json", card)
 
 
 if __name__ == "__main__":
