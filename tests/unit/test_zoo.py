@@ -13,7 +13,7 @@ from PIL import Image
 
 import vizcnn
 from vizcnn import zoo
-from vizcnn.zoo import train_mnist, train_tiny
+from vizcnn.zoo import networks, train_mnist, train_tiny
 
 
 def test_the_bundled_networks_have_complete_cards() -> None:
@@ -91,6 +91,20 @@ def test_digit_training_goes_on_where_it_stopped(digits: Path, tmp_path: Path) -
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize(("architecture", "places"), [(networks.Tiny, "layer4"), (networks.Eleven, "relu5")])
+def test_the_last_map_of_a_network_for_photographs_has_8_by_8_places(
+    architecture: type[torch.nn.Module], places: str
+) -> None:
+    """So that class activation maps have detail; they are exact, because only an average stands before `fc`."""
+    network = architecture().eval()
+    maps: list[torch.Tensor] = []
+    network.get_submodule(places).register_forward_hook(lambda *seen: maps.append(seen[-1]))
+    with torch.inference_mode():
+        logits = network(torch.rand(2, 3, 64, 64))
+        assert maps[0].shape[2:] == (8, 8)
+        torch.testing.assert_close(network.get_submodule("fc")(maps[0].mean((2, 3))), logits)
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     """Two classes of ten training and two validation images, laid out like Tiny ImageNet."""
@@ -142,3 +156,46 @@ def test_photograph_training_goes_on_where_it_stopped(archive: Path, tmp_path: P
     assert all(0 <= row["top1"] <= row["top5"] == 100 for row in finished[1].log)  # of two classes
     with pytest.raises(SystemExit, match="made with another recipe"):
         train_tiny.Run(replace(recipe, epochs=3), tmp_path / "a", 2)
+
+
+@pytest.mark.parametrize("network", ["eleven", "tiny"])
+def test_training_never_shuts_a_filter_of_the_first_layer(archive: Path, tmp_path: Path, network: str) -> None:
+    """What scales their channels stays one, so all of them go on learning."""
+    members = train_tiny.read_archive(archive)
+    train, val = train_tiny.training_split(members), train_tiny.validation_split(members)
+    run = train_tiny.Run(replace(train_tiny.RECIPES[network], epochs=1, batch=10), tmp_path, 2)
+    before = run.network.get_parameter("conv1.weight").clone()
+    run.train_epoch(train, val)
+    assert bool((run.average.get_parameter("bn1.weight") == 1).all())
+    assert bool((run.average.get_parameter("conv1.weight") != before).flatten(1).any(1).all())
+
+
+class Unnormalised(torch.nn.Module):
+    """A network that treats each image by itself, however a batch is shared."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = torch.nn.Conv2d(3, 4, 8, 8), torch.nn.GroupNorm(2, 4)
+        self.fc = torch.nn.Linear(4, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(self.bn1(self.conv1(x)).relu().mean((2, 3)))  # (N, classes)
+        return logits
+
+
+def test_workers_share_a_batch_and_not_its_gradient(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(train_tiny.ARCHITECTURES, "tiny", Unnormalised)
+    monkeypatch.setattr(train_tiny, "augmented", lambda images, *_: train_tiny.normalised(images))
+    members = train_tiny.read_archive(archive)
+    train, val = train_tiny.training_split(members), train_tiny.validation_split(members)
+    runs = []
+    for workers in (1, 2):
+        (tmp_path / str(workers)).mkdir()
+        recipe = replace(train_tiny.RECIPES["tiny"], epochs=1, batch=5, workers=workers)
+        runs.append(train_tiny.Run(recipe, tmp_path / str(workers), 2))
+        runs[-1].train_epoch(train, val)
+    assert runs[0].log[0]["loss"] == pytest.approx(runs[1].log[0]["loss"], abs=0.01)
+    for one, shared in zip(runs[0].network.parameters(), runs[1].network.parameters(), strict=True):
+        torch.testing.assert_close(one, shared, rtol=0.02, atol=2e-3)
