@@ -1,47 +1,45 @@
 from __future__ import annotations
 
+import io
 import os
+import signal
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import nn
 
 import vizcnn
-from vizcnn.results import Provenance
 
-ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("VIZCNN_DATA", ROOT.parent / "shared" / "data"))
+DATA = os.environ.get("VIZCNN_DATA", "")
+MOST_PROCESSES = 8  # each holds torch and its networks: about 1 GB
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: threads of one would only wait for those of others
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 
-ORIGIN = Provenance(
-    version=vizcnn.__version__,
-    torch="2",
-    probe="filters",
-    options={},
-    details={"layer": "conv"},
-    model="net",
-    weights_sha256="0" * 64,
-    input={},
-    device="cpu",
-    images=(),
-    targets=(),
-    target_specs=(),
-    seed=0,
-    paper="nobody 2026",
-)
-"""Where a result made up for a test comes from."""
+def pytest_xdist_auto_num_workers() -> int:
+    """A process for each core that this one may use; by itself pytest-xdist counts those of the whole machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES)
+
+
+settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about
+settings.load_profile("patient")
 
 
 @pytest.fixture
 def data() -> Path:
     """The folder of real weights and photographs, which is never part of the project."""
-    if not DATA.is_dir():
-        pytest.skip(f"real weights and photographs are not at {DATA} (set VIZCNN_DATA)")
-    return DATA
+    if not os.path.isdir(DATA):
+        pytest.skip("VIZCNN_DATA does not name a folder of real weights and photographs")
+    return Path(DATA)
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +65,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """A test that would wait or go round for ever fails after ten seconds."""
+
+    def stop(*_: object) -> None:
+        pytest.fail("it does not end")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 class Brightness(nn.Module):
     """Two classes, each 4 m - 2 where m is the mean of the image's upper left quarter, or of everything."""
 
@@ -80,17 +92,30 @@ def brightness() -> vizcnn.Model:
     return vizcnn.Model(Brightness(), size=8, labels=["corner", "all"], name="brightness")
 
 
-def small_cnn(channels: int = 3, classes: int = 5) -> nn.Sequential:
-    """A random convolutional network for inputs of any size; always the same one."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(channels, 8, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2),
-            nn.Conv2d(8, 8, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(32, classes),
-        )
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two classes of ten training and two validation images, laid out like Tiny ImageNet."""
+    random = np.random.default_rng(0)
+
+    def add(name: str, content: bytes) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+    def picture(mode: str) -> bytes:
+        buffer = io.BytesIO()
+        shape = (64, 64, 3) if mode == "RGB" else (64, 64)
+        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(buffer, "JPEG")
+        return buffer.getvalue()
+
+    with tarfile.open(tmp_path / "small.tar.xz", "w:xz") as tar:
+        for wnid in ("n1", "n2"):
+            for i in range(10):
+                add(f"train/{wnid}/images/{wnid}_{i}.JPEG", picture("L" if i == 0 else "RGB"))
+        for i in range(4):
+            add(f"val/images/val_{i}.JPEG", picture("RGB"))
+        rows = [f"val_{i}.JPEG\tn{1 + i % 2}\t0\t0\t9\t9" for i in range(4)]
+        add("val/val_annotations.txt", "\n".join(rows).encode())
+        add("wnids.txt", b"n2\nn1")
+        add("words.txt", b"n1\ttabby, tabby cat\nn2\tlemon\n")
+    return tmp_path / "small.tar.xz"

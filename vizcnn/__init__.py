@@ -12,46 +12,51 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vizcnn.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from vizcnn.ascent import Recipe as Recipe
     from vizcnn.errors import Interrupted as Interrupted
     from vizcnn.errors import VizcnnError as VizcnnError
-    from vizcnn.images import Photo as Photo
-    from vizcnn.images import open_photo as open_photo
-    from vizcnn.loading import load as load
-    from vizcnn.model import InputContract as InputContract
-    from vizcnn.model import Model as Model
-    from vizcnn.probe import Probe as Probe
-    from vizcnn.probe import param as param
+    from vizcnn.inputs.images import Photo as Photo
+    from vizcnn.inputs.images import open_photo as open_photo
+    from vizcnn.models.loading import load as load
+    from vizcnn.models.model import InputContract as InputContract
+    from vizcnn.models.model import Model as Model
+    from vizcnn.models.targets import Target as Target
+    from vizcnn.models.targets import direction as direction
+    from vizcnn.models.targets import target as target
     from vizcnn.probes.cam import Cam as Cam
     from vizcnn.probes.deconvnet import Deconvnet as Deconvnet
     from vizcnn.probes.dream import Dream as Dream
     from vizcnn.probes.embed import Embed as Embed
     from vizcnn.probes.feature_maps import FeatureMaps as FeatureMaps
     from vizcnn.probes.filters import Filters as Filters
+    from vizcnn.probes.invert import Invert as Invert
     from vizcnn.probes.layers import Layers as Layers
     from vizcnn.probes.maximize import Maximize as Maximize
     from vizcnn.probes.occlusion import Occlusion as Occlusion
+    from vizcnn.probes.rise import Rise as Rise
     from vizcnn.probes.saliency import Saliency as Saliency
     from vizcnn.probes.style import Style as Style
     from vizcnn.probes.top_images import TopImages as TopImages
+    from vizcnn.probing.probe import Probe as Probe
+    from vizcnn.probing.probe import param as param
     from vizcnn.receptive import receptive_fields as receptive_fields
+    from vizcnn.results import Curve as Curve
     from vizcnn.results import Exemplars as Exemplars
     from vizcnn.results import Heatmap as Heatmap
     from vizcnn.results import ImageGrid as ImageGrid
     from vizcnn.results import Result as Result
     from vizcnn.results import Scatter as Scatter
     from vizcnn.results import Table as Table
+    from vizcnn.results import load_result as load_result
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
-    from vizcnn.targets import Target as Target
-    from vizcnn.targets import direction as direction
-    from vizcnn.targets import target as target
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Cam": "vizcnn.probes.cam",
+    "Curve": "vizcnn.results",
     "Deconvnet": "vizcnn.probes.deconvnet",
     "Dream": "vizcnn.probes.dream",
     "Embed": "vizcnn.probes.embed",
@@ -61,34 +66,38 @@ _HOMES = {
     "Heatmap": "vizcnn.results",
     "ImageGrid": "vizcnn.results",
     "Index": "vizcnn.scanning",
-    "InputContract": "vizcnn.model",
+    "InputContract": "vizcnn.models.model",
     "Interrupted": "vizcnn.errors",
+    "Invert": "vizcnn.probes.invert",
     "Layers": "vizcnn.probes.layers",
     "Maximize": "vizcnn.probes.maximize",
-    "Model": "vizcnn.model",
+    "Model": "vizcnn.models.model",
     "Occlusion": "vizcnn.probes.occlusion",
-    "Photo": "vizcnn.images",
-    "Probe": "vizcnn.probe",
+    "Photo": "vizcnn.inputs.images",
+    "Probe": "vizcnn.probing.probe",
     "Recipe": "vizcnn.ascent",
     "Result": "vizcnn.results",
+    "Rise": "vizcnn.probes.rise",
     "Saliency": "vizcnn.probes.saliency",
     "Scatter": "vizcnn.results",
     "Style": "vizcnn.probes.style",
     "Table": "vizcnn.results",
-    "Target": "vizcnn.targets",
+    "Target": "vizcnn.models.targets",
     "TopImages": "vizcnn.probes.top_images",
     "VizcnnError": "vizcnn.errors",
-    "direction": "vizcnn.targets",
-    "load": "vizcnn.loading",
-    "open_photo": "vizcnn.images",
-    "param": "vizcnn.probe",
+    "direction": "vizcnn.models.targets",
+    "load": "vizcnn.models.loading",
+    "load_result": "vizcnn.results",
+    "open_photo": "vizcnn.inputs.images",
+    "param": "vizcnn.probing.probe",
     "receptive_fields": "vizcnn.receptive",
     "scan": "vizcnn.scanning",
-    "target": "vizcnn.targets",
+    "target": "vizcnn.models.targets",
 }
 
 __all__ = [
     "Cam",
+    "Curve",
     "Deconvnet",
     "Dream",
     "Embed",
@@ -100,6 +109,7 @@ __all__ = [
     "Index",
     "InputContract",
     "Interrupted",
+    "Invert",
     "Layers",
     "Maximize",
     "Model",
@@ -108,6 +118,7 @@ __all__ = [
     "Probe",
     "Recipe",
     "Result",
+    "Rise",
     "Saliency",
     "Scatter",
     "Style",
@@ -117,6 +128,7 @@ __all__ = [
     "VizcnnError",
     "direction",
     "load",
+    "load_result",
     "open_photo",
     "param",
     "receptive_fields",

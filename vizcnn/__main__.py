@@ -1,5 +1,5 @@
 """`python -m vizcnn` is the same program as `vizcnn`."""
 
-from vizcnn.cli import main
+from vizcnn.cli.main import main
 
 main(prog_name="vizcnn")

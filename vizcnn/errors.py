@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from vizcnn.results import Result
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def escape_invisible(text: str) -> str:
+    """The text with an escape such as `\\x1b` for each character that has no sign: such a character steers a terminal,
+    makes an SVG invalid or cannot be written at all. Ends of lines and tabs stay."""
+    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def to_one_line(message: object) -> str:
+    """A message without ends of lines and tabs, and with escapes for characters that have no sign."""
+    lines = (line.strip() for line in str(message).replace("\t", " ").splitlines())
+    return escape_invisible(" ".join(line for line in lines if line))
 
 
 class VizcnnError(Exception):
-    """Base of all errors that vizcnn raises on purpose."""
+    """Base of all errors raised on purpose. Its message is one line, whatever names and values it quotes."""
 
-    def within(self, context: str) -> None:
+    def __str__(self) -> str:
+        return to_one_line(super().__str__())
+
+    def add_context(self, context: str) -> None:
         """Put what was being done in front of the message, on the error's way out."""
         self.args = (f"{context}: {self}",)
 
@@ -46,6 +61,10 @@ class ModelNotFound(VizcnnError, LookupError):  # noqa: N818
     """The model's name, file or factory does not exist."""
 
 
+class NetworkError(VizcnnError, RuntimeError):
+    """The network's own forward raised an error, which is this one's `__cause__`."""
+
+
 class NotDifferentiable(VizcnnError, RuntimeError):  # noqa: N818
     """The target has no gradient with respect to what is asked."""
 
@@ -66,6 +85,10 @@ class OutputError(VizcnnError, OSError):
     """A result cannot be written where it was asked for."""
 
 
+class ResultError(VizcnnError, OSError):
+    """A file holds no saved result, or not a whole one, or one of a newer version."""
+
+
 class VizcnnWarning(UserWarning):
     """The answer is right but easily misread."""
 
@@ -73,7 +96,7 @@ class VizcnnWarning(UserWarning):
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a probe; `result` holds what was computed until then, marked partial."""
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Any) -> None:
         super().__init__("interrupted")
         self.result = result
 

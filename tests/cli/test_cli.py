@@ -15,7 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vizcnn
-from vizcnn.cli import main
+from vizcnn.cli.main import main
+from vizcnn.models.cost import Cost
+from vizcnn.probes.maximize import Maximize
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ FAST = ("--window", "32", "--stride", "16")
 
 def test_help_is_instant_and_loads_no_torch() -> None:
     code = (
-        "import sys; from vizcnn.cli import main; main(['--help'], standalone_mode=False)\n"
+        "import sys; from vizcnn.cli.main import main; main(['--help'], standalone_mode=False)\n"
         "assert not {'torch', 'matplotlib', 'numpy'} & set(sys.modules)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,15 +82,64 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(photo_file: Path) 
     assert "9 windows" in answer.output
     assert "GFLOP" in answer.output
     found = json.loads(call("occlusion", photo_file, *FAST, "--dry-run", "--json", "--engine", "plain").stdout)
-    price = found["results"][0]
-    assert price["flops"] > 1e9
-    assert price["memory"] > 1e6
-    assert price["seconds"] > 0
+    cost = found["results"][0]
+    assert cost["flops"] > 1e9
+    assert cost["memory"] > 1e6
+    assert cost["seconds"] > 0
     assert not list(Path().glob("*-occlusion.png"))
+
+
+def test_a_dry_run_without_images_says_what_it_would_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = Cost("10 pictures", flops=None, memory=None, seconds=1.5)
+    monkeypatch.setattr(Maximize, "estimate_cost", lambda *_: cost)
+    answer = call("maximize", "lecture", "--dry-run")
+    assert answer.exit_code == 0
+    assert answer.output == cost.describe() + "\n"
 
 
 def test_quiet_prints_nothing(photo_file: Path) -> None:
     assert call("occlusion", photo_file, *FAST, "-q").output == ""
+
+
+LOUD = """
+import ctypes, os, vizcnn
+from torch import nn
+class Loud(nn.Module):
+    def forward(self, x):
+        print("a network")
+        return x.flatten(1)[:, :2]
+def network():
+    os.system("echo a child")
+    ctypes.CDLL(None).puts(b"a library")
+    return vizcnn.Model(Loud(), size=8, labels=["a\\x1b[31m", "b"])
+"""
+
+
+@pytest.mark.parametrize("verb", [("saliency",), ("occlusion", "--dry-run"), ("scan",)])
+def test_json_and_quiet_keep_stdout_clean_whatever_prints_there(
+    photo_file: Path, verb: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("loud.py").write_text(LOUD)
+    name, *options = verb
+    for option in ("--json", "-q"):
+        with pytest.raises(SystemExit) as left:
+            main([name, str(photo_file), "-m", "./loud.py:network", *options, option])
+        printed, aside = capfd.readouterr()
+        assert left.value.code == 0
+        if option == "-q":
+            assert printed == ""
+            assert "a network" not in aside
+        else:
+            assert json.loads(printed)["errors"] == []
+            assert {"a network", "a child", "a library"} <= set(aside.splitlines())
+
+
+def test_names_cannot_steer_the_terminal(photo_file: Path) -> None:
+    Path("loud.py").write_text(LOUD)
+    answer = call("saliency", photo_file, "-m", "./loud.py:network", "-t", "0")
+    assert answer.exit_code == 0, answer.output
+    assert "a\\x1b[31m" in answer.output
+    assert "\x1b" not in answer.output
 
 
 def test_the_good_images_are_done_and_the_bad_ones_reported(photo_file: Path) -> None:
@@ -141,6 +192,11 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(photo_file: Path) ->
         (["occlusion", "PHOTO", "-o", "no/a.png"], 1, "cannot write no/a.png: the folder no does not exist"),
         (["occlusion", "PHOTO", "-o", "PHOTO"], 1, "is an input of this very call; writing there would destroy it"),
         (["occlusion", "PHOTO", "--device", "nonsense"], 1, "device 'nonsense' cannot be used"),
+        (["occlusion", "x" * 300 + ".png"], 1, "File name too long"),
+        (["occlusion", "PHOTO", "-o", "x" * 300 + ".png"], 1, "File name too long"),
+        (["occlusion", "PHOTO", "-o", "x" * 300], 1, "cannot make the folder"),
+        (["occlusion", "a\nb.png"], 1, "b.png does not exist"),
+        (["occlusion", "PHOTO", "-m", "x" * 300], 1, "no model named"),
     ],
 )
 def test_errors_are_one_line(photo_file: Path, arguments: list[str], code: int, message: str) -> None:
@@ -158,9 +214,8 @@ def test_a_network_that_raises_is_one_line_and_a_traceback_with_debug(photo_file
     )
     answer = call("occlusion", photo_file, "-m", "./broken.py:network")
     assert answer.exit_code == 1
-    assert "vizcnn: RuntimeError: " in answer.stderr
+    assert "Occlusion on Linear: input (1, 3, 8, 8): the network itself fails on images (1, 3, 8, 8)" in answer.stderr
     assert "mat1 and mat2 shapes cannot be multiplied" in answer.stderr  # some versions of torch put more in front
-    assert "[vizcnn: Occlusion on Linear]" in answer.stderr
     assert answer.stderr.count("\n") == 1
     debugged = call("occlusion", photo_file, "-m", "./broken.py:network", "--debug")
     assert isinstance(debugged.exception, RuntimeError)
@@ -266,10 +321,10 @@ def test_ctrl_c_says_what_was_kept_and_where() -> None:
 
 def test_an_early_ctrl_c_exits_130_too() -> None:
     code = (
-        "import vizcnn.registry as r\n"
+        "import vizcnn.probing.registry as r\n"
         "def get(name): raise KeyboardInterrupt\n"
         "r.get = get\n"
-        "from vizcnn.cli import main; main(['occlusion', 'x.png'])"
+        "from vizcnn.cli.main import main; main(['occlusion', 'x.png'])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 130
@@ -285,6 +340,15 @@ def test_a_warning_is_one_line(photo_file: Path) -> None:
     assert answer.exit_code == 0
     assert answer.stderr.startswith("vizcnn: warning: the target of Sequential is a probability")
     assert answer.stderr.count("\n") == 1
+
+
+def test_a_warning_that_many_images_give_is_said_once() -> None:
+    Path("photos").mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(f"photos/{i}.png")
+    answer = call("scan", "photos", "-o", "index", "-q")
+    assert answer.exit_code == 0
+    assert answer.stderr.count("no sample of the image is above 4095") == 1
 
 
 SOON = ("--steps", "2", "--size", "24")
@@ -324,7 +388,7 @@ def test_probes_of_the_network_alone_take_it_without_a_dash() -> None:
     assert json.loads(plain.stdout)["results"][0]["provenance"]["model"] == "lecture"
     with np.load("a.npz") as a, np.load("b.npz") as b:
         assert a.files == b.files
-        assert all(np.array_equal(a[name], b[name]) for name in a.files if name != "manifest")
+        assert all(np.array_equal(a[name], b[name]) for name in a.files if name not in ("manifest", "vizcnn"))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SMALL = {
-    "01-occlusion": "STRIDE = 5",
+    "01-occlusion": "STRIDE = 7",
     "02-filters-and-feature-maps": "CHANNELS = 3",
     "03-saliency-and-cam": "SAMPLES = 2",
-    "04-what-would-this-filter-like-to-see": "STEPS = 2",
-    "05-which-images-excite-this-channel": "DIGITS, PIECES = 120, 8",
+    "04-what-would-this-filter-like-to-see": "STEPS, SIDE = 2, 64",
+    "05-which-images-excite-this-channel": "DIGITS, PIECES = 60, 4",
 }
 
 

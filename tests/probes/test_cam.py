@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import DegenerateResult, LayerNotFound, NotDifferentiable, ParameterError
-from vizcnn.model import Box
-from vizcnn.probes.cam import Method, last_spatial, strongest_region
+from vizcnn.errors import DegenerateResult, LayerNotFound, NotDifferentiable, ParameterError, VizcnnWarning
+from vizcnn.geometry import Box
+from vizcnn.probes.cam import Method, find_last_spatial_layer, find_strongest_region
 
 METHODS = get_args(Method)
 Array = npt.NDArray[np.float64]
@@ -118,15 +118,36 @@ def test_cam_is_refused_where_it_is_not_exact() -> None:
             vizcnn.Cam(method="cam", layer="4")(model(network), image(), 2)
 
 
-def test_eigen_cam_is_the_first_principal_component() -> None:
-    a, _ = parts(2)
+@pytest.mark.parametrize("layer", [1, 3])
+def test_eigen_cam_projects_on_the_first_right_singular_vector(layer: int) -> None:
+    """As in the paper, without centring: behind a ReLU, and where activations are negative too. By power iteration."""
+    a, _ = parts(2, layer)
     rows = a.reshape(len(a), -1).T
-    centred = rows - rows.mean(0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    projected = rows @ vectors[:, -1]
-    projected *= np.sign(projected.sum())
-    found = vizcnn.Cam(method="eigen-cam")(model(), image(), 2)
-    np.testing.assert_allclose(values(found), enlarged(np.maximum(projected.reshape(8, 8), 0)), rtol=1e-5, atol=1e-8)
+    vector = np.ones(len(a))
+    for _ in range(2000):
+        vector = rows.T @ (rows @ vector)
+        vector /= np.linalg.norm(vector)
+    projected = (rows @ vector) * np.sign(rows.mean(0) @ vector)
+    found = vizcnn.Cam(method="eigen-cam", layer=str(layer))(model(), image(), 2)
+    expected = enlarged(np.maximum(projected.reshape(a.shape[1:]), 0))
+    np.testing.assert_allclose(values(found), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_grad_cam_plus_plus_warns_where_it_divides_by_next_to_nothing() -> None:
+    """Behind a ReLU its denominators are 2 or more; where activations add up to less than zero they cross zero."""
+    network = gap_network()
+    network[4] = nn.Identity()
+    with torch.no_grad():
+        network[3].bias.fill_(-60)
+        network[7].weight.fill_(-0.5)
+        network[7].weight[2] = 0.5
+    with pytest.warns(VizcnnWarning, match=r"2 \+ sum\(A\) g, which is as low as -2.* at layer '4': .*behind a ReLU"):
+        vizcnn.Cam(method="grad-cam++", layer="4")(model(network), image(), 2)
+    with pytest.raises(
+        DegenerateResult, match="zero everywhere"
+    ):  # g < 0: nothing counts, so there is nothing to warn of
+        vizcnn.Cam(method="grad-cam++", layer="4")(model(network), image(), 1)
+    assert vizcnn.Cam(method="grad-cam++", layer="4")(model(), image(), 2).values.any()
 
 
 def test_score_cam_shows_the_image_through_each_channel() -> None:
@@ -160,8 +181,8 @@ def test_a_map_is_the_same_alone_and_in_company(method: Method) -> None:
 
 
 def test_the_layer_is_the_last_with_space() -> None:
-    assert last_spatial(model(), image()) == "4"
-    with pytest.raises(DegenerateResult, match="no layer of Linear has more than one position|no layer of Sequential"):
+    assert find_last_spatial_layer(model(), image()) == "4"
+    with pytest.raises(DegenerateResult, match="no layer of (Linear|Sequential) gives a map"):
         vizcnn.Cam()(vizcnn.Model(nn.Sequential(nn.Flatten(), nn.Linear(768, 2).double()), size=16), image(), 0)
 
 
@@ -190,8 +211,8 @@ def test_the_strongest_region_is_one_connected_piece() -> None:
     field[2:4, 3:6] = 0.5
     field[4, 6] = 1.0  # touches by a corner
     field[8, 0:3] = 0.9  # strong, but elsewhere
-    assert strongest_region(field) == Box(2, 3, 5, 7)
-    assert strongest_region(-field - 1) is None
+    assert find_strongest_region(field) == Box(2, 3, 5, 7)
+    assert find_strongest_region(-field - 1) is None
 
 
 def test_the_object_is_found_where_it_is() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_cnn
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
@@ -79,7 +79,7 @@ def test_the_photograph_is_still_there() -> None:
     assert np.corrcoef(image(found).ravel(), photo().ravel())[0, 1] > 0.9
 
 
-def test_a_dream_of_nothing_to_climb_is_the_photograph() -> None:
+def test_a_dream_of_nothing_to_raise_is_the_photograph() -> None:
     """Details are added to the photograph; that it passes through smaller sizes leaves no mark."""
     flat = nn.Sequential(nn.Conv2d(3, 2, 1))
     for parameter in flat.parameters():

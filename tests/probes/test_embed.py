@@ -10,19 +10,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import small_cnn
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
+from support import small_cnn
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import vizcnn
-from vizcnn import embedding, testing
-from vizcnn.cli import main
-from vizcnn.dataset import dataset
-from vizcnn.embedding import neighbours, principal, share_known
+from vizcnn import testing
+from vizcnn.cli.main import main
 from vizcnn.errors import (
     DegenerateResult,
     ImageError,
@@ -31,6 +29,9 @@ from vizcnn.errors import (
     ParameterError,
     TargetError,
 )
+from vizcnn.inputs.datasets import dataset
+from vizcnn.scanning import embedding
+from vizcnn.scanning.embedding import compute_knn_accuracy, embed_with_pca, measure_neighbours
 
 
 def blobs(count: int, features: int, classes: int, apart: float = 1.0) -> tuple[Any, Any]:
@@ -72,7 +73,7 @@ def plain_features(model: vizcnn.Model, images: Tensor) -> Any:
 def test_pca_is_scikit_learns_up_to_the_sign(count: int, features: int) -> None:
     vectors, _ = blobs(count, features, 3)
     reference = PCA(2, svd_solver="full").fit(vectors.astype(np.float64))
-    points, shares = principal(vectors)
+    points, shares = embed_with_pca(vectors)
     expected = reference.transform(vectors)
     signs = np.sign((points * expected).sum(0))
     np.testing.assert_allclose(points, signs * expected, rtol=1e-5, atol=1e-6)
@@ -82,7 +83,7 @@ def test_pca_is_scikit_learns_up_to_the_sign(count: int, features: int) -> None:
 def test_the_farthest_image_lies_where_an_axis_points_to() -> None:
     vectors, _ = blobs(30, 8, 3)
     for each in (vectors, -vectors):
-        points, _ = principal(each)
+        points, _ = embed_with_pca(each)
         assert (points[np.abs(points).argmax(0), [0, 1]] > 0).all()
 
 
@@ -93,33 +94,33 @@ def test_neighbour_accuracy_is_scikit_learns_with_one_left_out(count: int, class
     predicted = cross_val_predict(KNeighborsClassifier(count), vectors, kinds, cv=LeaveOneOut())
     expected = (predicted == kinds).mean()
     assert 0.2 < expected < 1
-    assert share_known(vectors, kinds, count) == pytest.approx(expected)
+    assert compute_knn_accuracy(vectors, kinds, count) == pytest.approx(expected)
 
 
 def test_neighbour_accuracy_in_blocks_is_that_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, kinds = blobs(80, 6, 4, apart=0.7)
-    whole = share_known(vectors, kinds, 3)
+    whole = compute_knn_accuracy(vectors, kinds, 3)
     monkeypatch.setattr(embedding, "_BLOCK", 80 * 7)
-    assert share_known(vectors, kinds, 3) == whole
+    assert compute_knn_accuracy(vectors, kinds, 3) == whole
 
 
 def test_images_without_a_class_are_not_asked() -> None:
     vectors, kinds = blobs(40, 6, 2)
     labels = [None if i % 4 == 0 else str(kind) for i, kind in enumerate(kinds)]
-    known = neighbours(vectors, vectors[:, :2].astype(np.float64), labels, 5)
+    known = measure_neighbours(vectors, vectors[:, :2].astype(np.float64), labels, 5)
     assert known is not None
     kept = np.arange(40) % 4 != 0
     assert known.images == 30
-    assert known.features == share_known(vectors[kept], kinds[kept], 5)
+    assert known.features == compute_knn_accuracy(vectors[kept], kinds[kept], 5)
     assert known.largest == max(np.bincount(kinds[kept])) / 30
-    assert neighbours(vectors, vectors[:, :2].astype(np.float64), ["one"] * 40, 5) is None
+    assert measure_neighbours(vectors, vectors[:, :2].astype(np.float64), ["one"] * 40, 5) is None
 
 
 def test_features_are_what_enters_the_last_layer() -> None:
     model, images = cnn(), photographs()
     made = vizcnn.Embed(features=True)(model, images)
     np.testing.assert_allclose(made.arrays()["features"], plain_features(model, images), rtol=1e-5, atol=1e-6)
-    expected, _ = principal(plain_features(model, images))
+    expected, _ = embed_with_pca(plain_features(model, images))
     np.testing.assert_allclose(made.points, expected, atol=1e-5)
     assert made.provenance.details["layer"] == "what enters 7"
     assert "features" not in vizcnn.Embed()(model, images).arrays()
@@ -263,7 +264,7 @@ def test_layers_that_give_no_vector_are_refused() -> None:
         vizcnn.Embed(layer="70")(cnn(), photographs())
     with pytest.raises(ParameterError, match="layer must be one layer, got '\\?', which is 8"):
         vizcnn.Embed(layer="?")(cnn(), photographs())
-    with pytest.raises(TargetError, match="not \\(C,\\) or \\(C, h, w\\)"):
+    with pytest.raises(TargetError, match="not \\(N, C\\) or \\(N, C, h, w\\)"):
         vizcnn.Embed(layer="0")(
             vizcnn.Model(nn.Sequential(nn.Flatten(2), nn.Flatten()), size=8), torch.rand(2, 3, 8, 8)
         )

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import small_cnn
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.cli import main
+from vizcnn.cli.main import main
 from vizcnn.errors import DegenerateResult, LayerNotFound, NonFiniteResult, ParameterError, TargetError
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 from vizcnn.results import Scene
 
 NETWORKS = [
@@ -170,6 +170,30 @@ def test_what_lies_outside_the_box_cannot_change_the_unit() -> None:
     before, after = (hooked(model, each, "3")[0, channel, y, x] for each in (inputs, changed))
     assert after == pytest.approx(before, abs=1e-6)
     assert (box.bottom - box.top) * (box.right - box.left) < 16 * 16
+
+
+class Sorting(nn.Module):
+    """Sorts rows by their mean, which no rule of receptive fields follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 2, 3, padding=1), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)  # (N, C, h, w)
+        order = y.mean((1, 3)).argsort(1)[:, None, :, None].expand_as(y)
+        out: Tensor = self.last(y.gather(2, order) + y)
+        return out
+
+
+def test_a_box_that_would_take_long_is_left_out_and_said() -> None:
+    found = vizcnn.FeatureMaps(layers=("conv", "last"))(vizcnn.Model(Sorting(), size=16), images(2))
+    conv, last = scene(found).marks
+    assert conv is not None
+    assert last is None
+    said = "what the units of last see would have to be measured, so no box is drawn for them; see: vizcnn layers"
+    assert found.findings[-1] == said
+    assert said not in vizcnn.FeatureMaps(layers=("conv",))(vizcnn.Model(Sorting(), size=16), images()).describe()
 
 
 class Segmenter(nn.Module):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import small_cnn
+from support import small_cnn
 from torch import nn
 
 import vizcnn
-from vizcnn.cli import main
+from vizcnn.cli.main import main
 from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError, WeightsError
-from vizcnn.probes.filters import hues, orientations
+from vizcnn.probes.filters import compute_hues, compute_orientations
 
 NETWORKS = [
     *("tiny", "lecture", "simple"),
@@ -127,10 +127,10 @@ def test_sorted_by_norm() -> None:
 )
 def test_the_hue_of_a_coloured_spot(colour: tuple[float, float, float], hue: float) -> None:
     kernel = blob(*colour).transpose(1, 2, 0)[None].astype(np.float32)
-    found, strength = hues(kernel)
+    found, strength = compute_hues(kernel)
     assert found[0] == pytest.approx(hue, abs=1e-4)
     assert strength[0] == pytest.approx(1)
-    assert hues(kernel + 0.5)[0][0] == pytest.approx(hue, abs=1e-3)  # brightness has no hue
+    assert compute_hues(kernel + 0.5)[0][0] == pytest.approx(hue, abs=1e-3)  # brightness has no hue
 
 
 def test_sorted_by_hue_with_the_grey_kernels_last() -> None:
@@ -143,19 +143,19 @@ def test_sorted_by_hue_with_the_grey_kernels_last() -> None:
 @pytest.mark.parametrize("size", [2, 3, 5, 7, 11])
 @pytest.mark.parametrize("degrees", [0, 45, 90, 135])
 def test_the_orientation_of_an_edge(degrees: float, size: int) -> None:
-    found, coherence = orientations(edge(degrees, size)[None])
+    found, coherence = compute_orientations(edge(degrees, size)[None])
     assert abs((found[0] - degrees + 90) % 180 - 90) < 1
     assert coherence[0] > 0.9
 
 
 @pytest.mark.parametrize("degrees", [10, 30, 70, 110, 160])
 def test_the_orientation_of_an_edge_between_the_diagonals(degrees: float) -> None:
-    found, _ = orientations(edge(degrees, 11)[None])
+    found, _ = compute_orientations(edge(degrees, 11)[None])
     assert abs((found[0] - degrees + 90) % 180 - 90) < 6
 
 
 def test_neither_a_spot_nor_a_constant_has_an_orientation() -> None:
-    _, coherence = orientations(np.stack([blob(1, 1, 1)[0], np.ones((7, 7)), np.zeros((7, 7))]))
+    _, coherence = compute_orientations(np.stack([blob(1, 1, 1)[0], np.ones((7, 7)), np.zeros((7, 7))]))
     assert (coherence < 1e-6).all()
 
 

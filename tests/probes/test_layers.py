@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn import _torchvision, zoo
-from vizcnn.cli import main
+from vizcnn import zoo
+from vizcnn.cli.main import main
 from vizcnn.errors import ParameterError
+from vizcnn.models import _torchvision
 from vizcnn.results import Table
 
 NETWORKS = ["alexnet", "vgg11", "resnet18", "densenet121", "googlenet", "inception_v3", "efficientnet_b0"]
@@ -52,13 +53,13 @@ def test_networks_of_torchvision(name: str) -> None:
     model = vizcnn.load(f"{name}@random")
     found = table(model)
     check(model, found)
-    published = _torchvision.models().get_model_weights(name).DEFAULT.meta
+    published = _torchvision.import_models().get_model_weights(name).DEFAULT.meta
     macs = sum(int(str(row[4])) for row in found.rows)
     assert macs / 1e9 == pytest.approx(published["_ops"], abs=0.001)
     assert sum(int(str(row[3])) for row in found.rows) == published["num_params"] or name == "inception_v3"
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", zoo.list_names())
 def test_the_bundled_networks(name: str) -> None:
     model = vizcnn.load(name)
     check(model, table(model))

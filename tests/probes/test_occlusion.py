@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import Occlusion as CaptumOcclusion
-from conftest import small_cnn
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, TargetError, VizcnnError
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 
 
 def captum_map(
@@ -367,10 +367,49 @@ def test_targets_of_different_units_do_not_share_a_colour_scale(tiny: vizcnn.Mod
 
 
 def test_sigmoid_outputs_get_no_made_up_probabilities() -> None:
+    """A softmax over sigmoids would be the probability of nothing."""
     model = vizcnn.Model(nn.Sequential(small_cnn(), nn.Sigmoid()), size=16, labels=list("abcde"))
     found = vizcnn.Occlusion()(model, torch.rand(1, 3, 16, 16), "a")
-    assert found.predictions == ((),)
-    assert found.meanings == ("score lost when covered",)
+    named = {each.label: each.probability for each in found.predictions[0]}
+    assert named["a"] == pytest.approx(found.scores[0, 0])
+    assert found.meanings == ("probability lost when covered",)
+
+
+def test_a_target_that_nothing_can_move_is_refused_before_all_windows_are_run() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.images = small_cnn(), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.images += len(x) * (not x.is_meta)
+            out: Tensor = self.inner(x)
+            return out
+
+    network = Counting()
+    nn.init.zeros_(network.inner[-1].weight)  # type: ignore[arg-type]
+    for engine in ("plain", "auto"):
+        network.images = 0
+        with pytest.raises(DegenerateResult, match=r"no window .* under the first \d+\), nor does covering the whole"):
+            vizcnn.Occlusion(window=4, stride=1, engine=engine)(
+                vizcnn.Model(network, size=64), torch.rand(1, 3, 64, 64), 0, progress=False
+            )
+        assert network.images < 300  # of 3721 windows
+
+
+def test_a_patch_far_from_the_first_windows_is_found() -> None:
+    """The first windows do nothing, and the target can be moved all the same."""
+
+    class Corner(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :1, -2:, -2:].mean((2, 3)) * 3
+
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = vizcnn.Occlusion(window=4, stride=4, batch=4, engine="plain", fill="black")(
+        vizcnn.Model(Corner(), size=32), image, 0, progress=False
+    )
+    assert found.values[0, 0, -1, -1] == pytest.approx(3 * float(image[0, 0, -2:, -2:].mean()))
+    assert not found.values[0, 0, :28].any()
 
 
 def test_small_numbers_are_not_rounded_away(tiny: vizcnn.Model) -> None:

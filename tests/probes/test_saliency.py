@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import captum.attr as captum
 import numpy as np
 import pytest
 import torch
-from conftest import small_cnn
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, VizcnnWarning
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 from vizcnn.probes.saliency import Method
 
 METHODS = get_args(Method)
@@ -42,10 +43,10 @@ def test_the_gradient_is_the_gradient(target: str | int) -> None:
     one = vizcnn.target(target)
 
     def number(images: Tensor) -> float:
-        from vizcnn.subject import target_scores
+        from vizcnn.models.determinism import score_images
 
         with double.borrowed(), torch.no_grad():
-            return float(target_scores(double, images, [one])[0, 0])
+            return float(score_images(double, images, [one])[0, 0])
 
     for y, column in ((3, 4), (8, 8), (15, 0)):
         expected = 0.0
@@ -160,6 +161,23 @@ def test_methods_that_would_degenerate_are_refused() -> None:
         vizcnn.Saliency()(model(dead), image(), "a")
     with pytest.raises(NotDifferentiable, match="target <lambda> has no gradient with respect to the pixels"):
         vizcnn.Saliency()(model(), image(), lambda output: output.argmax(1).float())
+
+
+@dataclass
+class Brightest:
+    """A person's own target: a plain dataclass has no hash."""
+
+    layers = ("0",)
+
+    def __call__(self, activations: Any) -> Tensor:
+        return activations["0"].amax((1, 2, 3))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("probe", [vizcnn.Saliency(), vizcnn.Cam(layer="0")])
+def test_a_target_of_ones_own_needs_no_hash(probe: Any) -> None:
+    found = probe(model(), image(), [Brightest(), "b"], progress=False)
+    same = probe(model(), image(), [vizcnn.target(Brightest(), layers="0"), "b"], progress=False)
+    np.testing.assert_array_equal(found.values, same.values)
 
 
 def test_a_target_after_a_softmax_is_warned_of_and_the_logit_offered() -> None:

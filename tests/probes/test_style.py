@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_cnn
 from PIL import Image
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
@@ -145,7 +145,12 @@ def test_every_photograph_is_painted_for_itself() -> None:
     both = painted(model(), [photo(), photo(32, 20)])
     assert [scene.image.shape for scene in both.scenes] == [(24, 32, 3), (32, 20, 3)]
     np.testing.assert_allclose(image(both), image(painted(model(), photo())), atol=1e-5)
-    assert [name for name, _ in both.scenes[0].sources] == ["content: image", "style: noise"]
+    assert [(part, source.name) for part, source in both.scenes[0].sources] == [
+        ("content", "image"),
+        ("style", "noise"),
+    ]
+    titles = [ax.get_title() for ax in both.figure().axes]
+    assert titles == ["content: image", "style: noise", "result"] * 2
 
 
 def test_nothing_is_random() -> None:
@@ -226,7 +231,7 @@ def test_ctrl_c_gives_the_picture_as_far_as_it_got(optimiser: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"style_layers": "1,,3"}, "style_layers must be layer names with commas between"),
+        ({"style_layers": "1,,3"}, "style_layers must be names with commas between"),
         ({"size": 8}, "size must be at least 16 px"),
         ({"style": -1.0}, "style must be at least 0"),
         ({"optimiser": "sgd"}, "optimiser must be one of 'lbfgs', 'adam'"),
@@ -256,5 +261,5 @@ def test_a_layer_that_is_zero_everywhere_knows_no_style() -> None:
 
 def test_a_network_without_positions_knows_no_style() -> None:
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-    with pytest.raises(DegenerateResult, match="no layer of Sequential has more than one position"):
+    with pytest.raises(DegenerateResult, match="no layer of Sequential gives a map .* of more than one position"):
         painted(model(network), photo())

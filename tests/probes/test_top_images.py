@@ -9,14 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_cnn
 from matplotlib.patches import Rectangle
 from PIL import Image
+from support import small_cnn
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import DegenerateResult, ImageError, LayerNotFound, NonFiniteResult, ParameterError, TargetError
-from vizcnn.model import Model
+from vizcnn.errors import (
+    DegenerateResult,
+    ImageError,
+    LayerNotFound,
+    NonFiniteResult,
+    OutputError,
+    ParameterError,
+    TargetError,
+)
+from vizcnn.models.model import Model
 from vizcnn.probes.top_images import TopImages
 from vizcnn.results import Exemplars
 from vizcnn.scanning import Index, Part, scan
@@ -62,7 +70,7 @@ def test_the_probe_and_an_index_give_the_same(photos: Path, tmp_path: Path, rank
 def test_values_are_what_the_network_says(photos: Path) -> None:
     model = model_of()
     row = TopImages(count=3)(model, photos, "x", progress=False).rows[0]
-    inputs = torch.stack([model.prepared(vizcnn.images.open_photo(p))[0] for p in sorted(photos.rglob("*.png"))])
+    inputs = torch.stack([model.prepared(vizcnn.inputs.images.open_photo(p))[0] for p in sorted(photos.rglob("*.png"))])
     with torch.no_grad(), model.borrowed():
         logits = model(inputs)[:, 2]
     best = logits.topk(3)
@@ -121,7 +129,8 @@ def test_what_the_pictures_do_not_show_is_said(photos: Path, tmp_path: Path) -> 
     assert note.startswith("1 of 15 images could not be read, the first: ")
     assert TopImages(count=3)(model_of(), photos, "0:0", progress=False).notes == (note,)
     index.shard_file(1).unlink()
-    assert "1 of 3 shards are missing" in TopImages(count=3).answer(Index.open(index.folder), "0:0").notes[-1]
+    with pytest.raises(OutputError, match="1 of 3 shards of .*index are missing or damaged, the first is 1. Run"):
+        TopImages(count=3).answer(Index.open(index.folder), "0:0")
 
 
 class Fragile(nn.Module):
@@ -297,6 +306,24 @@ def test_the_kernel_and_an_optimised_picture_stand_beside_the_photographs(photos
     np.testing.assert_array_equal(dict(found.rows[2].beside)["maximize"], alone.panels[0].values[1])
     np.testing.assert_array_equal(found.arrays()["beside.2.0"], kernel)
     found.save(tmp_path / "x.png")
+
+
+def test_ctrl_c_while_a_picture_is_optimised_keeps_the_photographs(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    whole = TopImages(count=2)(model_of(), photos, "0:1", progress=False)
+    monkeypatch.setattr("vizcnn.probes.top_images.optimize", stop)
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        TopImages(count=2, beside=("maximize",))(model_of(), photos, "0:1", progress=False)
+    kept = caught.value.result
+    assert kept.partial
+    assert kept.summary()["partial"] is True
+    assert "stopped before what stands beside was made" in kept.describe()
+    assert kept.figure().get_supxlabel().endswith("PARTIAL")
+    np.testing.assert_array_equal(kept.arrays()["values"], whole.arrays()["values"])
 
 
 def test_an_index_has_no_network_to_draw(photos: Path, tmp_path: Path) -> None:

@@ -1,31 +1,36 @@
 """Gradient ascent on images: pictures that make a target large.
 
-Four parts that know nothing of each other: the targets to raise, how a picture is parametrised (`canvas`), how it is
-moved about before the network sees it (`warp`), and what holds it back (`restraint`). A `recipe` names one of each;
-`climb` runs them.
+A picture x = render(p) is optimised by way of its parameters p, so that
+
+    target(network(transform(x))) - penalty(x)
+
+becomes large. Each part is a module that can be read alone: how a picture comes from its parameters
+(`parametrization`), how it is moved about before the network sees it (`transforms`), and what keeps it from becoming
+noise (`regularizers`). A `Recipe` names one of each; `optimize` is the loop that runs it for a list of objectives.
 """
 
-from vizcnn.ascent.alike import gram
-from vizcnn.ascent.canvas import Canvas, Fourier, Maco, Pixels
-from vizcnn.ascent.loop import Goal, Peaks, climb, values
-from vizcnn.ascent.recipe import RECIPES, Recipe, recipe
-from vizcnn.ascent.restraint import Penalty, Repair
-from vizcnn.ascent.warp import Warp
+from vizcnn.ascent.diversity import compute_gram
+from vizcnn.ascent.loop import Outcome, optimize
+from vizcnn.ascent.objective import Objective, score_pictures
+from vizcnn.ascent.parametrization import Fourier, Maco, Parametrization, Pixels
+from vizcnn.ascent.recipe import RECIPES, Recipe, find_recipe
+from vizcnn.ascent.regularizers import Penalty, Repair
+from vizcnn.ascent.transforms import Transforms
 
 __all__ = [
     "RECIPES",
-    "Canvas",
     "Fourier",
-    "Goal",
     "Maco",
-    "Peaks",
+    "Objective",
+    "Outcome",
+    "Parametrization",
     "Penalty",
     "Pixels",
     "Recipe",
     "Repair",
-    "Warp",
-    "climb",
-    "gram",
-    "recipe",
-    "values",
+    "Transforms",
+    "compute_gram",
+    "find_recipe",
+    "optimize",
+    "score_pictures",
 ]

@@ -1,4 +1,4 @@
-"""The ascent itself: many pictures at once, each towards its own goal, as if it were alone."""
+"""The loop of gradient ascent: many pictures at once, each towards its own objective, as if it were alone."""
 
 from __future__ import annotations
 
@@ -10,69 +10,50 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vizcnn.ascent.alike import likeness
-from vizcnn.ascent.canvas import Pixels
+from vizcnn.ascent.diversity import measure_similarity
+from vizcnn.ascent.objective import Objective, score_outputs, score_pictures, split_outputs
 from vizcnn.ascent.optimisers import OPTIMISERS
+from vizcnn.ascent.parametrization import Pixels
 from vizcnn.ascent.recipe import Recipe
-from vizcnn.ascent.streams import Streams
-from vizcnn.capture import reading
-from vizcnn.errors import NonFiniteResult, NotDifferentiable, ShapeError, TargetError, VizcnnError
-from vizcnn.model import Model
+from vizcnn.ascent.rng import Rng
+from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, ShapeError
+from vizcnn.models.backward import Redirection
+from vizcnn.models.layers.capture import open_reader
+from vizcnn.models.model import Model
 from vizcnn.progress import bar
-from vizcnn.rules import Redirection
-from vizcnn.targets import OutputFunction, Target
 
 Reader = Callable[[Tensor], Mapping[str, Any]]
 Precision = Literal["float32", "bfloat16"]
 _PATIENCE = 3  # redirected gradients that were zero too, after which a picture is left as it is
-_SHOWN_EVERY = 8  # steps between updates of the progress bar's value
+_SHOWN_EVERY = 8  # steps between updates of the progress bar's score
 
 
 @dataclass(frozen=True)
-class Goal:
-    """One picture to be made: the target to raise, or to lower, and which of several pictures of that target it is."""
+class Outcome:
+    """The pictures that an optimisation came to.
 
-    target: Target
-    copy: int = 0
-    lowered: bool = False
-
-    @property
-    def key(self) -> str:
-        """What the picture's random numbers depend on. Two functions of one name share them: by nothing else could each
-        find its own again, alone as in company."""
-        return f"{'-' if self.lowered else '+'}{self.target.spec}#{self.copy}"
-
-    @property
-    def subject(self) -> tuple[object, ...]:
-        """What all copies have in common, and two functions of one name have not."""
-        functions = [id(unit.function) for _, unit in self.target.terms if isinstance(unit, OutputFunction)]
-        return (self.lowered, self.target.spec, *functions)
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """Pictures that were climbed to.
-
-    which: the numbers of their N goals, ascending: all of them, unless Ctrl-C came before some were begun.
-    pictures: (N, C, H, W) in [0, 1]. values: float64 (N,), the targets' numbers for them, without any warp, in the
-        network's own precision. computed: the same in the precision of the ascent.
+    indices: the positions of their N objectives among those given, ascending: all of them, unless Ctrl-C came before
+        some were begun.
+    pictures: (N, C, H, W) in [0, 1].
+    scores: float64 (N,), the targets' numbers for them, without transforms and in the network's own precision.
+    computed: the same in the precision of the optimisation.
     moved: bool (N,), whether the target ever responded to a change of its picture.
     frames: uint8 (F, N, C, H, W), the way there, from the start to the pictures.
     finished: False after Ctrl-C; the pictures are then as far as they got.
     """
 
-    which: tuple[int, ...]
+    indices: tuple[int, ...]
     pictures: Tensor
-    values: Tensor
+    scores: Tensor
     computed: Tensor
     moved: Tensor
     frames: Tensor
     finished: bool = True
 
 
-def climb(
+def optimize(
     model: Model,
-    goals: Sequence[Goal],
+    objectives: Sequence[Objective],
     recipe: Recipe,
     *,
     size: tuple[int, int] | None = None,
@@ -84,104 +65,118 @@ def climb(
     frames: int = 0,
     label: str = "ascent",
     progress: bool = True,
-) -> Peaks:
-    """Optimise a picture per goal. The network must be borrowed.
+) -> Outcome:
+    """A picture for each objective, made by gradient ascent. The network must be borrowed.
 
     size: height and width of the pictures in px; by default the model's input.
     start: pictures (N, C, H, W) in [0, 1] to begin with, for recipes of pixels; else each begins with its own noise.
-    diversity: weight of a term that makes copies of one target differ: how alike they are is subtracted from the
+    diversity: weight of a term that makes copies of one target differ: how similar they are is subtracted from the
         target (Olah et al. 2017).
     batch: pictures optimised together; copies of one target always are. It changes memory and speed only.
     frames: how many states to keep, evenly spread, the last being the result.
 
     Raises NotDifferentiable, NonFiniteResult, TargetError, ShapeError. Ctrl-C ends the ascent; what it got to is
     returned.
+
+        import vizcnn
+        from vizcnn.ascent import RECIPES, Objective, optimize
+
+        model = vizcnn.load("tiny")
+        objectives = [Objective(vizcnn.target(f"layer2:{channel}")) for channel in range(12)]
+        with model.borrowed():
+            pictures = optimize(model, objectives, RECIPES["robust"]).pictures  # (12, 3, 64, 64)
     """
-    groups = list(_batches(goals, batch))
+    groups = list(_split_into_batches(objectives, batch))
     for group in groups:
-        _refuse_missing_units(model, [goals[i] for i in group], size)
-    done: list[Peaks] = []
+        _check_targets(model, [objectives[i] for i in group], size)
+    done: list[Outcome] = []
     with bar(recipe.steps * len(groups), label, "step", shown=progress) as steps:
         for group in groups:
-            chosen = [goals[i] for i in group]
-            begun = None if start is None else start[group]
+            chosen = [objectives[i] for i in group]
+            first = None if start is None else start[group]
             try:
-                ascent = _Ascent(model, chosen, recipe, size or model.input.size, begun, seed, diversity, precision)
-                done.append(replace(ascent.run(frames, steps), which=tuple(group)))
-            except KeyboardInterrupt:  # before the first step, or while values were computed
+                ascent = _Ascent(model, chosen, recipe, size or model.input.size, first, seed, diversity, precision)
+                done.append(replace(ascent.run(frames, steps), indices=tuple(group)))
+            except KeyboardInterrupt:  # before the first step, or while scores were computed
                 if not done:
                     raise
                 done[-1] = replace(done[-1], finished=False)
             if not done[-1].finished:
                 break
-    return _in_order(done)
+    return _join(done)
 
 
-def _batches(goals: Sequence[Goal], most: int) -> Iterator[list[int]]:
-    """Indices of goals that end at the same layers, with all copies of a target together."""
+def _split_into_batches(objectives: Sequence[Objective], most: int) -> Iterator[list[int]]:
+    """Indices of objectives that end at the same layers, with all copies of a target together."""
     by_layers: dict[frozenset[str], dict[tuple[object, ...], list[int]]] = {}
-    for i, goal in enumerate(goals):
-        by_layers.setdefault(goal.target.layers, {}).setdefault(goal.subject, []).append(i)
+    for i, objective in enumerate(objectives):
+        by_layers.setdefault(objective.target.layers, {}).setdefault(objective.group, []).append(i)
     for same_layers in by_layers.values():
-        group: list[int] = []
+        batch: list[int] = []
         for copies in same_layers.values():
-            if group and len(group) + len(copies) > most:
-                yield group
-                group = []
-            group += copies
-        yield group
+            if batch and len(batch) + len(copies) > most:
+                yield batch
+                batch = []
+            batch += copies
+        yield batch
 
 
-def _refuse_missing_units(model: Model, goals: Sequence[Goal], size: tuple[int, int] | None) -> None:
+def _check_targets(model: Model, objectives: Sequence[Objective], size: tuple[int, int] | None) -> None:
     """Raise TargetError for a channel or position that the layer has not, and ShapeError for a size that the network
     cannot take, before anything is optimised."""
     usual = model.input.size
-    with torch.no_grad(), reading(model, goals[0].target.layers) as read:
+    with torch.no_grad(), open_reader(model, objectives[0].target.layers) as read:
         try:
             found = read(model.grey(size))
-        except RuntimeError as error:
-            if isinstance(error, VizcnnError) or size in (None, usual):
+        except NetworkError as error:
+            if size in (None, usual):
                 raise
             raise ShapeError(
-                f"{model.name} reaches {goals[0].target} with pictures of its own size only, {usual[0]} x {usual[1]} "
-                f"px, got {size[0]} x {size[1]}: {error}. Layers before the dense ones take any size"
+                f"{model.name} reaches {objectives[0].target} with pictures of its own size only, {usual[0]} x "
+                f"{usual[1]} px, got {size[0]} x {size[1]}: {error.__cause__}. Layers before the dense ones take any "
+                "size"
             ) from error
-        for goal in goals:
-            goal.target(found)
+        for objective in objectives:
+            objective.target(found)
 
 
-def _in_order(done: Sequence[Peaks]) -> Peaks:
-    """One Peaks in the order of the goals."""
-    which = [i for each in done for i in each.which]
-    order = torch.tensor(which).argsort()
-    fewest = min(len(each.frames) for each in done)  # after Ctrl-C the last batch has fewer
+def _join(outcomes: Sequence[Outcome]) -> Outcome:
+    """One Outcome from those of the batches, in the order of the objectives."""
+    indices = [i for each in outcomes for i in each.indices]
+    order = torch.tensor(indices).argsort()
+    fewest = min(len(each.frames) for each in outcomes)  # after Ctrl-C the last batch has fewer
 
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(each, name) for each in done])[order]
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(each, name) for each in outcomes])[order]
 
-    return Peaks(
-        tuple(sorted(which)),
-        joined("pictures"),
-        joined("values"),
-        joined("computed"),
-        joined("moved"),
-        torch.cat([each.frames[len(each.frames) - fewest :] for each in done], 1)[:, order],
-        all(each.finished for each in done),
+    return Outcome(
+        tuple(sorted(indices)),
+        join("pictures"),
+        join("scores"),
+        join("computed"),
+        join("moved"),
+        torch.cat([each.frames[len(each.frames) - fewest :] for each in outcomes], 1)[:, order],
+        all(each.finished for each in outcomes),
     )
 
 
-def _marks(frames: int, steps: int) -> set[int]:
+def _choose_steps_to_keep(frames: int, steps: int) -> set[int]:
     """The steps before which a state is kept; the last state of all comes after the last step."""
     return {1 + round(k * steps / (frames - 1)) for k in range(frames - 1)} if frames > 1 else set()
 
 
 class _Ascent:
-    """One batch of pictures on their way up."""
+    """One batch of pictures on their way up.
+
+    A step has three gradients, chained by hand, because each is looked at on its way: the target's with respect to what
+    the network sees, then with respect to the picture, where the penalty's is subtracted, then with respect to the
+    parameters.
+    """
 
     def __init__(
         self,
         model: Model,
-        goals: Sequence[Goal],
+        objectives: Sequence[Objective],
         recipe: Recipe,
         size: tuple[int, int],
         start: Tensor | None,
@@ -189,171 +184,179 @@ class _Ascent:
         diversity: float,
         precision: Precision,
     ) -> None:
-        self.model, self.goals, self.recipe, self.diversity = model, goals, recipe, diversity
+        self.model, self.objectives, self.recipe, self.diversity = model, objectives, recipe, diversity
         self.shape = (model.input.channels, *size)
         self.mean = torch.tensor(model.input.mean, dtype=torch.float32, device=model.device).view(1, -1, 1, 1)
-        self.streams = Streams(seed, [goal.key for goal in goals], self.mean)
-        self.numbers = (recipe.canvas.start(self.shape, self.streams) if start is None else start).clone()
-        self.begun = self.pictures()
-        self.moved = torch.zeros(len(goals), dtype=torch.bool, device=model.device)
-        self.optimiser = OPTIMISERS[recipe.optimiser](self.numbers, recipe.rate)
+        self.rng = Rng(seed, [objective.rng_key for objective in objectives], self.mean)
+        first = recipe.parametrization.initialize(self.shape, self.rng) if start is None else start
+        self.parameters = first.clone()  # (N, ...)
+        self.first_pictures = self.render()
+        self.moved = torch.zeros(len(objectives), dtype=torch.bool, device=model.device)
+        self.optimiser = OPTIMISERS[recipe.optimiser](self.parameters, recipe.rate)
         self.precision = precision
-        self.fruitless = torch.zeros(len(goals), dtype=torch.int64, device=model.device)
-        self.current = 0.0
+        self.failed_redirections = torch.zeros(len(objectives), dtype=torch.int64, device=model.device)
+        self.shown_score = 0.0
+        self.best = _Best(self.first_pictures) if recipe.keep == "best" else None
 
-    def run(self, frames: int, steps: Any) -> Peaks:
+    def run(self, frames: int, steps: Any) -> Outcome:
         """All steps of the recipe, or those before Ctrl-C."""
         kept: list[Tensor] = []
-        marks, finished = _marks(frames, self.recipe.steps), True
+        to_keep, finished = _choose_steps_to_keep(frames, self.recipe.steps), True
         try:
-            with self._reading() as read:
+            with self._open_reader() as read:
                 for step in range(1, self.recipe.steps + 1):
-                    kept += [self.pictures()] if step in marks else []
+                    kept += [self.render()] if step in to_keep else []
                     self._step(read, step)
                     self._show(steps, step)
+                self._judge_last(read)
         except KeyboardInterrupt:
             finished = False
-        return self._peaks([*kept, self.pictures()] if frames else [], finished)
+        result = self.best.pictures if self.best else self.render()
+        return self._collect(result, [*kept, result] if frames else [], finished)
 
     @contextmanager
-    def _reading(self) -> Iterator[Reader]:
-        with reading(self.model, self.goals[0].target.layers) as read, torch.inference_mode(False), torch.enable_grad():
+    def _open_reader(self) -> Iterator[Reader]:
+        """A reader whose outputs have gradients, whatever mode the caller is in."""
+        layers = self.objectives[0].target.layers
+        with open_reader(self.model, layers) as read, torch.inference_mode(False), torch.enable_grad():
             yield read
 
-    def pictures(self) -> Tensor:
-        """(N, C, H, W) in [0, 1], as they are now."""
+    def render(self) -> Tensor:
+        """The pictures as they are now, (N, C, H, W) in [0, 1]."""
         with torch.no_grad():
-            return self.recipe.canvas.pictures(self.numbers, self.shape).clamp(0, 1)
+            return self.recipe.parametrization.render(self.parameters, self.shape).clamp(0, 1)
 
     def _step(self, read: Reader, step: int) -> None:
-        numbers = self.numbers.detach().requires_grad_()
-        pictures = self.recipe.canvas.pictures(numbers, self.shape)
+        parameters = self.parameters.detach().requires_grad_()
+        pictures = self.recipe.parametrization.render(parameters, self.shape)
         seen = pictures.detach().requires_grad_()  # (N, C, H, W)
-        upwards = self._gradient(read, seen)
-        whole = upwards - self._penalty_gradient(seen)
-        (slope,) = torch.autograd.grad(pictures, numbers, whole)
+        upwards, heights = self._compute_target_gradient(read, seen)
+        downwards, penalties = self._compute_penalty_gradient(seen)
+        (gradient,) = torch.autograd.grad((pictures * (upwards - downwards)).sum(), parameters)
         with torch.no_grad():
-            self.optimiser(slope)
-            if isinstance(self.recipe.canvas, Pixels):
-                self._mend(upwards, step)
+            if self.best:
+                self.best.see(pictures, heights - penalties)
+            self.optimiser(gradient)
+            if isinstance(self.recipe.parametrization, Pixels):
+                if not self.recipe.repair.is_none:
+                    self.parameters.copy_(self.recipe.repair(self.parameters, self.mean, upwards, step))
+                self.parameters.clamp_(0, 1)
 
-    def _mend(self, upwards: Tensor, step: int) -> None:
-        if not self.recipe.repair.is_none:
-            self.numbers.copy_(self.recipe.repair(self.numbers, self.mean, upwards, step))
-        self.numbers.clamp_(0, 1)
+    def _judge_last(self, read: Reader) -> None:
+        """Let the pictures that the last step made be the best ones, if they are."""
+        if self.best is None:
+            return
+        with torch.no_grad():
+            pictures = self.render()
+            scores = score_outputs(self.objectives, self._run(read, self.recipe.transforms(pictures, self.rng)))
+            self.best.see(pictures, _orient(scores, self.objectives) - self.recipe.penalty(pictures, self.mean))
 
-    def _gradient(self, read: Reader, seen: Tensor) -> Tensor:
-        """Of each target, and of what makes copies differ, with respect to its picture, (N, C, H, W)."""
-        moved = self.recipe.warp(seen, self.streams)
-        inputs = moved.detach().requires_grad_()
-        own = self._outputs(read, inputs)
-        numbers = _numbers(self.goals, own)
-        self.current = float(numbers[0].detach())
-        pull = self._pull(numbers, inputs, self.goals)
-        self.moved |= pull.flatten(1).any(1)
-        pull = self._redirected(read, inputs, pull)
+    def _compute_target_gradient(self, read: Reader, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each target, and of what makes copies differ, with respect to its picture, (N, C, H, W); and the scores
+        (N,), negative for what is lowered."""
+        transformed = self.recipe.transforms(seen, self.rng)
+        inputs = transformed.detach().requires_grad_()
+        outputs = self._run(read, inputs)
+        scores = score_outputs(self.objectives, outputs)
+        self.shown_score = float(scores[0].detach())
+        gradient = self._differentiate(scores, inputs, self.objectives)
+        self.moved |= gradient.flatten(1).any(1)
+        gradient = self._redirect(read, inputs, gradient)
         if self.diversity:
-            alike = likeness(own, [goal.subject for goal in self.goals])
-            pull = pull - self.diversity * torch.autograd.grad(alike.sum(), inputs)[0]
+            similarity = measure_similarity(outputs, [objective.group for objective in self.objectives])
+            gradient = gradient - self.diversity * torch.autograd.grad(similarity.sum(), inputs)[0]
         upwards: Tensor
-        (upwards,) = torch.autograd.grad(moved, seen, pull)
-        return upwards
+        (upwards,) = torch.autograd.grad((transformed * gradient).sum(), seen)
+        return upwards, _orient(scores.detach(), self.objectives)
 
-    def _redirected(self, read: Reader, inputs: Tensor, pull: Tensor) -> Tensor:
+    def _redirect(self, read: Reader, inputs: Tensor, gradient: Tensor) -> Tensor:
         """The gradient, with another for pictures that nothing reaches: what would open the ReLUs before them."""
-        stuck = ~pull.flatten(1).any(1) & (self.fruitless < _PATIENCE)
-        which = stuck.nonzero().flatten()
-        if not len(which):
-            return pull
-        leaf, goals = inputs.detach()[which].requires_grad_(), [self.goals[i] for i in which.tolist()]
+        stuck = ~gradient.flatten(1).any(1) & (self.failed_redirections < _PATIENCE)
+        indices = stuck.nonzero().flatten()
+        if not len(indices):
+            return gradient
+        leaf, objectives = inputs.detach()[indices].requires_grad_(), [self.objectives[i] for i in indices.tolist()]
         with Redirection():
-            found = self._pull(_numbers(goals, self._outputs(read, leaf)), leaf, goals)
-        self.fruitless[which] += ~found.flatten(1).any(1)
-        return pull.index_copy(0, which, found)
+            found = self._differentiate(score_outputs(objectives, self._run(read, leaf)), leaf, objectives)
+        self.failed_redirections[indices] += ~found.flatten(1).any(1)
+        return gradient.index_copy(0, indices, found)
 
-    def _outputs(self, read: Reader, inputs: Tensor) -> dict[str, tuple[Any, ...]]:
+    def _run(self, read: Reader, inputs: Tensor) -> dict[str, tuple[Any, ...]]:
         """Each layer's output for each of the inputs (n, C, H, W)."""
-        with self._autocast():
-            found = read(inputs.to(self.model.dtype).contiguous(memory_format=torch.channels_last))
-        return _own(self.goals[0].target.layers, found, len(inputs))
+        with self._apply_precision():
+            outputs = read(inputs.to(self.model.dtype).contiguous(memory_format=torch.channels_last))
+        return split_outputs(self.objectives[0].target.layers, outputs, len(inputs))
 
-    def _pull(self, numbers: Tensor, inputs: Tensor, goals: Sequence[Goal]) -> Tensor:
-        """The gradient of the goals' numbers (n,), upwards or downwards, with respect to the inputs (n, C, H, W)."""
-        if not numbers.requires_grad:
+    def _differentiate(self, scores: Tensor, inputs: Tensor, objectives: Sequence[Objective]) -> Tensor:
+        """The gradient of the scores (n,), upwards or downwards, with respect to the inputs (n, C, H, W)."""
+        if not scores.requires_grad:
             raise NotDifferentiable(
-                f"{goals[0].target} has no gradient with respect to the picture: the network detaches or rounds "
+                f"{objectives[0].target} has no gradient with respect to the picture: the network detaches or rounds "
                 "what it computes before this layer. Choose an earlier layer"
             )
-        if not numbers.isfinite().all():
-            raise NonFiniteResult(f"a target became {numbers.detach().tolist()} during the ascent. Check the weights")
-        signs = numbers.new_tensor([-1.0 if goal.lowered else 1.0 for goal in goals])
+        if not scores.isfinite().all():
+            raise NonFiniteResult(
+                f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
+                "smaller steps, or check the network's weights"
+            )
         gradient: Tensor
-        (gradient,) = torch.autograd.grad((numbers * signs).sum(), inputs, retain_graph=bool(self.diversity))
+        (gradient,) = torch.autograd.grad(_orient(scores, objectives).sum(), inputs, retain_graph=bool(self.diversity))
         return gradient
 
-    def _autocast(self) -> Any:
+    def _apply_precision(self) -> Any:
         lower = self.precision == "bfloat16"
         return torch.autocast(self.model.device.type, torch.bfloat16) if lower else nullcontext()
 
-    def _penalty_gradient(self, seen: Tensor) -> Tensor | float:
+    def _compute_penalty_gradient(self, seen: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Of each picture's penalty with respect to its pixels, (N, C, H, W); and the penalties (N,)."""
         if self.recipe.penalty.is_none:
-            return 0.0
-        gradient: Tensor
-        (gradient,) = torch.autograd.grad(self.recipe.penalty(seen, self.mean).sum(), seen)
-        return gradient
+            return 0.0, 0.0
+        penalties = self.recipe.penalty(seen, self.mean)
+        (gradient,) = torch.autograd.grad(penalties.sum(), seen)
+        return gradient, penalties.detach()
 
     def _show(self, steps: Any, step: int) -> None:
         steps.update()
         if step % _SHOWN_EVERY == 0:
-            steps.set_postfix_str(f"{self.goals[0].target} {self.current:.3g}", refresh=False)
+            steps.set_postfix_str(f"{self.objectives[0].target} {self.shown_score:.3g}", refresh=False)
 
     @torch.no_grad()
-    def _peaks(self, kept: list[Tensor], finished: bool) -> Peaks:
-        pictures = self.pictures()
-        with self._autocast():
-            computed = values(self.model, self.goals, pictures)
-        reached = computed if self.precision == "float32" else values(self.model, self.goals, pictures)
-        opened = reached != values(self.model, self.goals, self.begun)  # perhaps by the very last redirected step
-        frames = [_bytes(frame) for frame in kept]
-        return Peaks(
-            tuple(range(len(self.goals))),
+    def _collect(self, pictures: Tensor, kept: list[Tensor], finished: bool) -> Outcome:
+        with self._apply_precision():
+            computed = score_pictures(self.model, self.objectives, pictures)
+        same = self.precision == "float32"
+        scores = computed if same else score_pictures(self.model, self.objectives, pictures)
+        first = score_pictures(self.model, self.objectives, self.first_pictures)
+        frames = [_to_bytes(frame) for frame in kept]
+        return Outcome(
+            tuple(range(len(self.objectives))),
             pictures.float().cpu(),
-            reached,
+            scores,
             computed,
-            self.moved.cpu() | opened,
+            self.moved.cpu() | (scores != first),  # perhaps by the very last redirected step
             torch.stack(frames) if frames else torch.empty(0, *pictures.shape, dtype=torch.uint8),
             finished,
         )
 
 
-def values(model: Model, goals: Sequence[Goal], pictures: Tensor) -> Tensor:
-    """The targets' numbers for pictures (N, C, H, W) in [0, 1], one per goal, of goals at the same layers: float64
-    (N,)."""
-    layers = goals[0].target.layers
-    with torch.no_grad(), reading(model, layers) as read:
-        return _numbers(goals, _own(layers, read(pictures.to(model.device, model.dtype)), len(goals))).cpu().double()
+class _Best:
+    """Each picture's best state so far.
+
+    pictures: (N, C, H, W). heights: (N,), their targets less their penalties."""
+
+    def __init__(self, pictures: Tensor) -> None:
+        self.pictures = pictures.clone()
+        self.heights = pictures.new_full((len(pictures),), -torch.inf)
+
+    def see(self, pictures: Tensor, heights: Tensor) -> None:
+        better = heights > self.heights  # (N,)
+        self.pictures[better], self.heights[better] = pictures.detach()[better], heights[better].to(self.heights)
 
 
-def _own(layers: frozenset[str], found: Mapping[str, Any], count: int) -> dict[str, tuple[Any, ...]]:
-    """Each layer's output for each picture."""
-    return {layer: _each(layer, found[layer], count) for layer in layers}
+def _orient(scores: Tensor, objectives: Sequence[Objective]) -> Tensor:
+    """The scores (N,), so that higher is better: negative for what is lowered."""
+    return scores * scores.new_tensor([-1.0 if objective.lowered else 1.0 for objective in objectives])
 
 
-def _numbers(goals: Sequence[Goal], own: Mapping[str, tuple[Any, ...]]) -> Tensor:
-    """Each picture's own target, (N,)."""
-    numbers = [goal.target({name: parts[i] for name, parts in own.items()}) for i, goal in enumerate(goals)]
-    joined = torch.cat(numbers)
-    return joined.to(torch.promote_types(joined.dtype, torch.float32))
-
-
-def _each(layer: str, values: Any, count: int) -> tuple[Any, ...]:
-    """A layer's output for each picture alone, (1, ...)."""
-    if not isinstance(values, Tensor) or len(values) != count:
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        where = f"layer {layer!r}" if layer else "the network's output"
-        raise TargetError(f"{where} is {got} for {count} pictures; one entry for each is needed")
-    return tuple(values.split(1))  # one operation, whose backward pass joins the parts
-
-
-def _bytes(pictures: Tensor) -> Tensor:
+def _to_bytes(pictures: Tensor) -> Tensor:
     return (pictures.float().cpu() * 255).round().to(torch.uint8)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vizcnn.ascent.spectrum import SHIPPED, measured
+from vizcnn.ascent.spectrum import SHIPPED, measure_spectrum
 from vizcnn.zoo import train_mnist, train_tiny
 
 _IMAGES = 5000
@@ -33,7 +33,7 @@ def ship(images: dict[str, Tensor], out: Path) -> None:
     """Write the spectra of data sets (N, C, H, W) in [0, 1]: half precision, each with its contrast beside."""
     amplitudes, contrasts = {}, {}
     for name, each in images.items():
-        spectrum, contrast = measured(each[:_IMAGES], (each.shape[1], each.shape[2], each.shape[3]))
+        spectrum, contrast = measure_spectrum(each[:_IMAGES], (each.shape[1], each.shape[2], each.shape[3]))
         amplitudes[name], contrasts[name] = spectrum.to(torch.float16), f"{contrast:.4f}"
     save_file(amplitudes, out, contrasts)
 

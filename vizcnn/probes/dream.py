@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.ascent import Goal, Peaks, Pixels, Recipe, Warp, climb, values
-from vizcnn.dryrun import spatial_layers
-from vizcnn.errors import Interrupted, TargetError
-from vizcnn.images import Photo
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
+from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, optimize, score_pictures
+from vizcnn.errors import TargetError
+from vizcnn.inputs.images import Photo
+from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
-from vizcnn.subject import Subject
 
-_LARGEST = 512  # px, the longer side of a dream of a larger photograph
-_SMALLEST = 32  # px, the shorter side of an octave that is smaller than the picture
+_LARGEST = 512  # px: the longer side of a dream, unless another is asked for
+_SMALLEST = 32  # px: the shorter side of the smallest octave
 
 
 class Dream(Probe[Pictures]):
@@ -29,8 +29,8 @@ class Dream(Probe[Pictures]):
     The photograph is changed along the gradient of its target, first at a small size and then at ever larger ones
     (octaves), each beginning with the details that the one before has added. The target is a whole layer's energy
     (the mean square of its activations; by default that of a layer in the middle), or any other: a channel, a class.
-    The picture has the photograph's own size, up to 512 px, not the network's. `sample:noise` is a start without a
-    subject.
+    The picture has the photograph's own size, up to 512 px, not the network's. `sample:noise` is a start that shows
+    nothing yet.
 
     Source: Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks".
     Raises TargetError, ShapeError, NotDifferentiable, NonFiniteResult.
@@ -54,8 +54,11 @@ class Dream(Probe[Pictures]):
     frames: int = param(0, "States of each octave to keep, for an animation (save as .gif).", min=0)
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        layers = list(spatial_layers(model, model.grey()))
+        layers = list(find_spatial_layers(model, model.grey()))
         return [f"energy({layers[len(layers) * 2 // 3]})"] if layers else [0]
+
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
 
     def compute(self, subject: Subject) -> Pictures:
         for targets in subject.targets:
@@ -64,45 +67,48 @@ class Dream(Probe[Pictures]):
                 raise TargetError(f"a dream raises one target, got {len(targets)}: {named}. Give one, or their sum")
         scenes, finished = [], True
         for i, photo in enumerate(subject.photos):
-            scene, finished = self._dreamt(subject, photo, Goal(subject.targets[i][0]))
+            scene, finished = self._make_picture(subject, photo, Objective(subject.targets[i][0]))
             scenes.append(scene)
             if not finished:
                 break
         subject = subject.first(len(scenes))
-        result = Pictures(subject.provenance(self, octaves=self.octaves), tuple(scenes), not finished)
-        if result.partial:
-            raise Interrupted(result)
-        return result
+        return Pictures(subject.provenance(octaves=self.octaves), tuple(scenes), not finished)
 
-    def _dreamt(self, subject: Subject, photo: Photo, goal: Goal) -> tuple[Scenery, bool]:
+    def _make_picture(self, subject: Subject, photo: Photo, objective: Objective) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""
-        base = self._start(subject.model, photo)  # (1, C, H, W)
-        picture, films, finished = base, list[Tensor](), True
-        for octave, size in enumerate(sizes := self._sizes(base)):
-            small = _resized(base, size)
-            before = small if octave == 0 else small + _resized(picture - _resized(base, picture.shape[2:]), size)
-            peaks = self._octave(subject, goal, before.clamp(0, 1), f"octave {octave + 1} of {len(sizes)}")
-            picture, finished = peaks.pictures.to(base), peaks.finished
-            films.append(_resized(peaks.frames[:, 0].float() / 255, base.shape[2:]))
+        base = self._resize_photo(subject.model, photo)  # (1, C, H, W)
+        picture, frames, finished = base, list[Tensor](), True
+        for octave, size in enumerate(sizes := self._list_sizes(base)):
+            start = small = _resize(base, size)  # (1, C, h, w)
+            if octave:
+                start = small + _resize(picture - _resize(base, picture.shape[2:]), size)  # with the details so far
+            outcome = self._run_octave(subject, objective, start.clamp(0, 1), f"octave {octave + 1} of {len(sizes)}")
+            picture, finished = outcome.pictures.to(base), outcome.finished
+            frames.append(_resize(outcome.frames[:, 0].float() / 255, base.shape[2:]))  # (F, C, H, W)
             if not finished:
-                picture = base + _resized(picture - small, base.shape[2:])
+                picture = base + _resize(picture - small, base.shape[2:])
                 break
         picture = picture.clamp(0, 1)
-        ends = [float(values(subject.model, [goal], x)[0]) for x in (base, picture)]
+        before, after = (float(score_pictures(subject.model, [objective], each)[0]) for each in (base, picture))
         return Scenery(
-            _as_array(picture)[0],
-            ((photo.name, photo),),
-            {str(goal.target): (ends[0], ends[1])},
-            (_as_array(torch.cat(films)) * 255).round().astype(np.uint8),
+            _to_array(picture)[0],
+            (("", photo),),
+            {str(objective.target): (before, after)},
+            (_to_array(torch.cat(frames)) * 255).round().astype(np.uint8),
         ), finished
 
-    def _octave(self, subject: Subject, goal: Goal, start: Tensor, label: str) -> Peaks:
+    def _run_octave(self, subject: Subject, objective: Objective, start: Tensor, label: str) -> Outcome:
         recipe = Recipe(
-            "dream", Pixels(), Warp(jitter=self._jitter(goal)), optimiser="ascent", rate=self.rate, steps=self.steps
+            "dream",
+            Pixels(),
+            Transforms(jitter=self._choose_jitter(objective)),
+            optimiser="ascent",
+            rate=self.rate,
+            steps=self.steps,
         )
-        return climb(
+        return optimize(
             subject.model,
-            [goal],
+            [objective],
             recipe,
             size=(start.shape[2], start.shape[3]),
             start=start.float(),
@@ -112,37 +118,39 @@ class Dream(Probe[Pictures]):
             progress=subject.progress,
         )
 
-    def _jitter(self, goal: Goal) -> float:
+    def _choose_jitter(self, objective: Objective) -> float:
         if self.jitter is not None:
             return self.jitter
-        return 0.0 if any(getattr(unit, "at", None) for _, unit in goal.target.terms) else 0.06
+        # a neuron looks at one fixed place, and shifts would smear what appears there
+        return 0.0 if any(getattr(unit, "at", None) for _, unit in objective.target.terms) else 0.06
 
-    def _start(self, model: Model, photo: Photo) -> Tensor:
+    def _resize_photo(self, model: Model, photo: Photo) -> Tensor:
         """The photograph (1, C, H, W) in the size of the dream."""
-        pixels = model.input.channels_of(photo)
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(model.device)
+        image = torch.from_numpy(model.input.channels_of(photo)).permute(2, 0, 1)[None].to(model.device)
         longer = max(photo.size)
         factor = (self.size or min(longer, _LARGEST)) / longer
         height, width = (max(1, round(side * factor)) for side in photo.size)
-        return _resized(image, (height, width)).clamp(0, 1)
+        return _resize(image, (height, width)).clamp(0, 1)
 
-    def _sizes(self, base: Tensor) -> list[tuple[int, int]]:
-        """Height and width of each octave, the picture's own last."""
+    def _list_sizes(self, base: Tensor) -> list[tuple[int, int]]:
+        """Height and width of each octave, from small to the picture's own."""
         height, width = base.shape[2:]
-        found = [(height, width)]
+        sizes = [(height, width)]
         for octave in range(1, self.octaves):
             smaller = round(height / self.scale**octave), round(width / self.scale**octave)
             if min(smaller) < _SMALLEST:
                 break
-            found.insert(0, smaller)
-        return found
+            sizes.insert(0, smaller)
+        return sizes
 
 
-def _resized(images: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(images.shape[2:]) == tuple(size) or not len(images):
-        return images if len(images) else images.new_empty(0, images.shape[1], *size)
+def _resize(images: Tensor, size: Sequence[int]) -> Tensor:
+    if not len(images):
+        return images.new_empty(0, images.shape[1], *size)
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
     return F.interpolate(images, tuple(size), mode="bilinear", antialias=True)
 
 
-def _as_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _to_array(images: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     return images.permute(0, 2, 3, 1).float().cpu().numpy()  # (N, H, W, C)

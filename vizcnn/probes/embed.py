@@ -11,40 +11,42 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from vizcnn.dataset import Images
-from vizcnn.embedding import (
+from vizcnn.errors import ParameterError
+from vizcnn.geometry import Box
+from vizcnn.inputs.datasets import Images
+from vizcnn.inputs.tensors import to_photo
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
+from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail, shorten
+from vizcnn.scanning import Features, compute_features
+from vizcnn.scanning.embedding import (
     NAMES,
     PAPERS,
     Method,
     Neighbours,
-    checked_perplexity,
-    neighbours,
-    principal,
-    refuse_missing,
-    tsne,
-    umap,
+    choose_perplexity,
+    embed_with_pca,
+    embed_with_tsne,
+    embed_with_umap,
+    measure_neighbours,
+    require_library,
 )
-from vizcnn.errors import ParameterError
-from vizcnn.model import Box, Model
-from vizcnn.probe import Probe, param
-from vizcnn.results import Scatter, Spread, Thumbnail, short, thumbnail
-from vizcnn.scanning import Features, features_in
-from vizcnn.subject import Subject, photo_of
 
-Laid = tuple[npt.NDArray[np.float64], tuple[str, str], str]
-"""Points (N, 2), what the axes are, and what the method says of itself."""
+Embedding = tuple[npt.NDArray[np.float64], tuple[str, str], str]
+"""Points (N, 2), what the axes are, and the method in words."""
 
 
 class Embed(Probe[Scatter]):
     """Which images are alike to the network? Its features in two dimensions, and what neighbours know.
 
-    Each image becomes the vector of what a layer says of it, maps averaged over their places. By default that is what
-    enters the network's last layer: the features that transfer learning keeps ("bottleneck features"). The map lays
+    Each image becomes a vector: the activations of a layer, averaged over positions. By default the layer is what
+    enters the network's last one: the features that transfer learning keeps ("bottleneck features"). The map lays
     the vectors out in a plane, by PCA (a projection: distances can only shrink), t-SNE or UMAP (neighbours stay
     together; the size of groups and of the gaps between them means little).
 
-    Where classes are known, each image's nearest others are asked for its class, by the features and by the map: the
-    first number says what the layer knows, the second how much of that the picture shows.
+    Where classes are known, each image's class is guessed from its nearest neighbours, once by the features and once by
+    the map: the first accuracy says what the layer knows, the second how much of that the picture shows.
 
     Paper: Donahue et al. 2013, "DeCAF", arXiv:1310.1531 (features of a trained network for other tasks), and the
     method's own. Raises ImageError, LayerNotFound, TargetError, NonFiniteResult, DegenerateResult where all features
@@ -69,92 +71,101 @@ class Embed(Probe[Scatter]):
     features: bool = param(False, "Keep the features too, in .npz and .safetensors.")
 
     def check(self) -> None:
-        refuse_missing(self.method)
+        require_library(self.method)
         if self.perplexity is not None and self.method != "tsne":
             raise ParameterError(f"perplexity is an option of method 'tsne', and the method is {self.method!r}")
+
+    def labels_from(self) -> str | None:
+        return self.labels
 
     def compute(self, subject: Subject) -> Scatter:
         images = subject.dataset
         assert images is not None
-        checked_perplexity(self.method, len(images), self.perplexity)
-        found = features_in(subject.model, images, self.layer, subject.progress)
-        points, axes, said = self._laid(found.vectors, subject.seed)
-        known = neighbours(found.vectors, points, found.labels, self.neighbours)
-        details = {"dataset": images.where, "pictures": len(images), "layer": found.layer, "method": self.method}
+        choose_perplexity(self.method, len(images), self.perplexity)  # refuses too few images before any is read
+        features = compute_features(subject.model, images, self.layer, subject.progress)
+        points, axes, method = self._embed(features.vectors, subject.seed)
+        neighbours = measure_neighbours(features.vectors, points, features.labels, self.neighbours)
+        details = {"dataset": images.where, "pictures": len(images), "layer": features.layer, "method": self.method}
         return Scatter(
-            provenance=subject.provenance(self, paper=f"{self.paper}; {PAPERS[self.method]}", **details),
+            provenance=subject.provenance(paper=f"{self.paper}; {PAPERS[self.method]}", **details),
             points=points,
             axes=axes,
-            title=f"{NAMES[self.method]} of {short(found.layer)}" + (f"\n{_shares(known)}" if known else ""),
-            numbers=found.numbers,
-            names=tuple(images.names[number] for number in found.numbers),
-            labels=found.labels,
-            thumbnails=tuple(_thumbnails(subject.model, images, found, Spread.over(points))),
-            found={"neighbours": known and asdict(known), "layer": found.layer, "method": self.method},
-            findings=(f"{_counted(found)}; {said}", *_notes(images, found, known, self.neighbours)),
-            features=found.vectors if self.features else None,
+            title=f"{NAMES[self.method]} of {shorten(features.layer)}"
+            + (f"\n{_describe_accuracy(neighbours)}" if neighbours else ""),
+            numbers=features.numbers,
+            names=tuple(images.names[number] for number in features.numbers),
+            labels=features.labels,
+            thumbnails=tuple(_make_thumbnails(subject.model, images, features, MapGrid.over(points))),
+            found={"neighbours": neighbours and asdict(neighbours), "layer": features.layer, "method": self.method},
+            findings=(
+                f"{_describe_size(features)}; {method}",
+                *_list_notes(images, features, neighbours, self.neighbours),
+            ),
+            features=features.vectors if self.features else None,
         )
 
-    def _laid(self, vectors: npt.NDArray[np.float32], seed: int) -> Laid:
-        perplexity = checked_perplexity(self.method, len(vectors), self.perplexity)
-        points, shares = principal(vectors)
+    def _embed(self, vectors: npt.NDArray[np.float32], seed: int) -> Embedding:
+        perplexity = choose_perplexity(self.method, len(vectors), self.perplexity)
+        points, shares = embed_with_pca(vectors)  # for every method, since it refuses features that are all the same
         if self.method == "pca":
             axes = tuple(f"principal axis {i}, {share:.0%} of the variance" for i, share in enumerate(shares, 1))
             return points, (axes[0], axes[1]), f"PCA: two axes hold {sum(shares):.0%} of the variance"
         if self.method == "tsne":
-            return tsne(vectors, perplexity, seed), ("", ""), f"t-SNE with perplexity {perplexity:.3g}"
-        return umap(vectors, seed), ("", ""), "UMAP"
+            return embed_with_tsne(vectors, perplexity, seed), ("", ""), f"t-SNE with perplexity {perplexity:.3g}"
+        return embed_with_umap(vectors, seed), ("", ""), "UMAP"
 
 
-def _counted(found: Features) -> str:
-    count, size = found.vectors.shape
-    classes = len({label for label in found.labels if label is not None})
+def _describe_size(features: Features) -> str:
+    count, size = features.vectors.shape
+    classes = len({label for label in features.labels if label is not None})
     of_classes = f" of {classes} classes" if classes > 1 else ""
-    return f"{count:,} image{'s' * (count > 1)}{of_classes} by {size:,} features, {found.layer}"
+    return f"{count:,} image{'s' * (count > 1)}{of_classes} by {size:,} features, {features.layer}"
 
 
-def _shares(known: Neighbours) -> str:
-    return f"{known.count}-nearest-neighbour accuracy {known.features:.1%} by features, {known.plane:.1%} in the map"
+def _describe_accuracy(neighbours: Neighbours) -> str:
+    by_features, in_map = f"{neighbours.features:.1%} by features", f"{neighbours.plane:.1%} in the map"
+    return f"{neighbours.count}-nearest-neighbour accuracy {by_features}, {in_map}"
 
 
-def _notes(images: Images, found: Features, known: Neighbours | None, asked: int) -> Iterator[str]:
+def _list_notes(images: Images, features: Features, neighbours: Neighbours | None, asked: int) -> Iterator[str]:
     """What neighbours know, and what the picture does not show."""
-    if known:
+    if neighbours:
         yield (
-            f"{_shares(known)} (euclidean, each image left out in turn); always naming the most frequent class "
-            f"would reach {known.largest:.1%}"
+            f"{_describe_accuracy(neighbours)} (euclidean, each image left out in turn); always naming the most "
+            f"frequent class would reach {neighbours.largest:.1%}"
         )
-        yield from _cautions(found, known, asked)
+        yield from _list_cautions(features, neighbours, asked)
     else:
         yield "fewer than two classes are known, so no accuracy: sub-folders or the option labels would name them"
-    if len(found.vectors) < 3:
+    if len(features.vectors) < 3:
         yield "a map of fewer than three images shows nothing"
-    if found.unreadable:
-        number, reason = found.unreadable[0]
+    if features.unreadable:
+        number, reason = features.unreadable[0]
         first = images.names[number]
-        yield f"{len(found.unreadable)} of {len(images)} images could not be read, the first: {first} ({reason})"
-    if found.unusable:
-        first = images.names[found.unusable[0]]
-        yield f"{len(found.unusable)} images were left out, their features hold NaN or infinity, the first: {first}"
+        yield f"{len(features.unreadable)} of {len(images)} images could not be read, the first: {first} ({reason})"
+    if features.unusable:
+        first = images.names[features.unusable[0]]
+        yield f"{len(features.unusable)} images were left out, their features hold NaN or infinity, the first: {first}"
 
 
-def _cautions(found: Features, known: Neighbours, asked: int) -> Iterator[str]:
-    counts = Counter(label for label in found.labels if label is not None)
+def _list_cautions(features: Features, neighbours: Neighbours, asked: int) -> Iterator[str]:
+    """Why an accuracy may say less than it seems to."""
+    counts = Counter(label for label in features.labels if label is not None)
     single = sum(count == 1 for count in counts.values())
     if single:
-        yield f"{single} of {known.classes} classes have one image, which no neighbour can know"
-    if known.images < known.count * known.classes:
-        mean = known.images / known.classes
+        yield f"{single} of {neighbours.classes} classes have one image, which no neighbour can know"
+    if neighbours.images < neighbours.count * neighbours.classes:
+        mean = neighbours.images / neighbours.classes
         yield f"classes have {mean:.1f} images on average, fewer than the neighbours that vote: ask fewer neighbours"
-    if known.count < asked:
-        yield f"only {known.count} neighbours could be asked, not {asked}"
-    if known.images < len(found.vectors):
-        yield f"{len(found.vectors) - known.images} images have no class and were not asked"
+    if neighbours.count < asked:
+        yield f"only {neighbours.count} neighbours could be asked, not {asked}"
+    if neighbours.images < len(features.vectors):
+        yield f"{len(features.vectors) - neighbours.images} images have no class and were not asked"
 
 
-def _thumbnails(model: Model, images: Images, found: Features, spread: Spread) -> Iterator[Thumbnail]:
-    for index in sorted(spread.chosen.tolist()):  # in the order of the data set, which suits archives
-        image: Any = images.read(int(found.numbers[index]))[0]
-        photo = photo_of(image) if isinstance(image, Tensor) else image
+def _make_thumbnails(model: Model, images: Images, features: Features, grid: MapGrid) -> Iterator[Thumbnail]:
+    for index in sorted(grid.chosen.tolist()):  # in the data set's order: an archive is read fastest from front to back
+        image: Any = images.read(int(features.numbers[index]))[0]
+        photo = to_photo(image) if isinstance(image, Tensor) else image
         seen = Box(0, 0, *photo.size) if isinstance(image, Tensor) else model.input.seen(photo.size)
-        yield thumbnail(index, photo, seen)
+        yield make_thumbnail(index, photo, seen)

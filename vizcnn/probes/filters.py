@@ -10,25 +10,27 @@ import numpy.typing as npt
 from torch import nn
 
 from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError
-from vizcnn.loading import load
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
+from vizcnn.models.layers.kernels import find_used_kernels, list_convolutions, reads_image
+from vizcnn.models.loading import load
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import ImageGrid, Panel, Row
-from vizcnn.subject import Subject
 
 Kernels = npt.NDArray[np.float32]
 Order = npt.NDArray[np.intp]
 
-_COLOURLESS = 0.5  # strongest colour over largest weight, below which a kernel counts as grey
-_UNORIENTED = 0.25  # coherence below which a kernel counts as having no direction
+_COLOURLESS = 0.5  # a kernel counts as grey if its strongest colour is below this share of its largest weight
+_UNORIENTED = 0.25  # a kernel counts as having no direction if its coherence is below this
 
 
 class Filters(Probe[ImageGrid]):
     """Which patterns do the kernels of a convolution look for?
 
-    Each tile is one kernel: the weights by which a filter multiplies a patch of its input. Zero is mid-grey, brighter
-    weights are positive. Kernels on the RGB image are drawn in colour: a reddish pixel is one where red speaks for the
-    filter more than green and blue do. Behind the first layer a kernel has a slice per input channel, and one is shown.
+    Each tile is one kernel: the weights by which a filter multiplies a patch of its input. Where each run computes them
+    anew (weight norm, pruning), they are those of eval mode. Zero is mid-grey, brighter weights are positive.
+    Kernels on the RGB image are drawn in colour: a reddish pixel is one where red speaks for the filter more than green
+    and blue do. Behind the first layer a kernel has a slice per input channel, and one is shown.
 
     Sorted by `norm`: the largest first (L2, of what is shown). By `hue`: around the colour circle from magenta, by the
     kernel's most colourful pixel (the hue of its weights less their mean over the channels); kernels whose colour is
@@ -62,30 +64,33 @@ class Filters(Probe[ImageGrid]):
 
     def compute(self, subject: Subject) -> ImageGrid:
         model = subject.model
-        name = self.layer or _first_convolution(model)
+        name = self.layer or _find_first_convolution(model)
         models = [model, *([load(self.compare)] if self.compare else [])]
-        kernels = [_kernels(each, name) for each in models]  # (K, C / groups, h, w)
+        kernels = [_read_kernels(each, name) for each in models]  # (K, C / groups, h, w)
         _refuse_other_shapes(models, kernels, name)
-        channel = self._channel(model, name, kernels[0])
-        seen = [_visible(weights, channel) for weights in kernels]  # (K, h, w) or (K, h, w, 3)
-        order = _ORDERS[self.sort](seen[0])[: self.most]  # (k,)
-        title = self._title(model, name, channel, len(order))
-        panels = _panels(models, seen, order, title, self.scale)
+        channel = self._choose_channel(model, name, kernels[0])
+        if channel is None:
+            tiles = [np.moveaxis(weights, 1, 3) for weights in kernels]  # (K, h, w, 3)
+        else:
+            tiles = [weights[:, channel] for weights in kernels]  # (K, h, w)
+        order = _ORDERS[self.sort](tiles[0])[: self.most]  # (k,)
+        title = self._write_title(model, name, channel, len(order))
+        panels = _make_panels(models, tiles, order, title, self.scale)
         compared = {"compared": f"{models[1].name} {models[1].weights_sha256()[:8]}"} if self.compare else {}
         shown = "rgb" if channel is None else channel
-        provenance = subject.provenance(self, layer=name, channel=shown, sort=self.sort, scale=self.scale, **compared)
-        return ImageGrid(provenance, (Row(panels),), tuple(_findings(models, seen, name)))
+        provenance = subject.provenance(layer=name, channel=shown, sort=self.sort, scale=self.scale, **compared)
+        return ImageGrid(provenance, (Row(panels),), tuple(_list_findings(models, tiles, name)))
 
-    def _channel(self, model: Model, name: str, kernels: Kernels) -> int | None:
+    def _choose_channel(self, model: Model, name: str, kernels: Kernels) -> int | None:
         """The input channel to show; None for all three, in colour."""
         if self.channel is None:
-            return None if _takes_rgb(model, name, kernels) else 0
+            return None if model.input.channels == 3 and reads_image(model, name) else 0
         if self.channel >= kernels.shape[1]:
             last = kernels.shape[1] - 1
             raise ParameterError(f"the kernels of {name!r} have input channels 0 to {last}, got channel {self.channel}")
         return self.channel
 
-    def _title(self, model: Model, name: str, channel: int | None, shown: int) -> str:
+    def _write_title(self, model: Model, name: str, channel: int | None, shown: int) -> str:
         module = model.layer(name)
         assert isinstance(module, nn.Conv2d)
         h, w = module.kernel_size
@@ -98,26 +103,22 @@ class Filters(Probe[ImageGrid]):
         return ", ".join(parts)
 
 
-def _first_convolution(model: Model) -> str:
-    if names := _convolutions(model):
+def _find_first_convolution(model: Model) -> str:
+    if names := list_convolutions(model):
         return names[0]
     raise LayerNotFound(f"{model.name} has no convolution (no nn.Conv2d), so it has no kernels to show")
 
 
-def _convolutions(model: Model) -> list[str]:
-    return [name for name, module in model.layers().items() if isinstance(module, nn.Conv2d)]
-
-
-def _kernels(model: Model, name: str) -> Kernels:
-    """The raw weights of a convolution, float32 (K, C / groups, h, w)."""
+def _read_kernels(model: Model, name: str) -> Kernels:
+    """The weights of a convolution, float32 (K, C / groups, h, w)."""
     module = model.layer(name)
     if not isinstance(module, nn.Conv2d):
-        known = _convolutions(model)
+        known = list_convolutions(model)
         some = ", ".join(known[:4]) + (f" and {len(known) - 4} more" if len(known) > 4 else "")
         raise ParameterError(
             f"layer {name!r} of {model.name} is {type(module).__name__}, not an nn.Conv2d. Choose one: {some or 'none'}"
         )
-    weights: Kernels = module.weight.detach().float().cpu().numpy()  # (K, C / groups, h, w)
+    weights: Kernels = find_used_kernels(model, name).float().cpu().numpy()  # (K, C / groups, h, w)
     if not np.isfinite(weights).all():
         raise NonFiniteResult(f"the weights of {name!r} of {model.name} hold NaN or infinity. Check the checkpoint")
     return weights
@@ -132,23 +133,13 @@ def _refuse_other_shapes(models: list[Model], kernels: list[Kernels], name: str)
         )
 
 
-def _takes_rgb(model: Model, name: str, kernels: Kernels) -> bool:
-    """Whether a kernel's three channels are red, green and blue: those of a later layer are not."""
-    return model.input.channels == 3 and kernels.shape[1] == 3 and name == _first_convolution(model)
-
-
-def _visible(kernels: Kernels, channel: int | None) -> Kernels:
-    """What is shown of kernels (K, C, h, w): one channel, (K, h, w), or the colours, (K, h, w, 3)."""
-    return np.moveaxis(kernels, 1, 3) if channel is None else kernels[:, channel]
-
-
-def _panels(models: list[Model], seen: list[Kernels], order: Order, title: str, scale: str) -> tuple[Panel, ...]:
+def _make_panels(models: list[Model], tiles: list[Kernels], order: Order, title: str, scale: str) -> tuple[Panel, ...]:
     """A panel per model; a shared scale is that of all of them."""
-    values = [weights[order] for weights in seen]
-    ends = [np.abs(v).reshape(len(v), -1).max(1) for v in values]
+    values = [weights[order] for weights in tiles]
+    largest = [np.abs(v).reshape(len(v), -1).max(1) for v in values]  # (k,)
     if scale == "shared":
-        ends = [np.full_like(end, np.max(ends)) for end in ends]
-    ends = [np.where(end > 0, end, 1) for end in ends]  # all-zero kernels are mid-grey on any scale
+        largest = [np.full_like(of_model, np.max(largest)) for of_model in largest]
+    largest = [np.where(of_model > 0, of_model, 1) for of_model in largest]  # all zero is mid-grey on any scale
     names = ["filters", "compared"]
     return tuple(
         Panel(
@@ -157,7 +148,7 @@ def _panels(models: list[Model], seen: list[Kernels], order: Order, title: str, 
             values=values[i],
             channels=tuple(order.tolist()),
             titles=tuple(map(str, order.tolist())),
-            limits=tuple((-end, end) for end in ends[i].tolist()),
+            limits=tuple((-end, end) for end in largest[i].tolist()),
             meaning="weight",
             columns=12 // len(models),
         )
@@ -165,16 +156,16 @@ def _panels(models: list[Model], seen: list[Kernels], order: Order, title: str, 
     )
 
 
-def _findings(models: list[Model], seen: list[Kernels], name: str) -> Iterator[str]:
-    norms = [_norms(weights) for weights in seen]
-    for model, norm in zip(models, norms, strict=True):
-        most, least = norm.argmax(), norm.argmin()
+def _list_findings(models: list[Model], tiles: list[Kernels], name: str) -> Iterator[str]:
+    for model, weights in zip(models, tiles, strict=True):
+        norms = _compute_norms(weights)
+        most, least = norms.argmax(), norms.argmin()
         yield (
-            f"{name} of {model.name}: {len(norm)} filters, norms {norm[least]:.3g} (filter {least}) to "
-            f"{norm[most]:.3g} (filter {most}), median {np.median(norm):.3g}"
+            f"{name} of {model.name}: {len(norms)} filters, norms {norms[least]:.3g} (filter {least}) to "
+            f"{norms[most]:.3g} (filter {most}), median {np.median(norms):.3g}"
         )
-    if len(seen) == 2:
-        change = _norms(seen[0] - seen[1])
+    if len(tiles) == 2:
+        change = _compute_norms(tiles[0] - tiles[1])
         most, least = change.argmax(), change.argmin()
         yield (
             f"filter {most} differs most between the two (norm of the difference {change[most]:.3g}), "
@@ -182,54 +173,51 @@ def _findings(models: list[Model], seen: list[Kernels], name: str) -> Iterator[s
         )
 
 
-def _norms(kernels: Kernels) -> Kernels:
+def _compute_norms(kernels: Kernels) -> Kernels:
     """L2 norm of each kernel, (K,)."""
     norms: Kernels = np.sqrt(np.square(kernels).reshape(len(kernels), -1).sum(1))
     return norms
 
 
-def _as_stored(kernels: Kernels) -> Order:
-    return np.arange(len(kernels))
+def _sort_by_norm(kernels: Kernels) -> Order:
+    return np.argsort(-_compute_norms(kernels), kind="stable")
 
 
-def _by_norm(kernels: Kernels) -> Order:
-    return np.argsort(-_norms(kernels), kind="stable")
-
-
-def _by_hue(kernels: Kernels) -> Order:
+def _sort_by_hue(kernels: Kernels) -> Order:
     if kernels.ndim != 4:
         raise ParameterError("sort='hue' needs kernels in colour, and these are grey. Sort by norm or orientation")
-    hue, strength = hues(kernels)
+    hue, strength = compute_hues(kernels)
     colourless = strength < _COLOURLESS * np.abs(kernels).max((1, 2, 3))
-    return np.lexsort(((hue + 60) % 360, colourless))  # reds, which lie around 0, stay together
+    return np.lexsort(((hue + 60) % 360, colourless))  # from 300, magenta: reds, which lie around 0, stay together
 
 
-def _by_orientation(kernels: Kernels) -> Order:
+def _sort_by_orientation(kernels: Kernels) -> Order:
     if min(kernels.shape[1:3]) < 2:
         h, w = kernels.shape[1:3]
         raise ParameterError(f"sort='orientation' needs kernels of at least 2 x 2, got {h} x {w}. Sort by norm")
-    angle, coherence = orientations(kernels)
+    angle, coherence = compute_orientations(kernels)
     return np.lexsort(((angle + 22.5) % 180, coherence < _UNORIENTED))  # horizontals, around 0, stay together
 
 
-def hues(kernels: Kernels) -> tuple[Kernels, Kernels]:
+def compute_hues(kernels: Kernels) -> tuple[Kernels, Kernels]:
     """Hue in degrees (red 0, green 120, blue 240) and strength of the most colourful pixel of kernels (K, h, w, 3).
 
-    A pixel's colour is its weights less their mean, a point of the plane in which hue is the angle; its strength is the
-    distance from grey, in units of the weights.
+    Less their mean, a pixel's three weights are a point in a plane with grey at the origin. The angle of the point is
+    the hue, its distance from grey the strength, in units of the weights.
     """
     red, green, blue = np.moveaxis(kernels.reshape(len(kernels), -1, 3), 2, 0)  # each (K, h * w)
-    across, up = red - (green + blue) / 2, (green - blue) * np.sqrt(3) / 2
+    across, up = red - (green + blue) / 2, (green - blue) * np.sqrt(3) / 2  # red points right, green and blue left
     strength = np.hypot(across, up)  # (K, h * w)
-    rows, best = np.arange(len(kernels)), strength.argmax(1)
-    return np.degrees(np.arctan2(up, across))[rows, best] % 360, strength[rows, best]
+    most_colourful = np.arange(len(kernels)), strength.argmax(1)
+    return np.degrees(np.arctan2(up, across))[most_colourful] % 360, strength[most_colourful]
 
 
-def orientations(kernels: Kernels) -> tuple[Kernels, Kernels]:
+def compute_orientations(kernels: Kernels) -> tuple[Kernels, Kernels]:
     """Angle of edges and stripes in degrees (horizontal 0, counterclockwise, below 180) and its coherence in [0, 1].
 
-    kernels: (K, h, w) or (K, h, w, 3), at least 2 x 2. From the structure tensor: the products of the weights' slopes,
-    summed over each kernel. Slopes are taken between pixels, over 2 x 2 of them, so that both belong to one point.
+    kernels: (K, h, w) or (K, h, w, 3), at least 2 x 2. From the structure tensor: with the weights' slopes r to the
+    right and u upwards, and sums over the kernel, the slope's angle is arctan2(2 sum(r u), sum(r^2) - sum(u^2)) / 2.
+    Both slopes are taken over 2 x 2 pixels, so that they belong to one point, the corner where the four meet.
     """
     corners = kernels[:, :-1, :-1], kernels[:, :-1, 1:], kernels[:, 1:, :-1], kernels[:, 1:, 1:]
     upper_left, upper_right, lower_left, lower_right = (c.reshape(len(kernels), -1) for c in corners)
@@ -242,8 +230,8 @@ def orientations(kernels: Kernels) -> tuple[Kernels, Kernels]:
 
 
 _ORDERS: dict[str, Callable[[Kernels], Order]] = {
-    "none": _as_stored,
-    "norm": _by_norm,
-    "hue": _by_hue,
-    "orientation": _by_orientation,
+    "none": lambda kernels: np.arange(len(kernels)),
+    "norm": _sort_by_norm,
+    "hue": _sort_by_hue,
+    "orientation": _sort_by_orientation,
 }

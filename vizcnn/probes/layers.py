@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
-from vizcnn.dryrun import OnMeta, twin, watched
-from vizcnn.model import Model
-from vizcnn.probe import Probe
+from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, keep_last, watch_layers
+from vizcnn.models.model import Model
+from vizcnn.probing.probe import Probe
+from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, receptive_fields
 from vizcnn.results import Table
-from vizcnn.subject import Subject
 
 COLUMNS = ("layer", "type", "output", "parameters", "MACs", "field [px]", "stride [px]", "offset [px]")
 
@@ -31,8 +34,8 @@ class Layers(Probe[Table]):
     stride       distance between the fields of neighbouring units
     offset       where the first unit's field starts; below zero lies padding
 
-    The table does not depend on the weights, so `-m resnet50` needs no download: the architecture is enough. Receptive
-    fields are exact, see vizcnn.receptive_fields.
+    The table does not depend on the weights, so `-m resnet50` downloads nothing. Receptive fields are exact, see
+    vizcnn.receptive_fields.
 
     Paper: Araujo, Norris & Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill.
     """
@@ -44,81 +47,106 @@ class Layers(Probe[Table]):
 
     def compute(self, subject: Subject) -> Table:
         model = subject.model
-        outputs, macs = _ran(model)
-        fields = receptive_fields(model)
-        chosen = [name for name in outputs if _has_a_row(model.layer(name))]
-        rows = tuple(_row(name, model.layer(name), outputs[name], macs, fields.get(name)) for name in chosen)
-        provenance = subject.provenance(self, input=tuple(subject.inputs.shape[1:]))
-        return Table(provenance, COLUMNS, rows, _totals(model, outputs, macs))
+        outputs, macs = _run_once(model)
+        fields = receptive_fields(model, progress=subject.progress)
+        rows = []
+        for name, output in outputs.items():
+            module = model.layer(name)
+            if not list(module.children()) or list(module.parameters(recurse=False)):
+                rows.append(_make_row(name, module, output, macs, fields.get(name)))
+        provenance = subject.provenance(input=tuple(subject.inputs.shape[1:]))
+        return Table(provenance, COLUMNS, tuple(rows), _describe_totals(model, outputs, macs))
 
 
 @dataclass(frozen=True)
-class _Cost:
-    """Multiply-accumulates: of each layer by name with what is inside it, and of the whole network."""
+class _Macs:
+    """Multiply-accumulates: of each layer, by name, with the layers inside it; and of the whole network."""
 
     layers: dict[str, int]
     total: int
 
-    def own(self, name: str, module: nn.Module) -> int:
-        """A layer's cost without that of the layers inside it."""
-        return self.layers.get(name, 0) - sum(
-            self._within(f"{name}.{n}", child) for n, child in module.named_children()
-        )
+    def count_own(self, name: str, module: nn.Module) -> int:
+        """The count of a layer without the layers inside it."""
+        return self.layers.get(name, 0) - sum(self._count(f"{name}.{n}", child) for n, child in module.named_children())
 
-    def _within(self, name: str, module: nn.Module) -> int:
-        """What a layer costs, or, where it is a list that never runs itself, what its members cost."""
-        members = (self._within(f"{name}.{n}", child) for n, child in module.named_children())
+    def _count(self, name: str, module: nn.Module) -> int:
+        """The count of a layer with those inside it. An nn.ModuleList never runs itself: its members are added up."""
+        members = (self._count(f"{name}.{n}", child) for n, child in module.named_children())
         return self.layers[name] if name in self.layers else sum(members)
 
 
-def _ran(model: Model) -> tuple[dict[str, Any], _Cost]:
-    """What each layer puts out for one image, in order of execution, and the cost."""
+def _run_once(model: Model) -> tuple[dict[str, Any], _Macs]:
+    """Each layer's output for one image, in order of execution, and the multiply-accumulates."""
     images = torch.empty(1, model.input.channels, *model.input.size, dtype=model.dtype, device="meta")  # (1, C, H, W)
     try:
-        with OnMeta():
-            return _counted(model, images)
-    except Exception:  # a network that looks at numbers while it runs is given some
-        return _counted(model, torch.zeros_like(images, device=model.device))
+        with MetaMode():
+            return _run_and_count(model, images)
+    except Exception:  # a network that looks at values while it runs needs real ones
+        return _run_and_count(model, torch.zeros_like(images, device=model.device))
 
 
-def _counted(model: Model, images: Tensor) -> tuple[dict[str, Any], _Cost]:
+def _run_and_count(model: Model, images: Tensor) -> tuple[dict[str, Any], _Macs]:
     outputs: dict[str, Any] = {}
 
-    def see(name: str, output: Any) -> None:
-        outputs.pop(name, None)
-        outputs[name] = output
-
     with (
-        twin(model).borrowed() as network,
+        copy_for_dry_run(model).borrowed() as network,
         torch.no_grad(),
-        watched(network, see),
-        FlopCounterMode(display=False) as counter,
+        watch_layers(network, keep_last(outputs, lambda _name, output: [output])),
+        _Counting(network) as counter,
     ):
         network(model.normalised(images))
-    prefix = f"{type(network).__name__}."
-    counts = {name.removeprefix(prefix): sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
-    return outputs, _Cost(counts, counter.get_total_flops() // 2)
+    counts = {name: counter.flops[name] // 2 for name, _ in network.named_modules()}
+    return outputs, _Macs(counts, counts[""])
 
 
-def _has_a_row(module: nn.Module) -> bool:
-    return not list(module.children()) or bool(list(module.parameters(recurse=False)))
+class _Counting(PlainMode):
+    """While the context is open, adds up the FLOPs of each layer and the layers inside it, by torch's formulas.
+
+    torch's own FlopCounterMode would do, but it imports torch's compiler, which takes longer than all the rest."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.flops = network, Counter[str]()
+        self._running: list[str] = []
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Self:
+        for name, module in self.network.named_modules():
+            for hook in (module.register_forward_pre_hook(self._begin(name)), module.register_forward_hook(self._end)):
+                self._hooks.callback(hook.remove)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.close()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def _begin(self, name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda _module, _inputs: self._running.append(name)
+
+    def _end(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        self._running.pop()
+
+    def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        output = func(*args, **kwargs)
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            flops = formula(*args, **kwargs, out_val=output)
+            for name in {*self._running, ""}:
+                self.flops[name] += flops
+        return output
 
 
-def _row(name: str, module: nn.Module, output: Any, cost: _Cost, field: ReceptiveField | None) -> tuple[Any, ...]:
+def _make_row(name: str, module: nn.Module, output: Any, macs: _Macs, field: ReceptiveField | None) -> tuple[Any, ...]:
+    shape = "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else type(output).__name__
     parameters = sum(p.numel() for p in module.parameters(recurse=False))
     sees = (field.size, field.stride, field.offset) if field else (None, None, None)
-    return name, type(module).__name__, _shape(output), parameters, cost.own(name, module), *sees
+    return name, type(module).__name__, shape, parameters, macs.count_own(name, module), *sees
 
 
-def _shape(output: Any) -> str:
-    return "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else type(output).__name__
-
-
-def _totals(model: Model, outputs: dict[str, Any], cost: _Cost) -> tuple[str, ...]:
-    """The network's size and cost, and what of it does not run."""
+def _describe_totals(model: Model, outputs: dict[str, Any], macs: _Macs) -> tuple[str, ...]:
+    """The network's size and cost, and how much of it does not run."""
     total = sum(p.numel() for p in model.network.parameters())
-    idle = [module for name, module in model.layers().items() if name not in outputs]
-    asleep = sum({id(p): p.numel() for module in idle for p in module.parameters(recurse=False)}.values())
+    unused = [module for name, module in model.layers().items() if name not in outputs]
+    idle = sum({id(p): p.numel() for module in unused for p in module.parameters(recurse=False)}.values())
     size = "x".join(map(str, (model.input.channels, *model.input.size)))
-    found = f"{model.name}: {total:,} parameters, {cost.total:,} multiply-accumulates for an input of {size}"
-    return (found, f"{asleep:,} of the parameters belong to layers that are not called") if asleep else (found,)
+    summary = f"{model.name}: {total:,} parameters, {macs.total:,} multiply-accumulates for an input of {size}"
+    return (summary, f"{idle:,} of the parameters belong to layers that are not called") if idle else (summary,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -10,22 +9,21 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from vizcnn.ascent import RECIPES, Goal, Maco, Peaks, Recipe, climb, recipe
-from vizcnn.capture import activations
-from vizcnn.errors import Interrupted, ParameterError, TargetError
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
-from vizcnn.results import Optimised, Panel, Row, short
-from vizcnn.scanning import Index, channel_of, crops, refuse_other_network, unit_of
-from vizcnn.subject import Subject
-from vizcnn.targets import OUTPUT, Target
+from vizcnn.ascent import RECIPES, Maco, Objective, Outcome, Recipe, find_recipe, optimize
+from vizcnn.errors import ParameterError, TargetError
+from vizcnn.models.layers.capture import read_activations
+from vizcnn.models.model import Model
+from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
+from vizcnn.results import Optimised
+from vizcnn.results.sheet import CROPS, Made, Making, RealImages, arrange
+from vizcnn.scanning import Index, crop_best, find_channel, refuse_other_network, require_unit
 
-_CLASSES = 10  # drawn where no target was given
-_SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # of the data each bundled network was trained on
-_AGREE = 0.05  # share by which values may differ between precisions
-_PANEL_WIDTH = 9.0  # inches
-_NAME = 22  # letters over a tile
-_CROPS, _CROP_SIDE = 5, 1.1  # crops beside a picture; inches
+_CLASSES = 10  # how many classes are drawn where no target was given
+_SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # by network, of the data that it was trained on
+_TOLERANCE = 0.05  # share by which scores may differ between precisions
+_GIVEN_UP = "bfloat16 gave values more than 5% off, so float32 was used after all"
 
 
 class Maximize(Probe[Optimised]):
@@ -36,8 +34,8 @@ class Maximize(Probe[Optimised]):
     exaggerated; photographs that excite it look different, and a picture for a class can be noise to a person.
 
     All pictures for one layer are optimised together, and each comes out as it would alone. The number below a picture
-    is what it reaches in the network without any movement. Where a ReLU lets nothing through, the gradient is
-    redirected until it does; a unit that never responds is named.
+    is its score in the network, without the movements that it was optimised with. Where a ReLU lets nothing through,
+    the gradient is redirected until it does; a unit that never responds is named.
 
     Without a target: the first ten classes. `layer2:0-15` are sixteen channels.
     Recipes: lecture (plain pixels), yosinski-1 to -4 (blur, clipping), mahendran (total variation), lucid (waves,
@@ -51,7 +49,7 @@ class Maximize(Probe[Optimised]):
     paper: ClassVar[str] = "Erhan et al. 2009"
     needs_images: ClassVar[bool] = False
 
-    preset: Recipe | str = param("robust", f"The recipe: {', '.join(RECIPES)}.", parse=recipe)
+    preset: Recipe | str = param("robust", f"The recipe: {', '.join(RECIPES)}.", parse=find_recipe)
     steps: int | None = param(None, "Steps of the ascent; by default the recipe's.", min=1)
     rate: float | None = param(None, "Length of a step; by default the recipe's.", min=1e-9)
     l1: float | None = param(
@@ -82,88 +80,97 @@ class Maximize(Probe[Optimised]):
     def check(self) -> None:
         if self.diversity and self.copies < 2:
             raise ParameterError("diversity makes copies of a target differ, so it needs copies of 2 or more")
-        if self.like is not None and not isinstance(self._recipe.canvas, Maco):
+        if self.like is not None and not isinstance(self._recipe.parametrization, Maco):
             raise ParameterError(f"like is for the recipe maco, got preset {self._recipe.name}")
 
     @property
     def _recipe(self) -> Recipe:
-        """The preset, which was a name until the options were settled."""
+        """The preset. The option may be a name, but that was parsed when this object was made."""
         assert isinstance(self.preset, Recipe)
         return self.preset
 
     def default_targets(self, model: Model) -> Sequence[Any]:
-        return list(range(min(_CLASSES, _outputs(model))))
+        return list(range(min(_CLASSES, _count_classes(model))))
+
+    def input_size(self, model: Model) -> tuple[int, int]:
+        return (self.size, self.size) if self.size else model.input.size
+
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
 
     def compute(self, subject: Subject) -> Optimised:
-        used = self.settled(subject.model)
-        goals = _by_kind(list(self._goals(subject.targets[0])))
-        index = self._index(subject)
-        peaks, precision = self._climbed(subject, goals, used)
-        begun = [goals[i] for i in peaks.which]
+        recipe = self.choose_recipe(subject.model)
+        objectives = _sort_by_panel(list(self._list_objectives(subject.targets[0])))
+        index = self._open_index(subject)
+        outcome, precision = self._optimize(subject, objectives, recipe)
+        begun = [objectives[i] for i in outcome.indices]
         provenance = subject.provenance(
-            self,
-            paper=_PAPERS.get(used.name, self.paper),
-            recipe=used.name,
-            steps=used.steps,
-            size=tuple(peaks.pictures.shape[2:]),
+            paper=_PAPERS.get(recipe.name, self.paper),
+            recipe=recipe.name,
+            steps=recipe.steps,
+            size=tuple(outcome.pictures.shape[2:]),
             precision=precision,
-            **({"spectrum": used.canvas.like} if isinstance(used.canvas, Maco) else {}),
+            **({"spectrum": recipe.parametrization.like} if isinstance(recipe.parametrization, Maco) else {}),
         )
-        result = Optimised(
+        return arrange(
             provenance,
-            tuple(_rows(begun, peaks, used, index)),
-            tuple(_findings(begun, peaks, used, len(goals), given_up=precision != self.precision)),
-            peaks.values.numpy(),
-            _as_frames(peaks),
-            not peaks.finished,
+            list(_list_pictures(begun, outcome, index)),
+            _summarize(recipe),
+            outcome.frames.permute(0, 1, 3, 4, 2).numpy(),  # (F, K, H, W, C)
+            crops_from=None if index is None else RealImages(len(index.names), index.rank),
+            notes=(_GIVEN_UP,) if precision != self.precision else (),
+            interrupted_of=None if outcome.finished else len(objectives),
         )
-        if result.partial:
-            raise Interrupted(result)
-        return result
 
-    def _index(self, subject: Subject) -> Index | None:
+    def _open_index(self, subject: Subject) -> Index | None:
         if self.crops is None:
             return None
         index = Index.open(self.crops)
         refuse_other_network(index, subject.identity["weights_sha256"])
         for target in subject.targets[0]:
-            channel_of(index, unit_of(target))  # what is not in the index is known before anything is optimised
+            find_channel(index, require_unit(target))  # refuses what is not in the index before anything is optimised
         return index
 
-    def settled(self, model: Model) -> Recipe:
-        """The recipe with the options that were given in place of its own."""
+    def choose_recipe(self, model: Model) -> Recipe:
+        """The preset, with the options that were given in place of its own."""
         weights = {name: value for name in ("l1", "l2", "tv") if (value := getattr(self, name)) is not None}
-        canvas = self._recipe.canvas
-        if isinstance(canvas, Maco):
-            canvas = Maco(self.like or _SPECTRA.get(model.name.partition("@")[0], canvas.like))
+        parametrization = self._recipe.parametrization
+        if isinstance(parametrization, Maco):
+            parametrization = Maco(self.like or _SPECTRA.get(model.name.partition("@")[0], parametrization.like))
         return replace(
             self._recipe,
-            canvas=canvas,
+            parametrization=parametrization,
             penalty=replace(self._recipe.penalty, **weights),
             steps=self.steps or self._recipe.steps,
             rate=self.rate or self._recipe.rate,
         )
 
-    def _goals(self, targets: Sequence[Target]) -> Iterator[Goal]:
+    def _list_objectives(self, targets: Sequence[Target]) -> Iterator[Objective]:
         for lowered in {"positive": [False], "negative": [True], "both": [False, True]}[self.sign]:
             for target in targets:
-                yield from (Goal(target, copy, lowered) for copy in range(self.copies))
+                yield from (Objective(target, copy, lowered) for copy in range(self.copies))
 
-    def _climbed(self, subject: Subject, goals: Sequence[Goal], used: Recipe) -> tuple[Peaks, str]:
+    def _optimize(self, subject: Subject, objectives: Sequence[Objective], recipe: Recipe) -> tuple[Outcome, str]:
         """The pictures, and the precision they were made in."""
-        peaks = self._ascent(subject, goals, used, self.precision)
-        if self.precision == "float32" or not peaks.finished or _agrees(peaks):
-            return peaks, self.precision
-        return self._ascent(subject, goals, used, "float32"), "float32"
+        outcome = self._optimize_in(self.precision, subject, objectives, recipe)
+        if self.precision != "float32" and outcome.finished:
+            differences = (outcome.computed - outcome.scores).abs()  # of the scores in this precision and in full
+            if not (differences <= _TOLERANCE * outcome.scores.abs()).all():
+                return self._optimize_in("float32", subject, objectives, recipe), "float32"
+        return outcome, self.precision
 
-    def _ascent(
-        self, subject: Subject, goals: Sequence[Goal], used: Recipe, precision: Literal["float32", "bfloat16"]
-    ) -> Peaks:
-        return climb(
+    def _optimize_in(
+        self,
+        precision: Literal["float32", "bfloat16"],
+        subject: Subject,
+        objectives: Sequence[Objective],
+        recipe: Recipe,
+    ) -> Outcome:
+        return optimize(
             subject.model,
-            goals,
-            used,
-            size=(self.size, self.size) if self.size else None,
+            objectives,
+            recipe,
+            size=self.input_size(subject.model),
             seed=subject.seed,
             diversity=self.diversity,
             precision=precision,
@@ -174,126 +181,48 @@ class Maximize(Probe[Optimised]):
         )
 
 
-def _outputs(model: Model) -> int:
+def _count_classes(model: Model) -> int:
     """How many classes the network tells apart. Raises TargetError."""
     with torch.no_grad():
-        output = activations(model, model.grey(), [OUTPUT])[OUTPUT]
+        output = read_activations(model, model.grey(), [OUTPUT])[OUTPUT]
     if not isinstance(output, torch.Tensor) or output.dim() != 2:
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise TargetError(f"the network's output is {got}, not (N, classes). Give a target, such as LAYER:CHANNEL")
     return output.shape[1]
 
 
-def _agrees(peaks: Peaks) -> bool:
-    """Whether the precision of the ascent told nearly the same values as full precision does."""
-    return bool(((peaks.computed - peaks.values).abs() <= _AGREE * peaks.values.abs()).all())
+def _sort_by_panel(objectives: Sequence[Objective]) -> list[Objective]:
+    """The objectives panel by panel: a panel holds one quantity, either raised or lowered."""
+    panels = [(one.target.quantity, one.lowered) for one in objectives]
+    return [objectives[i] for i in sorted(range(len(panels)), key=lambda i: panels.index(panels[i]))]
 
 
-def _as_frames(peaks: Peaks) -> Any:
-    return peaks.frames.permute(0, 1, 3, 4, 2).numpy()  # (F, N, H, W, C)
-
-
-def _by_kind(goals: Sequence[Goal]) -> list[Goal]:
-    """In the order of their panels."""
-    kinds = list(dict.fromkeys(map(_kind, goals)))
-    return sorted(goals, key=lambda goal: kinds.index(_kind(goal)))
-
-
-def _rows(goals: Sequence[Goal], peaks: Peaks, used: Recipe, index: Index | None) -> Iterator[Row]:
-    """A panel for each layer, and for raising and lowering; with an index, one of crops beside it."""
-    kinds = list(dict.fromkeys(_kind(goal) for goal in goals))
-    for number, kind in enumerate(kinds):
-        members = [i for i, goal in enumerate(goals) if _kind(goal) == kind]
-        panel = _panel(kind, number, members, goals, peaks, used)
-        yield Row((panel,) if index is None else _beside(panel, [goals[i] for i in members], index))
-
-
-def _beside(panel: Panel, goals: Sequence[Goal], index: Index) -> tuple[Panel, Panel]:
-    """The pictures below each other, and to the right of each the crops of real images."""
-    h, w = panel.values.shape[1:3]
-    tiles, titles = [], []
-    for goal in goals:
-        found = list(crops(index, unit_of(goal.target), _CROPS, (h, w)))
-        found += [("", np.ones((h, w, index.contract.channels), np.float32))] * (_CROPS - len(found))
-        titles += [f"{title}\n" for title, _ in found]
-        tiles += [tile if panel.is_rgb else tile.mean(2) for _, tile in found]
-    beside = replace(
-        panel,
-        key=f"{panel.key}.crops",
-        title=f"of {len(index.names):,} real images the best",
-        values=np.stack(tiles),  # (K * crops, h, w, 3) or (K * crops, h, w)
-        channels=tuple(channel for channel in panel.channels for _ in range(_CROPS)),
-        titles=tuple(titles),
-        limits=((0.0, 1.0),) * len(tiles),
-        meaning=f"what the strongest unit sees; above each the channel's {index.rank} over positions",
-        columns=_CROPS,
-        side=_CROP_SIDE,
-    )
-    return replace(panel, columns=1, side=_CROP_SIDE), beside
-
-
-def _kind(goal: Goal) -> str:
-    return f"{goal.target.quantity}, {'lowered' if goal.lowered else 'raised'}"
-
-
-def _panel(kind: str, number: int, members: Sequence[int], goals: Sequence[Goal], peaks: Peaks, used: Recipe) -> Panel:
-    tiles = peaks.pictures[list(members)].permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
-    columns = _columns(len(tiles))
-    return Panel(
-        key="pictures" if number == 0 else f"pictures-{number}",
-        title=kind,
-        values=tiles if tiles.shape[3] == 3 else tiles[..., 0],
-        channels=tuple(_channel(goals[i].target, i) for i in members),
-        titles=tuple(f"{_named(goals[i])}\n{peaks.values[i]:.3g}" for i in members),
-        limits=((0.0, 1.0),) * len(tiles),
-        meaning=f"{_settings(used)}; below each name the value reached",
-        colours="picture",
-        columns=columns,
-        side=min(2.0, _PANEL_WIDTH / columns),
-    )
-
-
-def _settings(used: Recipe) -> str:
-    """The recipe's name and steps, and the weights that are not its own."""
-    usual = RECIPES.get(used.name, used).penalty
-    own = {name: getattr(used.penalty, name) for name in ("l1", "l2", "tv")}
-    changed = [f", {name} {value:g}" for name, value in own.items() if value != getattr(usual, name)]
-    return f"{used.name}, {used.steps} steps{''.join(changed)}"
-
-
-def _columns(count: int) -> int:
-    """Tiles in a line: few gaps in the last line, and a sheet a little wider than high."""
-    if count <= 6:
-        return count
-    return min(range(4, 9), key=lambda columns: (-count % columns, abs(columns - 1.3 * math.sqrt(count))))
-
-
-def _channel(target: Target, otherwise: int) -> int:
-    """The number of the unit that a target is, where it is one."""
-    channel = getattr(target.terms[0][1], "channel", None)
-    return channel if len(target.terms) == 1 and isinstance(channel, int) else otherwise
-
-
-def _named(goal: Goal) -> str:
-    return short(str(goal.target), _NAME) + (f" #{goal.copy + 1}" if goal.copy else "")
-
-
-def _findings(goals: Sequence[Goal], peaks: Peaks, used: Recipe, wanted: int, *, given_up: bool) -> Iterator[str]:
-    said = ", ".join(
-        f"{_named(goal)} {'lowered to ' if goal.lowered else ''}{value:.3g}"
-        for goal, value in zip(goals, peaks.values.tolist(), strict=True)
-    )
-    yield f"{_settings(used)}: {said}"
-    if given_up:
-        yield "bfloat16 gave values more than 5% off, so float32 was used after all"
-    stuck = [str(goal.target) for goal, moved in zip(goals, peaks.moved.tolist(), strict=True) if not moved]
-    if stuck:
-        yield (
-            f"{', '.join(stuck)} never responded to any change, so these pictures show nothing: dead units, or units "
-            "that the start cannot reach. Try another seed or size"
+def _list_pictures(objectives: Sequence[Objective], outcome: Outcome, index: Index | None) -> Iterator[Made]:
+    """Each picture with what it was made for, and with crops from the index where there is one."""
+    pixels = outcome.pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
+    size = pixels.shape[1], pixels.shape[2]
+    for i, objective in enumerate(objectives):
+        terms = objective.target.terms
+        channel = getattr(terms[0][1], "channel", None) if len(terms) == 1 else None
+        yield Made(
+            target=str(objective.target),
+            quantity=objective.target.quantity,
+            pixels=pixels[i],
+            reached=float(outcome.scores[i]),
+            lowered=objective.lowered,
+            copy=objective.copy,
+            channel=channel if isinstance(channel, int) else None,
+            responded=bool(outcome.moved[i]),
+            crops=() if index is None else tuple(crop_best(index, require_unit(objective.target), CROPS, size)),
         )
-    if not peaks.finished:
-        yield f"stopped early: {len(goals)} of {wanted} pictures, as far as they got"
+
+
+def _summarize(recipe: Recipe) -> Making:
+    """What is said of a recipe: of the penalties' weights, those that are not its own."""
+    usual = RECIPES.get(recipe.name, recipe).penalty
+    weights = {name: getattr(recipe.penalty, name) for name in ("l1", "l2", "tv")}
+    changed = {name: weight for name, weight in weights.items() if weight != getattr(usual, name)}
+    return Making(recipe.name, recipe.steps, changed)
 
 
 _PAPERS = {

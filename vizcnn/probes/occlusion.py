@@ -5,17 +5,23 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from vizcnn import progress
-from vizcnn.errors import DegenerateResult, Interrupted, ParameterError
-from vizcnn.model import Box
-from vizcnn.probe import Price, Probe, param
+from vizcnn.geometry import Box
+from vizcnn.models.cost import Cost
+from vizcnn.models.scoring import Scores, default_batch
+from vizcnn.occlusion import Case, Sweep, collect, estimate_cost
+from vizcnn.occlusion.windows import (
+    Windows,
+    average_over_windows,
+    check_fill,
+    check_sides,
+    make_baseline,
+    parse_sides,
+    place_windows,
+)
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Mark, Provenance
-from vizcnn.subject import Subject
-from vizcnn.sweep import How, Sweep, default_batch, priced
-from vizcnn.windows import Windows, checked_fill, checked_sides, covering, mean_over_windows, pair, sliding
 
 
 class Occlusion(Probe[Heatmap]):
@@ -28,7 +34,7 @@ class Occlusion(Probe[Heatmap]):
     itself an object that networks react to. Equal to captum's Occlusion with the same windows, fill and target.
 
     Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
-    Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult, and Interrupted on Ctrl-C.
+    Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
@@ -38,14 +44,14 @@ class Occlusion(Probe[Heatmap]):
         "Side of the covering square, or HEIGHTxWIDTH; by default a fifth of the input.",
         min=1,
         unit="px",
-        parse=pair,
+        parse=parse_sides,
     )
     stride: int | tuple[int, int] | None = param(
         None,
         "Distance between windows, or DOWNxACROSS; by default a fifth of the window.",
         min=1,
         unit="px",
-        parse=pair,
+        parse=parse_sides,
     )
     fill: str = param(
         "blur",
@@ -57,101 +63,75 @@ class Occlusion(Probe[Heatmap]):
         "plain runs the network in full for each window; incremental recomputes only what a window can touch, with the "
         "same result; auto takes whichever pays, checks it and falls back on any doubt.",
     )
-    precision: Literal["fp32", "bf16"] = param(
-        "fp32", "bf16 is faster and approximate: its error is measured on some windows and reported."
-    )
-    tolerance: float = param(
-        0.0,
-        "Above 0 changes that fade are not followed to the end: the share of a layer's change that may be left out. "
-        "Faster and approximate; the error is measured and reported.",
-        min=0,
-        max=0.5,
-    )
-    max_error: float = param(
-        0.05,
-        "Of an approximation: the largest error, as a share of the largest drop, before going back to exact.",
-        min=0,
-    )
 
     def check(self) -> None:
-        if self.engine == "plain" and (self.precision != "fp32" or self.tolerance):
-            raise ParameterError(
-                "Occlusion: precision and tolerance belong to the incremental engine, got engine plain. Leave one out"
-            )
-        checked_fill("Occlusion: fill", self.fill)
+        check_fill("Occlusion: fill", self.fill)
         if self.window and self.stride:
-            checked_sides(_both(self.window), _both(self.stride))
+            check_sides(_to_sides(self.window), _to_sides(self.stride))
 
     def compute(self, subject: Subject) -> Heatmap:
-        window, stride, sweep = self._sweep(subject)
-        windows = sweep.windows
-        found, partial = _swept(subject, sweep)
-        subject = subject.first(len(found))
+        window, stride, sweep = self._make_sweep(subject)
+        scores, partial = collect(sweep, shown=subject.progress)
+        subject = subject.first(len(scores))
         provenance = subject.provenance(
-            self, window=window, stride=stride, windows=len(windows), fill=self.fill, **sweep.details
+            window=window, stride=stride, windows=len(sweep.windows), fill=self.fill, **sweep.details
         )
-        result = _heatmap(subject, windows, found, provenance, partial)
-        if partial:
-            raise Interrupted(result)
-        _refuse_unmoved(subject, result, found)
-        return result
+        return _make_heatmap(subject, sweep.windows, scores, provenance, partial)
 
-    def price(self, subject: Subject) -> Price:
-        return priced(self._sweep(subject)[2])
+    def estimate_cost(self, subject: Subject) -> Cost:
+        return estimate_cost(self._make_sweep(subject)[2])
 
-    def _sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
+    def _make_sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
         """The window's sides, the stride, and the sweep, ready to run."""
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
-        window, stride = self._sizes(size)
-        covers = [covering(self.fill, image, subject.model.input.mean, window) for image in subject.inputs]
-        how = How(self.batch or default_batch(size), self.engine, self.precision, self.tolerance, self.max_error)
-        return window, stride, Sweep(subject, covers, sliding(size, window, stride), how)
+        model, size = subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        window, stride = self._choose_sides(size)
+        cases = [
+            Case(
+                name=photo.name,
+                image=image,
+                baseline=make_baseline(self.fill, image, model.input.mean, window),
+                targets=targets,
+                scores=scores,
+                largest=subject.largest(i),
+            )
+            for i, (photo, image, targets, scores) in enumerate(
+                zip(subject.photos, subject.inputs, subject.targets, subject.scores, strict=True)
+            )
+        ]
+        windows, batch = place_windows(size, window, stride), self.batch or default_batch(size)
+        return window, stride, Sweep(model, cases, windows, batch=batch, engine=self.engine, layout=subject.layout)
 
-    def _sizes(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        window = _both(self.window or max(1, round(min(size) / 5)))
-        stride = _both(self.stride) if self.stride else (max(1, window[0] // 5), max(1, window[1] // 5))
+    def _choose_sides(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The sides of the window, and the stride down and across."""
+        window = _to_sides(self.window or max(1, round(min(size) / 5)))
+        stride = _to_sides(self.stride) if self.stride else (max(1, window[0] // 5), max(1, window[1] // 5))
         return window, stride
 
 
-def _both(side: int | tuple[int, int]) -> tuple[int, int]:
+def _to_sides(side: int | tuple[int, int]) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else side
 
 
-def _swept(subject: Subject, sweep: Sweep) -> tuple[list[npt.NDArray[np.float64]], bool]:
-    """The targets' numbers under every window, (n, T) per image, and whether Ctrl-C ended the sweep.
-
-    Interrupted, the last image reached has NaN for the windows that did not come."""
-    found: list[npt.NDArray[np.float64]] = []
-    windows = len(sweep.windows)
-    try:
-        with progress.bar(len(sweep.covers) * windows, "occlusion", "window", shown=subject.progress) as bar:
-            for i in range(len(sweep.covers)):
-                for places, numbers in sweep.image(i):
-                    if len(found) == i:
-                        found.append(np.full((windows, numbers.shape[1]), np.nan))
-                    bar.update(int(np.isnan(found[i][places, 0]).sum()))
-                    found[i][places] = numbers
-    except KeyboardInterrupt:
-        if not found:
-            raise
-        return found, True
-    return found, False
-
-
-def _heatmap(
-    subject: Subject, windows: Windows, found: list[npt.NDArray[np.float64]], provenance: Provenance, partial: bool
+def _make_heatmap(
+    subject: Subject, windows: Windows, scores: list[Scores], provenance: Provenance, partial: bool
 ) -> Heatmap:
-    size = (subject.inputs.shape[2], subject.inputs.shape[3])
     maps, marks, findings = [], [], []
-    for i, numbers in enumerate(found):
-        came = ~np.isnan(numbers[:, 0])
-        drops = subject.scores[i] - numbers[came]  # (n, T)
-        maps.append(mean_over_windows(windows[came], drops, size))
-        worst = [_worst(subject, i, windows[came], drops[:, t]) for t in range(drops.shape[1])]
+    for i, occluded in enumerate(scores):
+        done = ~np.isnan(occluded[:, 0])  # after Ctrl-C, the windows that were not reached have no score
+        drops = subject.scores[i] - occluded[done]  # (n, T)
+        maps.append(average_over_windows(windows[done], drops, (subject.inputs.shape[2], subject.inputs.shape[3])))
+        worst = windows[done][drops.argmax(0)].tolist()  # for each target the window that lowers it most
+        boxes = [subject.in_photo(i, Box(top, left, bottom, right)) for top, bottom, left, right in worst]
+        largest = drops.max(0).tolist()  # (T,)
         marks.append(
-            tuple(Mark(box, f"this window alone: {drop:.3g} lost") if drop > 0 else None for box, drop in worst)
+            tuple(
+                Mark(box, f"this window alone: {drop:.3g} lost") if drop > 0 else None
+                for box, drop in zip(boxes, largest, strict=True)
+            )
         )
-        findings.append(tuple(_finding(subject, i, t, *one) for t, one in enumerate(worst)))
+        findings.append(
+            tuple(_describe(subject, i, t, box, drop) for t, (box, drop) in enumerate(zip(boxes, largest, strict=True)))
+        )
     return Heatmap(
         provenance=provenance,
         values=np.stack(maps),  # (N, T, H, W)
@@ -166,30 +146,10 @@ def _heatmap(
     )
 
 
-def _refuse_unmoved(subject: Subject, result: Heatmap, found: list[npt.NDArray[np.float64]]) -> None:
-    """A map of rounding errors looks like any other: refuse one in which no window did more than that."""
-    rounding = 16 * torch.finfo(subject.inputs.dtype).eps
-    for i, numbers in enumerate(found):
-        moved = np.abs(subject.scores[i] - numbers).max(0)  # (T,)
-        size = 0.0 if subject.output is None else float(subject.output[i].abs().max())
-        for t in np.nonzero(moved <= rounding * np.maximum(np.abs(numbers).max(0), size))[0]:
-            raise DegenerateResult(
-                f"no window changes the target {subject.targets[i][t]} of {result.photos[i].name} by more than "
-                f"rounding (it stays {subject.scores[i, t]:g}): a dead unit, or one that does not see the input"
-            )
-
-
-def _worst(subject: Subject, i: int, windows: Windows, drops: npt.NDArray[np.float64]) -> tuple[Box, float]:
-    """The window whose covering costs most, in px of the photograph, and its cost."""
-    most = int(drops.argmax())
-    top, bottom, left, right = windows[most].tolist()
-    return subject.in_photo(i, Box(top, left, bottom, right)), float(drops[most])
-
-
-def _finding(subject: Subject, i: int, t: int, box: Box, drop: float) -> str:
-    """One sentence: what was predicted, where covering hurts most and by how much."""
-    start, score = subject.said(i), float(subject.scores[i, t])
-    what = f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}"
+def _describe(subject: Subject, i: int, t: int, box: Box, drop: float) -> str:
+    """One sentence: what was predicted, which window lowers target t of image i most, and by how much."""
+    what, score = f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}", subject.scores[i, t]
     if drop <= 0:
-        return f"{start}covering no part lowers {what} ({score:.3g})"
-    return f"{start}covering the {subject.place(i, box)} costs most: {what} falls by {drop:.3g}, from {score:.3g}"
+        return f"{subject.said(i)}covering no part lowers {what} ({score:.3g})"
+    place = subject.place(i, box)
+    return f"{subject.said(i)}covering the {place} costs most: {what} falls by {drop:.3g}, from {score:.3g}"

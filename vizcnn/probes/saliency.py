@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal
+from contextlib import nullcontext
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from vizcnn.attribution import Map, densest, each_map, heatmap, score, warn_of_softmax
-from vizcnn.probe import Probe, param
+from vizcnn.models.backward import ReluRule, guide, rectify
+from vizcnn.models.targets import Target
+from vizcnn.models.threads import seed_random
+from vizcnn.occlusion.windows import check_fill, make_baseline
+from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, one_by_one, score, warn_of_softmax
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
-from vizcnn.rules import ReluRule, guided, rectified
-from vizcnn.subject import Subject
-from vizcnn.targets import Target
-from vizcnn.windows import checked_fill, covering
 
 Method = Literal["gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "guided-backprop", "deconvnet"]
 
@@ -26,7 +27,7 @@ _PAPERS = {
     "guided-backprop": "Springenberg et al. 2014, arXiv:1412.6806",
     "deconvnet": "Zeiler & Fergus 2014, arXiv:1311.2901 (its rule for ReLU)",
 }
-_RULES = {"guided-backprop": guided, "deconvnet": rectified}
+_RULES = {"guided-backprop": guide, "deconvnet": rectify}
 _CONTRIBUTIONS = ("gradient-x-input", "integrated-gradients")
 
 
@@ -36,11 +37,12 @@ class Saliency(Probe[Heatmap]):
     Methods, computed by captum on the target as a function of pixels in [0, 1]:
     gradient; gradient-x-input; smoothgrad (mean gradient over noisy copies); integrated-gradients (mean gradient on the
     way from a baseline, times the way); guided-backprop and deconvnet (other backward rules for ReLU, which here reach
-    functional, in-place and reused ReLUs too; refused where a network uses activations other than sigmoid gates).
+    functional, in-place and reused ReLUs too; refused where a network has other activation functions, but for the
+    sigmoids of gates).
 
-    A pixel's colours are joined into one number: `abs` takes the largest magnitude, `signed` the sum. Contributions
-    (gradient-x-input, integrated-gradients) are signed by default, the others magnitudes. The colours of the picture
-    end at the 99.5th percentile; the raw values are kept.
+    A pixel's three values, one per colour, become one: for `abs` the largest magnitude, for `signed` the sum.
+    Contributions (gradient-x-input, integrated-gradients) are signed by default, the others magnitudes. The colour
+    scale of the picture ends at the 99.5th percentile; the raw values are kept.
 
     Guided backprop and the deconvnet rule depend little on the target (Adebayo et al. 2018, arXiv:1810.03292): they
     show edges of the image rather than reasons of the network.
@@ -62,66 +64,69 @@ class Saliency(Probe[Heatmap]):
     )
 
     def check(self) -> None:
-        checked_fill("Saliency: baseline", self.baseline)
+        check_fill("Saliency: baseline", self.baseline)
 
     def compute(self, subject: Subject) -> Heatmap:
         warn_of_softmax(subject)
         sign = self.sign or ("signed" if self.method in _CONTRIBUTIONS else "abs")
-        attribute = self._attributor(subject)
+        attribute = self._choose_attribution(subject)
 
-        def one(image: Tensor, target: Target) -> Map:
+        def make_map(image: Tensor, target: Target) -> Map:
             per_channel = attribute(image, target)[0]  # (C, H, W)
             values = per_channel.sum(0) if sign == "signed" else per_channel.abs().amax(0)  # (H, W)
-            return Map(values, densest(values), f"{self.method} is strongest")
+            return Map(values, find_densest(values), f"{self.method} is strongest")
 
-        rows, partial = each_map(subject, self.method, one)
         return heatmap(
             subject,
-            rows,
-            lambda subject: subject.provenance(self, paper=_PAPERS[self.method], method=self.method, sign=sign),
-            meaning=lambda quantity: self._meaning(quantity, sign),
+            each_map(subject, one_by_one(make_map), label=self.method),
+            meaning=lambda quantity: self._describe_values(quantity, sign),
             signed=sign == "signed",
-            partial=partial,
             percentile=99.5,
+            paper=_PAPERS[self.method],
+            details={"method": self.method, "sign": sign},
         )
 
-    def _meaning(self, quantity: str, sign: str) -> str:
+    def _describe_values(self, quantity: str, sign: str) -> str:
         what = f"share of the {quantity}" if self.method in _CONTRIBUTIONS else f"d {quantity} / d pixel"
         return f"{what} ({self.method}, {'sum' if sign == 'signed' else 'largest magnitude'} over colours)"
 
-    def _attributor(self, subject: Subject) -> Callable[[Tensor, Target], Tensor]:
-        """image (1, C, H, W), target -> attribution (1, C, H, W)."""
+    def _choose_attribution(self, subject: Subject) -> Callable[[Tensor, Target], Tensor]:
+        """The method, as a function of an image (1, C, H, W) and a target to the attribution (1, C, H, W)."""
         from captum.attr import InputXGradient, IntegratedGradients, NoiseTunnel
         from captum.attr import Saliency as Gradient
 
-        def forward(target: Target) -> Callable[[Tensor], Tensor]:
+        def score_for(target: Target) -> Callable[[Tensor], Tensor]:
             return lambda images: score(subject, images.to(subject.model.dtype), target)  # captum's noise is float32
 
-        def plain(image: Tensor, target: Target) -> Tensor:
-            with self._rule() as rule:
-                found: Tensor = Gradient(forward(target)).attribute(image.requires_grad_(), abs=False)
-            if isinstance(rule, ReluRule):
+        def take_gradient(image: Tensor, target: Target) -> Tensor:
+            rule = ReluRule(_RULES[self.method]) if self.method in _RULES else None
+            with rule or nullcontext():
+                gradient: Tensor = Gradient(score_for(target)).attribute(image.requires_grad_(), abs=False)
+            if rule:
                 rule.check()
-            return found
+            return gradient
 
-        def times_input(image: Tensor, target: Target) -> Tensor:
-            return InputXGradient(forward(target)).attribute(image.requires_grad_())  # type: ignore[no-any-return]
+        def multiply_by_input(image: Tensor, target: Target) -> Tensor:
+            return InputXGradient(score_for(target)).attribute(image.requires_grad_())  # type: ignore[no-any-return]
 
         def smooth(image: Tensor, target: Target) -> Tensor:
-            spread = self.noise * float(image.max() - image.min())
-            tunnel = NoiseTunnel(Gradient(forward(target)))
-            return tunnel.attribute(  # type: ignore[no-any-return]
-                image.requires_grad_(), nt_samples=self.samples, nt_samples_batch_size=8, stdevs=spread, abs=False
-            )
+            deviation = self.noise * float(image.max() - image.min())
+            tunnel = NoiseTunnel(Gradient(score_for(target)))
+            # captum draws the noise from the process's random numbers: seeded here, it is the same for each map
+            with seed_random(subject.seed):
+                return tunnel.attribute(  # type: ignore[no-any-return]
+                    image.requires_grad_(),
+                    nt_samples=self.samples,
+                    nt_samples_batch_size=8,
+                    stdevs=deviation,
+                    abs=False,
+                )
 
-        def integrated(image: Tensor, target: Target) -> Tensor:
-            start = covering(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]
-            return IntegratedGradients(forward(target)).attribute(  # type: ignore[no-any-return]
+        def integrate(image: Tensor, target: Target) -> Tensor:
+            start = make_baseline(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]
+            return IntegratedGradients(score_for(target)).attribute(  # type: ignore[no-any-return]
                 image.requires_grad_(), baselines=start, n_steps=self.steps, internal_batch_size=16
             )
 
-        special = {"gradient-x-input": times_input, "smoothgrad": smooth, "integrated-gradients": integrated}
-        return special.get(self.method, plain)
-
-    def _rule(self) -> AbstractContextManager[Any]:
-        return ReluRule(_RULES[self.method]) if self.method in _RULES else nullcontext()
+        others = {"gradient-x-input": multiply_by_input, "smoothgrad": smooth, "integrated-gradients": integrate}
+        return others.get(self.method, take_gradient)

@@ -1,45 +1,36 @@
-"""Style: one picture's content in another's manner."""
+"""Style: the content of one picture in the style of another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.ascent import gram
-from vizcnn.ascent.restraint import total_variation
-from vizcnn.capture import reading
-from vizcnn.dryrun import spatial_layers
-from vizcnn.errors import DegenerateResult, Interrupted, NonFiniteResult
-from vizcnn.images import Photo, open_photo
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
-from vizcnn.progress import bar
+from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, compute_gram, optimize
+from vizcnn.ascent.matching import ActivationDistance, GramDistance
+from vizcnn.errors import DegenerateResult
+from vizcnn.inputs.images import Photo, open_photo
+from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.layers.capture import open_reader
+from vizcnn.models.model import Model
+from vizcnn.models.targets import target
+from vizcnn.probing.parsing import parse_names
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
-from vizcnn.subject import Subject
 
 _LAYERS = 5  # resolutions at which style is compared, as in the paper
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise ValueError("layer names with commas between")
-    return names
 
 
 class Style(Probe[Pictures]):
     """How would this photograph look in the manner of that picture?
 
-    The picture starts as the photograph. It is changed until its activations in the content layer stay those of the
-    photograph while the correlations between channels (Gram matrices) in the style layers become those of the style
+    The picture starts as the photograph. It is changed so that its activations in the content layer stay those of the
+    photograph, while the correlations between channels (Gram matrices) in the style layers become those of the style
     picture. Each term is divided by the size of what it compares with, and the style's by the number of its layers,
-    so the weights mean much the same in every network. Networks of VGG's type give the best pictures.
+    so that a weight means much the same in every network. Networks of VGG's type give the best pictures.
 
     By default style is compared at the last layer of each of the first five resolutions, and content at the second
     to last of these. `like` is a file or `sample:NAME`.
@@ -53,7 +44,7 @@ class Style(Probe[Pictures]):
     like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
     content_layer: str | None = param(None, "Where content is compared.")
     style_layers: tuple[str, ...] | None = param(
-        None, "Where style is compared: names with commas between.", parse=_names
+        None, "Where style is compared: names with commas between.", parse=parse_names
     )
     content: float = param(1.0, "Weight of the content.", min=0)
     style: float = param(100.0, "Weight of the style.", min=0)
@@ -65,153 +56,94 @@ class Style(Probe[Pictures]):
     frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
 
     def compute(self, subject: Subject) -> Pictures:
-        manner = open_photo(self.like)
+        style_photo = open_photo(self.like)
         scenes: list[Scenery] = []
         finished = True
         for photo in subject.photos:
-            scene, finished = self._painted(subject, photo, manner)
+            scene, finished = self._paint(subject, photo, style_photo)
             scenes.append(scene)
             if not finished:
                 break
         subject = subject.first(len(scenes))
-        content, style = self._layers(subject.model)
-        provenance = subject.provenance(
-            self, manner=f"{manner.name} {manner.sha256()[:8]}", content=content, style=style
-        )
-        result = Pictures(provenance, tuple(scenes), not finished)
-        if result.partial:
-            raise Interrupted(result)
-        return result
+        content, style = self._choose_layers(subject.model)
+        manner = f"{style_photo.name} {style_photo.sha256()[:8]}"
+        provenance = subject.provenance(manner=manner, content=content, style=style)
+        return Pictures(provenance, tuple(scenes), not finished)
 
-    def _layers(self, model: Model) -> tuple[str, tuple[str, ...]]:
+    def keeps_frames(self) -> bool:
+        return self.frames > 0
+
+    def _choose_layers(self, model: Model) -> tuple[str, tuple[str, ...]]:
         """The content layer and the style layers."""
-        by_size = {size: name for name, size in spatial_layers(model, model.grey()).items()}
-        usual = tuple(by_size.values())[:_LAYERS]
-        if not usual:
-            raise DegenerateResult(f"no layer of {model.name} has more than one position, so none knows a style")
-        return self.content_layer or usual[max(0, len(usual) - 2)], self.style_layers or usual
+        last = {size: name for name, size in find_spatial_layers(model, model.grey()).items()}  # of each resolution
+        layers = tuple(last.values())[:_LAYERS]
+        if not layers:
+            raise DegenerateResult(
+                f"no layer of {model.name} gives a map (N, C, H, W) of more than one position, so none knows a style"
+            )
+        return self.content_layer or layers[max(0, len(layers) - 2)], self.style_layers or layers
 
-    def _painted(self, subject: Subject, photo: Photo, manner: Photo) -> tuple[Scenery, bool]:
+    def _paint(self, subject: Subject, photo: Photo, style_photo: Photo) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""
         model = subject.model
-        start, other = (_tensor(model, each, self.size) for each in (photo, manner))  # (1, C, H, W)
-        content, style = self._layers(model)
-        with (
-            reading(model, {content, *style}) as read,
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            bar(self.steps, "style", "step", shown=subject.progress) as steps,
-        ):
-            aims = Aims.of(_maps(read, start, model), _maps(read, other, model), content, style)
-            loss = self._loss(lambda x: aims(_maps(read, x, model)))
-            first = loss(start)
-            picture, films, finished = self._descent(loss, start, steps)
-            last = loss(picture)
-        names = ("content", "style", "total")
-        numbers = {name: (float(a), float(b)) for name, a, b in zip(names, first, last, strict=True)}
-        if not picture.isfinite().all():
-            raise NonFiniteResult("the picture holds NaN or infinity. Lower the rate, or use optimiser='adam'")
-        sources = ((f"content: {photo.name}", photo), (f"style: {manner.name}", manner))
-        frames = (np.stack(films) if films else np.empty((0, *_array(picture).shape))) * 255
-        return Scenery(_array(picture), sources, numbers, frames.round().astype(np.uint8)), finished
+        start, other = (_resize_photo(model, each, self.size) for each in (photo, style_photo))  # (1, C, H, W)
+        content, style = self._make_distances(model, start, other)
+        recipe = self._make_recipe(start)
+        outcome = optimize(
+            model,
+            [Objective(self.content * target(content) + self.style * target(style), lowered=True)],
+            recipe,
+            size=(start.shape[2], start.shape[3]),
+            start=start,
+            seed=subject.seed,
+            frames=self.frames,
+            label="style",
+            progress=subject.progress,
+        )
+        before, after = (
+            self._compute_terms(model, content, style, recipe, each) for each in (start, outcome.pictures.to(start))
+        )
+        terms = {name: (before[name], after[name]) for name in before}
+        sources = (("content", photo), ("style", style_photo))
+        image = outcome.pictures[0].permute(1, 2, 0).numpy()  # (H, W, C)
+        return Scenery(image, sources, terms, outcome.frames[:, 0].permute(0, 2, 3, 1).numpy()), outcome.finished
 
-    def _loss(self, aims: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        """From a picture (1, C, H, W): content, style and the weighted total."""
+    def _make_distances(self, model: Model, photo: Tensor, other: Tensor) -> tuple[ActivationDistance, GramDistance]:
+        """What is to become small: the distances from the photograph's content and from the other's style."""
+        content, style = self._choose_layers(model)
+        with torch.no_grad(), open_reader(model, {content, *style}) as read:
+            of_photo = read(photo.to(model.dtype))[content].float()
+            of_other = read(other.to(model.dtype))
+        grams = {name: compute_gram(of_other[name].float()) for name in style}
+        return ActivationDistance(content, of_photo), GramDistance(grams)
 
-        def loss(picture: Tensor) -> tuple[Tensor, ...]:
-            content, style = aims(picture)
-            smooth = total_variation(picture, 1.0)[0] / picture[0, 0].numel()
-            return content, style, self.content * content + self.style * style + self.tv * smooth
+    def _make_recipe(self, picture: Tensor) -> Recipe:
+        """How a picture (1, C, H, W) is optimised: its pixels directly, without random movements."""
+        return Recipe(
+            "style",
+            Pixels(),
+            penalty=Penalty(tv=self.tv / picture[0, 0].numel(), power=1.0),  # Penalty adds up, tv weighs the mean
+            optimiser=self.optimiser,
+            rate=self.rate or {"lbfgs": 1.0, "adam": 0.02}[self.optimiser],
+            steps=self.steps,
+            keep="best",
+        )
 
-        return loss
-
-    def _descent(
-        self, loss: Callable[[Tensor], tuple[Tensor, ...]], start: Tensor, steps: Any
-    ) -> tuple[Tensor, list[np.ndarray[Any, np.dtype[np.float32]]], bool]:
-        """The picture, the states that were kept, and whether all steps were made."""
-        picture, films = start.clone().requires_grad_(), []
-        marks = {round(k * self.steps / (self.frames - 1)) for k in range(self.frames - 1)}
-        optimiser, best, finished = self._optimiser(picture), Best(start), True
-
-        def closure() -> float:
-            total = loss(picture)[2]
-            (picture.grad,) = torch.autograd.grad(total, picture)
-            value = float(total.detach())
-            best.see(picture, value)
-            return value
-
-        try:
-            for step in range(self.steps):
-                films += [_array(picture)] if step in marks else []
-                optimiser.step(closure)
-                steps.set_postfix_str(f"loss {best.value:.3g}", refresh=False)
-                steps.update()
-                with torch.no_grad():
-                    picture.clamp_(0, 1)
-            best.see(picture, float(loss(picture)[2].detach()))
-        except KeyboardInterrupt:
-            finished = False
-        return best.picture, [*films, _array(best.picture)] if self.frames else [], finished
-
-    def _optimiser(self, picture: Tensor) -> torch.optim.Optimizer:
-        if self.optimiser == "adam":
-            return torch.optim.Adam([picture], lr=self.rate or 0.02)
-        return torch.optim.LBFGS([picture], lr=self.rate or 1.0, max_iter=1, history_size=20)
+    def _compute_terms(
+        self, model: Model, content: ActivationDistance, style: GramDistance, recipe: Recipe, picture: Tensor
+    ) -> dict[str, float]:
+        """The terms and their weighted total for a picture (1, C, H, W)."""
+        with torch.no_grad(), open_reader(model, content.layers | style.layers) as read:
+            activations = read(picture.to(model.dtype))
+            of_content, of_style = float(content(activations)), float(style(activations))
+            of_variation = float(recipe.penalty(picture, picture))
+        total = self.content * of_content + self.style * of_style + of_variation
+        return {"content": of_content, "style": of_style, "total": total}
 
 
-class Best:
-    """The best picture so far: a step can lead astray, most of all where it was cut off at black or white."""
-
-    def __init__(self, picture: Tensor) -> None:
-        self.picture, self.value = picture, float("inf")
-
-    def see(self, picture: Tensor, value: float) -> None:
-        if value < self.value:
-            self.picture, self.value = picture.detach().clone(), value
-
-
-@dataclass(frozen=True)
-class Aims:
-    """What a picture should come to: the content's activations (1, C, H, W) and the style's Gram matrices (1, C, C)."""
-
-    layer: str
-    content: Tensor
-    grams: Mapping[str, Tensor]
-
-    @classmethod
-    def of(cls, photo: Mapping[str, Tensor], manner: Mapping[str, Tensor], layer: str, style: Sequence[str]) -> Aims:
-        """From the activations of both pictures. Raises DegenerateResult where there is nothing to compare with."""
-        aims = cls(layer, photo[layer].detach(), {name: gram(manner[name].detach()) for name in style})
-        for name, values in ((layer, aims.content), *aims.grams.items()):
-            if not values.any():
-                raise DegenerateResult(
-                    f"layer {name!r} is zero everywhere, so it knows no content or style. Choose others"
-                )
-        return aims
-
-    def __call__(self, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Content's and style's squared distance from their aims, as shares of the aims' own squared size."""
-        content = _share(maps[self.layer], self.content)
-        style = torch.stack([_share(gram(maps[name]), aim) for name, aim in self.grams.items()]).mean()
-        return content, style
-
-
-def _share(values: Tensor, aim: Tensor) -> Tensor:
-    return (values - aim).square().sum() / aim.square().sum()
-
-
-def _maps(read: Callable[[Tensor], Mapping[str, Any]], image: Tensor, model: Model) -> dict[str, Tensor]:
-    found = read(image.to(model.dtype))
-    return {name: values.float() for name, values in found.items() if isinstance(values, Tensor) and name}
-
-
-def _tensor(model: Model, photo: Photo, side: int) -> Tensor:
-    """A photograph (1, C, H, W) whose longer side is so many px."""
+def _resize_photo(model: Model, photo: Photo, side: int) -> Tensor:
+    """A photograph (1, C, H, W), enlarged or reduced so that its longer side has `side` px."""
     image = torch.from_numpy(model.input.channels_of(photo)).permute(2, 0, 1)[None]
     factor = side / max(photo.size)
     size = [max(1, round(each * factor)) for each in photo.size]
     return F.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1).to(model.device)
-
-
-def _array(picture: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return picture.detach()[0].permute(1, 2, 0).float().cpu().numpy().copy()  # (H, W, C)

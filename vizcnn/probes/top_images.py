@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
+from vizcnn.ascent import Objective, find_recipe, optimize
 from vizcnn.errors import DegenerateResult, ParameterError, did_you_mean
-from vizcnn.model import Model
-from vizcnn.probe import Probe, param
-from vizcnn.probes.feature_maps import names
-from vizcnn.probes.maximize import Maximize
-from vizcnn.results import Excited, Exemplars, Provenance, exemplar
-from vizcnn.results.exemplars import Pixels
+from vizcnn.models.layers.kernels import find_used_kernels, reads_image
+from vizcnn.models.model import Model
+from vizcnn.models.targets import Target, parse_targets
+from vizcnn.probing.parsing import parse_names
+from vizcnn.probing.probe import Probe, param
+from vizcnn.probing.subject import Subject
+from vizcnn.results import Excited, Exemplars, Provenance, make_exemplar
+from vizcnn.results.exemplars import RANKED_BY, Gaps, draw_kernel
+from vizcnn.results.photos import Pixels
 from vizcnn.scanning import (
-    MOST,
-    Fresh,
+    MAX_TOP,
+    AnyIndex,
     Index,
-    Known,
-    best,
-    channel_of,
-    found_in,
-    layer_of,
-    surveyed,
-    unit_of,
+    MemoryIndex,
+    find_best,
+    find_channel,
+    name_layer,
+    require_unit,
+    scan_in_memory,
+    select_layers,
 )
-from vizcnn.subject import Subject
-from vizcnn.targets import Target, Unit, each_target
 
-_SHOWN = 4  # channels where no target was given
+_CHANNELS = 4  # how many are shown where no target was given
 _BESIDE = ("filter", "maximize")
 
 
@@ -53,7 +53,7 @@ class TopImages(Probe[Exemplars]):
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
     streams: ClassVar[bool] = True
 
-    count: int = param(9, "Images for each channel.", min=1, max=MOST)
+    count: int = param(9, "Images for each channel.", min=1, max=MAX_TOP)
     rank: Literal["max", "mean", "sum"] = param(
         "max", "What images are ranked by: a channel's maximum over positions, its mean or its sum."
     )
@@ -61,7 +61,7 @@ class TopImages(Probe[Exemplars]):
         None,
         "What else to show at the left of each channel, with commas: filter, its kernel where that reads the image; "
         "maximize, a picture optimised for it.",
-        parse=names,
+        parse=parse_names,
     )
     labels: str | None = param(
         None, "A file of lines NAME,CLASS. Default: the sub-folders, or what a torch Dataset says."
@@ -73,108 +73,113 @@ class TopImages(Probe[Exemplars]):
                 near = did_you_mean(name, _BESIDE)
                 raise ParameterError(f"beside the photographs stand {' and '.join(_BESIDE)}, got {name!r}.{near}")
 
+    def labels_from(self) -> str | None:
+        return self.labels
+
     def default_targets(self, model: Model) -> Sequence[Any]:
-        maps = {name: shape for name, shape in surveyed(model, model.input.size, None).items() if len(shape) == 3}
+        maps = {name: shape for name, shape in select_layers(model, model.input.size, None).items() if len(shape) == 3}
         if not maps:
             return [0]
         name, shape = list(maps.items())[-1]
-        return [f"{name}:{channel}" for channel in range(min(_SHOWN, shape[0]))]
+        return [f"{name}:{channel}" for channel in range(min(_CHANNELS, shape[0]))]
 
     def compute(self, subject: Subject) -> Exemplars:
         assert subject.dataset is not None
-        wanted = [unit_of(one) for one in subject.targets[0]]
-        layers = list(dict.fromkeys(layer_of(unit) for unit in wanted))
-        finding = found_in(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
-        known = Fresh(subject.model, subject.dataset, finding)
-        provenance = subject.provenance(self, dataset=subject.dataset.where, pictures=len(subject.dataset))
-        found = self._shown(known, subject.targets[0], self.rank, provenance)
+        layers = list(dict.fromkeys(name_layer(require_unit(one)) for one in subject.targets[0]))
+        finding = scan_in_memory(subject.model, subject.dataset, layers, self.count, self.rank, subject.progress)
+        index = MemoryIndex(subject.model, subject.dataset, finding, progress=subject.progress)
+        provenance = subject.provenance(dataset=subject.dataset.where, pictures=len(subject.dataset))
+        result = self._make_result(index, subject.targets[0], self.rank, provenance)
         if not self.beside:
-            return found
-        pictures = self._pictures(subject)
-        return replace(found, rows=tuple(replace(r, beside=p) for r, p in zip(found.rows, pictures, strict=True)))
+            return result
+        try:
+            pictures = list(self._make_pictures(subject))
+        except KeyboardInterrupt:
+            return replace(result, notes=(*result.notes, "stopped before what stands beside was made"), partial=True)
+        rows = tuple(replace(row, beside=beside) for row, beside in zip(result.rows, pictures, strict=True))
+        return replace(result, rows=rows)
 
     def answer(self, index: Index, target: Any) -> Exemplars:
-        """The same from the index of a scan, without the network. Images are ranked and labelled as they were there.
+        """The same from the index of a scan, without the network. Images are ranked and labelled as in that scan.
 
-        Raises ParameterError for another rank that was asked for, for labels, and for pictures of the network."""
+        Raises ParameterError for a rank other than the scan's, for labels, and for pictures beside the photographs."""
         if self.labels is not None:
             raise ParameterError("an index has the labels that its scan was given. Leave labels out")
         if self.beside:
             raise ParameterError("an index holds no network to draw. Leave beside out, or see: vizcnn maximize --crops")
-        wanted, rank = [_named(index, one) for one in each_target(target)], index.rank
-        if self.rank not in ("max", rank):
+        targets, rank = [_name_class(index, one) for one in parse_targets(target)], index.rank
+        if self.rank not in ("max", rank):  # max is the default, so nobody may have asked for it
             raise ParameterError(f"the images of {index.folder} are ranked by their {rank}, not their {self.rank}")
-        return self._shown(index, wanted, rank, index.provenance(replace(self, rank=rank), wanted))
+        options = asdict(replace(self, rank=rank))
+        return self._make_result(index, targets, rank, index.provenance(self.name(), options, self.paper, targets))
 
-    def _pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:
-        """What stands beside each target's photographs."""
-        wanted = self.beside or ()
-        optimised = _optimised(subject) if "maximize" in wanted else {}
+    def _make_pictures(self, subject: Subject) -> Iterator[tuple[tuple[str, Pixels], ...]]:
+        """The pictures beside each target's photographs, with their names."""
+        beside = self.beside or ()
+        filters = _draw_filters(subject) if "filter" in beside else {}
+        optimised = _optimize_pictures(subject) if "maximize" in beside else {}
         for target in subject.targets[0]:
-            kernel = _kernel(subject.model, unit_of(target)) if "filter" in wanted else None
-            made = [("maximize", optimised[target])] if target in optimised else []
-            yield (*([("filter", kernel)] if kernel is not None else []), *made)
+            sources = (("filter", filters), ("maximize", optimised))
+            yield tuple((name, pictures[target]) for name, pictures in sources if target in pictures)
 
-    def _shown(self, known: Known, wanted: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
-        rows = tuple(self._row(known, one) for one in wanted)
+    def _make_result(self, index: AnyIndex, targets: Sequence[Target], rank: str, provenance: Provenance) -> Exemplars:
+        rows = tuple(self._make_row(index, one) for one in targets)
         if not any(row.exemplars for row in rows):
-            raise DegenerateResult(f"no image excites any of {', '.join(map(str, wanted))}. Dead units?")
-        layers = dict.fromkeys(layer_of(unit_of(one)) for one in wanted)
-        return Exemplars(provenance, rows, _MEANINGS[rank], tuple(_notes(known, layers, self.count)))
+            raise DegenerateResult(f"no image excites any of {', '.join(map(str, targets))}. Dead units?")
+        layers = dict.fromkeys(name_layer(require_unit(one)) for one in targets)
+        return Exemplars(provenance, rows, RANKED_BY[rank], tuple(_find_gaps(index, layers, self.count).describe()))
 
-    def _row(self, known: Known, wanted: Target) -> Excited:
-        unit = unit_of(wanted)
-        shown = tuple(
-            exemplar(one.number, one.name, one.label, one.value, one.at, one.photo, one.seen, one.box)
-            for one in best(known, unit, self.count)
+    def _make_row(self, index: AnyIndex, target: Target) -> Excited:
+        unit = require_unit(target)
+        exemplars = tuple(
+            make_exemplar(one.number, one.name, one.label, one.value, one.at, one.photo, one.seen, one.box)
+            for one in find_best(index, unit, self.count)
         )
-        return Excited(str(wanted), shown, known.tally(layer_of(unit)).statistics(channel_of(known, unit)))
+        return Excited(str(target), exemplars, index.tally(name_layer(unit)).statistics(find_channel(index, unit)))
 
 
-def _kernel(model: Model, unit: Unit) -> Pixels | None:
-    """The weights of a convolution that reads the image, zero is mid-grey; None for any other layer."""
-    weight = getattr(model.layers().get(unit.layer), "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 4 or weight.shape[1] != model.input.channels:
-        return None
-    kernel = weight[int(unit.channel)].float().cpu()  # (C, h, w)
-    scaled: Pixels = (0.5 + kernel / (2 * kernel.abs().max().clamp(min=1e-12))).permute(1, 2, 0).numpy()
-    return scaled
-
-
-def _optimised(subject: Subject) -> dict[Target, Pixels]:
-    """A picture for each target; those of a layer are optimised together."""
+def _draw_filters(subject: Subject) -> dict[Target, Pixels]:
+    """A picture of the kernel of each target that is a channel of the convolution that reads the image."""
+    model, units = subject.model, {target: require_unit(target) for target in subject.targets[0]}
     pictures: dict[Target, Pixels] = {}
-    for layers in dict.fromkeys(target.layers for target in subject.targets[0]):
-        members = [target for target in subject.targets[0] if target.layers == layers]
-        made = Maximize()(subject.model, target=members, seed=subject.seed, progress=subject.progress)
-        tiles = made.panels[0].values
-        pictures |= dict(zip(members, tiles if tiles.ndim == 4 else tiles[..., None], strict=True))
+    for layer in {unit.layer for unit in units.values() if unit.layer and reads_image(model, unit.layer)}:
+        kernels = find_used_kernels(model, layer).float().cpu().permute(0, 2, 3, 1).numpy()  # (K, h, w, C)
+        channels = {target: int(unit.channel) for target, unit in units.items() if unit.layer == layer}
+        pictures |= {target: draw_kernel(kernels[channel]) for target, channel in channels.items()}
     return pictures
 
 
-def _named(index: Index, wanted: Target) -> Target:
-    """A target with its class as number and name, as a model would resolve it."""
-    unit = unit_of(wanted)
+def _optimize_pictures(subject: Subject) -> dict[Target, Pixels]:
+    """A picture for each target, by the default recipe of the probe `maximize`. Raises KeyboardInterrupt."""
+    targets = list(dict.fromkeys(subject.targets[0]))
+    objectives = [Objective(target) for target in targets]
+    outcome = optimize(
+        subject.model, objectives, find_recipe("robust"), seed=subject.seed, label="maximize", progress=subject.progress
+    )
+    if not outcome.finished:
+        raise KeyboardInterrupt
+    pictures = outcome.pictures.permute(0, 2, 3, 1).numpy().astype("float32")  # (K, H, W, C)
+    return dict(zip(targets, pictures, strict=True))
+
+
+def _name_class(index: Index, target: Target) -> Target:
+    """The target; a class with its number and name, as a model would resolve it."""
+    unit = require_unit(target)
     if unit.layer:
-        return wanted
-    number = channel_of(index, unit)
+        return target
+    number = find_channel(index, unit)
     label = index.classes[number] if index.classes else str(number)
     return Target(((1.0, replace(unit, channel=number, label=label)),))
 
 
-_MEANINGS = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}
-
-
-def _notes(known: Known, layers: Iterable[str], count: int) -> Iterator[str]:
-    """What the pictures do not show."""
-    if known.unreadable:
-        number, reason = known.unreadable[0]
-        yield f"{len(known.unreadable)} of {len(known.images)} images could not be read, the first: {number}, {reason}"
-    for layer in layers:
-        tally = known.tally(layer)
-        if left_out := int(tally.counted[1]):
-            yield f"{left_out} images gave NaN or infinity in layer {layer!r} and were left out"
-        if len(tally.values) == tally.top < count:
-            yield f"the scan kept {tally.top} images for each channel of layer {layer!r}, not {count}"
-    if isinstance(known, Index) and (missing := known.pending()):
-        yield f"the scan is not complete: {len(missing)} of {len(known.shards)} shards are missing"
+def _find_gaps(index: AnyIndex, layers: Iterable[str], asked: int) -> Gaps:
+    """What is missing: images that could not be used, fewer of them than were asked for, parts not scanned yet."""
+    tallies = {layer: index.tally(layer) for layer in layers}
+    return Gaps(
+        images=len(index.images),
+        unreadable=tuple(index.unreadable),
+        not_finite={layer: int(tally.counted[1]) for layer, tally in tallies.items()},
+        kept={layer: tally.top for layer, tally in tallies.items() if len(tally.values) == tally.top},
+        asked=asked,
+        shards=(len(index.pending()), len(index.shards)) if isinstance(index, Index) else (0, 0),
+    )

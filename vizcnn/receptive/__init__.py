@@ -2,5 +2,6 @@
 
 from vizcnn.receptive.field import ReceptiveField
 from vizcnn.receptive.fields import receptive_fields
+from vizcnn.receptive.trace import trace_fields
 
-__all__ = ["ReceptiveField", "receptive_fields"]
+__all__ = ["ReceptiveField", "receptive_fields", "trace_fields"]

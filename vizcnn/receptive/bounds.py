@@ -10,64 +10,69 @@ from math import inf
 import torch
 from torch import Tensor
 
-Shape = Sequence[int]
+from vizcnn.models.layers.expanded import Shape, compact
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Eight numbers per element, each a tensor of the element's tensor's shape (expanded where they repeat).
+    """Two rectangles of the input for each element of a tensor: what it sees, and what it would see with padding.
 
-    edges: top, left, -bottom, -right of what the element sees, and the same four as if padding were part of the image.
-        Bottom and right are negative so that joining rectangles is always the minimum; seeing nothing is infinity.
-    step: how far the rectangles of neighbours lie apart, (down, across), for those that padding would have.
+    edges: eight tensors of the same shape as the tensor (expanded where their values repeat). The first four are top,
+        left, -bottom, -right of the rectangle within the image; the other four are the same as if the padding were part
+        of the image. Bottom and right are negated so that the union of rectangles is always a minimum. An element that
+        sees nothing has infinity everywhere.
+    step: (down, across), how far apart the rectangles with padding of neighbouring elements lie, in px.
     """
 
     edges: tuple[Tensor, ...]
     step: tuple[float, float]
 
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Bounds:
-        """The same change to all eight numbers."""
+    def map_edges(self, change: Callable[[Tensor], Tensor]) -> Bounds:
+        """These bounds with the same change made to all eight edges."""
         return replace(self, edges=tuple(map(change, self.edges)))
 
-    def scaled(self, down: float, across: float) -> Bounds:
-        """Neighbours are so many times as far apart."""
+    def scale_step(self, down: float, across: float) -> Bounds:
+        """These bounds with the steps between neighbours multiplied by two factors."""
         return replace(self, step=(self.step[0] * down, self.step[1] * across))
 
-    def read(self, axis: int, taps: Tensor) -> Bounds:
-        """Outputs that read several places along one of the last two axes.
+    def gather(self, axis: int, taps: Tensor) -> Bounds:
+        """The bounds of outputs that each read several places along one of the last two axes.
 
         axis: -2 for rows, -1 for columns.
-        taps: (outputs, reads), the places; beyond the ends lies padding, and fractions are read by nobody.
+        taps: (outputs, reads), the indices that each output reads. Those beyond the ends lie in the padding, and those
+            that are no whole numbers are ignored (a transposed convolution with a stride has such).
         """
         n = self.edges[0].shape[axis]
         inside = taps.clamp(0, n - 1)
-        cost = [self._cost(i, axis, taps - inside).masked_fill(taps % 1 != 0, inf) for i in range(8)]
+        shifts = [self._shift(i, axis, taps - inside).masked_fill(taps % 1 != 0, inf) for i in range(8)]
         return replace(
-            self, edges=tuple(_read(e, axis, inside.long(), c) for e, c in zip(self.edges, cost, strict=True))
+            self, edges=tuple(_gather(e, axis, inside.long(), s) for e, s in zip(self.edges, shifts, strict=True))
         )
 
-    def _cost(self, i: int, axis: int, beyond: Tensor) -> Tensor:
-        """What an edge gains by reading so far beyond the end."""
+    def _shift(self, i: int, axis: int, beyond: Tensor) -> Tensor:
+        """How far edge `i` moves for taps that lie so many places beyond the end.
+
+        Edges within the image (the first four) do not see padding: infinity. Those with padding go on in steps."""
         if i < 4:
             return torch.where(beyond == 0, 0.0, inf)
         moves = i % 2 == axis + 2  # rows move top and bottom, columns move left and right
         return beyond * (self.step[i % 2] if moves else 0.0) * (1 if i % 4 < 2 else -1)
 
 
-def of_input(shape: Shape) -> Bounds:
-    """The bounds of an image batch (N, C, H, W): each pixel is its own."""
+def bound_input(shape: Shape) -> Bounds:
+    """The bounds of an image batch (N, C, H, W): each pixel sees itself."""
     rows = torch.arange(shape[2], dtype=torch.float32).view(1, 1, -1, 1).expand(tuple(shape))  # (N, C, H, W)
     columns = torch.arange(shape[3], dtype=torch.float32).expand(tuple(shape))  # (N, C, H, W)
     return Bounds((rows, columns, -rows - 1, -columns - 1) * 2, (1.0, 1.0))
 
 
-def of_nothing(shape: Shape) -> Bounds:
+def bound_nothing(shape: Shape) -> Bounds:
     """The bounds of a tensor that does not depend on the input."""
     return Bounds((torch.tensor(inf).expand(tuple(shape)),) * 8, (0.0, 0.0))
 
 
-def hull(parts: Iterable[Bounds], shape: Shape) -> Bounds:
-    """Bounds of the given shape around several ones that broadcast to it."""
+def join(parts: Iterable[Bounds], shape: Shape) -> Bounds:
+    """The union of several bounds that broadcast to a shape."""
     first, *others = parts
     if not others and tuple(first.edges[0].shape) == tuple(shape):
         return first
@@ -76,23 +81,17 @@ def hull(parts: Iterable[Bounds], shape: Shape) -> Bounds:
     return Bounds(tuple(edges), (max(p.step[0] for p in every), max(p.step[1] for p in every)))
 
 
-def least(edge: Tensor, dims: Sequence[int]) -> Tensor:
-    """The minimum along some axes, which stay with length 1."""
+def take_minimum(edge: Tensor, dims: Sequence[int]) -> Tensor:
+    """An edge's minimum along some axes, which stay with length 1."""
     return compact(edge, dims).amin(tuple(dims), keepdim=True)
 
 
-def compact(edge: Tensor, dims: Sequence[int] | None = None) -> Tensor:
-    """Without the repetitions of expanded axes: they have length 1."""
-    chosen = range(edge.dim()) if dims is None else {d % edge.dim() for d in dims}
-    repeats = [d in chosen and edge.stride(d) == 0 for d in range(edge.dim())]
-    return edge[tuple(slice(0, 1) if repeated else slice(None) for repeated in repeats)]
-
-
-def _read(edge: Tensor, axis: int, index: Tensor, cost: Tensor) -> Tensor:
+def _gather(edge: Tensor, axis: int, indices: Tensor, shift: Tensor) -> Tensor:
+    """For each output along an axis, the minimum of an edge over what it reads; indices, shift: (outputs, reads)."""
     shape = [*edge.shape]
-    shape[axis] = len(index)
-    if edge.stride(axis) == 0 and not cost.amin(1).any():  # the same wherever it is read
+    shape[axis] = len(indices)
+    if edge.stride(axis) == 0 and not shift.amin(1).any():  # the same wherever it is read
         return compact(edge).expand(tuple(shape))
-    read = compact(edge).movedim(axis, -1)
-    read = read.expand(*read.shape[:-1], edge.shape[axis])[..., index] + cost  # (..., outputs, reads)
-    return read.amin(-1).movedim(-1, axis).expand(tuple(shape))
+    gathered = compact(edge).movedim(axis, -1)
+    gathered = gathered.expand(*gathered.shape[:-1], edge.shape[axis])[..., indices] + shift  # (..., outputs, reads)
+    return gathered.amin(-1).movedim(-1, axis).expand(tuple(shape))

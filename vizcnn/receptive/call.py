@@ -8,31 +8,35 @@ from typing import Any
 
 from torch import Tensor
 
+from vizcnn.graph.geometry import name_operation
 from vizcnn.receptive.bounds import Bounds
 
 
-class Unknown(Exception):  # noqa: N818 - no failure: the fields are then measured
-    """There is no exact rule for this operation."""
+class NoRuleError(Exception):
+    """There is no exact rule for this operation, or for one before it: the fields are then measured."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """An operation with all its arguments by name, its first output's shape, and where to look up bounds."""
+    """One operation of a running network: what it was called with, and the bounds of its inputs.
+
+    args: all arguments by name, defaults included. shape: of the first output.
+    look_up: from a tensor among the arguments to its bounds; raises NoRuleError where they are not known.
+    """
 
     func: Any
     args: dict[str, Any]
     shape: tuple[int, ...]
-    look: Callable[[Tensor], Bounds]
+    look_up: Callable[[Tensor], Bounds]
 
-    def of(self, argument: str) -> Bounds:
-        """The bounds of a tensor argument."""
-        return self.look(self.args[argument])
+    @property
+    def name(self) -> str:
+        return name_operation(self.func)
 
-    def pair(self, argument: str, otherwise: str = "") -> tuple[int, int]:
-        """A number for each of two axes; where the list is empty, another argument's."""
-        values = self.args[otherwise] if self.args[argument] == [] else self.args[argument]
-        several = [values] if isinstance(values, int) else values
-        return several[0], several[-1]
+    def find_bounds(self, argument: str) -> Bounds:
+        """The bounds of the argument of this name, a tensor."""
+        return self.look_up(self.args[argument])
 
 
 Rule = Callable[[Call], Bounds | list[Bounds]]
+"""From a call to the bounds of its output, or of each of its outputs."""

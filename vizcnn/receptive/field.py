@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import ParameterError
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 
 Rows = npt.NDArray[np.int64]
 
@@ -17,16 +17,18 @@ Rows = npt.NDArray[np.int64]
 class ReceptiveField:
     """The receptive fields of one layer's units, in px of the input.
 
-    A pixel belongs to a unit's field when some path of the network leads from it to the unit, whatever the weights;
-    the field is the smallest rectangle around these pixels, for the channel that sees most.
+    A pixel belongs to a unit's field when some path of the network leads from it to the unit, whatever the learned
+    weights are. (An interpolation's fixed weight of zero is no path.) The field is the smallest rectangle around these
+    pixels, for the channel that sees most.
 
-    top, bottom: int64 (h,): units in row y see the input's rows top[y] to bottom[y], exclusive. Equal: they see none.
+    top, bottom: int64 (h,): units in row y see the input's rows from top[y] to before bottom[y]. Both are equal for
+        units that see nothing.
     left, right: int64 (w,): the same for columns.
-    size, stride, offset: (down, across), as if the padding were part of the image: the unit at row y would see the rows
-        from offset + y * stride, `size` of them. The size may thus exceed the input's; an offset below zero lies in
-        the padding (it is minus the padding that Araujo et al. 2019, "Computing Receptive Fields of Convolutional
-        Neural Networks", call effective). Where fields do not repeat (adaptive pooling, attention), these are the
-        middle unit's.
+    size, stride, offset: (down, across), as if the padding were part of the image: the unit at row y would see `size`
+        rows, the first of them offset + y * stride. So the size may exceed the input's, and an offset below zero lies
+        in the padding. (Minus the offset is the "effective padding" of Araujo et al. 2019, "Computing Receptive Fields
+        of Convolutional Neural Networks".) Where fields do not repeat regularly (adaptive pooling, attention), these
+        are the middle unit's.
     """
 
     top: Rows

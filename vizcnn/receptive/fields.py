@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
-from vizcnn.errors import ShapeError
-from vizcnn.model import Model
+import warnings
+from collections.abc import Collection
+
+from vizcnn.errors import ShapeError, VizcnnWarning
+from vizcnn.models.model import Model
 from vizcnn.receptive.field import ReceptiveField
-from vizcnn.receptive.poison import measured
-from vizcnn.receptive.trace import traced
+from vizcnn.receptive.measure import TooLongError, measure_fields
+from vizcnn.receptive.trace import trace_fields
 
 
-def receptive_fields(model: Model, size: tuple[int, int] | None = None) -> dict[str, ReceptiveField]:
-    """The receptive fields of every layer whose output is a map (N, C, h, w), by dotted name, in order of execution.
+def receptive_fields(
+    model: Model,
+    size: tuple[int, int] | None = None,
+    *,
+    layers: Collection[str] | None = None,
+    seconds: float = 60,
+    progress: bool = True,
+) -> dict[str, ReceptiveField]:
+    """The receptive fields of every layer whose output is a map, by dotted name, in order of execution.
 
     size: height and width of the input in px; by default the model's own.
+    layers: only these; by default all. seconds: the time that measuring (below) may take; layers that would need longer
+    are left out with a warning. progress: show a bar for work that takes longer than two seconds.
 
     Exact for any graph: padding, dilation, ceil_mode, adaptive pooling, branches, channel groups, attention. The fields
-    are computed by following every operation in a dry run on tensors without values (milliseconds). A network with an
-    operation that has no rule, or that looks at numbers while it runs, is measured instead: one run for each row and
-    column of the input, with NaN there (minutes for a large network).
-    A module that the network calls several times stands for its last call. Layers whose last two axes are not the
-    image's (channels last) are left out. The network is as it was afterwards.
+    are computed by tracing every operation in a dry run on tensors without values (milliseconds), or in a run on noise
+    where the network's course depends on values.
+
+    Layers behind an operation that has no rule (sorting, sampling at computed places) are measured instead: one run for
+    each row and column of the input, with NaN in it. A measured field is too small where values decide which inputs an
+    operation reads. If the network fails on NaN, these layers are left out with a warning.
+
+    Maps with channels last count too. A module that the network calls several times stands for its last call. The
+    network is afterwards as it was.
 
     Raises ShapeError, and whatever the network raises for an input of this size.
     """
     size = size or model.input.size
     if min(size) < 1:
         raise ShapeError(f"an input has a positive height and width in px, got {size}")
+    found = {name: field for name, field in trace_fields(model, size).items() if layers is None or name in layers}
+    missing = [name for name, field in found.items() if field is None]
+    if missing:
+        found |= _measure_or_warn(model, size, missing, seconds, progress)
+    return {name: field for name, field in found.items() if field}
+
+
+def _measure_or_warn(
+    model: Model, size: tuple[int, int], layers: Collection[str], seconds: float, progress: bool
+) -> dict[str, ReceptiveField]:
     try:
-        return traced(model, size)
-    except Exception:  # whatever stops a dry run; errors of the network itself come again when it is measured
-        return measured(model, size)
+        return measure_fields(model, size, layers, seconds=seconds, progress=progress)
+    except TooLongError as error:
+        why = (
+            f"measuring them would take about {error.seconds:.0f} s; vizcnn.receptive_fields(model, seconds=...) waits"
+        )
+    except Exception as error:
+        why = f"on images with NaN, by which they are measured, it fails ({type(error).__name__}: {error})"
+    warnings.warn(
+        f"the receptive fields of {', '.join(layers)} are left out: {model.name} does what has no rule, and {why}",
+        VizcnnWarning,
+        stacklevel=3,
+    )
+    return {}

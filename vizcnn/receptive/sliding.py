@@ -2,65 +2,56 @@
 
 from __future__ import annotations
 
-from math import inf, nan
-from typing import NamedTuple
+from math import inf
 
 import torch
 from torch import Tensor
 
-from vizcnn.receptive.bounds import Bounds, Shape, compact, least
-from vizcnn.receptive.call import Call, Unknown
+from vizcnn.graph.geometry import Neighbourhood, find_neighbourhood
+from vizcnn.models.layers.expanded import Shape, compact
+from vizcnn.receptive.bounds import Bounds, take_minimum
+from vizcnn.receptive.call import Call, NoRuleError
 
-Pair = tuple[int, int]
 AXES = (-2, -1)
 
 
-class Window(NamedTuple):
-    """A window's geometry, (down, across)."""
+def slide(reads: Neighbourhood, bounds: Bounds, shape: Shape) -> Bounds:
+    """The bounds of outputs of a shape, each of which reads its neighbourhood along the last two axes.
 
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-
-    def slid(self, bounds: Bounds, shape: Shape) -> Bounds:
-        """The bounds of outputs of this shape when the window slides over the last two axes."""
-        for a, axis in enumerate(AXES):
-            starts = torch.arange(shape[axis])[:, None] * self.stride[a] - self.padding[a]  # (outputs, 1)
-            bounds = bounds.read(axis, (starts + self._offsets(a)).float())
-        return bounds.scaled(*self.stride)
-
-    def spread(self, bounds: Bounds, shape: Shape) -> Bounds:
-        """The same for a transposed convolution: neighbours among the inputs write `stride` apart."""
-        for a, axis in enumerate(AXES):
-            ends = torch.arange(shape[axis])[:, None] + self.padding[a]  # (outputs, 1)
-            bounds = bounds.read(axis, (ends - self._offsets(a)) / self.stride[a])
-        return bounds.scaled(1 / self.stride[0], 1 / self.stride[1])
-
-    def _offsets(self, a: int) -> Tensor:
-        return torch.arange(self.kernel[a]) * self.dilation[a]
+    Output i reads the inputs i * stride - padding + k * dilation; of a transposed convolution, the inputs
+    (i + padding - k * dilation) / stride where that is a whole number."""
+    for a, axis in enumerate(AXES):
+        places, offsets = torch.arange(shape[axis])[:, None], torch.arange(reads.kernel[a]) * reads.dilation[a]
+        if reads.transposed:
+            taps = (places + reads.padding[a] - offsets) / reads.stride[a]  # (outputs, reads)
+        else:
+            taps = (places * reads.stride[a] - reads.padding[a] + offsets).float()  # (outputs, reads)
+        bounds = bounds.gather(axis, taps)
+    down, across = reads.stride
+    return bounds.scale_step(1 / down, 1 / across) if reads.transposed else bounds.scale_step(down, across)
 
 
-def convolution(call: Call) -> Bounds:
-    weight, groups = call.args["weight"], call.args["groups"]
-    if weight.dim() != 4:
-        raise Unknown(f"convolution in {weight.dim() - 2} dimensions")
-    kernel = (weight.shape[2], weight.shape[3])
-    window = Window(kernel, call.pair("stride"), call.pair("padding"), call.pair("dilation"))
-    gathered = call.of("input").changed(lambda edge: _per_group(edge, groups))
-    found = (window.spread if call.args["transposed"] else window.slid)(gathered, call.shape)
-    return found.changed(lambda edge: _from_groups(edge, call.shape))
+def bound_convolution(call: Call) -> Bounds:
+    """A window of places in all channels of a group. Raises NoRuleError for other than two dimensions."""
+    reads, groups = find_neighbourhood(call.name, call.args), call.args["groups"]
+    if reads is None:
+        raise NoRuleError(f"convolution in {call.args['weight'].dim() - 2} dimensions")
+    gathered = call.find_bounds("input").map_edges(lambda edge: _gather_groups(edge, groups))
+    return slide(reads, gathered, call.shape).map_edges(lambda edge: _spread_groups(edge, call.shape))
 
 
-def _per_group(edge: Tensor, groups: int) -> Tensor:
-    """(N, C, H, W) to what each group of channels sees together, (N, groups, H, W); (N, 1, H, W) where all agree."""
+def _gather_groups(edge: Tensor, groups: int) -> Tensor:
+    """From an edge (N, C, H, W) to its minimum in each group of channels, (N, groups, H, W).
+
+    (N, 1, H, W) where all channels have the same."""
     edge = compact(edge, [1])
     if edge.shape[1] == 1:
         return edge
-    return least(edge.unflatten(1, (groups, -1)), [2])[:, :, 0]
+    return take_minimum(edge.unflatten(1, (groups, -1)), [2])[:, :, 0]
 
 
-def _from_groups(edge: Tensor, shape: Shape) -> Tensor:
+def _spread_groups(edge: Tensor, shape: Shape) -> Tensor:
+    """From an edge per group (N, groups, H, W) to one per channel, of the given shape (N, C, H, W)."""
     n, channels, *space = shape
     groups = edge.shape[1]
     if groups == 1:
@@ -68,57 +59,60 @@ def _from_groups(edge: Tensor, shape: Shape) -> Tensor:
     return edge[:, :, None].expand(n, groups, channels // groups, *space).flatten(1, 2)
 
 
-def pooled(call: Call) -> Bounds:
-    dilation = call.pair("dilation") if "dilation" in call.args else (1, 1)
-    window = Window(call.pair("kernel_size"), call.pair("stride", "kernel_size"), call.pair("padding"), dilation)
-    return window.slid(call.of("self"), call.shape)
+def bound_pooling(call: Call) -> Bounds:
+    """A window of places."""
+    reads = find_neighbourhood(call.name, call.args)
+    assert reads is not None  # every pooling has one
+    return slide(reads, call.find_bounds("self"), call.shape)
 
 
-def padded(call: Call) -> Bounds:
-    """Padding of the last two axes is like a convolution's; that of other axes sees nothing."""
+def bound_padding(call: Call) -> Bounds:
+    """Padding of the last two axes counts as a convolution's does; what is added along other axes sees nothing."""
     pads = list(call.args["pad"])
     if len(pads) > 4:
-        return call.of("self").changed(lambda edge: torch.constant_pad_nd(edge, pads, inf))
+        return call.find_bounds("self").map_edges(lambda edge: torch.constant_pad_nd(edge, pads, inf))
     top = pads[2] if len(pads) == 4 else 0
-    return Window((1, 1), (1, 1), (top, pads[0]), (1, 1)).slid(call.of("self"), call.shape)
+    return slide(Neighbourhood((1, 1), padding=(top, pads[0])), call.find_bounds("self"), call.shape)
 
 
-def adaptive(call: Call) -> Bounds:
+def bound_adaptive_pooling(call: Call) -> Bounds:
     """Output i of m reads the inputs from floor(i n / m) to ceil((i + 1) n / m)."""
-    bounds = call.of("self")
+    bounds = call.find_bounds("self")
     for axis in AXES:
-        bounds = bounds.read(axis, _bins(call.args["self"].shape[axis], call.shape[axis]))
-    return resized(call, bounds)
+        bounds = bounds.gather(axis, _find_bins(call.args["self"].shape[axis], call.shape[axis]))
+    return scale_to_size(call, bounds)
 
 
-def _bins(n: int, m: int) -> Tensor:
-    """Which of n inputs each of m outputs reads, (m, most); the last one is repeated."""
+def _find_bins(n: int, m: int) -> Tensor:
+    """(m, most): the indices of the n inputs that each of m outputs reads; rows with fewer repeat their last."""
     i = torch.arange(m)[:, None]
     first, last = i * n // m, -(-(i + 1) * n // m) - 1  # (m, 1)
     most = int((last - first).max()) + 1
     return torch.minimum(first + torch.arange(most), last).float()
 
 
-def resampled(call: Call) -> Bounds:
-    """Smooth interpolation; which inputs each output reads is asked of the operation itself."""
-    bounds = call.of("self")
+def bound_resampling(call: Call) -> Bounds:
+    """Bilinear or bicubic interpolation; `_find_reads` finds the inputs of each output by running the operation."""
+    bounds = call.find_bounds("self")
     for axis in AXES:
-        bounds = bounds.read(axis, _reads(call, axis))
-    return resized(call, bounds)
+        bounds = bounds.gather(axis, _find_reads(call, axis))
+    return scale_to_size(call, bounds)
 
 
-def resized(call: Call, bounds: Bounds) -> Bounds:
+def scale_to_size(call: Call, bounds: Bounds) -> Bounds:
+    """These bounds with the steps of an operation that resizes its input to its output."""
     h, w = call.args["self"].shape[-2:]
-    return bounds.scaled(h / call.shape[-2], w / call.shape[-1])
+    return bounds.scale_step(h / call.shape[-2], w / call.shape[-1])
 
 
-def _reads(call: Call, axis: int) -> Tensor:
-    """Which inputs each output reads along one axis, (outputs, most): a NaN at each input in turn shows it."""
+def _find_reads(call: Call, axis: int) -> Tensor:
+    """(outputs, most): the indices of the inputs along one axis to which the operation gives an output any weight.
+
+    Found by resizing the unit vectors, since the weight at some indices within the kernel is exactly zero."""
     n, m = call.args["self"].shape[axis], call.shape[axis]
-    poisoned = torch.zeros(n, n).fill_diagonal_(nan)
-    along, across = ("scales_h", "scales_w") if axis == -2 else ("scales_w", "scales_h")
-    shape, size = ((n, 1, n, 1), [m, 1]) if axis == -2 else ((n, 1, 1, n), [1, m])
-    line = {"self": poisoned.view(shape), "output_size": size, along: call.args[along], across: None}
-    hit = call.func(**{**call.args, **line}).view(n, m).isnan().T.float()  # (m, n)
-    reads = hit.topk(int(hit.sum(1).max()))
+    lines = torch.eye(n, dtype=torch.float64).view(n, 1, 1, n)  # always across: of images 1 px wide torch errs down
+    scale = call.args["scales_h" if axis == -2 else "scales_w"]
+    line = {"self": lines, "output_size": [1, m], "scales_h": None, "scales_w": scale}
+    hit = call.func(**{**call.args, **line}).view(n, m).T != 0  # (m, n)
+    reads = hit.float().topk(int(hit.sum(1).max()))
     return torch.where(reads.values > 0, reads.indices, reads.indices[:, :1]).float()

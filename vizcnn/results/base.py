@@ -6,28 +6,39 @@ import base64
 import html
 import io
 import json
-import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.errors import ParameterError
-from vizcnn.output import atomic, refuse_unwritable
+from vizcnn.errors import ParameterError, escape_invisible
+from vizcnn.inputs.records import save_options, to_text
+from vizcnn.output import refuse_unwritable, write_whole
+from vizcnn.process import Turns, ignore_warnings
+from vizcnn.results.storing import FORMAT, RECORD, NotStorableError, Writer, digest_of
+from vizcnn.results.texts import make_legible, texts_in
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg")
 FORMATS = (*PICTURES, ".gif", ".html", ".json", ".npz", ".safetensors")
 
+_DESCRIBED = {"pdf": "Subject", "svg": "Description"}  # where a picture that is no raster says what it is
+_DRAWING = Turns()  # matplotlib is not made for several threads at once
+
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from; enough to make it again. `targets` are for people, `target_specs` unambiguous."""
+    """Where a result comes from: enough to make it again.
+
+    targets: what was explained for each image, in words for people. target_specs: the same, unambiguous.
+    """
 
     version: str
     torch: str
@@ -45,13 +56,13 @@ class Provenance:
     paper: str
 
     def line(self) -> str:
-        """The one line under a picture. For want of room, measured numbers and flags are in the file only."""
+        """The line of small print under a picture. It leaves out measured numbers and flags, which files keep."""
         shown = {key: value for key, value in self.details.items() if not isinstance(value, float | bool)}
-        details = " ".join(f"{key}={_short(value)}" for key, value in shown.items())
+        details = " ".join(f"{key}={_format_detail(value)}" for key, value in shown.items())
         return f"vizcnn {self.version}  {self.probe}  {self.model} {self.weights_sha256[:8]}  {details}"
 
 
-def _short(value: Any) -> str:
+def _format_detail(value: Any) -> str:
     if not isinstance(value, tuple):
         return str(value)
     return ("," if any(isinstance(each, str) for each in value) else "x").join(map(str, value))
@@ -59,9 +70,32 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """Base of all results. Subclasses give `arrays()`, `summary()`, `describe()` and `figure()`."""
+    """Base of all results: frozen dataclasses that give `arrays()`, `summary()`, `describe()` and `figure()`.
+
+    A kind with one picture, or several of one sort, also has `plot(ax=None, ...)`, which draws one into axes of the
+    person's, or into new ones, and returns them. What `plot()` and `figure()` draw needs no care for what texts hold,
+    nor for other threads: Result sees to that.
+
+    `load_result` opens a saved result whose fields are plain values, arrays, photographs, `parts`, and tuples, lists
+    and mappings of these; of others it opens a `Record`.
+    """
+
+    parts: ClassVar[tuple[type, ...]] = ()
+    """The dataclasses that fields of this kind of result hold."""
+    whole_in_json: ClassVar[bool] = False
+    """Whether .json keeps the arrays too: for kinds with few numbers."""
 
     provenance: Provenance
+
+    partial = False
+    """Whether Ctrl-C ended the computation early. A result that can be partial declares it: `partial: bool = False`."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "figure" in vars(cls):
+            cls.figure = _make_figure_legible(cls.figure)  # type: ignore[method-assign, assignment]
+        if plot := vars(cls).get("plot"):
+            cls.plot = _make_plot_legible(plot)  # type: ignore[attr-defined]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The raw numbers, by name."""
@@ -87,16 +121,16 @@ class Result:
     def save(self, path: str | Path) -> Path:
         """Write the result; the ending says how. The file is complete or untouched.
 
-        .png .jpg .pdf .svg .html   the picture (the page also states the provenance)
+        .png .jpg .pdf .svg .html   the picture, which carries its provenance (the page states it)
         .gif                        how the picture was made, for results that keep frames
-        .npz .safetensors           the raw numbers with the manifest
+        .npz .safetensors           the raw numbers with the manifest; opens again with `vizcnn.load_result`
         .json                       the manifest
 
         Raises OutputError, and ParameterError for another ending.
         """
         path = Path(path)
-        kind = checked_format(path)
-        with atomic(path) as fresh:
+        kind = check_format(path)
+        with write_whole(path) as fresh:
             self._write(fresh, kind)
         return path
 
@@ -108,15 +142,36 @@ class Result:
         elif kind == ".html":
             file.write_text(self._page(), encoding="utf-8")
         elif kind == ".json":
-            file.write_text(json.dumps(self.manifest(), indent=2) + "\n", encoding="utf-8")
-        elif kind == ".npz":
-            with file.open("wb") as stream:  # a name would be given the ending .npz once more where it has .NPZ
-                np.savez_compressed(stream, manifest=np.array(json.dumps(self.manifest())), **self.arrays())  # type: ignore[arg-type]
+            manifest = self.manifest()
+            record = self._record(manifest, {}, in_json=True)
+            file.write_text(json.dumps(manifest | {RECORD: record}, indent=2) + "\n", encoding="utf-8")
         else:
-            from safetensors.numpy import save_file
+            manifest, arrays = self.manifest(), {name: _to_native(each) for name, each in self.arrays().items()}
+            record = self._record(manifest, arrays, in_json=False)
+            _write_arrays(file, kind, arrays, {"manifest": json.dumps(manifest), RECORD: json.dumps(record)})
 
-            contiguous = {name: np.ascontiguousarray(a) for name, a in self.arrays().items()}
-            save_file(contiguous, file, {"manifest": json.dumps(self.manifest())})
+    def _record(
+        self, manifest: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]], *, in_json: bool
+    ) -> dict[str, Any]:
+        """The JSON object from which `load_result` makes the result again.
+
+        Arrays of the result that are not among `arrays` yet are added to it. The fields are None where they cannot be
+        kept; `load_result` then gives a Record."""
+        writer = Writer({**arrays}, self.parts, inline=in_json)
+        whole = _is_made_of_its_fields(type(self)) and not (in_json and self.arrays() and not self.whole_in_json)
+        try:
+            kept = writer.fields(self, but="provenance") if whole else None
+        except NotStorableError:
+            kept, writer.extra = None, {}
+        arrays |= writer.extra
+        record = {
+            "format": FORMAT,
+            "kind": type(self).__name__,
+            "provenance": Writer({}, ()).fields(self.provenance),
+            "fields": kept,
+            "words": self.describe(),
+        }
+        return record | {"sha256": digest_of(manifest, record, arrays)}
 
     def _png(self) -> bytes:
         buffer = io.BytesIO()
@@ -124,14 +179,20 @@ class Result:
         return buffer.getvalue()
 
     def _draw_into(self, place: Path | io.BytesIO, kind: str, dpi: int) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks stays readable
-            self.figure().savefig(place, dpi=dpi, format=kind)
+        figure = self.figure()
+        record = asdict(self.provenance)
+        if kind in _DESCRIBED:
+            carried: dict[str, Any] = {"metadata": {_DESCRIBED[kind]: to_text(record)}}
+        else:
+            carried = {"pil_kwargs": save_options(kind, record)}
+        with _DRAWING.take(), ignore_warnings("Glyph"):  # texts.py has said it
+            figure.savefig(place, dpi=dpi, format=kind, **carried)
 
     def _page(self) -> str:
         picture = base64.b64encode(self._png()).decode()
-        title = html.escape(self.provenance.line())
-        finding, record = html.escape(self.describe()), html.escape(json.dumps(self.manifest(), indent=2))
+        title = html.escape(escape_invisible(self.provenance.line()))
+        finding = html.escape(escape_invisible(self.describe()))
+        record = html.escape(json.dumps(self.manifest(), indent=2))
         return (
             f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
             f'<img alt="{finding}" style="max-width:100%" src="data:image/png;base64,{picture}">\n'
@@ -140,11 +201,66 @@ class Result:
         )
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": self.describe()}
+        return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": escape_invisible(self.describe())}
 
 
-def checked_format(path: Path) -> str:
-    """The ending of a file that results can be written to. Raises ParameterError and OutputError."""
+def _is_made_of_its_fields(kind: type[Result]) -> bool:
+    """Whether a result of this kind can be made from its fields: a class that is no dataclass may hold anything."""
+    return "__dataclass_fields__" in vars(kind) and all(field.init for field in fields(kind))
+
+
+def _to_native(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """An array in this machine's order of bytes, which is all that every format keeps."""
+    array = np.asarray(values)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _write_arrays(file: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]], texts: Mapping[str, str]) -> None:
+    if kind == ".npz":
+        with file.open("wb") as stream:  # a name would be given the ending .npz once more where it has .NPZ
+            np.savez_compressed(stream, **{name: np.array(text) for name, text in texts.items()}, **arrays)  # type: ignore[arg-type]
+    else:
+        from safetensors.numpy import save_file
+
+        save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, file, {**texts})
+
+
+R = TypeVar("R", bound=Result)
+
+
+def _make_figure_legible(draw: Callable[[R], Figure]) -> Callable[[R], Figure]:
+    """Wrap a `figure()`: threads take turns, and all texts are made drawable."""
+
+    @wraps(draw)
+    def figure(result: R) -> Figure:
+        with _DRAWING.take():
+            drawn = draw(result)
+            make_legible(drawn)
+            return drawn
+
+    return figure
+
+
+def _make_plot_legible(draw: Callable[..., Axes]) -> Callable[..., Axes]:
+    """Wrap a `plot()`: threads take turns, and its own texts are made drawable, but none that the person wrote."""
+
+    @wraps(draw)
+    def plot(result: Result, ax: Axes | None = None, **which: Any) -> Axes:
+        with _DRAWING.take():
+            known = {} if ax is None else {text: text.get_text() for text in texts_in(ax.figure)}
+            before = [] if ax is None else list(ax.figure.axes)
+            drawn = draw(result, ax, **which)
+            for each in [drawn, *(new for new in drawn.figure.axes if new not in before and new is not drawn)]:
+                make_legible(each, known)
+            return drawn
+
+    return plot
+
+
+def check_format(path: Path) -> str:
+    """Return the ending of a file's name, in small letters, where a result can be written to that file.
+
+    Raises ParameterError for an ending that is not in FORMATS, OutputError for a place that cannot be written to."""
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise ParameterError(f"cannot save as {path.name!r}: the ending must be one of {', '.join(FORMATS)}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.images import Photo
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,16 +24,18 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def shown(photo: Photo) -> npt.NDArray[np.float32]:
-    return photo.pixels[:, :, 0] if photo.pixels.shape[2] == 1 else photo.pixels
+def draw_image(ax: Axes, pixels: npt.NDArray[np.float32], **place: Any) -> None:
+    """Draw pixels (H, W, 3) or (H, W, 1) in [0, 1] as they are; `place` is what `imshow` knows, such as `extent`."""
+    remove_ticks(ax)
+    ax.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1, **place)
 
 
-def short(text: str, most: int = 42) -> str:
+def shorten(text: str, most: int = 42) -> str:
     """A name that fits over a panel: the middle of a long one is left out."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 + 1 :]}"
 
 
-def no_ticks(ax: Axes) -> None:
+def remove_ticks(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
 
@@ -56,7 +57,7 @@ def dim_unseen(ax: Axes, size: tuple[int, int], box: Box) -> None:
     ax.set_ylim(height - 0.5, -0.5)
 
 
-def outline(ax: Axes, box: Box) -> None:
+def draw_outline(ax: Axes, box: Box) -> None:
     from matplotlib.patches import Rectangle
 
     corner, size = (box.left - 0.5, box.top - 0.5), (box.right - box.left, box.bottom - box.top)

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from vizcnn.images import Photo
-from vizcnn.model import Box
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, short
+from vizcnn.results.drawing import dim_unseen, draw_image, new_figure, shorten
+from vizcnn.results.photos import Pixels, cut_out, shrink
+from vizcnn.results.storing import AS_BYTES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-Pixels = npt.NDArray[np.float32]
-
-_SIDE = 256  # px, the longer side of a photograph or crop that a result keeps
 _CELL = 1.25  # inches, a photograph or crop
 _TITLE, _LABEL, _NAME = 0.3, 0.34, 17  # inches over a row and under a photograph; letters of a label
 _PAPER = 0.047  # inches per letter of the line below
-
-
-def reduced(pixels: Pixels, side: int = _SIDE) -> Pixels:
-    """Pixels (H, W, C) in [0, 1], made smaller where they are larger than a picture can show: `side` px."""
-    h, w, channels = pixels.shape
-    scale = side / max(h, w)
-    if scale >= 1:
-        return pixels
-    size = max(1, round(w * scale)), max(1, round(h * scale))
-    parts = [Image.fromarray(pixels[:, :, c]).resize(size, Image.Resampling.BOX) for c in range(channels)]
-    return np.stack([np.asarray(part, np.float32) for part in parts], 2).clip(0, 1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,7 @@ class Exemplar:
     size: tuple[int, int]
     seen: Box
     box: Box | None
-    pixels: Pixels
+    pixels: Pixels = field(metadata=AS_BYTES)
     crop: Pixels
 
     @property
@@ -70,7 +57,7 @@ class Exemplar:
         return {"image": self.name, "label": self.label, "value": self.value, "at": self.at, "box": box}
 
 
-def exemplar(
+def make_exemplar(
     number: int,
     name: str,
     label: str | None,
@@ -81,21 +68,16 @@ def exemplar(
     box: Box | None,
 ) -> Exemplar:
     """An exemplar of a photograph of any size."""
-    small = reduced(photo.pixels)
-    crop = reduced(cut(photo, box or seen))
-    return Exemplar(number, _text(name), label and _text(label), value, at, photo.size, seen, box, small, crop)
+    small = shrink(photo.pixels)
+    crop = shrink(cut_out(photo, box or seen))
+    return Exemplar(
+        number, _make_decodable(name), label and _make_decodable(label), value, at, photo.size, seen, box, small, crop
+    )
 
 
-def _text(name: str) -> str:
-    """A name that can be drawn: that of a file or folder need not be text."""
+def _make_decodable(name: str) -> str:
+    """The name as text: names of files and folders may hold bytes that are none."""
     return name.encode("utf-8", "replace").decode()
-
-
-def cut(photo: Photo, box: Box) -> Pixels:
-    """The pixels of a box, whole ones."""
-    top, left = math.floor(box.top + 1e-6), math.floor(box.left + 1e-6)
-    bottom, right = math.ceil(box.bottom - 1e-6), math.ceil(box.right - 1e-6)
-    return photo.pixels[max(0, top) : max(top + 1, bottom), max(0, left) : max(left + 1, right)]
 
 
 @dataclass(frozen=True)
@@ -113,7 +95,7 @@ class Excited:
 
     @property
     def lines(self) -> int:
-        """Of pictures: photographs, and below them the boxes' contents, where there are boxes."""
+        """How many lines of pictures the row has: the photographs, and below them what is in their boxes, if any."""
         return min(1, len(self.exemplars) + len(self.beside)) + any(one.box for one in self.exemplars)
 
     def title(self) -> str:
@@ -123,7 +105,7 @@ class Excited:
         return f"{self.target}   ({said})"
 
     def describe(self) -> str:
-        """One sentence."""
+        """The three best photographs with their values, in a sentence."""
         if not self.exemplars:
             return f"{self.target}: no image excites it, its value is always {self.statistics['lowest']:.3g}"
         named = [
@@ -136,13 +118,58 @@ class Excited:
         return {"target": self.target, "statistics": self.statistics, "exemplars": exemplars}
 
 
+RANKED_BY = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}
+"""What the values of exemplars are, for each way to rank images."""
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What photographs that were chosen from a data set do not show.
+
+    images: how many it has. unreadable: the numbers of those that could not be read, each with the reason.
+    not_finite: per layer, how many gave NaN or infinity. kept: per layer, how many a scan keeps for a channel, where it
+    may have seen more. asked: how many were to be shown. shards: of a scan, how many are missing, and of how many.
+    """
+
+    images: int
+    unreadable: tuple[tuple[int, str], ...]
+    not_finite: Mapping[str, int]
+    kept: Mapping[str, int]
+    asked: int
+    shards: tuple[int, int] = (0, 0)
+
+    def describe(self) -> Iterator[str]:
+        """A sentence for each gap."""
+        if self.unreadable:
+            number, reason = self.unreadable[0]
+            yield f"{len(self.unreadable)} of {self.images} images could not be read, the first: {number}, {reason}"
+        for layer, left_out in self.not_finite.items():
+            if left_out:
+                yield f"{left_out} images gave NaN or infinity in layer {layer!r} and were left out"
+            if self.kept.get(layer, self.asked) < self.asked:
+                yield f"the scan kept {self.kept[layer]} images for each channel of layer {layer!r}, not {self.asked}"
+        missing, of = self.shards
+        if missing:
+            yield f"the scan is not complete: {missing} of {of} shards are missing"
+
+
+def draw_kernel(kernel: Pixels) -> Pixels:
+    """A kernel (h, w, C) as a picture: zero is mid-grey, and its largest magnitude black or white."""
+    end = max(float(np.abs(kernel).max()), 1e-12)
+    return 0.5 + kernel / np.float32(2 * end)
+
+
 @dataclass(frozen=True)
 class Exemplars(Result):
-    """For each channel the photographs that excite it most. ranked_by: what the values are."""
+    """For each channel the photographs that excite it most. ranked_by: what the values are. partial: after Ctrl-C, the
+    photographs are all there and what stands beside them is not."""
+
+    parts: ClassVar[tuple[type, ...]] = (Excited, Exemplar, Box)
 
     rows: tuple[Excited, ...]
     ranked_by: str
     notes: tuple[str, ...] = ()
+    partial: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """values: float32 (R, K), NaN where a channel has fewer than K. images: int64 (R, K), numbers, -1 likewise.
@@ -164,7 +191,8 @@ class Exemplars(Result):
         return crops | {f"beside.{r}.{k}": p for r, row in enumerate(self.rows) for k, (_, p) in enumerate(row.beside)}
 
     def summary(self) -> dict[str, Any]:
-        return {"ranked_by": self.ranked_by, "rows": [row.summary() for row in self.rows], "notes": list(self.notes)}
+        rows = [row.summary() for row in self.rows]
+        return {"ranked_by": self.ranked_by, "partial": self.partial, "rows": rows, "notes": list(self.notes)}
 
     def describe(self) -> str:
         return "\n".join([*(row.describe() for row in self.rows), *self.notes])
@@ -175,48 +203,47 @@ class Exemplars(Result):
         extra = max(len(row.beside) for row in self.rows)
         columns = max(len(row.exemplars) for row in self.rows) + extra
         heights = [_CELL * row.lines + _LABEL * bool(row.lines) + _TITLE for row in self.rows]
-        line = self.provenance.line()
+        line = self.provenance.line() + "  PARTIAL" * self.partial
         figure = new_figure(max(columns * _CELL + 0.2, _PAPER * len(line)), sum(heights) + 0.25)
         parts = figure.subfigures(len(self.rows), 1, squeeze=False, height_ratios=heights)
         for row, part in zip(self.rows, parts[:, 0], strict=True):
             _draw_row(part, row, columns, extra, self.ranked_by)
-        figure.supxlabel(line, fontsize=6, color="0.4", parse_math=False)
+        figure.supxlabel(line, fontsize=6, color="0.4")
         return figure
 
 
 def _draw_row(part: SubFigure, row: Excited, columns: int, extra: int, ranked_by: str) -> None:
     by = ranked_by if any(one.at for one in row.exemplars) else "the value"  # a dense unit has no positions
     title = f"{row.title()}, ranked by {by}" if row.exemplars else row.title()
-    part.suptitle(title, fontsize=8.5, x=0.01, ha="left", parse_math=False)
+    part.suptitle(title, fontsize=8.5, x=0.01, ha="left")
     if not row.lines:
         return
     cells = part.subplots(row.lines, columns, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.02})
     for ax in cells.flat:
         ax.axis("off")
     for k, (title, pixels) in enumerate(row.beside):
-        _show(cells[0, k], pixels)
-        cells[0, k].set_title(short(title, _NAME), fontsize=7, parse_math=False)
+        _draw_picture(cells[0, k], pixels)
+        cells[0, k].set_title(shorten(title, _NAME), fontsize=7)
     for k, one in enumerate(row.exemplars, start=extra):
         _draw_photo(cells[0, k], one)
         if row.lines > 1:
-            _show(cells[1, k], one.crop)
+            _draw_picture(cells[1, k], one.crop)
 
 
 def _draw_photo(ax: Axes, one: Exemplar) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = one.size
-    _show(ax, one.pixels, (-0.5, width - 0.5, height - 0.5, -0.5))
+    _draw_picture(ax, one.pixels, (-0.5, width - 0.5, height - 0.5, -0.5))
     dim_unseen(ax, one.size, one.seen)
     if one.box:
         corner = one.box.left - 0.5, one.box.top - 0.5
         sides = one.box.right - one.box.left, one.box.bottom - one.box.top
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=2.4, color="black"))
         ax.add_patch(Rectangle(corner, *sides, fill=False, lw=1.2, color="#f0e442"))
-    ax.set_title(f"{short(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2, parse_math=False)
+    ax.set_title(f"{shorten(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2)
 
 
-def _show(ax: Axes, pixels: Pixels, extent: tuple[float, float, float, float] | None = None) -> None:
+def _draw_picture(ax: Axes, pixels: Pixels, extent: tuple[float, float, float, float] | None = None) -> None:
     ax.axis("on")
-    ax.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1, extent=extent)
-    no_ticks(ax)
+    draw_image(ax, pixels, extent=extent)

@@ -2,117 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.errors import ShapeError
-from vizcnn.images import Photo
-from vizcnn.model import Box
+from vizcnn.geometry import Box
 from vizcnn.results.base import Result
 from vizcnn.results.heatmap import Mark
+from vizcnn.results.panels import Panel, Row, Scene
+from vizcnn.results.tiles import draw_panel, draw_rows, new_axes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Panel:
-    """K tiles of one shape under a title.
-
-    key: the panel's name among the saved arrays.
-    values: float32 (K, h, w), or (K, h, w, 3) for RGB tiles; the raw numbers.
-    channels: the number of each tile's channel in its layer.
-    titles: one per tile.
-    limits: per tile the values drawn darkest and brightest; equal throughout where tiles can be compared.
-    meaning: what the numbers are, e.g. `weight`.
-    colours: of tiles (h, w): `grey`, for limits centred on zero, or `magnitude`. RGB tiles are mid-grey at zero.
-        `picture`: tiles of either kind are pictures, drawn as they are, from black at 0 to white at 1.
-    columns: most tiles in a line.
-    side: the longer side of a tile, in inches.
-
-    Raises ShapeError where these do not fit each other.
-    """
-
-    key: str
-    title: str
-    values: npt.NDArray[np.float32]
-    channels: tuple[int, ...]
-    titles: tuple[str, ...]
-    limits: tuple[tuple[float, float], ...]
-    meaning: str
-    colours: Literal["grey", "magnitude", "picture"] = "grey"
-    columns: int = 12
-    side: float = 0.74
-
-    def __post_init__(self) -> None:
-        if not (self.values.ndim == 3 or self.is_rgb) or not self.values.size:
-            raise ShapeError(f"tiles are (K, h, w) or (K, h, w, 3), got {self.values.shape}. Stack them first")
-        counts = [len(each) for each in (self.values, self.channels, self.titles, self.limits)]
-        if len(set(counts)) > 1:
-            raise ShapeError(f"each tile needs a channel, a title and limits, got {counts} of tiles and of these")
-        if bad := [limits for limits in self.limits if not limits[1] > limits[0]]:
-            raise ShapeError(f"limits are a lower and a higher number, got {bad[0]}. Choose any for tiles of one value")
-
-    @property
-    def is_rgb(self) -> bool:
-        return self.values.ndim == 4 and self.values.shape[3] == 3
-
-    @property
-    def shared(self) -> bool:
-        """Whether all tiles are drawn with one scale, so that their brightness can be compared."""
-        return len(set(self.limits)) == 1
-
-    @property
-    def has_bar(self) -> bool:
-        """Whether one colour bar is the legend of all tiles."""
-        return self.shared and not self.is_rgb and self.colours != "picture"
-
-    def scale(self) -> str:
-        """How numbers became brightness, in words."""
-        if self.colours == "picture":
-            return self.meaning
-        low, high = self.limits[0]
-        ends = f"{low:.3g} to {high:.3g} for all" if self.shared else "each its own, up to its largest magnitude"
-        return f"{self.meaning}: {ends}" + (", zero is mid-grey" if self.is_rgb or self.colours == "grey" else "")
-
-    def summary(self) -> dict[str, Any]:
-        tiles = [
-            {"channel": c, "title": t, "lowest": float(v.min()), "highest": float(v.max()), "limits": list(limits)}
-            for c, t, v, limits in zip(self.channels, self.titles, self.values, self.limits, strict=True)
-        ]
-        return {"key": self.key, "title": self.title, "scale": self.scale(), "tiles": tiles}
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A photograph with a box for each of the panels beside it.
-
-    seen: the box of the photograph that the network saw.
-    marks: one per panel, in px of the photograph; None for a panel without a box.
-    """
-
-    photo: Photo
-    seen: Box
-    marks: tuple[Mark | None, ...]
-
-    def summary(self) -> dict[str, Any]:
-        marks = [mark and {"text": mark.text, "box": asdict(mark.box)} for mark in self.marks]
-        return {"image": self.photo.name, "marks": marks}
-
-
-@dataclass(frozen=True)
-class Row:
-    """Panels that belong together: side by side, or below each other to the right of their photograph."""
-
-    panels: tuple[Panel, ...]
-    scene: Scene | None = None
-
-    def summary(self) -> dict[str, Any]:
-        scene = self.scene.summary() if self.scene else {}
-        return {**scene, "panels": [panel.summary() for panel in self.panels]}
 
 
 @dataclass(frozen=True)
@@ -122,6 +26,8 @@ class ImageGrid(Result):
     rows: the panels; each keeps its raw numbers and states the scale that it is drawn with.
     findings: what was found, a sentence each.
     """
+
+    parts: ClassVar[tuple[type, ...]] = (Row, Panel, Scene, Mark, Box)
 
     rows: tuple[Row, ...]
     findings: tuple[str, ...]
@@ -141,8 +47,10 @@ class ImageGrid(Result):
     def describe(self) -> str:
         return "\n".join(self.findings)
 
+    def plot(self, ax: Axes | None = None, *, panel: int = 0) -> Axes:
+        """Draw one panel with its title, its scale and its colour bar, on `ax` or on a new figure. Returns the Axes."""
+        return draw_panel(new_axes(self.panels[panel]) if ax is None else ax, self.panels[panel])
+
     def figure(self) -> Figure:
         """Every panel with its title, its scale and, where tiles share one, a colour bar; photographs on the left."""
-        from vizcnn.results.tiles import drawn
-
-        return drawn(self.rows, self.provenance.line())
+        return draw_rows(self.rows, self.provenance.line())

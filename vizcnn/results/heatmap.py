@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.images import Photo, grey
-from vizcnn.model import Box
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo, to_grey
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, new_figure, no_ticks, outline, short, shown
+from vizcnn.results.drawing import dim_unseen, draw_image, draw_outline, new_figure, remove_ticks, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +27,15 @@ class Prediction:
 
     label: str
     probability: float
+
+    def said(self, whole: int = 1, digits: int = 2) -> str:
+        """The probability as text, as a share of 1 or of 100: `0.43`, or `43.1` for (100, 1).
+
+        What would round to 0 or to the whole is given as `<0.01` or `>0.99`: no network is that certain."""
+        value, least = self.probability * whole, 10.0**-digits
+        if value < least / 2:
+            return f"<{least:.{digits}f}"
+        return f">{whole - least:.{digits}f}" if value > whole - least / 2 else f"{value:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Heatmap(Result):
     signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
     percentile: of the magnitudes above zero, where the colours end; values beyond are drawn in the last colour.
     """
+
+    parts: ClassVar[tuple[type, ...]] = (Box, Mark, Prediction)
 
     values: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
@@ -96,7 +107,7 @@ class Heatmap(Result):
         return "\n".join(lines + ["Interrupted: the map is partial."] * self.partial)
 
     def scale(self, image: int, target: int) -> float:
-        """The end of a map's colour scale: the largest percentile among the image's maps that mean the same."""
+        """The value at which a map's colours end. Maps of an image that mean the same share the largest of theirs."""
         alike = [t for t, meaning in enumerate(self.meanings) if meaning == self.meanings[target]]
         sizes = [np.abs(self.values[image, t]) for t in alike]
         return max(
@@ -133,7 +144,7 @@ class Heatmap(Result):
             if shared:
                 self._bar(figure, i, 0, cax=axes[i, -1])
         line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
-        figure.supxlabel(line, fontsize=6, color="0.4", parse_math=False)
+        figure.supxlabel(line, fontsize=6, color="0.4")
         return figure
 
     def _extend(self) -> str:
@@ -142,12 +153,11 @@ class Heatmap(Result):
 
     def _draw_photo(self, ax: Axes, i: int) -> None:
         photo, box = self.photos[i], self.seen[i]
-        ax.imshow(shown(photo), cmap="gray", vmin=0, vmax=1)
+        draw_image(ax, photo.pixels)
         dim_unseen(ax, photo.size, box)
-        said = "\n".join(f"{p.probability:6.1%}  {short(p.label)}" for p in self.predictions[i][:3])
-        ax.set_title(short(photo.name), fontsize=9, parse_math=False)
-        ax.set_xlabel(said, fontsize=8, loc="left", family="monospace", parse_math=False)
-        no_ticks(ax)
+        said = "\n".join(f"{p.said(100, 1):>5}%  {shorten(p.label)}" for p in self.predictions[i][:3])
+        ax.set_title(shorten(photo.name), fontsize=9)
+        ax.set_xlabel(said, fontsize=8, loc="left", family="monospace")
 
     def _colours(self, i: int, t: int) -> tuple[str, Normalize]:
         from matplotlib.colors import Normalize
@@ -160,18 +170,18 @@ class Heatmap(Result):
 
         cmap, norm = self._colours(i, t)
         bar = figure.colorbar(ScalarMappable(norm, cmap), extend=self._extend(), **place)
-        bar.set_label(self.meanings[t], parse_math=False)
+        bar.set_label(self.meanings[t])
 
     def _draw(self, ax: Axes, i: int, t: int) -> None:
         photo, box, values = self.photos[i], self.seen[i], self.values[i, t]
         cmap, norm = self._colours(i, t)
-        ax.imshow(0.35 + 0.65 * grey(photo.pixels)[:, :, 0], cmap="gray", vmin=0, vmax=1)
+        ax.imshow(0.35 + 0.65 * to_grey(photo.pixels)[:, :, 0], cmap="gray", vmin=0, vmax=1)
         extent = (box.left - 0.5, box.right - 0.5, box.bottom - 0.5, box.top - 0.5)
         opacity = np.nan_to_num(np.clip(np.abs(values) / self.scale(i, t), 0, 1) ** 0.5 * 0.85)
         ax.imshow(values, cmap=cmap, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
         dim_unseen(ax, photo.size, box)
         if mark := self.marks[i][t]:
-            outline(ax, mark.box)
-            ax.set_xlabel(mark.text, fontsize=8, loc="left", parse_math=False)
-        ax.set_title(f"{short(self.provenance.targets[i][t])}  {self.scores[i, t]:.3g}", fontsize=9, parse_math=False)
-        no_ticks(ax)
+            draw_outline(ax, mark.box)
+            ax.set_xlabel(mark.text, fontsize=8, loc="left")
+        ax.set_title(f"{shorten(self.provenance.targets[i][t])}  {self.scores[i, t]:.3g}", fontsize=9)
+        remove_ticks(ax)

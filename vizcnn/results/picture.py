@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from vizcnn.errors import ParameterError
-from vizcnn.images import Photo
-from vizcnn.results.base import Result
-from vizcnn.results.drawing import new_figure, no_ticks, short, shown
+from vizcnn.inputs.images import Photo
+from vizcnn.inputs.records import save_options
+from vizcnn.results.base import Provenance, Result
+from vizcnn.results.drawing import draw_image, new_figure, shorten
 from vizcnn.results.grid import ImageGrid
+from vizcnn.results.photos import as_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ class Optimised(ImageGrid):
     partial: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As ImageGrid's, and `reached`; `frames` where they were kept."""
+        """The arrays of an ImageGrid, `reached`, and `frames` where any were kept."""
         kept = {"frames": self.frames} if len(self.frames) else {}
         return super().arrays() | {"reached": self.reached} | kept
 
@@ -53,17 +53,17 @@ class Optimised(ImageGrid):
 
     def _write(self, file: Path, kind: str) -> None:
         if kind == ".gif":
-            animate([_sheet(frame) for frame in self.frames], file)
+            animate([_tile(frame) for frame in self.frames], file, self.provenance)
         else:
             super()._write(file, kind)
 
 
 @dataclass(frozen=True)
 class Scenery:
-    """A picture made over from others.
+    """A picture that was made from photographs.
 
     image: float32 (H, W, C) in [0, 1].
-    sources: the photographs that it was made from, each with what it is.
+    sources: the photographs that it was made from, each with the part it played, such as `style`; "" for one alone.
     values: the numbers that were optimised, by name, before and after.
     frames: uint8 (F, H, W, C), the picture in the making; F is 0 where none were kept.
     """
@@ -85,16 +85,19 @@ class Scenery:
 @dataclass(frozen=True)
 class Pictures(Result):
     """Photographs made over. Saved as .png or .jpg they are the pictures themselves, pixel by pixel (several side by
-    side), PNG with the provenance inside; the other endings draw each beside what it was made from.
+    side), with the provenance inside; the other endings draw each beside what it was made from.
 
     scenes: a picture per photograph. partial: after Ctrl-C; the pictures are as far as they got.
     """
+
+    parts: ClassVar[tuple[type, ...]] = (Scenery,)
 
     scenes: tuple[Scenery, ...]
     partial: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """`image`, and of further ones `image-1` and so on: float32 (H, W, C); `frames` likewise where kept."""
+        """float32 (H, W, C) for each picture: `image`, then `image-1` and so on. uint8 (F, H, W, C) where frames were
+        kept: `frames`, `frames-1` and so on."""
         ends = ["", *(f"-{i}" for i in range(1, len(self.scenes)))]
         images: dict[str, npt.NDArray[Any]] = {f"image{e}": s.image for e, s in zip(ends, self.scenes, strict=True)}
         return images | {f"frames{e}": s.frames for e, s in zip(ends, self.scenes, strict=True) if len(s.frames)}
@@ -107,17 +110,25 @@ class Pictures(Result):
 
     def pil(self) -> Image.Image:
         """The pictures alone."""
-        return _pil(_beside([bytes_of(scene.image) for scene in self.scenes]))
+        return _to_pil(_join([as_bytes(scene.image) for scene in self.scenes]))
+
+    def plot(self, ax: Axes | None = None, *, picture: int = 0) -> Axes:
+        """Draw one of the pictures, without what it was made from, on `ax` or on a new figure. Returns the Axes."""
+        scene = self.scenes[picture]
+        ax = new_figure(4, _measure_height(replace(scene, sources=()))).add_subplot() if ax is None else ax
+        _draw_photo(ax, "result", Photo(scene.image))
+        return ax
 
     def figure(self) -> Figure:
         """A row per picture: what it was made from, and the picture."""
-        rows = [[*scene.sources, ("result", Photo(scene.image))] for scene in self.scenes]
-        heights = [4 * max(photo.size[0] / photo.size[1] for _, photo in row) for row in rows]
-        figure = new_figure(4 * len(rows[0]), sum(min(height, 6) + 0.4 for height in heights) + 0.4)
-        for i, row in enumerate(rows):
-            for j, (title, photo) in enumerate(row):
-                _draw(figure.add_subplot(len(rows), len(row), i * len(row) + j + 1), title, photo)
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", parse_math=False)
+        columns = len(self.scenes[0].sources) + 1
+        figure = new_figure(4 * columns, sum(map(_measure_height, self.scenes)) + 0.4)
+        axes = figure.subplots(len(self.scenes), columns, squeeze=False)
+        for i, scene in enumerate(self.scenes):
+            for ax, (part, photo) in zip(axes[i], scene.sources, strict=False):
+                _draw_photo(ax, f"{part}: {photo.name}" if part else photo.name, photo)
+            self.plot(axes[i, -1], picture=i)
+        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
 
     def _write(self, file: Path, kind: str) -> None:
@@ -125,43 +136,38 @@ class Pictures(Result):
             self._write_pixels(file, kind)
         elif kind == ".gif":
             films = [scene.frames for scene in self.scenes]
-            animate([_beside(list(frames)) for frames in zip(*films, strict=False)], file)
+            animate([_join(list(frames)) for frames in zip(*films, strict=False)], file, self.provenance)
         else:
             super()._write(file, kind)
 
     def _write_pixels(self, file: Path, kind: str) -> None:
-        record = PngInfo()
-        record.add_text("vizcnn", json.dumps(asdict(self.provenance)))
-        extra: dict[str, Any] = {"pnginfo": record} if kind == ".png" else {"quality": 95}
-        self.pil().save(file, _RASTER[kind], **extra)
+        quality = {} if kind == ".png" else {"quality": 95}
+        self.pil().save(file, _RASTER[kind], **quality, **save_options(kind[1:], asdict(self.provenance)))
 
 
-def _beside(pictures: list[Frames]) -> Frames:
+def _join(pictures: list[Frames]) -> Frames:
     """Pictures (h, w, C) side by side, white below the lower ones."""
     tallest = max(picture.shape[0] for picture in pictures)
     padded = [np.pad(p, ((0, tallest - p.shape[0]), (0, 0), (0, 0)), constant_values=255) for p in pictures]
     return np.concatenate(padded, 1)
 
 
-def bytes_of(image: npt.NDArray[np.float32]) -> Frames:
-    """Values in [0, 1] as bytes."""
-    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
-
-
-def animate(frames: list[Frames], file: Path) -> None:
+def animate(frames: list[Frames], file: Path, provenance: Provenance) -> None:
     """Write frames (H, W, C) as an animated GIF that ends on the last one. Raises ParameterError without frames."""
     if not frames:
         raise ParameterError("an animation needs frames, and none were kept. Ask for them: frames=24, or --frames 24")
-    first, *rest = (_pil(frame) for frame in frames)
+    first, *rest = (_to_pil(frame) for frame in frames)
     each = int(1000 * _SECONDS / len(frames))
-    first.save(file, "GIF", save_all=True, append_images=rest, duration=[each] * len(rest) + [_STILL], loop=0)
+    durations = [each] * len(rest) + [_STILL]
+    record = save_options("gif", asdict(provenance))
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, **record)
 
 
-def _pil(pixels: Frames) -> Image.Image:
+def _to_pil(pixels: Frames) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _sheet(tiles: Frames) -> Frames:
+def _tile(tiles: Frames) -> Frames:
     """Tiles (K, H, W, C) in one picture, nearly square, enlarged where they are small."""
     columns = int(np.ceil(np.sqrt(len(tiles))))
     larger = max(1, -(-_SIDE // min(tiles.shape[1:3])))
@@ -172,7 +178,12 @@ def _sheet(tiles: Frames) -> Frames:
     return cast(Frames, np.concatenate(rows, 0))
 
 
-def _draw(ax: Axes, title: str, photo: Photo) -> None:
-    ax.imshow(shown(photo), cmap="gray", vmin=0, vmax=1)
-    ax.set_title(short(title), fontsize=9, parse_math=False)
-    no_ticks(ax)
+def _measure_height(scene: Scenery) -> float:
+    """How high, in inches, a row with the picture and what it was made from is to be."""
+    sizes = [scene.image.shape[:2], *(photo.size for _, photo in scene.sources)]
+    return float(min(4 * max(height / width for height, width in sizes), 6) + 0.4)
+
+
+def _draw_photo(ax: Axes, title: str, photo: Photo) -> None:
+    draw_image(ax, photo.pixels)
+    ax.set_title(shorten(title), fontsize=9)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.images import Photo
-from vizcnn.model import Box
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import new_figure, no_ticks, short
-from vizcnn.results.exemplars import cut, reduced
+from vizcnn.results.drawing import draw_image, new_figure, remove_ticks, shorten
+from vizcnn.results.photos import cut_out, shrink
+from vizcnn.results.storing import AS_BYTES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,8 +48,8 @@ _ROOM = 140  # letters that a line of the legend holds
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A square grid over a map, and in each of its cells that holds points the one nearest to the cell's centre.
+class MapGrid:
+    """A square grid over a map of points. In each cell that holds any, the point nearest to the centre is chosen.
 
     low: x and y of the lower left corner. side: of the whole square. cell: of a cell.
     chosen: int64 (M,), the points. centres: float64 (M, 2), x and y of their cells' centres.
@@ -61,8 +62,8 @@ class Spread:
     centres: Floats
 
     @classmethod
-    def over(cls, points: Floats, across: int | None = None) -> Spread:
-        """Over points (N, 2): `across` cells in each direction, by default more for more points."""
+    def over(cls, points: Floats, across: int | None = None) -> MapGrid:
+        """Lay the grid over points (N, 2), with `across` cells in each direction; by default more for more points."""
         across = across or int(np.clip(1.4 * len(points) ** 0.5, _FEWEST, _MOST))
         least, most = points.min(0), points.max(0)
         side = float((most - least).max()) or 1.0
@@ -77,15 +78,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """Point `index` as a picture: float32 (h, w, C) in [0, 1], what the network saw of the image."""
+    """The picture that stands for a point: what the network saw of the image, float32 (h, w, C) in [0, 1]."""
 
     index: int
-    pixels: npt.NDArray[np.float32]
+    pixels: npt.NDArray[np.float32] = field(metadata=AS_BYTES)
 
 
-def thumbnail(index: int, photo: Photo, seen: Box) -> Thumbnail:
+def make_thumbnail(index: int, photo: Photo, seen: Box) -> Thumbnail:
     """The thumbnail of a photograph of which the network saw a box."""
-    return Thumbnail(index, reduced(cut(photo, seen), _SIDE))
+    return Thumbnail(index, shrink(cut_out(photo, seen), _SIDE))
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class Scatter(Result):
     thumbnails: pictures of some of the points. found: numbers about the map, by name. findings: it in words.
     features: float32 (N, F), what the map was made of, where they were to be kept.
     """
+
+    parts: ClassVar[tuple[type, ...]] = (Thumbnail,)
 
     points: Floats
     axes: tuple[str, str]
@@ -111,8 +114,8 @@ class Scatter(Result):
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Their names; numbers by size."""
-        return tuple(sorted({label for label in self.labels if label is not None}, key=_by_size))
+        """The names of all classes, in order; names that are numbers come first, by size."""
+        return tuple(sorted({label for label in self.labels if label is not None}, key=_sort_key))
 
     @cached_property
     def coloured(self) -> dict[str, str]:
@@ -144,39 +147,57 @@ class Scatter(Result):
     def describe(self) -> str:
         return "\n".join(self.findings)
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the points in their classes' colours, with a legend, on `ax` or on a new figure. Returns the Axes."""
+        ax = new_figure(_PANEL, _PANEL + 0.8).add_subplot() if ax is None else ax
+        self._draw_map(ax, MapGrid.over(self.points))
+        self._draw_legend(ax, _ROOM // 2, loc="upper center", bbox_to_anchor=(0.5, -0.06))
+        return ax
+
     def figure(self) -> Figure:
         """At the left every image as a point in the colour of its class; at the right, at the same scale, one image
         for each cell of a grid that holds any, framed in the colour of its class."""
-        legend = self._legend()
-        columns = _columns([name for name, _ in legend])
-        figure = new_figure(2 * _PANEL, _PANEL + 0.8 + _LINE * -(-len(legend) // columns))
+        lines = -(-len(self._legend()) // _count_columns(self._legend(), _ROOM))
+        figure = new_figure(2 * _PANEL, _PANEL + 0.8 + _LINE * lines)
         left, right = figure.subplots(1, 2)
-        spread = Spread.over(self.points)
-        self._draw_points(left)
-        self._draw_thumbnails(right, spread)
-        for ax, title in ((left, self.title), (right, "the same map, one image for each cell of a grid")):
-            _frame(ax, spread)
-            ax.set_title(title, fontsize=9, parse_math=False)
-        left.set_xlabel(self.axes[0], fontsize=8, parse_math=False)
-        left.set_ylabel(self.axes[1], fontsize=8, parse_math=False)
-        if legend:
-            from matplotlib.lines import Line2D
-
-            by_rows = [legend[i] for column in range(columns) for i in range(column, len(legend), columns)]
-            handles = [Line2D([], [], color=colour, label=name, marker="o", ls="") for name, colour in by_rows]
-            figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=8, frameon=False)
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", parse_math=False)
+        grid = MapGrid.over(self.points)
+        self._draw_map(left, grid)
+        self._draw_thumbnails(right, grid)
+        _finish_axes(right, grid, "the same map, one image for each cell of a grid")
+        self._draw_legend(figure, _ROOM, loc="outside upper center")
+        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
         return figure
 
+    def _draw_map(self, ax: Axes, grid: MapGrid) -> None:
+        self._draw_points(ax)
+        _finish_axes(ax, grid, self.title)
+        ax.set_xlabel(self.axes[0], fontsize=8)
+        ax.set_ylabel(self.axes[1], fontsize=8)
+
+    def _draw_legend(self, place: Axes | Figure, room: int, **where: Any) -> None:
+        """Draw the legend in lines of `room` letters, or none where no class is known."""
+        from matplotlib.lines import Line2D
+
+        legend = self._legend()
+        columns = _count_columns(legend, room)
+        by_rows = [legend[i] for column in range(columns) for i in range(column, len(legend), columns)]
+        if not by_rows:
+            return
+        handles = [Line2D([], [], color=colour, marker="o", ls="") for _, colour in by_rows]
+        names = [""] * len(handles)  # first: matplotlib leaves out labels that begin with an underscore
+        drawn = place.legend(handles, names, ncols=columns, fontsize=8, frameon=False, **where)
+        for text, (name, _) in zip(drawn.get_texts(), by_rows, strict=True):
+            text.set_text(name)
+
     def _legend(self) -> list[tuple[str, str]]:
-        """Names and colours; nothing where no class is known."""
-        entries = [(short(name, _NAME), colour) for name, colour in self.coloured.items()]
+        """The names and colours of the legend; none where no class is known."""
+        entries = [(shorten(name, _NAME), colour) for name, colour in self.coloured.items()]
         others = len(self.classes) - len(entries)
         said = [f"{others} other classes"] * (others > 0) + ["unknown"] * (None in self.labels)
         return [*entries, *([(", ".join(said), _OTHER)] if said else [])] if entries else []
 
     def _draw_points(self, ax: Axes) -> None:
-        """In an order that mixes the classes: none lies on top of all others. Grey ones go below."""
+        """Draw the points in a random order, so that no class covers all others; grey ones below."""
         count = len(self.points)
         order = np.random.default_rng(0).permutation(count)
         colours = [self.colour(i) for i in order]
@@ -185,37 +206,37 @@ class Scatter(Result):
         x, y = self.points[order].T
         ax.scatter(x, y, size, [self.colour(i) for i in order], edgecolors="white", linewidths=0.02 * size**0.5 + 0.1)
 
-    def _draw_thumbnails(self, ax: Axes, spread: Spread) -> None:
-        centres = dict(zip(spread.chosen.tolist(), spread.centres, strict=True))
+    def _draw_thumbnails(self, ax: Axes, grid: MapGrid) -> None:
+        centres = dict(zip(grid.chosen.tolist(), grid.centres, strict=True))
         for each in self.thumbnails:
-            _draw_thumbnail(ax, each.pixels, centres[each.index], spread.cell, self.colour(each.index))
+            _draw_thumbnail(ax, each.pixels, centres[each.index], grid.cell, self.colour(each.index))
 
 
-def _by_size(name: str) -> tuple[bool, int, str]:
+def _sort_key(name: str) -> tuple[bool, int, str]:
     return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
 
 
-def _columns(names: Sequence[str]) -> int:
-    """Of a legend with these names."""
-    return max(1, min(len(names), _ROOM // (6 + max(map(len, names), default=0))))
+def _count_columns(legend: Sequence[tuple[str, str]], room: int) -> int:
+    """How many columns of a legend fit into lines of `room` letters."""
+    return max(1, min(len(legend), room // (6 + max((len(name) for name, _ in legend), default=0))))
 
 
-def _frame(ax: Axes, spread: Spread) -> None:
-    margin = 0.03 * spread.side
-    (left, low), high = spread.low - margin, spread.low + spread.side + margin
+def _finish_axes(ax: Axes, grid: MapGrid, title: str) -> None:
+    margin = 0.03 * grid.side
+    (left, low), high = grid.low - margin, grid.low + grid.side + margin
     ax.set(xlim=(left, high[0]), ylim=(low, high[1]), aspect="equal")
-    no_ticks(ax)
+    ax.set_title(title, fontsize=9)
+    remove_ticks(ax)
 
 
 def _draw_thumbnail(
     ax: Axes, pixels: npt.NDArray[np.float32], centre: Sequence[float], cell: float, colour: str
 ) -> None:
-    """As large as its cell allows, with a thin gap to its neighbours."""
+    """Draw a thumbnail as large as its cell allows, with a thin gap to its neighbours."""
     from matplotlib.patches import Rectangle
 
     h, w = pixels.shape[:2]
     half = 0.46 * cell * np.array([w, h]) / max(h, w)
     (left, low), (right, high) = centre - half, centre + half
-    shown = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    ax.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=(left, right, low, high), zorder=2)
+    draw_image(ax, pixels, extent=(left, right, low, high), zorder=2)
     ax.add_patch(Rectangle((left, low), right - left, high - low, fill=False, lw=1.3, color=colour, zorder=3))

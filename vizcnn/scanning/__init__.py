@@ -1,36 +1,37 @@
 """Scans: one pass over a data set that finds what excites each channel of a network, exactly."""
 
-from vizcnn.scanning.cluster import cluster
-from vizcnn.scanning.crops import crops, refuse_other_network
-from vizcnn.scanning.features import Features, features_in
-from vizcnn.scanning.index import Index, gathered
-from vizcnn.scanning.known import Best, Fresh, Known, best, channel_of, layer_of, unit_of
-from vizcnn.scanning.run import MOST, Part, found_in, scan
-from vizcnn.scanning.survey import OUTPUT_NAME, Finding, surveyed
-from vizcnn.scanning.tally import Tally, merged
+from vizcnn.scanning.best import AnyIndex, BestImage, MemoryIndex, find_best, find_channel, name_layer, require_unit
+from vizcnn.scanning.cluster import open_cluster
+from vizcnn.scanning.crops import crop_best, refuse_other_network
+from vizcnn.scanning.features import Features, compute_features
+from vizcnn.scanning.index import Index, merge_indexes
+from vizcnn.scanning.layer_selection import OUTPUT_NAME, select_layers
+from vizcnn.scanning.observe import Finding
+from vizcnn.scanning.run import MAX_TOP, Part, scan, scan_in_memory
+from vizcnn.scanning.tally import Tally, merge_tallies
 
 __all__ = [
-    "MOST",
+    "MAX_TOP",
     "OUTPUT_NAME",
-    "Best",
+    "AnyIndex",
+    "BestImage",
     "Features",
     "Finding",
-    "Fresh",
     "Index",
-    "Known",
+    "MemoryIndex",
     "Part",
     "Tally",
-    "best",
-    "channel_of",
-    "cluster",
-    "crops",
-    "features_in",
-    "found_in",
-    "gathered",
-    "layer_of",
-    "merged",
+    "compute_features",
+    "crop_best",
+    "find_best",
+    "find_channel",
+    "merge_indexes",
+    "merge_tallies",
+    "name_layer",
+    "open_cluster",
     "refuse_other_network",
+    "require_unit",
     "scan",
-    "surveyed",
-    "unit_of",
+    "scan_in_memory",
+    "select_layers",
 ]

@@ -1,4 +1,4 @@
-"""A scan on many machines: Dask distributed hands out the shards, and hands out again what a lost worker had."""
+"""Clusters: a scan on many machines. Dask distributed hands out the shards, and again those of a lost worker."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _RETRIES = 3  # for what a task raises; a worker that dies does not count as one
 _PATIENCE = 10  # s to wait for a scheduler
 
 
-def spread(
+def distribute(
     client: Any, job: J, network: nn.Module, work: Callable[[J, int], bytes], parts: Sequence[int]
 ) -> Iterator[tuple[int, bytes]]:
-    """The parts with what `work` makes of each, as the client's workers finish them.
+    """Each part with what `work(job, part)` returns for it, in the order in which the client's workers finish.
 
-    The job goes to every worker once. A part whose worker is lost is done by another."""
+    The job is sent to every worker once. If a worker is lost, another one does its part."""
     from distributed import as_completed
 
-    everywhere = client.scatter(_packed(job, network), broadcast=True)
-    futures = {client.submit(_worked, work, everywhere, part, pure=False, retries=_RETRIES): part for part in parts}
+    everywhere = client.scatter(_pickle_job(job, network), broadcast=True)
+    futures = {client.submit(_run_part, work, everywhere, part, pure=False, retries=_RETRIES): part for part in parts}
     try:
         for future in as_completed(futures):
             yield futures[future], future.result()
@@ -36,14 +36,15 @@ def spread(
         client.cancel([future for future in futures if not future.done()])
 
 
-def _worked(work: Callable[[J, int], bytes], packed: bytes, part: int) -> bytes:
-    """What a worker does. Each part has a network of its own, whose hooks see no other part's runs."""
+def _run_part(work: Callable[[J, int], bytes], packed: bytes, part: int) -> bytes:
+    """What a worker runs for one part. Its network is unpickled for this part alone: hooks see no other's runs."""
     return work(pickle.loads(packed), part)
 
 
-def _packed(job: Any, network: nn.Module) -> bytes:
-    """The job as bytes. Classes from a file that was loaded as FILE.py:FACTORY are in them: workers cannot import them,
-    and Dask's own way of sending things would only name them."""
+def _pickle_job(job: Any, network: nn.Module) -> bytes:
+    """The pickled job, with the classes of files that were loaded as FILE.py:FACTORY.
+
+    Workers cannot import such files, and Dask's own serialization would send only the names of their classes."""
     import cloudpickle
 
     names = {type(module).__module__ for module in network.modules()}
@@ -59,10 +60,11 @@ def _packed(job: Any, network: nn.Module) -> bytes:
 
 
 @contextmanager
-def cluster(address: str | None, workers: int | None) -> Iterator[Any]:
-    """A client of the scheduler at an address, or of so many worker processes on this machine; None for neither.
+def open_cluster(address: str | None, workers: int | None) -> Iterator[Any]:
+    """While the context is open: a client of the scheduler at an address, or of worker processes on this machine.
 
-    Raises ParameterError where Dask distributed is not installed, or nobody answers."""
+    workers: how many to start. Without an address and workers there is no client but None.
+    Raises ParameterError where Dask distributed is not installed, or no scheduler answers."""
     if not address and not workers:
         yield None
         return
@@ -74,14 +76,15 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Any]:
         raise ParameterError("a cluster needs Dask distributed: pip install 'vizcnn[cluster]'") from error
     with ExitStack() as open_things:
         try:
-            place = address or open_things.enter_context(_local(workers or 1))
+            place = address or open_things.enter_context(_start_workers(workers or 1))
             client = open_things.enter_context(distributed.Client(place, timeout=_PATIENCE))
         except (OSError, ValueError) as error:
             raise ParameterError(f"no Dask scheduler answers at {address}: {error}") from error
         yield client
 
 
-def _local(workers: int) -> Any:
+def _start_workers(workers: int) -> Any:
+    """A Dask cluster of so many processes on this machine."""
     from distributed import LocalCluster
 
     anywhere = "127.0.0.1:0"  # on the usual port a second cluster would warn of the first

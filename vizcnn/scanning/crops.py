@@ -1,4 +1,4 @@
-"""Crops: the parts of a channel's best images that excite it, as tiles of one size."""
+"""Crops: the parts that excite a channel in its best images, as tiles of one size."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 from PIL import Image
 
 from vizcnn.errors import ParameterError
-from vizcnn.results.exemplars import Pixels, cut
+from vizcnn.models.targets import Unit
+from vizcnn.results.photos import Pixels, cut_out
+from vizcnn.scanning.best import AnyIndex, find_best
 from vizcnn.scanning.index import Index
-from vizcnn.scanning.known import Known, best
-from vizcnn.targets import Unit
 
 
-def crops(known: Known, unit: Unit, count: int, size: tuple[int, int]) -> Iterator[tuple[str, Pixels]]:
-    """For each of a unit's best images, at most `count`, its value and what the winning unit sees: (h, w, C) in [0, 1].
+def crop_best(index: AnyIndex, unit: Unit, count: int, size: tuple[int, int]) -> Iterator[tuple[str, Pixels]]:
+    """For each of a unit's best images, at most `count`: its score as text, and a tile (h, w, C) in [0, 1].
 
-    The part is scaled to fit `size` (height, width), and stands on white where it has another shape."""
-    for one in best(known, unit, count):
-        yield f"{one.value:.3g}", fitted(cut(one.photo, one.box or one.seen), size)
+    The tile shows what the winning unit sees, scaled to fit `size` (height, width) on a white ground."""
+    for one in find_best(index, unit, count):
+        yield f"{one.value:.3g}", fit(cut_out(one.photo, one.box or one.seen), size)
 
 
-def fitted(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Pixels (h, w, C) scaled to the largest that fits a height and width, in the middle of a white tile."""
+def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """A white tile of a size (height, width) with a picture (h, w, C) in its middle, as large as fits."""
     scale = min(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
     h, w = (max(1, round(side * scale)) for side in pixels.shape[:2])
     tile = np.ones((*size, pixels.shape[2]), np.float32)
@@ -34,7 +34,7 @@ def fitted(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def refuse_other_network(index: Index, weights_sha256: str) -> None:
-    """Raise ParameterError for the index of a network with other weights."""
+    """Raise ParameterError if an index is of a network with other weights."""
     if index.identity["model"]["weights_sha256"] != weights_sha256:
         name = index.identity["model"]["model"]
         raise ParameterError(

@@ -1,58 +1,62 @@
-"""Index: the folder in which a scan keeps what it has found, and the questions it answers without the network.
+"""Index: the folder in which a scan keeps what it has found, and the questions that it answers without the network.
 
-manifest.json           what was scanned, how, and whether all of it
+manifest.json           what was scanned and how, whether the scan is complete, and a digest of all this
 images.json             the names of the images
-shard-00000.safetensors ...   what was found in each part of the images, complete or not there
+shard-00000.safetensors ...   what was found in each part of the images; a shard is there as a whole or not at all
+
+Whatever is read is compared with its digest first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from vizcnn.dataset import Images, dataset
 from vizcnn.errors import ImageError, LayerNotFound, OutputError, ParameterError, did_you_mean
-from vizcnn.model import InputContract
-from vizcnn.output import atomic
-from vizcnn.probe import Probe
+from vizcnn.inputs.datasets import Images, dataset
+from vizcnn.models.model import InputContract
+from vizcnn.models.targets import Target
+from vizcnn.output import write_whole
 from vizcnn.receptive import ReceptiveField
 from vizcnn.results import Provenance
-from vizcnn.scanning.glance import Rank
-from vizcnn.scanning.survey import Finding, Shape
-from vizcnn.scanning.tally import Tally, merged, restored
-from vizcnn.targets import Target
+from vizcnn.scanning.layer_selection import Shape
+from vizcnn.scanning.shard import REPAIR, DamagedShardError, Shard, digest_bytes, digest_json
+from vizcnn.scanning.statistics import Rank
+from vizcnn.scanning.tally import Tally, merge_tallies, restore_tally
+from vizcnn.version import __version__
 
 MANIFEST, NAMES = "manifest.json", "images.json"
-_FORMAT = 1
+_FORMAT = 2
 _MESSAGE = 300  # letters for the names of layers in a message
 
 
 @dataclass(frozen=True)
 class Index:
-    """A folder with the findings of a scan.
+    """What a scan has found, kept in a folder.
 
     identity: what was scanned and how: model, dataset, layers, size, top, rank, batch, shards.
-    facts: what else its manifest says: the data set's place, receptive fields, versions, whether it is complete.
-    given: the images, where they cannot be read from the data set's place again.
+    facts: what else the manifest says: the data set's place, receptive fields, versions, whether the scan is complete.
+    given: the images, if the person gave them instead of leaving them to be read from the data set's place.
     """
 
     folder: Path
     identity: Mapping[str, Any]
     facts: Mapping[str, Any]
     given: Images | None = None
+    _tallies: dict[str, Tally] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path, images: Any = None) -> Index:
-        """The index in a folder. images: what was scanned, if it lay elsewhere then or was not on disk.
+        """The index in a folder. images: what was scanned, if it is somewhere else now or was not on disk.
 
         Raises OutputError where there is no index."""
         folder = Path(folder)
@@ -63,12 +67,24 @@ class Index:
 
     @property
     def complete(self) -> bool:
-        return bool(self.facts["complete"])
+        """Whether everything was scanned and nothing is missing or damaged. Reads every byte."""
+        return bool(self.digest)
 
     @property
     def digest(self) -> str:
-        """Of everything found: equal for equal findings, however they were come by. Empty until all is done."""
-        return str(self.facts["digest"])
+        """The SHA-256 of everything found: equal for scans that found the same, in however many runs and on whatever
+        machines. Empty until all is done, and while something is missing or damaged. Reads every byte."""
+        if not self.finished:
+            return ""
+        try:
+            return str(self.facts["digest"]) if self.knows_names() and not self.lacking() else ""
+        except ParameterError:  # a shard of another scan
+            return ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the scan has once been completed, whatever has become of its files since."""
+        return bool(self.facts["complete"])
 
     @property
     def layers(self) -> dict[str, Shape]:
@@ -77,24 +93,39 @@ class Index:
 
     @property
     def shards(self) -> list[tuple[int, int]]:
-        """The images of each shard, from the first to before the last."""
+        """For each shard, the number of its first image and the one after its last."""
         return [(start, stop) for start, stop in self.identity["shards"]]
 
     @property
     def contract(self) -> InputContract:
-        """How photographs became inputs."""
+        """The model's input contract: how photographs became inputs."""
         stored = self.identity["model"]["input"]
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
         return InputContract(**settings)
 
     @cached_property
     def names(self) -> list[str]:
-        names: list[str] = json.loads((self.folder / NAMES).read_text(encoding="utf-8"))
+        """The names of the images. Raises OutputError."""
+        self.refuse_lost_names()
+        names: list[str] = json.loads((self.folder / NAMES).read_bytes())
         return names
+
+    def knows_names(self) -> bool:
+        """Whether the file of the images' names is there and undamaged. Raises OutputError if it cannot be read."""
+        file = self.folder / NAMES
+        try:
+            return file.is_file() and digest_bytes(file.read_bytes()) == self.facts["names"]
+        except OSError as error:
+            raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
+
+    def refuse_lost_names(self) -> None:
+        """Raise OutputError where the names of the images are missing or damaged."""
+        if not self.knows_names():
+            raise OutputError(f"{self.folder / NAMES} is missing or damaged. {REPAIR}")
 
     @cached_property
     def images(self) -> Images:
-        """The images that were scanned. Raises ImageError where they are no longer there, or others are."""
+        """The images that were scanned. Raises ImageError if they are gone, or others are in their place."""
         if self.given is None and self.facts["place"] is None:
             raise ImageError(
                 f"the scanned images ({self.facts['where']}) were no files. Index.open(folder, images=...)"
@@ -107,16 +138,14 @@ class Index:
             )
         return found
 
-    def provenance(self, probe: Probe[Any], wanted: Sequence[Target]) -> Provenance:
-        """The record kept with what a probe answers from this index."""
-        from vizcnn import __version__
-
-        about = {"dataset": self.facts["where"], "pictures": len(self.names), "index": self.digest[:16]}
+    def provenance(self, probe: str, options: Mapping[str, Any], paper: str, wanted: Sequence[Target]) -> Provenance:
+        """The provenance of what a probe finds in this index. wanted: the targets that were asked for."""
+        about = {"dataset": self.facts["where"], "pictures": len(self.names), "index": self.facts["digest"][:16]}
         return Provenance(
             version=__version__,
             torch=self.facts["torch"],
-            probe=type(probe).name(),
-            options=asdict(probe),  # type: ignore[call-overload]
+            probe=probe,
+            options=options,
             details=about,
             **self.identity["model"],
             device=self.facts["device"],
@@ -124,24 +153,33 @@ class Index:
             targets=(tuple(map(str, wanted)),),
             target_specs=(tuple(one.spec for one in wanted),),
             seed=0,
-            paper=probe.paper,
+            paper=paper,
         )
 
     def tally(self, layer: str) -> Tally:
-        """What is known of a layer, over all shards that are done. Raises LayerNotFound and OutputError."""
+        """A layer's best images and statistics over all shards that are done. The first call reads them from disk.
+
+        Raises LayerNotFound and OutputError."""
         if layer not in self.layers:
             raise LayerNotFound(
                 f"the index {self.folder} holds no layer {layer!r}.{did_you_mean(layer, self.layers)} It holds "
                 f"{shorten(', '.join(self.layers), _MESSAGE, placeholder=' ...')}. Others need another scan: "
                 f"--layers {layer}"
             )
-        done = [number for number in range(len(self.shards)) if self.shard_file(number).exists()]
+        if layer not in self._tallies:
+            self._tallies[layer] = self._read_tally(layer)
+        return self._tallies[layer]
+
+    def _read_tally(self, layer: str) -> Tally:
+        done = self._list_done()
         if not done:
             raise OutputError(f"no part of the index {self.folder} is done yet. Run its scan again")
-        return merged(self._part(number, layer) for number in done)
+        shape = self.layers[layer]
+        places, top = shape[1] * shape[2] if len(shape) > 1 else 1, int(self.identity["top"])
+        return merge_tallies(restore_tally(top, places, *shard.read_arrays(layer)) for shard in done)
 
     def field(self, layer: str) -> ReceptiveField | None:
-        """What the layer's units see; None where it has no places, or no field is known."""
+        """The receptive field of a layer's units; None where it has no places (y, x), or the field is not known."""
         stored = self.facts["fields"].get(layer)
         if stored is None:
             return None
@@ -151,182 +189,187 @@ class Index:
 
     @property
     def rank(self) -> Rank:
-        """What images are ranked by: a channel's maximum over positions, its mean or its sum."""
+        """What images are ranked by: the maximum, mean or sum of a channel's activations over positions."""
         rank: Rank = self.identity["rank"]
         return rank
 
     @property
     def classes(self) -> list[str] | None:
-        """The names of the network's classes, where it has them."""
+        """The names of the network's classes, if it has any."""
         classes: list[str] | None = self.facts["classes"]
         return classes
 
     @cached_property
     def labels(self) -> list[str | None]:
-        """The class of each image; None where unknown, unreadable or not scanned yet."""
-        labels: list[str | None] = []
-        for number, (start, stop) in enumerate(self.shards):
-            found = self._about(number)["labels"] if self.shard_file(number).exists() else [None] * (stop - start)
-            labels += found
-        return labels
+        """The class of each image; None if it is unknown, unreadable or not scanned yet. Raises OutputError."""
+        found = {shard.number: shard.read_header()["labels"] for shard in self._list_done()}
+        unknown = ([None] * (stop - start) for start, stop in self.shards)
+        return [label for number, none in enumerate(unknown) for label in found.get(number, none)]
 
     @cached_property
     def unreadable(self) -> list[tuple[int, str]]:
-        """The images that could not be read, by number, each with the reason."""
-        done = (n for n in range(len(self.shards)) if self.shard_file(n).exists())
-        return [(number, reason) for n in done for number, reason in self._about(n)["unreadable"]]
+        """The numbers of the images that could not be read, each with the reason. Raises OutputError."""
+        return [(number, reason) for shard in self._list_done() for number, reason in shard.read_header()["unreadable"]]
 
     def pending(self) -> list[int]:
-        """The shards that are not done yet."""
-        return [number for number in range(len(self.shards)) if not self._is_done(number)]
+        """The numbers of the shards that are not there."""
+        return [number for number in range(len(self.shards)) if not self.shard(number).exists]
 
-    def shard_file(self, number: int) -> Path:
-        return self.folder / f"shard-{number:05d}.safetensors"
+    def lacking(self, numbers: Iterable[int] | None = None) -> list[int]:
+        """The numbers of the shards that are missing or damaged, among all or among these. Reads every byte.
 
-    def _is_done(self, number: int) -> bool:
-        """Whether a shard is there. Raises ParameterError for one of another scan."""
-        if not self.shard_file(number).exists():
+        Raises ParameterError for one of another scan, OutputError for one that cannot be read."""
+        return [
+            number for number in (range(len(self.shards)) if numbers is None else numbers) if not self._is_whole(number)
+        ]
+
+    def _is_whole(self, number: int) -> bool:
+        shard = self.shard(number)
+        if not shard.exists:
             return False
-        if self._about(number)["scan"] != fingerprint_of(self.identity):
-            raise ParameterError(
-                f"{self.shard_file(number)} belongs to another scan. Delete it or choose another folder"
-            )
+        try:
+            shard.check()
+        except DamagedShardError:
+            return False
         return True
 
-    def _about(self, number: int) -> dict[str, Any]:
-        from safetensors import safe_open
+    def _list_done(self) -> list[Shard]:
+        """The shards that are there. Raises OutputError if some of a finished index are missing."""
+        missing = self.pending()
+        if self.finished:
+            self.refuse(missing)
+        return [self.shard(number) for number in range(len(self.shards)) if number not in {*missing}]
 
-        with _reading_shard(self.shard_file(number)), safe_open(self.shard_file(number), "pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["about"])
-        return about
+    def shard(self, number: int) -> Shard:
+        """The shard of this number, whether its file is there or not."""
+        seals = self.facts["seals"]
+        return Shard(self.shard_file(number), self.fingerprint, number, seals[number] if seals else None)
 
-    def _part(self, number: int, layer: str) -> Tally:
-        from safetensors import safe_open
+    @cached_property
+    def fingerprint(self) -> str:
+        """The digest of the scan's identity, by which a shard is known to belong to this scan."""
+        return digest_json(self.identity)
 
-        with _reading_shard(self.shard_file(number)), safe_open(self.shard_file(number), "pt") as file:
-            about, prefix = json.loads(file.metadata()["about"]), f"{layer}/"
-            arrays = {k.removeprefix(prefix): file.get_tensor(k) for k in _keys(file) if k.startswith(prefix)}
-        shape = self.layers[layer]
-        places = shape[1] * shape[2] if len(shape) > 1 else 1
-        return restored(int(self.identity["top"]), places, arrays, about["classes"][layer])
+    def shard_file(self, number: int) -> Path:
+        """The path of a shard."""
+        return self.folder / f"shard-{number:05d}.safetensors"
 
     def keep(self, number: int, stored: bytes) -> None:
-        """Write a shard: all of it or nothing. Raises OutputError."""
-        with atomic(self.shard_file(number)) as fresh:
-            fresh.write_bytes(stored)
+        """Write the bytes of a shard's file, atomically. Raises OutputError."""
+        replace_file(self.shard_file(number), stored)
 
-    def finished(self) -> Index:
-        """The index marked as complete, with its digest. Raises OutputError while shards are missing."""
-        if missing := self.pending():
+    def keep_names(self, names: Sequence[str]) -> None:
+        """Write the names of the images. Raises OutputError."""
+        replace_file(self.folder / NAMES, encode_names(names))
+
+    def reopen(self) -> Index:
+        """This index marked as not complete, in its manifest too."""
+        return self.write(complete=False, digest="", seals=None)
+
+    def finish(self) -> Index:
+        """This index marked as complete, with its digest, in its manifest too.
+
+        Raises OutputError while shards are missing or damaged."""
+        self.refuse_lost_names()
+        self.refuse(self.pending())
+        seals = [self.shard(number).read_seal() for number in range(len(self.shards))]
+        now = Index(self.folder, self.identity, self.facts)  # this one may have been asked while shards were missing
+        return self.write(complete=True, digest=now._compute_digest(), seals=seals)
+
+    def refuse(self, lacking: Sequence[int]) -> None:
+        """Raise OutputError if any shards are lacking."""
+        if lacking:
             raise OutputError(
-                f"{len(missing)} of {len(self.shards)} shards of {self.folder} are missing, the first is {missing[0]}. "
-                "Run the scan again, or merge the folder that holds them"
+                f"{len(lacking)} of {len(self.shards)} shards of {self.folder} are missing or damaged, the first is "
+                f"{lacking[0]}. {REPAIR}. Or merge the folder that holds them: vizcnn scan-merge"
             )
-        return self.written(complete=True, digest=self._digested())
 
-    def written(self, **facts: Any) -> Index:
-        """Write the manifest, with these facts changed."""
+    def write(self, **facts: Any) -> Index:
+        """This index with some facts changed, in its manifest too. Raises OutputError."""
         after = Index(self.folder, self.identity, {**self.facts, **facts}, self.given)
-        write_json(self.folder / MANIFEST, {"format": _FORMAT, "identity": after.identity, "facts": after.facts})
+        kept = {"identity": after.identity, "facts": after.facts}
+        text = json.dumps({"format": _FORMAT, "sha256": digest_json(kept), **kept}, indent=1) + "\n"
+        with write_whole(self.folder / MANIFEST) as fresh:
+            fresh.write_text(text, encoding="utf-8")
         return after
 
-    def _digested(self) -> str:
+    def _compute_digest(self) -> str:
         digest = hashlib.sha256(json.dumps([self.identity, self.labels, self.unreadable], sort_keys=True).encode())
-        for layer in self.layers:
-            for piece in _bytes_of(self.tally(layer)):
-                digest.update(piece)
+        for tally in map(self.tally, self.layers):
+            for name, array in sorted(tally.arrays().items()):
+                digest.update(f"{name} {tuple(array.shape)}".encode())
+                digest.update(array.contiguous().numpy().tobytes())
+            digest.update(json.dumps(sorted(tally.classes)).encode())
         return digest.hexdigest()
 
 
-def _keys(file: Any) -> list[str]:
-    return list(file.keys())
+def merge_indexes(folder: Path, others: Sequence[Path]) -> Index:
+    """The index in a folder, completed with the shards that it lacks from indexes of the same scan in other folders.
 
-
-def gathered(folder: Path, others: Sequence[Path]) -> Index:
-    """The index of a folder, completed with the shards that other folders hold. Raises OutputError, ParameterError."""
+    Raises OutputError while shards are missing, and ParameterError for an index of another scan."""
     index = Index.open(folder)
+    lacking = index.lacking()
     for other in map(Index.open, others):
-        if different := list(differences(index.identity, other.identity)):
+        if different := list(list_differences(index.identity, other.identity)):
             raise ParameterError(f"{other.folder} holds another scan than {folder} ({'; '.join(different)})")
-        for number in set(index.pending()) - set(other.pending()):
+        found = {*lacking} - {*other.lacking(lacking)}
+        index = index.reopen() if found and index.finished else index
+        for number in found:
             index.keep(number, other.shard_file(number).read_bytes())
-    return index if index.complete else index.finished()
-
-
-class _reading_shard:  # noqa: N801 - reads as a function in a with statement
-    """Turn what safetensors raises on a damaged file into one clear error."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        from safetensors import SafetensorError
-
-        if isinstance(error, SafetensorError | KeyError | ValueError | OSError):
-            raise OutputError(f"{self.file} cannot be read: {error}. Delete it and run the scan again") from error
-
-
-def _bytes_of(tally: Tally) -> Iterator[bytes]:
-    for name, array in sorted(tally.arrays().items()):
-        yield f"{name} {tuple(array.shape)}".encode()
-        yield array.contiguous().numpy().tobytes()
-    yield json.dumps(sorted(tally.classes)).encode()
-
-
-def packed(finding: Finding, identity: Mapping[str, Any]) -> bytes:
-    """A shard's file."""
-    from safetensors.torch import save
-
-    tensors: dict[str, Tensor] = {
-        f"{layer}/{name}": array.contiguous()
-        for layer, tally in finding.tallies.items()
-        for name, array in tally.arrays().items()
-    }
-    about = {
-        "scan": fingerprint_of(identity),
-        "labels": finding.labels,
-        "unreadable": finding.unreadable,
-        "classes": {layer: sorted(tally.classes) for layer, tally in finding.tallies.items()},
-    }
-    return save(tensors, {"about": json.dumps(about)})
-
-
-def fingerprint_of(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        lacking = [number for number in lacking if number not in found]
+    index.refuse(lacking)
+    index.refuse_lost_names()
+    return index if index.finished else index.finish()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the index in a folder; None where there is none. Raises OutputError for one that is damaged."""
+    """The manifest of the index in a folder; None if there is none. Raises OutputError for one that is damaged.
+
+    It has passed its digest and so is what `Index.write` wrote: its types need not be checked again."""
     file = folder / MANIFEST
-    if not file.is_file():
-        return None
+    again = "delete it and run the same scan again: what is done is kept"
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        form, kept = manifest["format"], {key: manifest[key] for key in ("identity", "facts")}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise OutputError(f"{file} is no manifest of a scan ({error}). Choose another folder") from error
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        form, kept = operator.index(manifest["format"]), {key: manifest[key] for key in ("identity", "facts")}
+        sound = manifest.get("sha256") == digest_json(kept)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OutputError(
+            f"{file} is no manifest of a scan ({error}). Choose another folder; if it was one, {again}"
+        ) from error
     if form != _FORMAT:
-        raise OutputError(f"{file} is of format {form}, this version reads {_FORMAT}. Choose another folder")
+        raise OutputError(f"{file} is of format {form}, this version reads {_FORMAT}: scan again into another folder")
+    if not sound:
+        raise OutputError(f"{file} is damaged: it does not fit its own digest. To repair it, {again}")
     return kept
 
 
-def write_json(file: Path, value: Any) -> None:
-    with atomic(file) as fresh:
-        fresh.write_text(json.dumps(value, indent=1 if file.name == MANIFEST else None) + "\n", encoding="utf-8")
+def encode_names(names: Sequence[str]) -> bytes:
+    """The bytes of the file with the images' names."""
+    return (json.dumps(list(names)) + "\n").encode()
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What differs between two identities, a phrase each."""
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file of an index atomically, also over a damaged one, which no longer looks like a file of its kind."""
+    if file.is_file():
+        file.unlink()
+    with write_whole(file) as fresh:
+        fresh.write_bytes(content)
+
+
+def list_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The differences between two identities of scans, a phrase for each."""
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{prefix}{key} ")
+            yield from list_differences(old, new, f"{prefix}{key} ")
         elif old != new:
-            yield f"{prefix}{key}: {_brief(old)} there, {_brief(new)} here"
+            yield f"{prefix}{key}: {_abbreviate(old)} there, {_abbreviate(new)} here"
 
 
-def _brief(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = json.dumps(value) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
     return text if len(text) <= 40 else f"{text[:30]}…"

@@ -1,10 +1,11 @@
-"""scan(): one forward pass over a data set, kept in an index, continued where it was stopped."""
+"""scan(): one forward pass over a data set, kept in an index; a scan that was stopped goes on where it was."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,30 +14,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from vizcnn.dataset import Images, dataset
-from vizcnn.errors import OutputError, ParameterError
-from vizcnn.model import Model
+from vizcnn.errors import OutputError, ParameterError, VizcnnWarning
+from vizcnn.inputs.datasets import Images, dataset
+from vizcnn.models.borrowing import borrow
+from vizcnn.models.model import Model
+from vizcnn.models.scoring import default_batch
 from vizcnn.progress import bar
-from vizcnn.receptive import ReceptiveField, receptive_fields
-from vizcnn.scanning.cluster import spread
-from vizcnn.scanning.decode import Batch, cut, decoded
-from vizcnn.scanning.glance import Rank
-from vizcnn.scanning.index import NAMES, Index, differences, packed, read_manifest, write_json
-from vizcnn.scanning.survey import Finding, Terms, looking, size_of, surveyed, threads
-from vizcnn.subject import lent
-from vizcnn.sweep import default_batch
+from vizcnn.receptive import receptive_fields
+from vizcnn.scanning.cluster import distribute
+from vizcnn.scanning.index import NAMES, Index, encode_names, list_differences, read_manifest
+from vizcnn.scanning.layer_selection import find_input_size, select_layers
+from vizcnn.scanning.loader import Batch, split
+from vizcnn.scanning.loader_processes import load_batches
+from vizcnn.scanning.observe import Finding, ScanSettings, observe, set_threads
+from vizcnn.scanning.shard import digest_bytes, pack_shard
+from vizcnn.scanning.statistics import Rank
+from vizcnn.version import __version__
 
-MOST = 100
-"""Images that can be kept for each channel."""
+MAX_TOP = 100
+"""The most images that a scan can keep for each channel."""
 
-_SHARDS, _SMALLEST = 256, 512  # so many parts at most, of so many images at least
+_MOST_SHARDS, _SMALLEST_SHARD = 256, 512  # at most so many shards, of at least so many images
 
-_IN_TURN = threading.Lock()  # for workers of several threads: torch's own threads and random state are the process's
+_THREADS_LOCK = threading.RLock()
+"""Held while a scan runs: torch's number of threads is one for the process, so scans in several threads take turns."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The i-th of n parts of a scan, counted from 1: every n-th shard. For runs side by side on several machines."""
+    """The i-th of n parts of a scan, counted from 1, for runs side by side on several machines.
+
+    A part is every n-th shard. Raises ParameterError."""
 
     i: int = 1
     n: int = 1
@@ -63,53 +71,73 @@ def scan(
     client: Any = None,
     progress: bool = True,
 ) -> Index:
-    """Look at every image once, and keep for each channel of each layer what excites it most, and its statistics.
+    """An index of each channel's best images and statistics, from one pass of the network over a data set.
 
-    images: a folder, an archive, a torch Dataset or a list, see `vizcnn.dataset.dataset`; labels likewise.
-    folder: where the index goes. A scan that was stopped, by whatever, continues there when it is called again in the
-        same way, and finds the same.
+    images: a folder, an archive, a torch Dataset or a list, see `vizcnn.inputs.dataset`; labels likewise.
+    folder: where the index goes. A scan that was stopped goes on when it is called again in the same way, and finds the
+        same. What is missing or damaged in an index is done again, and nothing else.
     layers: names or patterns (`layer?.*`); by default convolutions, linear layers and the network's `output`.
-    top: images kept for each channel, 1 to 100, ranked by the maximum over positions, or their mean or sum. Of equal
-        ones the first comes first. Images that give NaN or infinity in a layer are left out there, and counted.
-    batch: images per run of the network; by default what suits their size. shard_size: images after which what was
-        found is written down; by default at most 256 times, after at least 512 images.
-    loaders: processes that read images; by default half as many as there are processors.
-    threads: of torch on the processor, by default what it uses now, or what an index that is there was made with:
-        another number can change the last digits of what a network computes, and so the digest.
-    part: which of the shards to do, for runs side by side. client: a `distributed.Client` whose workers share the
-        shards; they need to see the images under the same path.
+    top: the number of images kept for each channel, 1 to 100. rank: what images are ranked by, the maximum of a
+        channel's activations over positions, or their mean or sum. Of equal images the first comes first. Images that
+        give NaN or infinity in a layer are left out there, and counted.
+    batch: images per run of the network; by default what suits their size. shard_size: images per shard, after which
+        what was found is written to disk; by default at least 512, and at most 256 shards.
+    loaders: the number of processes that read images; by default half that of the processors. 0: this process reads.
+    threads: of torch on the processor; by default as many as it uses now, or as the index was begun with. Another
+        number can change the last digits of what a network computes, and so the digest. It holds for the whole process
+        while the scan runs, so scans in several Python threads take turns.
+    part: which shards to do, for runs side by side. client: a `distributed.Client` whose workers share the shards; they
+        must see the images under the same path.
 
-    Images that cannot be read are skipped and listed in `Index.unreadable`. Returns the index, complete unless it is a
-    part of n.
+    Images that cannot be read are skipped and listed in `Index.unreadable`. The index is complete unless only a part of
+    n was done.
     Raises ParameterError where the folder holds another scan, OutputError where it cannot be written, LayerNotFound.
     """
     found = dataset(images, labels)
-    _refuse_sizes(top, batch, shard_size)
-    with lent(model, "Scan"):
-        terms = _terms(model, found, layers, top, rank, batch, threads or _threads_of(Path(folder)))
-        index = started(Path(folder), model, found, terms, shard_size)
-        todo = [number for number in index.pending() if number % part.n == part.i - 1]
-        job = Job(model, found, terms, index)
-        for number, stored in job.shared(client, todo, progress) if client else job.done(todo, loaders, progress):
-            index.keep(number, stored)
-    return index.finished() if not index.complete and not index.pending() else index
+    _check_sizes(
+        top, {"batch": (batch, 1), "shard_size": (shard_size, 1), "loaders": (loaders, 0), "threads": (threads, 1)}
+    )
+    with borrow(model, "Scan"):
+        settings = _choose_settings(model, found, layers, top, rank, batch, threads or _choose_threads(Path(folder)))
+        index = open_or_create(Path(folder), model, found, settings, shard_size, progress)
+        todo = index.lacking(range(part.i - 1, len(index.shards), part.n))
+        _warn_of_damage(index, [number for number in todo if index.shard(number).exists])
+        index = index.reopen() if todo and index.finished else index
+        job = Job(model, found, settings, index)
+        files = job.run_on_cluster(client, todo, progress) if client else job.run(todo, loaders, progress)
+        with closing(files):
+            for number, stored in files:
+                index.keep(number, stored)
+    return index if index.finished or index.pending() else index.finish()
 
 
-def _refuse_sizes(top: int, batch: int | None, shard_size: int | None) -> None:
-    if not 1 <= top <= MOST:
-        raise ParameterError(f"top must be 1 to {MOST}, got {top}")
-    for name, value in (("batch", batch), ("shard_size", shard_size)):
-        if value is not None and value < 1:
-            raise ParameterError(f"{name} must be at least 1, got {value}")
+def _warn_of_damage(index: Index, shards: Sequence[int]) -> None:
+    if shards:
+        message = (
+            f"{len(shards)} of {len(index.shards)} shards of {index.folder} were damaged and are done again, the first "
+            f"is {shards[0]}"
+        )
+        warnings.warn(message, VizcnnWarning, stacklevel=3)
 
 
-def _threads_of(folder: Path) -> int:
-    """Those that an index was made with, or torch's."""
-    before = read_manifest(folder)
-    return int(before["identity"]["threads"]) if before else torch.get_num_threads()
+def _check_sizes(top: int, others: Mapping[str, tuple[int | None, int]]) -> None:
+    """Raise ParameterError for a number out of range. others: by name, the value (or None) and the least allowed."""
+    if not 1 <= top <= MAX_TOP:
+        raise ParameterError(f"top must be 1 to {MAX_TOP}, got {top}")
+    for name, (value, least) in others.items():
+        if value is not None and value < least:
+            raise ParameterError(f"{name} must be at least {least}, got {value}")
 
 
-def _terms(
+def _choose_threads(folder: Path) -> int:
+    """The number of threads that the index in a folder was begun with, or else torch's own."""
+    if before := read_manifest(folder):
+        return int(before["identity"]["threads"])
+    with _THREADS_LOCK:  # while another scan runs, torch uses the number of that one
+        return torch.get_num_threads()
+
+
+def _choose_settings(
     model: Model,
     images: Images,
     layers: Sequence[str] | None,
@@ -117,66 +145,84 @@ def _terms(
     rank: Rank,
     batch: int | None,
     threads: int,
-) -> Terms:
-    size = size_of(images, model)
-    return Terms(surveyed(model, size, layers), size, top, rank, batch or default_batch(size), threads)
+) -> ScanSettings:
+    size = find_input_size(images, model)
+    return ScanSettings(select_layers(model, size, layers), size, top, rank, batch or default_batch(size), threads)
 
 
-def found_in(model: Model, images: Images, layers: Sequence[str], top: int, rank: Rank, progress: bool) -> Finding:
-    """What a scan of all images would find, in memory. The network must be lent already."""
-    terms = _terms(model, images, layers, top, rank, None, torch.get_num_threads())
-    finding, batches = Finding(terms.tallies()), cut(range(len(images)), terms.batch)
+def scan_in_memory(
+    model: Model, images: Images, layers: Sequence[str], top: int, rank: Rank, progress: bool
+) -> Finding:
+    """What a scan of all images finds, in memory instead of in a folder. The network must be borrowed already."""
+    settings = _choose_settings(model, images, layers, top, rank, None, torch.get_num_threads())
+    finding, batches = Finding(settings.make_tallies()), split(range(len(images)), settings.batch)
     with (
-        closing(decoded(images, model.input, terms.size, batches, None)) as each,
-        looking(model, terms) as look,
+        closing(load_batches(images, model.input, settings.size, batches, None)) as each,
+        observe(model, settings) as observe_batch,
         bar(len(images), "scan", "image", shown=progress) as shown,
     ):
         for numbers, batch in zip(batches, each, strict=True):
-            look(batch, finding)
-            finding.labels += _labels(numbers, batch)
+            observe_batch(batch, finding)
+            finding.labels += _list_labels(numbers, batch)
             shown.update(len(numbers))
     return finding
 
 
-def started(folder: Path, model: Model, images: Images, terms: Terms, shard_size: int | None) -> Index:
-    """The index of this scan in a folder: a new one, or the one that is there. Raises ParameterError for another's."""
-    identity = _identity(model, images, terms, shard_size)
+def open_or_create(
+    folder: Path,
+    model: Model,
+    images: Images,
+    settings: ScanSettings,
+    shard_size: int | None,
+    progress: bool,
+) -> Index:
+    """The index of this scan in a folder: the one that is there, or a new one.
+
+    Raises ParameterError if the folder holds another scan or files that would be overwritten, and OutputError."""
+    identity = _describe_scan(model, images, settings, shard_size)
     before = read_manifest(folder)
     if before is None:
-        return _new(folder, model, images, terms, identity)
-    if different := list(differences(before["identity"], identity)):
+        return _create_index(folder, model, images, settings, identity, progress)
+    if different := list(list_differences(before["identity"], identity)):
         raise ParameterError(
             f"{folder} holds another scan ({'; '.join(different)}). Choose another folder, or call it as before"
         )
-    return Index(folder, before["identity"], before["facts"], images)
+    index = Index(folder, before["identity"], before["facts"], images)
+    if not index.knows_names():
+        index.keep_names(images.names)
+    return index
 
 
-def _identity(model: Model, images: Images, terms: Terms, shard_size: int | None) -> dict[str, Any]:
-    size = shard_size or max(_SMALLEST, -(-len(images) // _SHARDS))
-    shards = [(part.start, part.stop) for part in cut(range(len(images)), size)]
+def _describe_scan(model: Model, images: Images, settings: ScanSettings, shard_size: int | None) -> dict[str, Any]:
+    """The identity of a scan: everything that its findings depend on, as JSON can hold it."""
+    size = shard_size or max(_SMALLEST_SHARD, -(-len(images) // _MOST_SHARDS))
+    shards = [(part.start, part.stop) for part in split(range(len(images)), size)]
     data = {"fingerprint": images.fingerprint, "images": len(images)}
     identity = {
         "model": model.provenance(),
         "device": model.device.type,
         "dataset": data,
         "shards": shards,
-        **asdict(terms),
+        **asdict(settings),
     }
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 
 
-def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dict[str, Any]) -> Index:
-    from vizcnn import __version__
-
+def _create_index(
+    folder: Path, model: Model, images: Images, settings: ScanSettings, identity: dict[str, Any], progress: bool
+) -> Index:
+    """A new index in a folder, without any shards yet. Raises OutputError, and ParameterError for foreign files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}. Choose another") from error
-    _refuse_foreign(folder / NAMES, list(images.names))
+    names = encode_names(images.names)
     facts = {
         "complete": False,
         "digest": "",
+        "seals": None,
+        "names": digest_bytes(names),
         "where": images.where,
         "place": images.place,
         "pictures": images.unlabelled.fingerprint,
@@ -184,74 +230,85 @@ def _new(folder: Path, model: Model, images: Images, terms: Terms, identity: dic
         "torch": torch.__version__,
         "device": str(model.device),
         "classes": model.labels,
-        "fields": _fields(model, terms),
+        "fields": _compute_fields(model, settings, progress),
     }
-    write_json(folder / NAMES, list(images.names))
-    return Index(folder, identity, facts, images).written()
+    index = Index(folder, identity, facts, images)
+    _refuse_foreign_files(index)
+    index.keep_names(images.names)
+    return index.write()
 
 
-def _refuse_foreign(file: Path, names: list[str]) -> None:
-    """A scan that was stopped before its manifest stood has left the same names. Raises ParameterError for others."""
-    if file.exists() and file.read_bytes() != (json.dumps(names) + "\n").encode():
-        raise ParameterError(f"{file} is not of this scan and would be overwritten. Choose another folder")
+def _refuse_foreign_files(index: Index) -> None:
+    """Raise ParameterError for files that a new index would overwrite and that are not of the same scan.
+
+    Files of the same scan may be there without a manifest: when the scan was stopped before it wrote one, or the person
+    has deleted a damaged one. They are recognized by their digests."""
+    names = index.folder / NAMES
+    foreign = [names] if names.exists() and not index.knows_names() else []
+    foreign += [index.shard_file(number) for number in index.lacking() if index.shard(number).exists]
+    if foreign:
+        raise ParameterError(
+            f"{foreign[0]} is not of this scan and would be overwritten. Delete it or choose another folder"
+        )
 
 
-def _fields(model: Model, terms: Terms) -> dict[str, Any]:
-    if all(len(shape) == 1 for shape in terms.layers.values()):
-        return {}
-    fields = receptive_fields(model, terms.size)
-    return {name: _plain(fields[name]) for name in terms.layers if name in fields}
-
-
-def _plain(field: ReceptiveField) -> dict[str, Any]:
-    return {k: v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in vars(field).items()}
+def _compute_fields(model: Model, settings: ScanSettings, progress: bool) -> dict[str, Any]:
+    """The receptive fields of layers that give maps, as JSON can hold them."""
+    maps = [name for name, shape in settings.layers.items() if len(shape) > 1]
+    fields = receptive_fields(model, settings.size, layers=maps, progress=progress) if maps else {}
+    return {
+        name: {k: v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in vars(fields[name]).items()}
+        for name in settings.layers
+        if name in fields
+    }
 
 
 @dataclass(frozen=True)
 class Job:
-    """What it takes to do shards of a scan, here or elsewhere."""
+    """Everything that is needed to do shards of a scan, in this process or another."""
 
     model: Model
     images: Images
-    terms: Terms
+    settings: ScanSettings
     index: Index
 
-    def done(self, shards: Sequence[int], loaders: int | None, progress: bool) -> Iterator[tuple[int, bytes]]:
-        """The files of these shards, one after the other."""
-        plan = [(shard, cut(range(*self.index.shards[shard]), self.terms.batch)) for shard in shards]
+    def run(self, shards: Sequence[int], loaders: int | None, progress: bool) -> Generator[tuple[int, bytes]]:
+        """The number and file of each of these shards, done one after the other in this process."""
+        plan = [(shard, split(range(*self.index.shards[shard]), self.settings.batch)) for shard in shards]
         cuts = [numbers for _, parts in plan for numbers in parts]
         with (
-            closing(decoded(self.images, self.model.input, self.terms.size, cuts, loaders)) as batches,
-            threads(self.terms.threads),
-            looking(self.model, self.terms) as look,
+            _THREADS_LOCK,
+            set_threads(self.settings.threads),
+            closing(load_batches(self.images, self.model.input, self.settings.size, cuts, loaders)) as batches,
+            observe(self.model, self.settings) as observe_batch,
             bar(sum(map(len, cuts)), "scan", "image", shown=progress) as shown,
         ):
             for shard, parts in plan:
-                finding = Finding(self.terms.tallies())
+                finding = Finding(self.settings.make_tallies())
                 for numbers in parts:
                     batch = next(batches)
-                    look(batch, finding)
-                    finding.labels += _labels(numbers, batch)
+                    observe_batch(batch, finding)
+                    finding.labels += _list_labels(numbers, batch)
                     shown.update(len(numbers))
-                yield shard, packed(finding, self.index.identity)
+                yield shard, pack_shard(finding, self.index.fingerprint, shard)
 
-    def alone(self, shard: int) -> bytes:
-        """The file of one shard, made in this process alone: what a worker of a cluster does."""
-        with _IN_TURN, lent(self.model, "Scan"):
-            ((_, stored),) = self.done([shard], 0, progress=False)
+    def run_alone(self, shard: int) -> bytes:
+        """The file of one shard, done without loader processes: what a worker of a cluster runs."""
+        with _THREADS_LOCK, borrow(self.model, "Scan"):
+            ((_, stored),) = self.run([shard], 0, progress=False)
         return stored
 
-    def shared(self, client: Any, shards: Sequence[int], progress: bool) -> Iterator[tuple[int, bytes]]:
-        """The files of these shards as the workers of a cluster finish them, in whatever order."""
+    def run_on_cluster(self, client: Any, shards: Sequence[int], progress: bool) -> Generator[tuple[int, bytes]]:
+        """The number and file of each of these shards, in the order in which the workers of a cluster finish them."""
         total = sum(stop - start for start, stop in (self.index.shards[shard] for shard in shards))
         with bar(total, "scan", "image", shown=progress) as shown:
-            for shard, stored in spread(client, self, self.model.network, Job.alone, shards):
+            for shard, stored in distribute(client, self, self.model.network, Job.run_alone, shards):
                 yield shard, stored
                 start, stop = self.index.shards[shard]
                 shown.update(stop - start)
 
 
-def _labels(numbers: range, batch: Batch) -> list[str | None]:
-    """The class of each image, None for those that could not be read."""
+def _list_labels(numbers: range, batch: Batch) -> list[str | None]:
+    """The class of each image of a batch's numbers; None if it is unknown or the image could not be read."""
     known = dict(zip(batch.numbers.tolist(), batch.labels, strict=True))
     return [known.get(number) for number in numbers]

@@ -1,4 +1,4 @@
-"""Tally: what is known of a layer's channels after some images. Tallies of neighbouring parts add up exactly."""
+"""Tally: a layer's best images and statistics over the images so far. Tallies of neighbouring parts merge exactly."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from vizcnn.scanning.glance import BINS, Glance, binned
+from vizcnn.scanning.statistics import BINS, BatchStatistics, find_bins
 
 
 @dataclass
 class Tally:
-    """A layer's C channels over all images counted so far.
+    """The best images and the statistics of a layer's C channels, over all images counted so far.
 
-    values: float32 (K, C), the best scores of each channel, best first; of equal ones the image of lower number.
-    images, places: int64 (K, C), the number of the image, and where its largest activation is, as y * w + x.
-    counted: int64 (2,): images, and images left out because the layer held NaN or infinity.
-    sums, squares: float64 (C,), over all images and places; zeros: int64 (C,), activations that are exactly zero.
-    lowest, highest: float32 (C,). histogram: int64 (C, BINS), the images' scores.
-    classes: for each class, the sum of its images' means, float64 (C,), and how many these are.
+    top: the most images kept for each channel. size: the number of places of a channel.
+    values: float32 (K, C), the best scores of each channel, best first. Of equal ones the lower number is first.
+    images, places: int64 (K, C), the number of each best image, and where its largest activation is, as y * w + x.
+    counted: int64 (2,), the number of images, and of those left out because the layer held NaN or infinity.
+    sums, squares: float64 (C,), over all images and places. zeros: int64 (C,), how many activations are exactly zero.
+    lowest, highest: float32 (C,). histogram: int64 (C, BINS), how many images' scores lie in each bin.
+    classes: for each class, the sum of its images' mean activations, float64 (C,), and the number of these images.
     """
 
     top: int
@@ -39,39 +40,41 @@ class Tally:
 
     @property
     def threshold(self) -> Tensor:
-        """What a score must exceed to be among the best: (C,)."""
+        """The scores that an image must exceed to be among the best: (C,)."""
         full = len(self.values) == self.top
         return self.values[-1] if full else torch.full_like(self.lowest, -torch.inf)
 
     @property
     def count(self) -> int:
-        """Activations of each channel."""
+        """The number of activations of each channel."""
         return int(self.counted[0]) * self.size
 
     @property
     def mean(self) -> Tensor:
-        """Of all activations, float64 (C,)."""
+        """The mean of all activations, float64 (C,)."""
         return self.sums / max(1, self.count)
 
     @property
     def variance(self) -> Tensor:
-        """Of all activations, float64 (C,)."""
+        """The variance of all activations, float64 (C,)."""
         spread = (self.squares / max(1, self.count) - self.mean.square()).clamp(min=0)
         return spread.where(self.lowest != self.highest, 0)
 
     @property
     def zero_share(self) -> Tensor:
-        """Share of activations that are exactly zero, float64 (C,). 1: a dead channel."""
+        """The share of activations that are exactly zero, float64 (C,). A dead channel has 1."""
         return self.zeros.double() / max(1, self.count)
 
     def excited(self) -> Tensor:
-        """Which of the best scores stand for a response, bool (K, C): not zero where a channel is never below zero, as
-        behind a ReLU, and nothing where a channel is always the same."""
+        """Which of the best scores stand for a response of the channel, bool (K, C).
+
+        A score of zero does not where a channel is never below zero, as behind a ReLU; no score does where a channel is
+        constant."""
         never_below, constant = self.lowest == 0, (self.lowest == self.highest) & (self.count > 1)
         return ~constant & ~(never_below & (self.values == 0))
 
     def statistics(self, channel: int) -> dict[str, float]:
-        """A channel's numbers by name."""
+        """A channel's statistics by name."""
         numbers = {
             "mean": self.mean,
             "sd": self.variance.sqrt(),
@@ -82,27 +85,27 @@ class Tally:
         return {name: float(values[channel]) for name, values in numbers.items()}
 
     def class_means(self) -> dict[str, Tensor]:
-        """Mean activation over the images of each class, float64 (C,)."""
+        """For each class, the mean activation over its images, float64 (C,)."""
         return {name: total / images for name, (total, images) in sorted(self.classes.items())}
 
-    def add(self, seen: Glance, numbers: Tensor, labels: Sequence[str | None]) -> None:
-        """Count a batch whose images have these numbers, higher than all before."""
-        kept = seen.kept.cpu()
+    def add(self, batch: BatchStatistics, numbers: Tensor, labels: Sequence[str | None]) -> None:
+        """Count a batch. numbers, labels: of its images; the numbers are higher than all before."""
+        kept = batch.kept.cpu()
         self.counted += torch.tensor([len(kept), len(numbers) - len(kept)])
         if not len(kept):
             return
-        sums = seen.sums.cpu().double()  # (N, C)
+        sums = batch.sums.cpu().double()  # (N, C)
         self.sums += sums.sum(0)
-        self.squares += seen.squares.cpu().double().sum(0)
-        self.zeros += seen.zeros.cpu().long().sum(0)
-        self.lowest = torch.minimum(self.lowest, seen.lowest.amin(0).cpu())
-        self.highest = torch.maximum(self.highest, seen.highest.amax(0).cpu())
-        self._count_scores(seen.score.cpu())
-        self._count_classes(sums / seen.places, [labels[i] for i in kept.tolist()])
-        self._rank(seen, numbers[kept])
+        self.squares += batch.squares.cpu().double().sum(0)
+        self.zeros += batch.zeros.cpu().long().sum(0)
+        self.lowest = torch.minimum(self.lowest, batch.lowest.amin(0).cpu())
+        self.highest = torch.maximum(self.highest, batch.highest.amax(0).cpu())
+        self._count_scores(batch.score.cpu())
+        self._count_classes(sums / batch.places, [labels[i] for i in kept.tolist()])
+        self._rank(batch, numbers[kept])
 
     def _count_scores(self, score: Tensor) -> None:
-        bins = torch.arange(score.shape[1]) * BINS + binned(score)
+        bins = torch.arange(score.shape[1]) * BINS + find_bins(score)
         self.histogram += torch.bincount(bins.flatten(), minlength=self.histogram.numel()).view_as(self.histogram)
 
     def _count_classes(self, means: Tensor, labels: Sequence[str | None]) -> None:
@@ -111,16 +114,17 @@ class Tally:
             total, images = self.classes.get(label, (torch.zeros_like(self.sums), 0))
             self.classes[label] = total + means[members].sum(0), images + len(members)
 
-    def _rank(self, seen: Glance, numbers: Tensor) -> None:
-        image, channel = seen.entrants.cpu().T
+    def _rank(self, batch: BatchStatistics, numbers: Tensor) -> None:
+        image, channel = batch.entrants.cpu().T
         columns = channel.unique()
         if not len(columns):
             return
         shape = (len(numbers), len(columns))
         column = torch.searchsorted(columns, channel)
-        score, place = torch.full(shape, -torch.inf), torch.zeros(shape, dtype=torch.int64)
-        score[image, column], place[image, column] = seen.score.cpu()[image, channel], seen.at.cpu()
-        best = _best(
+        score = torch.full(shape, -torch.inf, dtype=torch.float32)
+        place = torch.zeros(shape, dtype=torch.int64)
+        score[image, column], place[image, column] = batch.score.cpu()[image, channel], batch.at.cpu()
+        best = _select_best(
             self.top,
             [(self.values[:, columns], self.images[:, columns], self.places[:, columns]),
              (score, numbers[:, None].expand(shape), place)],
@@ -131,7 +135,7 @@ class Tally:
             self.values[:, columns], self.images[:, columns], self.places[:, columns] = best
 
     def arrays(self) -> dict[str, Tensor]:
-        """Everything by name, as it is stored; sums of classes, which can be many, as float32."""
+        """All arrays by name, as an index stores them. The sums of classes, which can be many, are float32."""
         names = sorted(self.classes)
         sums = torch.stack([self.classes[n][0] for n in names]) if names else self.sums.new_empty(0, len(self.sums))
         images = torch.tensor([self.classes[n][1] for n in names], dtype=torch.int64)
@@ -139,54 +143,54 @@ class Tally:
         return own | {"class_sums": sums.float(), "class_images": images, "histogram": self.histogram.int()}
 
 
-def _best(top: int, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """The best rows of each column; of equal values the one of the earlier part, and there the earlier row."""
+def _select_best(top: int, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """The `top` best rows of each column, best first. Of equal values the one of the earlier part or row is first."""
     values, images, places = (torch.cat(columns) for columns in zip(*parts, strict=True))
     order = values.sort(dim=0, descending=True, stable=True).indices[:top]
     return values.gather(0, order), images.gather(0, order), places.gather(0, order)
 
 
-def empty(channels: int, size: int, top: int) -> Tally:
+def make_tally(channels: int, size: int, top: int) -> Tally:
     """The tally of no images, for a layer whose channels have `size` places."""
     none, zero = (0, channels), torch.zeros(channels, dtype=torch.float64)
     return Tally(
         top=top,
         size=size,
-        values=torch.empty(none),
+        values=torch.empty(none, dtype=torch.float32),
         images=torch.empty(none, dtype=torch.int64),
         places=torch.empty(none, dtype=torch.int64),
         counted=torch.zeros(2, dtype=torch.int64),
         sums=zero,
         squares=zero.clone(),
         zeros=torch.zeros(channels, dtype=torch.int64),
-        lowest=torch.full((channels,), torch.inf),
-        highest=torch.full((channels,), -torch.inf),
+        lowest=torch.full((channels,), torch.inf, dtype=torch.float32),
+        highest=torch.full((channels,), -torch.inf, dtype=torch.float32),
         histogram=torch.zeros(channels, BINS, dtype=torch.int64),
     )
 
 
-def restored(top: int, size: int, arrays: Mapping[str, Tensor], classes: Sequence[str]) -> Tally:
-    """The tally of stored arrays. classes: the names of those that the layer has sums of, sorted."""
+def restore_tally(top: int, size: int, arrays: Mapping[str, Tensor], classes: Sequence[str]) -> Tally:
+    """The tally that was stored as these arrays. classes: the sorted names of the classes that it has sums of."""
     own = {name: value for name, value in arrays.items() if not name.startswith("class_")}
     own["histogram"] = own["histogram"].long()
     sums = zip(arrays["class_sums"].double(), arrays["class_images"].tolist(), strict=True)
     return Tally(top, size, **own, classes=dict(zip(classes, sums, strict=True)))
 
 
-def merged(tallies: Iterable[Tally]) -> Tally:
-    """One tally of parts, given in the order of their images."""
+def merge_tallies(tallies: Iterable[Tally]) -> Tally:
+    """One tally for several parts of the images, given in the order of their images."""
     parts = list(tallies)
     first = parts[0]
-    best = _best(first.top, [(t.values, t.images, t.places) for t in parts])
+    best = _select_best(first.top, [(t.values, t.images, t.places) for t in parts])
     added = {
         name: torch.stack([getattr(t, name) for t in parts]).sum(0)
         for name in ("counted", "sums", "squares", "zeros", "histogram")
     }
     lowest, highest = torch.stack([t.lowest for t in parts]).amin(0), torch.stack([t.highest for t in parts]).amax(0)
-    return Tally(first.top, first.size, *best, lowest=lowest, highest=highest, **added, classes=_joined(parts))
+    return Tally(first.top, first.size, *best, lowest=lowest, highest=highest, **added, classes=_merge_classes(parts))
 
 
-def _joined(parts: Sequence[Tally]) -> dict[str, tuple[Tensor, int]]:
+def _merge_classes(parts: Sequence[Tally]) -> dict[str, tuple[Tensor, int]]:
     joined: dict[str, tuple[Tensor, int]] = {}
     for name, (total, images) in (entry for part in parts for entry in part.classes.items()):
         before, so_far = joined.get(name, (torch.zeros_like(total), 0))

@@ -9,37 +9,37 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vizcnn.errors import WeightsError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FOLDER = Path(__file__).parent
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """The bundled networks, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 @cache
-def card(name: str) -> dict[str, Any]:
+def read_card(name: str) -> dict[str, Any]:
     """A bundled network's facts: architecture, input, labels, accuracy, data, licence, reproduce."""
     facts: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return facts
 
 
-def load(name: str, tag: str = "") -> Any:
-    """The bundled Model of this name; the tag `initial` gives it as it was before its training."""
+def load_network(name: str, tag: str = "") -> nn.Module:
+    """A bundled network; the tag `initial` gives it as it was before its training."""
     from safetensors.torch import load_file
 
-    from vizcnn.model import Model
     from vizcnn.zoo import networks
 
-    facts, file = card(name), _file(name, tag)
-    network = getattr(networks, facts["architecture"])()
-    network.load_state_dict(load_file(file))
-    contract = {**facts["input"], "size": tuple(facts["input"]["size"])}
-    return Model(network, labels=facts["labels"], name=f"{name}@{tag}" if tag else name, **contract)
+    network: nn.Module = getattr(networks, read_card(name)["architecture"])()
+    network.load_state_dict(load_file(_file(name, tag)))
+    return network
 
 
 def _file(name: str, tag: str) -> Path:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from vizcnn.output import atomic
+from vizcnn.output import write_whole
 
 Log = list[dict[str, float]]
 """What was measured after each finished epoch of a training run."""
@@ -20,11 +20,11 @@ Log = list[dict[str, float]]
 def save_checkpoint(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any], log: Log) -> None:
     """Keep everything that the rest of a training run depends on."""
     state = {name: part.state_dict() for name, part in parts.items()}
-    with atomic(file) as fresh:
+    with write_whole(file) as fresh:
         torch.save({**state, "log": log, "recipe": dict(recipe)}, fresh)
 
 
-def resumed(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any]) -> Log:
+def resume(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any]) -> Log:
     """Put a checkpoint, if there is one, into the parts; returns the log of the finished epochs."""
     if not file.exists():
         return []
@@ -39,12 +39,12 @@ def resumed(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any]) -> 
 
 def write_card(file: Path, facts: Mapping[str, Any]) -> None:
     """Write what a bundled network is and how well it does, as vizcnn.zoo reads it."""
-    with atomic(file) as fresh:
+    with write_whole(file) as fresh:
         fresh.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def ship(network: nn.Module, file: Path) -> None:
     """Write a network's weights in half precision."""
     half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
-    with atomic(file) as fresh:
+    with write_whole(file) as fresh:
         save_file({name: value.contiguous() for name, value in half.items()}, fresh)

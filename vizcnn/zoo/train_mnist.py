@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vizcnn.zoo import networks
-from vizcnn.zoo.shipping import resumed, save_checkpoint, ship, write_card
+from vizcnn.zoo.shipping import resume, save_checkpoint, ship, write_card
 
 MEAN, STD = 0.1307, 0.3081
 ARCHITECTURES: dict[str, type[nn.Module]] = {"lecture": networks.Lecture, "simple": networks.Simple}
@@ -41,11 +41,11 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Top-1 accuracy in percent."""
     network.eval()
     with torch.inference_mode():
-        found = torch.cat([network((batch - MEAN) / STD).argmax(1) for batch in images.split(1000)])
+        found = torch.cat([network((batch - MEAN) / STD).argmax(1) for batch in images.split(100)])
     return 100 * (found == labels).float().mean().item()
 
 
-def shifted(images: Tensor, random: torch.Generator) -> Tensor:
+def shift(images: Tensor, random: torch.Generator) -> Tensor:
     """Each digit moved by up to SHIFT px in both directions; what leaves the image is lost."""
     n, _, side, _ = images.shape
     padded = F.pad(images, [SHIFT] * 4)[:, 0]  # (N, side + 2 SHIFT, side + 2 SHIFT)
@@ -67,7 +67,7 @@ class Run:
         self.optimiser = torch.optim.Adam(self.network.parameters(), weight_decay=1e-5)
         self.recipe = {"network": name, "epochs": epochs}
         self.parts = {"network": self.network, "average": self.average, "optimiser": self.optimiser}
-        self.log = resumed(self.checkpoint, self.parts, self.recipe)
+        self.log = resume(self.checkpoint, self.parts, self.recipe)
 
     @property
     def epoch(self) -> int:
@@ -82,7 +82,7 @@ class Run:
         for step, batch in enumerate(chosen):
             done = (self.epoch + step / len(chosen)) / self.epochs
             self.optimiser.param_groups[0]["lr"] = PEAK_LR * min(1.0, done * 20) * 0.5 * (1 + math.cos(math.pi * done))
-            outputs = self.network((shifted(images[batch], random) - MEAN) / STD)
+            outputs = self.network((shift(images[batch], random) - MEAN) / STD)
             self.optimiser.zero_grad()
             loss = F.cross_entropy(outputs, labels[batch], label_smoothing=0.05)
             loss.backward()

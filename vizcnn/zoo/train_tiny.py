@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vizcnn.zoo import networks
-from vizcnn.zoo.shipping import resumed, save_checkpoint, ship, write_card
+from vizcnn.zoo.shipping import resume, save_checkpoint, ship, write_card
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -85,7 +85,7 @@ def read_archive(archive: Path) -> Members:
         return {name.removeprefix("./"): stream.read() for name, stream in streams if stream is not None}
 
 
-def class_names(members: Members) -> tuple[list[str], list[str]]:
+def read_classes(members: Members) -> tuple[list[str], list[str]]:
     """WordNet ids in the order of `wnids.txt`, and for each the first of its names."""
     wnids = members["wnids.txt"].decode().split()
     words = dict(line.split("\t") for line in members["words.txt"].decode().splitlines())
@@ -93,13 +93,13 @@ def class_names(members: Members) -> tuple[list[str], list[str]]:
 
 
 def training_split(members: Members) -> Split:
-    index = {wnid: i for i, wnid in enumerate(class_names(members)[0])}
+    index = {wnid: i for i, wnid in enumerate(read_classes(members)[0])}
     names = sorted(name for name in members if name.startswith("train/") and name.endswith(".JPEG"))
     return _decode(members, [(name, index[name.split("/")[1]]) for name in names])
 
 
 def validation_split(members: Members) -> Split:
-    index = {wnid: i for i, wnid in enumerate(class_names(members)[0])}
+    index = {wnid: i for i, wnid in enumerate(read_classes(members)[0])}
     rows = [line.split("\t") for line in members["val/val_annotations.txt"].decode().splitlines()]
     return _decode(members, [(f"val/images/{row[0]}", index[row[1]]) for row in rows])
 
@@ -110,12 +110,12 @@ def _decode(members: Members, items: list[tuple[str, int]]) -> Split:
     return Split(images, torch.tensor([label for _, label in items]))
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalise(images: Tensor) -> Tensor:
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     return (images.float() / 255 - mean) / std  # (N, 3, H, W)
 
 
-def augmented(images: Tensor, size: int, smallest: float, random: torch.Generator) -> Tensor:
+def augment(images: Tensor, size: int, smallest: float, random: torch.Generator) -> Tensor:
     """Random crops of area `smallest`..1 and aspect 3/4..4/3, half of them mirrored, resampled to `size` px."""
     n = len(images)
     area = torch.empty(n).uniform_(smallest, 1, generator=random)
@@ -129,7 +129,7 @@ def augmented(images: Tensor, size: int, smallest: float, random: torch.Generato
         torch.stack([zero, height, offset[1] * (1 - height)], 1),
     ]
     grid = F.affine_grid(torch.stack(rows, 1), [n, 3, 64, 64], align_corners=False)
-    crops = F.grid_sample(normalised(images), grid, padding_mode="reflection", align_corners=False)  # (N, 3, 64, 64)
+    crops = F.grid_sample(normalise(images), grid, padding_mode="reflection", align_corners=False)  # (N, 3, 64, 64)
     small = crops if size == 64 else F.interpolate(crops, size=(size, size), mode="bilinear", antialias=True)
     return small.contiguous(memory_format=torch.channels_last)
 
@@ -140,7 +140,7 @@ def accuracy(network: nn.Module, split: Split) -> tuple[float, float]:
     network.eval()
     top1 = top5 = 0
     for images, labels in zip(split.images.split(250), split.labels.split(250), strict=True):
-        logits = network(normalised(images))  # (N, classes)
+        logits = network(normalise(images))  # (N, classes)
         best = logits.topk(min(5, logits.shape[1])).indices  # (N, 5)
         hits = best == labels[:, None]
         top1, top5 = top1 + int(hits[:, 0].sum()), top5 + int(hits.sum())
@@ -183,7 +183,7 @@ class Run:
         groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.SGD(groups, lr=0.1, momentum=recipe.momentum, nesterov=True)
         self.parts = {"network": self.network, "average": self.average, "optimiser": self.optimiser}
-        self.log = resumed(self.checkpoint, self.parts, asdict(recipe))
+        self.log = resume(self.checkpoint, self.parts, asdict(recipe))
 
     @property
     def epoch(self) -> int:
@@ -220,7 +220,7 @@ class Run:
     def _backward(self, network: nn.Module, part: Split, seed: int) -> float:
         """Give the network its part's share of the batch's gradient, and return that of the loss."""
         recipe, random = self.recipe, torch.Generator().manual_seed(seed)
-        images = augmented(part.images, recipe.size(self.epoch), recipe.smallest_crop(self.epoch), random)
+        images = augment(part.images, recipe.size(self.epoch), recipe.smallest_crop(self.epoch), random)
         network.train().zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(network(images), part.labels, label_smoothing=recipe.smoothing, reduction="sum")
@@ -274,7 +274,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     members = read_archive(options.archive)
-    labels = class_names(members)[1]
+    labels = read_classes(members)[1]
     train, val = training_split(members), validation_split(members)
     del members
     recipe = RECIPES[options.network]

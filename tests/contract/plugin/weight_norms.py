@@ -37,4 +37,4 @@ class WeightNorms(Probe):
     def compute(self, subject):
         weights = {n: p for n, p in subject.model.network.named_parameters() if p.dim() > 1}
         values = np.array([float(w.flatten().norm(self.order)) for w in weights.values()])
-        return Norms(subject.provenance(self), list(weights), values)
+        return Norms(subject.provenance(), list(weights), values)

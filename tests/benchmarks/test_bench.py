@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import localisation
+import numpy as np
+import occlusion
+import pytest
+import scan
+import torch
+from localisation import Case
+
+import vizcnn
+
+
+def make_case(box: tuple[int, int, int, int]) -> Case:
+    return Case(np.zeros((8, 8, 3), np.uint8), "lemon", box)
+
+
+def test_hits_and_energy_of_known_maps() -> None:
+    inside, outside = np.zeros((8, 8), np.float32), np.zeros((8, 8), np.float32)
+    inside[1, 1], inside[6, 6], inside[0, 7] = 3, 1, -5
+    outside[7, 0] = 2
+    score = localisation.score_maps(iter([inside, outside, None]), [make_case((0, 2, 0, 2))] * 3)
+    assert score.hit == pytest.approx(1 / 3)
+    assert score.refused == 1
+    assert score.energy == pytest.approx(0.75 / 3)
+
+
+def test_the_centre_baseline_hits_exactly_the_boxes_that_hold_the_centre() -> None:
+    cases = [make_case((0, 8, 0, 8)), make_case((0, 3, 0, 3)), make_case((4, 5, 4, 5))]
+    assert localisation.score_maps((localisation.point_at_centre(c) for c in cases), cases).hit == pytest.approx(2 / 3)
+
+
+def test_the_benchmark_runs(archive: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["localisation", str(archive), "--images", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    localisation.main()
+    printed = capsys.readouterr().out
+    assert "| centre point |" in printed
+    for name in localisation.list_methods():
+        assert f"| {name} |" in printed
+
+
+def read_rows(printed: str) -> list[list[str]]:
+    """The cells of a printed table below its head."""
+    table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    return table[1:]
+
+
+def test_the_occlusion_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--networks", "squeezenet1_1", "--size", "64", "--window", "16", "--rounds", "2", "--batches", "4", "16"]
+    monkeypatch.setattr(sys, "argv", ["occlusion", *options])
+    monkeypatch.setattr(occlusion, "run_alone", lambda function, *given: function(*pickle.loads(pickle.dumps(given))))
+    occlusion.main()
+    printed = capsys.readouterr()
+    (row,) = read_rows(printed.out)
+    assert len(row) == occlusion.HEAD.splitlines()[0].count("|") - 1
+    assert row[0] == "squeezenet1_1"
+    assert int(row[4]) in (4, 16)
+    assert float(row[7]) < 1e-4  # the two maps are the same
+    assert "Speed-up: median " in printed.out
+    assert "worst" in printed.out.splitlines()[-1]
+    assert "squeezenet1_1, round 2:" in printed.err
+
+
+def test_speed_ups_are_medians_over_neighbouring_runs() -> None:
+    our_times = tuple(occlusion.Time(wall, 1) for wall in (1, 2, 4))
+    captum_times = tuple(occlusion.Time(wall, 3) for wall in (3, 2, 20))
+    comparison = occlusion.Comparison(8, our_times, captum_times, 1e-6, {"engine": "incremental", "flops_ideal": 0.25})
+    assert (comparison.speedup, comparison.cpu_speedup) == (3, 3)
+    assert occlusion.format_row("x", comparison, (1, 2)) == (
+        "| x | incremental | 25.0% / - | 2.00 / 3.00 | 8 | 3.00 | 3.00 | 1.0e-06 | 1 / 2 |"
+    )
+
+
+def test_maps_of_rounding_errors_are_not_compared(brightness: vizcnn.Model) -> None:
+    question = occlusion.make_question(brightness, torch.ones(1, 3, 8, 8), 2, 2)
+    with pytest.raises(ValueError, match="moves the answer by only 0 of it"):
+        occlusion.refuse_rounding(question, np.zeros((8, 8), np.float32))
+
+
+def test_the_scan_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["scan", "lecture", "tiny", "--rounds", "2", "--batch", "3", "--threads", "1"])
+    before = torch.get_num_threads()
+    scan.main()
+    torch.set_num_threads(before)
+    table = read_rows(capsys.readouterr().out)
+    assert [row[:4] for row in table] == [["lecture", "5", "195", "3"], ["tiny", "16", "2,756", "3"]]
+    assert all(row[5].endswith("%") for row in table)

@@ -1,0 +1,199 @@
+"""The command line: one verb per probe, made from the probe's declared options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import click
+
+from vizcnn.cli.commands import COMMANDS
+from vizcnn.cli.options import DEVICE, REPORTING
+from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
+from vizcnn.probing import registry
+from vizcnn.probing.call import CALL_NAMES, Call
+from vizcnn.probing.probe import Option, Probe, list_options
+from vizcnn.process import set_stdout_aside
+from vizcnn.version import __version__
+
+if TYPE_CHECKING:
+    from vizcnn.models.model import Model
+
+
+INTERRUPTED = 130
+_DEFAULT = "tiny"
+
+
+class ProbeGroup(click.Group):
+    """Commands are the installed probes. Listing them imports none; a broken plugin is one line in the list."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return [*registry.list_names(), *COMMANDS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        return make_command(name) if name in registry.list_names() else COMMANDS.get(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Probes"):
+            formatter.write_dl([(name, registry.read_summary(name)) for name in registry.list_names()])
+        with formatter.section("Data sets"):
+            formatter.write_dl([(name, each.get_short_help_str(80)) for name, each in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click's own answer would be exit status 1
+            ctx.exit(INTERRUPTED)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            raise click.UsageError(f"no probe named {args[0]!r}.{did_you_mean(args[0], known)} See: vizcnn --help")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=ProbeGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vizcnn")
+def main() -> None:
+    """Show what a convolutional network has learned.
+
+    \b
+    vizcnn occlusion photo.jpg
+    vizcnn occlusion photo.jpg -m resnet18 -t tabby -o cat.png
+    """
+
+
+def make_command(name: str) -> click.Command:
+    """The command of one probe."""
+    try:
+        with set_stdout_aside(shown=True):  # what a plugin prints when it is imported is no part of an answer
+            probe = registry.get(name)
+    except ProbeNotFound as error:
+        raise click.ClickException(str(error)) from error
+    declared = [_make_option(option) for option in list_options(probe)]
+    return click.Command(
+        name,
+        params=[*_make_arguments(probe), *declared, *_list_shared(probe)],
+        help=(probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n"),
+        callback=_make_runner(name, probe),
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _make_arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:
+    """What stands without a dash: the images; for a probe of the network alone the network, and what is asked of it."""
+    if probe.needs_images:
+        return [click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE...")]
+    network = click.Argument(["network"], required=False, metavar="[MODEL]")
+    return [network, *([click.Argument(["targets"], nargs=-1, metavar="[TARGET]...")] if probe.needs_target else [])]
+
+
+def _make_option(option: Option) -> click.Option:
+    flag = f"--{option.name.replace('_', '-')}"
+    shown = {"help": option.describe(), "show_default": option.default is not None, "default": option.default}
+    kinds = [kind for kind in _list_alternatives(option.type) if kind is not type(None)]
+    if kinds == [bool]:
+        return click.Option([f"{flag}/--no-{flag[2:]}", option.name], **shown)
+    if len(kinds) == 1 and get_origin(kinds[0]) is Literal:
+        return click.Option([flag, option.name], type=click.Choice(get_args(kinds[0])), **shown)
+    plain = kinds[0] if len(kinds) == 1 and kinds[0] in (int, float, str) and not option.param.parse else str
+    return click.Option([flag, option.name], type=plain, **shown)
+
+
+def _list_alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
+    target = click.Option(
+        ["-t", "--target"],
+        multiple=True,
+        help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X or energy(LAYER). "
+        "May be repeated; default: "
+        f"{'the predicted class' if probe.default_targets is Probe.default_targets else 'as above'}.",
+    )
+    dry = click.Option(["--dry-run"], is_flag=True, help="Compute nothing: say what it would cost, and in what time.")
+    index = click.Option(
+        ["--index"], type=click.Path(), help="Answer from the index of a scan, without the network: LAYER:CHANNEL..."
+    )
+    return [
+        *([index] if probe.answer is not Probe.answer else []),
+        *([dry] if probe.estimate_cost is not Probe.estimate_cost else []),
+        *([target] if probe.needs_target else []),
+        click.Option(["-m", "--model"], help=_MODEL_HELP),
+        click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
+        DEVICE,
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            show_default=True,
+            help="Makes everything random repeatable.",
+        ),
+        *REPORTING,
+    ]
+
+
+_MODEL_HELP = (
+    "A bundled network (default: tiny), a torchvision name (resnet18, resnet18@TAG, resnet18@FILE.pth, "
+    "resnet18@random), or package.module:factory or ./file.py:factory that returns a vizcnn.Model."
+)
+_OUT_HELP = (
+    "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
+    "the numbers, .json the finding; "
+    "without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames)."
+)
+
+
+def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
+    def run(**given: Any) -> None:
+        from vizcnn.cli.session import Session
+
+        call = Call(**{key: given.pop(key) for key in CALL_NAMES & given.keys()})
+        spec, targets = _split_model_and_targets(kind, call)
+        try:
+            probe = kind(**given)
+        except ParameterError as error:
+            raise click.UsageError(str(error)) from error
+        session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
+        if call.index is not None:
+            wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
+            session.run(partial(_open_index, call.index), None, lambda index, _file, **_: probe.answer(index, wanted))
+        load = partial(_load_model, spec, call.device, kind.needs_weights)
+        asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
+        if kind.streams:
+            session.run(load, None, partial(_call_once, probe, call.images or (), **asked))
+        if call.dry_run:
+            session.estimate(load, call.images, partial(probe.dry_run, **asked))
+        session.run(load, call.images, partial(probe, **asked))
+
+    return run
+
+
+def _split_model_and_targets(probe: type[Probe[Any]], call: Call) -> tuple[str, list[str]]:
+    """Which model, and what is asked of it. With -m, the first argument is a target already."""
+    if not (call.model and call.network):
+        return call.model or call.network or _DEFAULT, [*call.targets, *call.target]
+    if not probe.needs_target:
+        raise click.UsageError(f"two models were given: {call.network} and -m {call.model}. Leave one out")
+    return call.model, [call.network, *call.targets, *call.target]
+
+
+def _call_once(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:
+    """One call for all images."""
+    return probe(model, images[0] if len(images) == 1 else list(images), **options)
+
+
+def _open_index(folder: str) -> Any:
+    from vizcnn.scanning import Index
+
+    return Index.open(folder)
+
+
+def _load_model(spec: str, device: str, weights: bool) -> Model:
+    from vizcnn.models.loading import load
+
+    return load(spec, device=device, weights=weights)

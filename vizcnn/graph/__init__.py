@@ -1,0 +1,1 @@
+"""Graph: the operations that a network applies to an image, one by one."""

@@ -1,0 +1,28 @@
+"""Inputs: anything that a person calls an image or a data set.
+
+Names load on first use: data sets need torch, photographs do not.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vizcnn.inputs.datasets import dataset as dataset
+    from vizcnn.inputs.images import image_files as image_files
+    from vizcnn.inputs.images import open_photo as open_photo
+    from vizcnn.inputs.records import provenance_in as provenance_in
+
+_HOMES = {
+    "dataset": "vizcnn.inputs.datasets",
+    "image_files": "vizcnn.inputs.images",
+    "open_photo": "vizcnn.inputs.images",
+    "provenance_in": "vizcnn.inputs.records",
+}
+
+__all__ = ["dataset", "image_files", "open_photo", "provenance_in"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'vizcnn.inputs' has no attribute {name!r}")

@@ -1,0 +1,338 @@
+"""Images: whatever a person calls one is read into the same form, RGB or grey pixels in [0, 1]."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import posixpath
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageColor, UnidentifiedImageError
+
+from vizcnn.errors import ImageError, ParameterError, VizcnnWarning, did_you_mean
+from vizcnn.inputs.pixels import LARGEST, Colour, decode, decode_array
+from vizcnn.inputs.records import provenance_in
+from vizcnn.process import ignore_warnings
+
+FORMATS = (
+    *("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000"),
+    *("PPM", "QOI", "ICO", "PSD", "SGI", "SUN", "PCX", "DIB", "TGA"),
+)
+"""The formats that are read, by Pillow's names, in the order in which they are tried: raster formats that are decoded
+in this process. EPS, WMF and others are left out: Pillow starts other programs for them, which no file may do.
+HEIF needs a plugin of Pillow's; TGA comes last, since nothing at the start of a file marks it."""
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what it logs of bad files
+
+_NO_IMAGES = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+"""Folders that operating systems and their tools add; names that begin with a dot are hidden as well."""
+
+SAMPLES = {  # name: (package that ships it, path inside the package)
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "grace_hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image as the person knows it, before any network's resizing.
+
+    pixels: float32 (H, W, 3) RGB or (H, W, 1) grey, in [0, 1].
+    """
+
+    is_whole: ClassVar[bool] = True
+    """False for a thumbnail that a saved result has kept: it is no input for a network."""
+
+    pixels: npt.NDArray[np.float32]
+    name: str = "image"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def sha256(self) -> str:
+        """Digest of the decoded pixels, for provenance."""
+        digest = hashlib.sha256(repr(self.pixels.shape).encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        return digest.hexdigest()
+
+
+def open_photo(source: Any, *, background: str = "white") -> Photo:
+    """Read one image.
+
+    source: a path, `sample:NAME`, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
+        uint16 or floats in [0, 1].
+    background: the colour (any name Pillow knows) that shows through transparent parts.
+
+    EXIF orientation is applied; of an animation the first frame is used; depths up to 16 bits are scaled to [0, 1], by
+    the bits that a file says it has; CMYK and palettes become RGB; greyscale stays grey. Warns where samples of 16 bits
+    seem to hold numbers of fewer. Raises ImageError for what is not such an image, such as a file in a format that is
+    not among FORMATS, or of more than 89,478,485 px, or a pipe.
+    """
+    if isinstance(source, Photo):
+        if not source.is_whole:
+            raise ImageError(
+                f"of {to_printable(source.name)} a saved result kept a thumbnail only. Open the image file itself"
+            )
+        return source
+    if isinstance(source, str | Path):
+        name = str(source).removeprefix("sample:")
+        if name in DRAWN and name != str(source):
+            return Photo(DRAWN[name](), name)
+        path = _find_file(source)
+        with raise_image_errors(path):
+            file = open_file(path)
+        with file:
+            return read_photo(file, path, background=background)
+    if isinstance(source, Image.Image):
+        return _decode(source, Path(getattr(source, "filename", "") or "image"), background, float("inf"))
+    if isinstance(source, np.ndarray):
+        pixels, warning = decode_array(source, _parse_background(background))
+        _warn(warning)
+        return Photo(pixels)
+    raise ImageError(f"an image is a path, a Pillow image or an array, got {type(source).__name__}")
+
+
+def image_files(source: str | Path) -> list[str]:
+    """The image files that a path stands for: the file itself, or those directly inside a folder, sorted by name.
+
+    In a folder, pictures that vizcnn has saved are skipped, with a warning that says how many: they carry their
+    provenance, see `vizcnn.inputs.provenance_in`. A file that is named itself is always taken.
+    Raises ImageError for a folder without images.
+    """
+    if not str(source):
+        raise ImageError("the image's name is empty. Is a variable of your shell not set?")
+    if str(source).startswith("sample:") or not os.path.isdir(source):
+        return [str(source)]
+    endings = list_image_endings()
+    with raise_image_errors(Path(source)), os.scandir(source) as entries:
+        names = [entry.name for entry in entries if is_image(entry.name, endings) and _is_file(entry)]
+    files = sorted(str(Path(source) / name) for name in names)
+    found = [file for file in files if provenance_in(file) is None]
+    skipped = len(files) - len(found)
+    if not found:
+        but = f" but {_count_own(skipped)}" if skipped else ""
+        raise ImageError(
+            f"folder {to_printable(source)} holds no images{but}. Name a file, or a folder with image files directly "
+            "inside"
+        )
+    warn_of_skipped(skipped, source)
+    return found
+
+
+def warn_of_skipped(count: int, folder: str | Path) -> None:
+    """Say how many pictures of ours in a folder are not looked at."""
+    if count:
+        _warn(f"{_count_own(count)} in {to_printable(folder)} skipped. To look at one all the same, name the file")
+
+
+def _count_own(count: int) -> str:
+    return f"{count} pictures that vizcnn has made" if count > 1 else "1 picture that vizcnn has made"
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file. A link that leads nowhere counts as one, so that reading it reports a lost image."""
+    try:
+        return stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return True
+
+
+def is_image(path: str, endings: frozenset[str]) -> bool:
+    """Whether a path has the ending of an image (one of `endings`) and no hidden part."""
+    return posixpath.splitext(path)[1].lower() in endings and not is_hidden(path)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path has a part that systems hide or add: `.ipynb_checkpoints/`, `._photo.jpg`, `__MACOSX/`."""
+    return any(part.startswith(".") or part in _NO_IMAGES for part in path.split("/"))
+
+
+def list_image_endings() -> frozenset[str]:
+    """The endings of file names, such as `.jpg`, of the formats that are read."""
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
+
+
+def parse_colour(text: str) -> tuple[float, float, float]:
+    """RGB in [0, 1] of a colour as Pillow names it: `grey`, `#7f7f7f`, `rgb(10%,20%,30%)`. Raises ValueError."""
+    red, green, blue = ImageColor.getcolor(text, "RGB")  # type: ignore[misc]
+    return red / 255, green / 255, blue / 255
+
+
+def to_grey(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Luma (ITU-R BT.601) of an image: (H, W, 3) to (H, W, 1); grey images pass through."""
+    if pixels.shape[2] == 1:
+        return pixels
+    return pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)  # (H, W, 1)
+
+
+def _draw_noise() -> npt.NDArray[np.float32]:
+    """Grey noise of little contrast, (224, 224, 3): what a dream can begin with."""
+    pixels: npt.NDArray[np.float32] = np.random.default_rng(0).normal(0.5, 0.08, (224, 224, 3)).astype(np.float32)
+    return pixels.clip(0, 1)
+
+
+def _draw_mosaic() -> npt.NDArray[np.float32]:
+    """Coloured tiles with dark joints, (256, 256, 3): a style to transfer."""
+    random = np.random.default_rng(3)
+    centres, colours = random.uniform(0, 256, (220, 2)), random.uniform(0.15, 1, (220, 3)).astype(np.float32)
+    rows, columns = np.mgrid[0:256, 0:256]
+    apart = np.hypot(rows[..., None] - centres[:, 0], columns[..., None] - centres[:, 1])  # (256, 256, tiles)
+    nearest = np.sort(apart, 2)
+    joint = np.clip((nearest[..., 1] - nearest[..., 0]) / 3, 0.1, 1)
+    pixels: npt.NDArray[np.float32] = (colours[apart.argmin(2)] * joint[..., None]).astype(np.float32)
+    return pixels
+
+
+DRAWN: dict[str, Callable[[], npt.NDArray[np.float32]]] = {"mosaic": _draw_mosaic, "noise": _draw_noise}
+"""The samples that are computed, by name."""
+
+
+def _find_file(source: str | Path) -> Path:
+    """The file that a path or `sample:NAME` stands for. Raises ImageError for an unknown sample."""
+    if not str(source).startswith("sample:"):
+        return Path(source)
+    name = str(source).removeprefix("sample:")
+    if name not in SAMPLES:
+        known = sorted([*SAMPLES, *DRAWN])
+        raise ImageError(f"no sample named {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}")
+    package, inside = SAMPLES[name]
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ImageError(f"sample {name!r} ships with the package {package!r}, which is not installed")
+    return Path(spec.origin).parent / inside
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open a file to read it. Pipes, sockets and devices are refused, since reading them may wait for ever."""
+    if "\0" in str(path):  # of which the system says something else
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise ImageError(f"{to_printable(path)} is {kind}. Save what comes from it in a file, and name that")
+    return path.open("rb")
+
+
+def read_photo(file: IO[bytes], path: Path, *, background: str = "white") -> Photo:
+    """Read the image in an open file, which errors call `path`. Raises ImageError as `open_photo` does."""
+    with raise_image_errors(path):
+        image = _identify(file, path)
+    with image:
+        return _decode(image, path, background, LARGEST)
+
+
+def _decode(image: Image.Image, path: Path, background: str, most: float) -> Photo:
+    colour = _parse_background(background)
+    with raise_image_errors(path):
+        pixels, warning = decode(image, colour, most)
+    _warn(warning)
+    return Photo(pixels, path.name.encode("utf-8", "replace").decode())
+
+
+def _parse_background(background: str) -> Colour:
+    try:
+        return parse_colour(background)
+    except ValueError as error:
+        raise ParameterError(f"the background is a colour, such as white or #7f7f7f, got {background!r}") from error
+
+
+def _warn(warning: str) -> None:
+    if warning:
+        warnings.warn(warning, VizcnnWarning, stacklevel=2)
+
+
+def _identify(file: IO[bytes], path: Path) -> Image.Image:
+    Image.init()
+    try:
+        return Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+    except UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(16)
+    if not start:
+        raise ImageError(f"{to_printable(path)} is empty")
+    known = next((kind for kind, (_, accept) in Image.OPEN.items() if _accepts(accept, start)), None)
+    if known is None or (known == "CUR" and path.suffix.lower() != ".cur"):  # which damaged TGA files look like
+        raise ImageError(f"{to_printable(path)} is not an image in a format that Pillow reads")
+    if known in FORMATS:
+        raise ImageError(
+            f"{to_printable(path)} begins as {known} does, but is damaged, or of a kind that Pillow does not read"
+        )
+    raise ImageError(f"{to_printable(path)} is {known}, a format that is not read here. Save the image as PNG")
+
+
+def _accepts(accept: Callable[[bytes], bool | str] | None, start: bytes) -> bool:
+    """Whether Pillow takes a file with this start for one of a format; accept: Pillow's test for the format."""
+    try:
+        return accept is not None and bool(accept(start))
+    except Exception:  # some look for more bytes than there are
+        return False
+
+
+@contextmanager
+def raise_image_errors(path: Path) -> Iterator[None]:
+    """Turn what Pillow may raise on a bad file into one clear ImageError."""
+    try:
+        with ignore_warnings():  # Pillow's, of odd metadata and of size; size is checked by us
+            yield
+    except ImageError as error:
+        if to_printable(path) not in str(error):
+            error.add_context(to_printable(path))
+        raise
+    except Exception as error:
+        named = getattr(error, "filename", None)  # more exact, such as the archive that a file lies in
+        raise ImageError(
+            f"{to_printable(named if isinstance(named, str) else path)} {describe_problem(error)}"
+        ) from error
+
+
+def describe_problem(error: Exception) -> str:
+    """What is wrong with a file, as words that follow its name."""
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder"
+    if isinstance(error, PermissionError):
+        return "may not be read: permission denied"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "cannot be opened: too many files are open. Close some, or raise the limit (ulimit -n)"
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {LARGEST:,} px. Make it smaller first"
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is. Make it smaller first"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply to be read"
+    if isinstance(error, NotImplementedError):
+        return f"is of a kind that cannot be read here ({to_printable(error)})"
+    return f"cannot be decoded, it is damaged or truncated ({to_printable(error)})"
+
+
+def to_printable(name: object) -> str:
+    """A file's name, or a message, as one line of text, with control and undecodable characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
+def expand_sources(images: Any) -> Iterator[Any]:
+    """Each single image that `images` stands for: itself, the members of a list, the files of a folder."""
+    if isinstance(images, list | tuple):
+        for image in images:
+            yield from expand_sources(image)
+    elif isinstance(images, str | Path):
+        yield from image_files(images)
+    else:
+        yield images

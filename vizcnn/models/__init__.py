@@ -1,0 +1,1 @@
+"""Models: the network under study, and everything needed to use it rightly."""

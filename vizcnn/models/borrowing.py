@@ -1,0 +1,67 @@
+"""Borrowing: what is set up while somebody looks at a network, and undone afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from vizcnn.errors import DegenerateResult, VizcnnError
+from vizcnn.models.activation_checkpoints import skip_checkpoints
+from vizcnn.models.layers.axes import remember_layers
+from vizcnn.models.model import Model
+from vizcnn.models.threads import keep_random_state
+
+
+@contextmanager
+def borrow(model: Model, what: str) -> Iterator[None]:
+    """Borrow a model's network; afterwards it and the random state are as they were.
+
+    what: who borrows it, for error messages. Other threads that ask for the same network wait. Raises DegenerateResult
+    for a network that normalises with the statistics of each batch."""
+    with (
+        add_context(f"{what} on {model.name}"),
+        _leave_inference_mode(),
+        keep_random_state(),
+        model.borrowed(),
+        remember_layers(model),
+        skip_checkpoints(),
+    ):
+        _refuse_batch_statistics(model.network)
+        yield
+
+
+@contextmanager
+def _leave_inference_mode() -> Iterator[None]:
+    """Leave the caller's inference mode, if there is one: nothing made in it can have gradients."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextmanager
+def add_context(context: str) -> Iterator[None]:
+    """Add `context`, such as `Occlusion on resnet18`, to every error that leaves this block."""
+    try:
+        yield
+    except VizcnnError as error:
+        if context:
+            error.add_context(context)
+        raise
+    except Exception as error:
+        if context:
+            error.add_note(f"vizcnn: {context}")
+        raise
+
+
+def _refuse_batch_statistics(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise DegenerateResult(
+                f"layer {name!r} normalises with the statistics of each batch (track_running_stats=False), so images "
+                "probed together would change each other's answer. Use a network with running statistics"
+            )

@@ -1,0 +1,359 @@
+"""Targets: what to explain, one number per image, computed from the network's output or from layers' activations."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from operator import index
+from typing import Any
+
+from torch import Tensor
+
+from vizcnn.errors import TargetError
+from vizcnn.models.functions import OUTPUT as OUTPUT
+from vizcnn.models.functions import Activations, LayerFunction, OutputFunction, find_layer_names, make_layer_function
+from vizcnn.models.head import Head, find_head, to_probabilities
+from vizcnn.models.model import Model, find_class_index
+
+_N = "[0-9]{1,18}"
+_LAYER_UNIT = re.compile(rf"(?P<layer>[^:]+):(?P<channel>{_N})(@(?P<y>{_N}),(?P<x>{_N}))?")
+_SPAN = re.compile(rf"(?P<layer>[^:]+):(?P<first>{_N})-(?P<last>{_N})")
+_NUMBER = re.compile(rf"#-?{_N}|-?(0|[1-9][0-9]{{0,17}})")  # `02` may be a name, but is no number of a class
+_ENERGY = re.compile(r"energy\((?P<layer>.+)\)")
+_PROBABILITY = re.compile(r"p\((?P<inner>.+)\)")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A class, or a channel of a layer, or one neuron of a channel.
+
+    layer: dotted name; OUTPUT for the network's output.
+    channel: index among the layer's channels, wherever these lie, or a class name until the model is known.
+    at: (y, x) of one neuron in a map; None takes the mean over all positions, or over all tokens.
+    probability: of the class, instead of the network's own output. head: what the output is; None: its values tell.
+    label: the class's name. as_text: the channel was given as digits in a text, which may also be a class's name.
+    ambiguous: the class's number is also the name of a class.
+    """
+
+    layer: str
+    channel: int | str
+    at: tuple[int, int] | None = None
+    probability: bool = False
+    head: Head | None = None
+    label: str = ""
+    as_text: bool = field(default=False, compare=False)
+    ambiguous: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        place = f"@{self.at[0]},{self.at[1]}" if self.at else ""
+        name = self.label or (f"{self.layer}:{self.channel}" if self.layer else str(self.channel)) + place
+        return f"p({name})" if self.probability else name
+
+    @property
+    def spec(self) -> str:
+        """The text that `target` makes into this unit: classes by number, as `#10` where 10 is also a class's name."""
+        number = f"#{self.channel}" if self.ambiguous else ""
+        return str(replace(self, label=number))
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    @property
+    def quantity(self) -> str:
+        if self.probability:
+            return "probability"
+        return f"activation of {self.layer}" if self.layer else "logit"
+
+    def resolved(self, model: Model) -> Unit:
+        if self.layer:
+            model.layer(self.layer)
+            return self
+        index = self.index_among(model.labels, model.name)
+        ambiguous = str(index) in (model.labels or ()) and model.class_name(index) != str(index)
+        return replace(self, channel=index, label=model.class_name(index), as_text=False, ambiguous=ambiguous)
+
+    def index_among(self, labels: Sequence[str] | None, model: str) -> int:
+        """The class's position among these names. Raises TargetError, see `vizcnn.models.model.find_class_index`."""
+        is_name = self.as_text or isinstance(self.channel, str)
+        return find_class_index(str(self.channel), labels, model) if is_name else int(self.channel)
+
+    def with_head(self, head: Head) -> Unit:
+        return replace(self, head=head) if self.probability else self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
+        if self.probability:
+            values = to_probabilities(values, self.head or find_head(values))
+        one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
+        if self.at is not None:
+            return one[:, self.at[0], self.at[1]]  # (N,)
+        return one.flatten(1).mean(1) if one.dim() > 1 else one  # (N,)
+
+    def _checked(self, values: Any) -> Tensor:
+        where = f"layer {self.layer!r}" if self.layer else "the network's output"
+        if not isinstance(values, Tensor) or values.dim() not in ((2, 3, 4) if self.layer else (2, 4)):
+            if self.layer:
+                raise TargetError(
+                    f"{where} is {describe_activations(values)}. Choose another layer, or energy({self.layer})"
+                )
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise TargetError(f"{where} is {got}, not (N, C) or (N, C, H, W). Give a function of it as the target")
+        if not 0 <= int(self.channel) < values.shape[1]:
+            raise TargetError(f"{where} has channels 0 to {values.shape[1] - 1}, got {self.channel}")
+        if self.at is None:
+            return values
+        if values.dim() != 4:
+            raise TargetError(f"{where} is {tuple(values.shape)} and has no positions, got @{self.at[0]},{self.at[1]}")
+        if self.at[0] >= values.shape[2] or self.at[1] >= values.shape[3]:
+            raise TargetError(
+                f"{where} is {values.shape[2]} x {values.shape[3]}, got position {self.at[0]},{self.at[1]}"
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The mean square of a whole layer's activations: what deep dream raises (Mordvintsev et al. 2015)."""
+
+    layer: str
+    quantity = "energy"
+
+    def __str__(self) -> str:
+        return f"energy({self.layer})"
+
+    @property
+    def spec(self) -> str:
+        return str(self)
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    def resolved(self, model: Model) -> Energy:
+        model.layer(self.layer)
+        return self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = activations[self.layer]
+        if not isinstance(values, Tensor) or values.dim() < 2:
+            raise TargetError(f"layer {self.layer!r} gives no tensor (N, ...), so it has no energy")
+        return values.square().flatten(1).mean(1)  # (N,)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A layer's activations, averaged over positions, along a direction: their scalar product with a vector.
+
+    vector: one weight per channel of the layer.
+    """
+
+    layer: str
+    vector: tuple[float, ...]
+
+    def __str__(self) -> str:
+        digest = hashlib.sha256(repr(self.vector).encode()).hexdigest()[:8]
+        return f"direction({self.layer}, {digest})"
+
+    @property
+    def spec(self) -> str:
+        return f"direction({self.layer}, {list(self.vector)})"
+
+    @property
+    def quantity(self) -> str:
+        return f"activation along a direction of {self.layer}"
+
+    @property
+    def layers(self) -> frozenset[str]:
+        return frozenset({self.layer})
+
+    def resolved(self, model: Model) -> Direction:
+        model.layer(self.layer)
+        return self
+
+    def __call__(self, activations: Activations) -> Tensor:
+        values = activations[self.layer]
+        if not isinstance(values, Tensor) or values.dim() not in (2, 3, 4) or values.shape[1] != len(self.vector):
+            raise TargetError(
+                f"layer {self.layer!r} is {describe_activations(values)}, a direction of {len(self.vector)} numbers "
+                "does not fit"
+            )
+        per_channel = values.flatten(2).mean(2) if values.dim() > 2 else values  # (N, C)
+        return per_channel @ values.new_tensor(self.vector)  # (N,)
+
+
+Term = Unit | Energy | Direction | OutputFunction | LayerFunction
+
+
+@dataclass(frozen=True)
+class Target:
+    """A weighted sum of units. Targets add, subtract and scale: `target("cat") - 0.5 * target("dog")`."""
+
+    terms: tuple[tuple[float, Term], ...]
+
+    def __str__(self) -> str:
+        return self._sum(str)
+
+    @property
+    def spec(self) -> str:
+        """The text from which `target` makes each term again, with classes as numbers."""
+        return self._sum(lambda unit: unit.spec)
+
+    def _sum(self, name: Callable[[Term], str]) -> str:
+        parts = [
+            (("- " if w < 0 else "+ ") + (f"{abs(w):g} * " if abs(w) != 1 else "") + name(u)) for w, u in self.terms
+        ]
+        return " ".join(parts).removeprefix("+ ")
+
+    def __add__(self, other: Target) -> Target:
+        return Target(self.terms + other.terms)
+
+    def __mul__(self, factor: float) -> Target:
+        return Target(tuple((weight * factor, unit) for weight, unit in self.terms))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Target:
+        return self * -1
+
+    def __sub__(self, other: Target) -> Target:
+        return self + -other
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The layers whose activations the target needs; OUTPUT stands for the network's output."""
+        return frozenset().union(*(unit.layers for _, unit in self.terms))
+
+    @property
+    def quantity(self) -> str:
+        """The name of the number on an axis; a sum of different quantities is a `score`."""
+        kinds = {unit.quantity for _, unit in self.terms}
+        return kinds.pop() if len(kinds) == 1 else "score"
+
+    def resolved(self, model: Model) -> Target:
+        """The same target with class names turned into indices and layer names checked.
+
+        Raises TargetError and LayerNotFound."""
+        return Target(tuple((weight, unit.resolved(model)) for weight, unit in self.terms))
+
+    def with_head(self, head: Head) -> Target:
+        """The same target, knowing what the network's outputs are."""
+        terms = ((weight, unit.with_head(head) if isinstance(unit, Unit) else unit) for weight, unit in self.terms)
+        return Target(tuple(terms))
+
+    def __call__(self, activations: Activations) -> Tensor:
+        """One number per image, (N,), from the activations of `layers`."""
+        total = sum(weight * unit(activations) for weight, unit in self.terms)
+        assert isinstance(total, Tensor)
+        return total
+
+
+def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
+    """Make a target, which is what to explain: one number per image, from a description or from your own function.
+
+    what: a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the network's output.
+        `p(tabby)` asks for the probability; otherwise a class is the network's own number, mostly a logit.
+        `energy(layer)` is a whole layer's mean square. Where classes are named by numbers, `#10` is the class of that
+        index and `=10` the one of that name. Names are looked up when the target meets a model.
+    layers: names of layers; `what` is then a function of their activations, a mapping from these names to tensors
+        (N, C, H, W), (N, C, T) for tokens or (N, C), to a tensor (N,). An empty name is the network's output.
+        A callable object with an attribute `layers` that names them is such a function by itself.
+
+    Works wherever a target does; maps and pictures need a function that torch can differentiate, occlusion any.
+    Raises TargetError, and LayerNotFound when the target meets a model that has no such layer.
+
+        import vizcnn
+
+        def contrast(activations):  # how uneven layer2 is over positions
+            return activations["layer2"].flatten(2).std(2).mean(1)  # (N,)
+
+        model = vizcnn.load("tiny")
+        vizcnn.Saliency()(model, "sample:grace_hopper", target=vizcnn.target(contrast, layers=["layer2"]))
+    """
+    if layers is not None:
+        if isinstance(what, str | Target) or not callable(what):
+            raise TargetError(f"with layers, a target is a function of their activations, got {what!r}")
+        return Target(((1.0, make_layer_function(what, layers)),))
+    if isinstance(what, Target):
+        return what
+    if hasattr(what, "dtype") and not (isinstance(what, str) or callable(what)):
+        what = _read_number(what)
+    if hasattr(what, "__index__") and not isinstance(what, bool):
+        return Target(((1.0, _make_class_unit(index(what))),))
+    if isinstance(what, bool) or not (isinstance(what, str) or callable(what)):
+        raise TargetError(f"a target is a class, 'layer:channel' or a function of the output, got {what!r}")
+    if isinstance(what, str):
+        return Target(((1.0, _parse(what.strip())),))
+    own = find_layer_names(what)
+    return Target(((1.0, make_layer_function(what, own) if own else OutputFunction(what)),))
+
+
+def _read_number(array: Any) -> Any:
+    """The one whole number that an array or tensor holds. Raises TargetError where it holds anything else."""
+    if "int" in str(array.dtype) and prod(array.shape) == 1:
+        return array.item()
+    raise TargetError(
+        f"a target is one class, and an array is one where it holds one whole number, got {type(array).__name__} "
+        f"{tuple(array.shape)} of {array.dtype}. For several targets give a list, such as ARRAY.tolist()"
+    )
+
+
+def direction(layer: str, vector: Iterable[float]) -> Target:
+    """Make a target: a layer's activations, averaged over positions, times a vector of one weight per channel."""
+    return Target(((1.0, Direction(layer, tuple(map(float, vector)))),))
+
+
+def expand_target(what: Any) -> tuple[Target, ...]:
+    """The targets that one description stands for: `layer2:0-15` is sixteen channels, everything else one target."""
+    span = _SPAN.fullmatch(what.strip()) if isinstance(what, str) else None
+    if span is None:
+        return (target(what),)
+    first, last = int(span["first"]), int(span["last"])
+    if last < first:
+        raise TargetError(f"a span of channels goes from the lower to the higher, got {what!r}")
+    return tuple(Target(((1.0, Unit(span["layer"], channel)),)) for channel in range(first, last + 1))
+
+
+def parse_targets(what: Any) -> tuple[Target, ...]:
+    """The targets that a description or a list of descriptions stands for. Raises TargetError for an empty list."""
+    several = what if isinstance(what, list | tuple) else [what]
+    if not several:
+        raise TargetError("the list of targets is empty. Leave it out to explain the predicted class")
+    return tuple(one for each in several for one in expand_target(each))
+
+
+def _make_class_unit(number: int) -> Unit:
+    if number < 0:
+        raise TargetError(f"a class index is 0 or more, got {number}")
+    return Unit(OUTPUT, number)
+
+
+def _parse(text: str) -> Unit | Energy:
+    if match := _ENERGY.fullmatch(text):
+        return Energy(match["layer"])
+    if match := _PROBABILITY.fullmatch(text):
+        inner = _parse(match["inner"])
+        if isinstance(inner, Energy) or inner.layer:
+            raise TargetError(f"p(...) is for classes, got the layer unit {text!r}")
+        return replace(inner, probability=True)
+    if match := _LAYER_UNIT.fullmatch(text):
+        at = (int(match["y"]), int(match["x"])) if match["y"] else None
+        return Unit(match["layer"], int(match["channel"]), at)
+    if _NUMBER.fullmatch(text):
+        return replace(_make_class_unit(int(text.removeprefix("#"))), as_text=text[0] != "#")
+    return Unit(OUTPUT, text)
+
+
+def describe_activations(values: Any) -> str:
+    """A layer's activations in words, for messages: their shape, and why they are no maps."""
+    if not isinstance(values, Tensor):
+        return type(values).__name__
+    if values.dim() > 4:  # see `vizcnn.models.layers.axes`
+        shape = (values.shape[0], *values.shape[4:])
+        like = "as in attention weights, or where parts of an image make up the batch"
+        return f"{shape}, in which no axes are known to be channels, rows and columns ({like})"
+    tokens = ", channels and tokens without rows and columns" if values.dim() == 3 else ""
+    return f"{tuple(values.shape)}{tokens}"

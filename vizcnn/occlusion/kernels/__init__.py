@@ -1,0 +1,1 @@
+"""Kernels: oneDNN's convolutions with norms, sums and activations inside, and Winograd's algorithm."""

@@ -1,0 +1,36 @@
+"""What the command line reads for every probe, besides the probe's own options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a probe from the command line.
+
+    Each field has the name of an argument or an option (`--dry-run` is `dry_run`), and the command line reads nothing
+    else for every probe. So a probe's own option cannot have any of these names.
+
+    images: files and folders. network, targets: for a probe of the network alone, the arguments MODEL and TARGET.
+    target, model: the options of those names. index: the folder of the scan that answers in place of a network.
+    """
+
+    images: tuple[str, ...] | None = None
+    network: str | None = None
+    targets: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    model: str | None = None
+    out: Path | None = None
+    device: str = "cpu"
+    seed: int = 0
+    index: str | None = None
+    dry_run: bool = False
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+
+CALL_NAMES = frozenset(field.name for field in fields(Call))
+HELP = "help"  # no field of Call, because click answers it by itself

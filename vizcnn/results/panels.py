@@ -1,0 +1,111 @@
+"""What an ImageGrid is made of: panels of tiles, in rows, beside a photograph where they come from one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcnn.errors import ShapeError
+from vizcnn.geometry import Box
+from vizcnn.inputs.images import Photo
+from vizcnn.results.heatmap import Mark
+
+
+@dataclass(frozen=True)
+class Panel:
+    """K tiles of one shape under a title.
+
+    key: the panel's name among the saved arrays.
+    values: float32 (K, h, w), or (K, h, w, 3) for RGB tiles; the raw numbers.
+    channels: the number of each tile's channel in its layer.
+    titles: one per tile.
+    limits: per tile the values drawn darkest and brightest; equal throughout where tiles can be compared.
+    meaning: what the numbers are, e.g. `weight`.
+    colours: of tiles (h, w): `grey`, for limits centred on zero, or `magnitude`. RGB tiles are mid-grey at zero.
+        `picture`: tiles of either kind are pictures, drawn as they are, from black at 0 to white at 1.
+    columns: most tiles in a line.
+    side: the longer side of a tile, in inches.
+
+    Raises ShapeError where these do not fit each other.
+    """
+
+    key: str
+    title: str
+    values: npt.NDArray[np.float32]
+    channels: tuple[int, ...]
+    titles: tuple[str, ...]
+    limits: tuple[tuple[float, float], ...]
+    meaning: str
+    colours: Literal["grey", "magnitude", "picture"] = "grey"
+    columns: int = 12
+    side: float = 0.74
+
+    def __post_init__(self) -> None:
+        if not (self.values.ndim == 3 or self.is_rgb) or not self.values.size:
+            raise ShapeError(f"tiles are (K, h, w) or (K, h, w, 3), got {self.values.shape}. Stack them first")
+        counts = [len(each) for each in (self.values, self.channels, self.titles, self.limits)]
+        if len(set(counts)) > 1:
+            raise ShapeError(f"each tile needs a channel, a title and limits, got {counts} of tiles and of these")
+        if bad := [limits for limits in self.limits if not limits[1] > limits[0]]:
+            raise ShapeError(f"limits are a lower and a higher number, got {bad[0]}. Choose any for tiles of one value")
+
+    @property
+    def is_rgb(self) -> bool:
+        return self.values.ndim == 4 and self.values.shape[3] == 3
+
+    @property
+    def shared(self) -> bool:
+        """Whether all tiles are drawn with one scale, so that their brightness can be compared."""
+        return len(set(self.limits)) == 1
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether one colour bar is the legend of all tiles."""
+        return self.shared and not self.is_rgb and self.colours != "picture"
+
+    def scale(self) -> str:
+        """How numbers became brightness, in words."""
+        if self.colours == "picture":
+            return self.meaning
+        low, high = self.limits[0]
+        ends = f"{low:.3g} to {high:.3g} for all" if self.shared else "each its own, up to its largest magnitude"
+        return f"{self.meaning}: {ends}" + (", zero is mid-grey" if self.is_rgb or self.colours == "grey" else "")
+
+    def summary(self) -> dict[str, Any]:
+        tiles = [
+            {"channel": c, "title": t, "lowest": float(v.min()), "highest": float(v.max()), "limits": list(limits)}
+            for c, t, v, limits in zip(self.channels, self.titles, self.values, self.limits, strict=True)
+        ]
+        return {"key": self.key, "title": self.title, "scale": self.scale(), "tiles": tiles}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A photograph with a box for each of the panels beside it.
+
+    seen: the box of the photograph that the network saw.
+    marks: one per panel, in px of the photograph; None for a panel without a box.
+    """
+
+    photo: Photo
+    seen: Box
+    marks: tuple[Mark | None, ...]
+
+    def summary(self) -> dict[str, Any]:
+        marks = [mark and {"text": mark.text, "box": asdict(mark.box)} for mark in self.marks]
+        return {"image": self.photo.name, "marks": marks}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels that belong together: side by side, or below each other to the right of their photograph."""
+
+    panels: tuple[Panel, ...]
+    scene: Scene | None = None
+
+    def summary(self) -> dict[str, Any]:
+        scene = self.scene.summary() if self.scene else {}
+        return {**scene, "panels": [panel.summary() for panel in self.panels]}

@@ -1,0 +1,3 @@
+"""The version of this package, for provenance and packaging."""
+
+__version__ = "0.1.0"
