@@ -102,6 +102,24 @@ def test_the_last_map_of_a_network_for_photographs_has_8_by_8_places(
         torch.testing.assert_close(network.get_submodule("fc")(maps[0].mean((2, 3))), logits)
 
 
+def shorten(network: str, *epochs: int) -> train_tiny.Recipe:
+    """The recipe of a network with one cycle for each of these numbers of epochs, each like one of its own."""
+    own = train_tiny.RECIPES[network].cycles
+    cycles = tuple(replace(own[min(i, len(own) - 1)], epochs=each) for i, each in enumerate(epochs))
+    return replace(train_tiny.RECIPES[network], cycles=cycles, batch=10)
+
+
+def test_the_learning_rate_ends_each_cycle_at_zero() -> None:
+    cycle, before = train_tiny.RECIPES["tiny"].find_cycle(50)
+    assert (cycle.epochs, before) == (12, 2)
+    rates = [cycle.find_lr(epoch / 10) for epoch in range(121)]
+    assert rates[0] == 0
+    assert max(rates) == pytest.approx(cycle.peak_lr)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(IndexError, match="no epoch 60"):
+        train_tiny.RECIPES["tiny"].find_cycle(60)
+
+
 @pytest.mark.parametrize("network", ["eleven", "tiny"])
 def test_photograph_training_goes_on_where_it_stopped(archive: Path, tmp_path: Path, network: str) -> None:
     members = train_tiny.read_archive(archive)
@@ -110,7 +128,7 @@ def test_photograph_training_goes_on_where_it_stopped(archive: Path, tmp_path: P
     assert train.images.shape == (20, 3, 64, 64)
     assert val.labels.tolist() == [1, 0, 1, 0]
     finished = []
-    recipe = replace(train_tiny.RECIPES[network], epochs=2, batch=10)
+    recipe = shorten(network, 1, 1)
     for folder, stops in ((tmp_path / "a", 1), (tmp_path / "b", 2)):
         folder.mkdir()
         for _ in range(stops):
@@ -120,10 +138,10 @@ def test_photograph_training_goes_on_where_it_stopped(archive: Path, tmp_path: P
         finished.append(run)
     for one, other in zip(finished[0].average.parameters(), finished[1].average.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-    assert [row["size"] for row in finished[1].log] == [recipe.size(0), recipe.size(1)]
+    assert [row["size"] for row in finished[1].log] == [cycle.sizes[0][1] for cycle in recipe.cycles]
     assert all(0 <= row["top1"] <= row["top5"] == 100 for row in finished[1].log)  # of two classes
     with pytest.raises(SystemExit, match="made with another recipe"):
-        train_tiny.Run(replace(recipe, epochs=3), tmp_path / "a", 2)
+        train_tiny.Run(replace(recipe, seed=3), tmp_path / "a", 2)
 
 
 @pytest.mark.parametrize("network", ["eleven", "tiny"])
@@ -131,7 +149,7 @@ def test_training_never_shuts_a_filter_of_the_first_layer(archive: Path, tmp_pat
     """What scales their channels stays one, so all of them go on learning."""
     members = train_tiny.read_archive(archive)
     train, val = train_tiny.training_split(members), train_tiny.validation_split(members)
-    run = train_tiny.Run(replace(train_tiny.RECIPES[network], epochs=1, batch=10), tmp_path, 2)
+    run = train_tiny.Run(shorten(network, 1), tmp_path, 2)
     before = run.network.get_parameter("conv1.weight").clone()
     run.train_epoch(train, val)
     assert bool((run.average.get_parameter("bn1.weight") == 1).all())
@@ -161,7 +179,7 @@ def test_workers_share_a_batch_and_not_its_gradient(
     runs = []
     for workers in (1, 2):
         (tmp_path / str(workers)).mkdir()
-        recipe = replace(train_tiny.RECIPES["tiny"], epochs=1, batch=5, workers=workers)
+        recipe = replace(shorten("tiny", 1), batch=5, workers=workers)
         runs.append(train_tiny.Run(recipe, tmp_path / str(workers), 2))
         runs[-1].train_epoch(train, val)
     assert runs[0].log[0]["loss"] == pytest.approx(runs[1].log[0]["loss"], abs=0.01)

@@ -2,8 +2,9 @@
 
     python -m vizcnn.zoo.train_tiny tiny-imagenet-200.tar.xz --network tiny --out runs/tiny
 
-Stopped at any moment, the same command goes on from the last finished epoch. Recipe: SGD with Nesterov momentum and
-a one-cycle learning rate, images growing to 64 px, random crops and flips, label smoothing, averaged weights.
+Stopped at any moment, the same command goes on from the last finished epoch. Recipe: SGD with Nesterov momentum,
+cycles of the learning rate (Loshchilov & Hutter 2017, arXiv:1608.03983), images growing to 64 px, random crops and
+flips, label smoothing, averaged weights.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,41 +32,66 @@ from vizcnn.zoo.shipping import resume, save_checkpoint, ship, write_card
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+@dataclass(frozen=True)
+class Cycle:
+    """Epochs in which the learning rate goes up to its peak, and down to zero along a cosine.
+
+    warmup: the share of them in which it rises. sizes: the side of the training images in px, up to which share.
+    interpolation: how crops are enlarged, see torch's grid_sample."""
+
+    epochs: int
+    peak_lr: float
+    warmup: float
+    sizes: tuple[tuple[float, int], ...]
+    interpolation: str
+
+    def find_lr(self, epoch: float) -> float:
+        done = epoch / self.epochs
+        if done < self.warmup:
+            return self.peak_lr * done / self.warmup
+        return self.peak_lr * 0.5 * (1 + float(np.cos(np.pi * (done - self.warmup) / (1 - self.warmup))))
+
+    def find_size(self, epoch: int) -> int:
+        """Random crops show things larger than the whole image does, so that 56 px train for a test at 64
+        (Touvron et al. 2019, arXiv:1906.06423), and for less."""
+        return next(size for share, size in self.sizes if epoch < share * self.epochs)
+
+    def find_smallest_crop(self, epoch: int) -> float:
+        """Area of the smallest random crop: the last two epochs see almost whole images, as the test does."""
+        return 0.8 if epoch >= self.epochs - 2 else 0.4
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    network: str = "tiny"
-    epochs: int = 48
-    sizes: tuple[tuple[float, int], ...] = ((0.3, 32), (0.6, 48), (0.9, 56), (1.0, 64))  # up to this share, side in px
+    network: str
+    cycles: tuple[Cycle, ...]
     batch: int = 128
     workers: int = 2  # threads that share a batch; each normalises its part by its own statistics
-    peak_lr: float = 0.15
-    warmup: float = 0.15  # share of all steps
     momentum: float = 0.9
     weight_decay: float = 5e-4
     smoothing: float = 0.1
     average: float = 0.999  # decay of the averaged weights, per step
     seed: int = 0
 
-    def size(self, epoch: int) -> int:
-        """Side of the training images in px.
+    @property
+    def epochs(self) -> int:
+        return sum(cycle.epochs for cycle in self.cycles)
 
-        Random crops show things larger than the whole image does, so that 56 px train for a test at 64
-        (Touvron et al. 2019, arXiv:1906.06423), and for less.
-        """
-        return next(size for share, size in self.sizes if epoch < share * self.epochs)
-
-    def smallest_crop(self, epoch: int) -> float:
-        """Area of the smallest random crop: the last two epochs see almost whole images, as the test does."""
-        return 0.8 if epoch >= self.epochs - 2 else 0.4
-
-    def lr(self, done: float) -> float:
-        """Learning rate at the share `done` of all steps: linear up, then a cosine down to zero."""
-        if done < self.warmup:
-            return self.peak_lr * done / self.warmup
-        return self.peak_lr * 0.5 * (1 + float(np.cos(np.pi * (done - self.warmup) / (1 - self.warmup))))
+    def find_cycle(self, epoch: int) -> tuple[Cycle, int]:
+        """The cycle that an epoch belongs to, and how many of the cycle's epochs came before."""
+        for cycle in self.cycles:
+            if epoch < cycle.epochs:
+                return cycle, epoch
+            epoch -= cycle.epochs
+        raise IndexError(f"the recipe has no epoch {self.epochs + epoch}")
 
 
-RECIPES = {"tiny": Recipe(), "eleven": Recipe(network="eleven", epochs=30, sizes=((0.4, 48), (1.0, 64)), peak_lr=0.1)}
+_GROWING = Cycle(48, 0.15, 0.15, ((0.3, 32), (0.6, 48), (0.9, 56), (1.0, 64)), "bilinear")
+_SHARP = Cycle(12, 0.05, 0.1, ((1.0, 64),), "bicubic")  # images made small and smooth have taught it to want them so
+RECIPES = {
+    "tiny": Recipe(network="tiny", cycles=(_GROWING, _SHARP)),
+    "eleven": Recipe(network="eleven", cycles=(Cycle(20, 0.1, 0.15, ((0.4, 48), (1.0, 64)), "bicubic"),)),
+}
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"tiny": networks.Tiny, "eleven": networks.Eleven}
 
 
@@ -115,8 +141,9 @@ def normalise(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std  # (N, 3, H, W)
 
 
-def augment(images: Tensor, size: int, smallest: float, random: torch.Generator) -> Tensor:
-    """Random crops of area `smallest`..1 and aspect 3/4..4/3, half of them mirrored, resampled to `size` px."""
+def augment(images: Tensor, cycle: Cycle, epoch: int, random: torch.Generator) -> Tensor:
+    """Random crops of aspect 3/4..4/3, half of them mirrored, resampled to the size of this epoch of the cycle."""
+    size, smallest = cycle.find_size(epoch), cycle.find_smallest_crop(epoch)
     n = len(images)
     area = torch.empty(n).uniform_(smallest, 1, generator=random)
     aspect = torch.empty(n).uniform_(-0.288, 0.288, generator=random).exp()
@@ -129,7 +156,7 @@ def augment(images: Tensor, size: int, smallest: float, random: torch.Generator)
         torch.stack([zero, height, offset[1] * (1 - height)], 1),
     ]
     grid = F.affine_grid(torch.stack(rows, 1), [n, 3, 64, 64], align_corners=False)
-    crops = F.grid_sample(normalise(images), grid, padding_mode="reflection", align_corners=False)  # (N, 3, 64, 64)
+    crops = F.grid_sample(normalise(images), grid, cycle.interpolation, "reflection", align_corners=False)
     small = crops if size == 64 else F.interpolate(crops, size=(size, size), mode="bilinear", antialias=True)
     return small.contiguous(memory_format=torch.channels_last)
 
@@ -193,15 +220,16 @@ class Run:
     def train_epoch(self, train: Split, val: Split) -> None:
         """One pass over the training images, then the accuracy of the averaged weights, in bfloat16."""
         start, total = time.time(), 0.0
+        cycle, epoch = self.recipe.find_cycle(self.epoch)
         random = torch.Generator().manual_seed(self.recipe.seed * 1000 + self.epoch)
         order, steps = torch.randperm(len(train.labels), generator=random), len(train.labels) // self.recipe.batch
         for step, chosen in enumerate(order[: steps * self.recipe.batch].split(self.recipe.batch)):
-            self._set_lr((self.epoch + step / steps) / self.recipe.epochs)
+            self._set_lr(cycle.find_lr(epoch + step / steps))
             total += self._step(train, chosen, random)
             self._average(self.epoch * steps + step)
         with torch.autocast("cpu", torch.bfloat16):
             top1, top5 = accuracy(self.average, val)
-        row = {"size": self.recipe.size(self.epoch), "loss": round(total / steps, 3)}
+        row = {"size": cycle.find_size(epoch), "loss": round(total / steps, 3)}
         self.log.append(row | {"top1": round(top1, 2), "top5": round(top5, 2), "seconds": round(time.time() - start)})
         save_checkpoint(self.checkpoint, self.parts, asdict(self.recipe), self.log)
 
@@ -219,8 +247,8 @@ class Run:
 
     def _backward(self, network: nn.Module, part: Split, seed: int) -> float:
         """Give the network its part's share of the batch's gradient, and return that of the loss."""
-        recipe, random = self.recipe, torch.Generator().manual_seed(seed)
-        images = augment(part.images, recipe.size(self.epoch), recipe.smallest_crop(self.epoch), random)
+        recipe = self.recipe
+        images = augment(part.images, *recipe.find_cycle(self.epoch), torch.Generator().manual_seed(seed))
         network.train().zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(network(images), part.labels, label_smoothing=recipe.smoothing, reduction="sum")
@@ -228,9 +256,9 @@ class Run:
         loss.backward()
         return loss.item()
 
-    def _set_lr(self, done: float) -> None:
+    def _set_lr(self, lr: float) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.lr(done)
+            group["lr"] = lr
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -270,15 +298,13 @@ def main() -> None:
     parser.add_argument("archive", type=Path, help="Tiny ImageNet as a tar file")
     parser.add_argument("--network", choices=sorted(RECIPES), default="tiny")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the result")
-    parser.add_argument("--epochs", type=int, help="how many, instead of the recipe's")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     members = read_archive(options.archive)
     labels = read_classes(members)[1]
     train, val = training_split(members), validation_split(members)
     del members
-    recipe = RECIPES[options.network]
-    run = Run(replace(recipe, epochs=options.epochs or recipe.epochs), options.out, len(labels))
+    run = Run(RECIPES[options.network], options.out, len(labels))
     while run.epoch < run.recipe.epochs:
         run.train_epoch(train, val)
         print(f"epoch {run.epoch:3d}", *(f" {name} {value}" for name, value in run.log[-1].items()), flush=True)
