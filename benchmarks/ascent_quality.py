@@ -27,7 +27,8 @@ from vizcnn.ascent import RECIPES, Objective, Recipe, optimize
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, Unit, target
+from vizcnn.models.targets import OUTPUT, target
+from vizcnn.models.terms import Unit
 from vizcnn.zoo import train_mnist, train_tiny
 
 _BATCH = 100  # images in one run

@@ -1,26 +1,36 @@
 """Do the maps lie on the object? The pointing game on Tiny ImageNet's boxes, for every saliency and CAM method.
 
     python benchmarks/localisation.py tiny-imagenet-200.tar.xz
+    python benchmarks/localisation.py tiny-imagenet-200.tar.xz --levels
+    python benchmarks/localisation.py tiny-imagenet-200.tar.xz --levels -m mobilenet_v2@FILE --methods grad-cam cam
 
 Each map explains the image's true class. hit: the share of images whose strongest pixel lies in the object's box
 (Zhang et al. 2016, arXiv:1608.00507, without its tolerance). energy: the mean share of the map's positive part that
 lies in the box. Both stand beside the centre of the image and beside a random map.
+
+With --levels: at which share of a map's maximum does the region around that maximum fit the object best? For every CAM
+method the mean, over images, of intersection over union of the region's box with the object's, beside a box around all
+that the network sees; and the same over the images whose object's box is smaller than half of the image, as around
+larger objects a box says little. For networks of other sizes images are resized; only classes that the network knows
+are taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from tqdm import tqdm
 
 from vizcnn.errors import DegenerateResult
+from vizcnn.geometry import Box
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probes import cam, saliency
@@ -29,6 +39,8 @@ from vizcnn.results import Heatmap
 from vizcnn.zoo import train_tiny
 
 Array = npt.NDArray[np.float32]
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
@@ -116,20 +128,77 @@ def score_maps(maps: Iterator[Array | None], cases: list[Case]) -> Score:
     return Score(hits / len(cases), energy / len(cases), refused, len(cases))
 
 
+def compute_overlap(one: Box | None, other: Box) -> float:
+    """Intersection over union of two boxes; 0 where there is none."""
+    if one is None:
+        return 0.0
+    height = min(one.bottom, other.bottom) - max(one.top, other.top)
+    width = min(one.right, other.right) - max(one.left, other.left)
+    both = max(0.0, height) * max(0.0, width)
+    areas = [(box.bottom - box.top) * (box.right - box.left) for box in (one, other)]
+    return both / (sum(areas) - both)
+
+
+def measure_overlaps(model: Model, probe: Probe[Heatmap], case: Case) -> list[float]:
+    """How well the box of the strongest region fits the object's, for each of LEVELS; last, how well a box around all
+    that the network sees does. A map that is refused fits nowhere."""
+    top, bottom, left, right = case.box
+    try:
+        found = probe(model, case.image, case.label, progress=False)
+    except DegenerateResult:
+        return [0.0] * len(LEVELS) + [float("nan")]
+    values, seen = torch.from_numpy(found.values[0, 0]), found.seen[0]
+    regions = [cam.find_strongest_region(values, level) for level in LEVELS]
+    boxes = [region and region.map_onto((values.shape[0], values.shape[1]), seen) for region in regions]
+    return [compute_overlap(box, Box(top, left, bottom, right)) for box in (*boxes, seen)]
+
+
+def format_levels(name: str, overlaps: Iterable[Sequence[float]]) -> str:
+    """The table's line for the method of this name: a mean for each level, the best of them in bold."""
+    *levels, whole = np.nanmean(np.array([*overlaps]), 0).tolist()
+    cells = [f"**{value:.3f}**" if value == max(levels) else f"{value:.3f}" for value in levels]
+    return f"| {name} | {' | '.join(cells)} | {whole:.3f} |"
+
+
+def is_small(case: Case) -> bool:
+    """Whether the object's box is smaller than half of the image."""
+    (top, bottom, left, right), (height, width, _) = case.box, case.image.shape
+    return bool(2 * (bottom - top) * (right - left) < height * width)
+
+
+def print_levels(model: Model, probes: dict[str, Probe[Heatmap]], cases: list[Case]) -> None:
+    """The table of how well boxes at several levels fit."""
+    known = [case for case in cases if case.label in (model.labels or ())]
+    small = [is_small(case) for case in known]
+    print(f"| {model.name}, {len(known)} images, {sum(small)} small | {' | '.join(map(str, LEVELS))} | whole image |")
+    print("|---" * (len(LEVELS) + 2) + "|")
+    for name, probe in probes.items():
+        overlaps = [measure_overlaps(model, probe, case) for case in tqdm(known, desc=name, leave=False)]
+        print(format_levels(name, overlaps))
+        if any(small):
+            print(format_levels(f"{name}, small", [row for row, is_one in zip(overlaps, small, strict=True) if is_one]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="Tiny ImageNet as a tar file")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("-m", "--model", default="tiny")
+    parser.add_argument("--levels", action="store_true", help="measure boxes of CAM methods at several levels instead")
+    parser.add_argument("--methods", nargs="+", choices=list_methods(), help="by default all", metavar="METHOD")
     options = parser.parse_args()
+    probes = {name: probe for name, probe in list_methods().items() if name in (options.methods or list_methods())}
     model, cases = load(options.model), read_cases(options.archive, options.images)
+    if options.levels:
+        print_levels(model, {name: probe for name, probe in probes.items() if isinstance(probe, cam.Cam)}, cases)
+        return
     if model.input.size != (64, 64):
         raise SystemExit(f"the boxes are in px of 64 x 64 images, and {model.name} takes {model.input.size}")
     print(f"| {options.model}, {len(cases)} images | hit | energy | refused |\n|---|---|---|---|")
     baselines: dict[str, Callable[[Case], Array]] = {"centre point": point_at_centre, "random map": draw_random_map}
     for name, make in baselines.items():
         print(score_maps((make(case) for case in cases), cases).format_row(name), flush=True)
-    for name, probe in list_methods().items():
+    for name, probe in probes.items():
         maps = (compute_map(model, probe, case) for case in tqdm(cases, desc=name, leave=False))
         print(score_maps(maps, cases).format_row(name), flush=True)
 

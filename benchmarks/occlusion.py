@@ -94,10 +94,17 @@ def prepare_question(setting: Setting) -> Question:
     """The question of a row, always the same one: the class that the network names for a made-up image."""
     if setting.threads:
         torch.set_num_threads(setting.threads)
-    model, images = load(f"{setting.network}@random"), make_images(3, setting.size)
+    model = load_network(setting.network, setting.size)
+    return make_question(model, make_images(1, setting.size), setting.window, setting.stride)
+
+
+def load_network(name: str, size: int) -> Model:
+    """A network of torchvision whose answers depend on the image: He's weights, norms settled on three made-up images
+    of side `size`."""
+    model = load(f"{name}@random")
     _draw_weights(model.network)
-    _set_norms(model, images)
-    return make_question(model, images[:1], setting.window, setting.stride)
+    _set_norms(model, make_images(3, size))
+    return model
 
 
 @torch.no_grad()
@@ -168,24 +175,30 @@ def find_best_batch(question: Question, batches: tuple[int, ...]) -> int:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What a row's runs gave. our_times, captum_times: pair by pair; details: of the provenance of our last map."""
+class Rounds:
+    """Runs in turn. batch: captum's; our_times, captum_times: pair by pair."""
 
     batch: int
     our_times: tuple[Time, ...]
     captum_times: tuple[Time, ...]
-    difference: float
-    details: Mapping[str, Any]
 
     @property
     def speedup(self) -> float:
-        """How many times as fast as captum's our sweep is."""
+        """How many times as fast as captum we are."""
         return statistics.median(c.wall / o.wall for c, o in zip(self.captum_times, self.our_times, strict=True))
 
     @property
     def cpu_speedup(self) -> float:
         """The same in CPU time."""
         return statistics.median(c.cpu / o.cpu for c, o in zip(self.captum_times, self.our_times, strict=True))
+
+
+@dataclass(frozen=True)
+class Comparison(Rounds):
+    """What a row's runs gave. details: of the provenance of our last map."""
+
+    difference: float
+    details: Mapping[str, Any]
 
 
 def compare(setting: Setting) -> Comparison:

@@ -24,11 +24,11 @@ import torch
 from occlusion import Time, describe_machine, make_images, measure_time
 from torch import Tensor
 
+from vizcnn.models.batches import default_batch
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.dryrun import copy_for_dry_run
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
-from vizcnn.models.scoring import default_batch
 from vizcnn.scanning.layer_selection import select_layers
 from vizcnn.scanning.loader import Batch
 from vizcnn.scanning.observe import Finding, ScanSettings, observe

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 import vizcnn
@@ -49,6 +50,15 @@ def picture(size: Size, channels: int = 3, count: int = 1, seed: int = 0) -> Ten
 def noise(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal numbers of this shape, float64, always the same ones."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def draw_folder(root: Path) -> Path:
+    """A data set of two classes: two pictures of 20 x 24 px in `cat`, three in `dog`."""
+    for i, label in enumerate(["cat", "cat", "dog", "dog", "dog"]):
+        (root / label).mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(root / label / f"{i}.png")
+    return root
 
 
 @torch.no_grad()

@@ -346,7 +346,7 @@ def options(draw: st.DrawFn, size: Size) -> dict[str, Any]:
 
 def run(case: Case, engine: Literal["auto", "plain", "incremental"]) -> vizcnn.Heatmap:
     probe = vizcnn.Occlusion(engine=engine, **case.options)
-    return probe(case.model, case.images, list(case.targets), progress=False)
+    return probe(case.model, case.images, list(case.targets), progress=False, strict=True)
 
 
 def plainly(case: Case) -> tuple[Case, vizcnn.Heatmap]:

@@ -18,11 +18,11 @@ PACKAGE = Path(vizcnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = [  # each may import only from those before it
-    "version", "errors", "geometry", "process", "progress", "output", "inputs", "results", "zoo", "models", "graph",
-    "receptive", "occlusion", "ascent", "scanning", "probing", "probes", "cli", "testing",
+    "version", "tracebacks", "errors", "geometry", "process", "progress", "output", "inputs", "results", "zoo",
+    "models", "graph", "receptive", "occlusion", "ascent", "scanning", "probing", "probes", "cli", "testing",
 ]  # fmt: skip
-LIGHT = {"version", "errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
-LIGHT |= {"probing/call", "probing/parsing", "probing/probe", "probing/registry"}
+LIGHT = {"version", "tracebacks", "errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
+LIGHT |= {"probing/call", "probing/options", "probing/parsing", "probing/probe", "probing/registry"}
 HEAVY = {"torch", "torchvision", "captum", "matplotlib", "numpy", "PIL", "safetensors"}
 
 

@@ -7,19 +7,18 @@
 Names load on first use: importing vizcnn itself imports neither torch nor matplotlib.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# Whoever completes `vizcnn.` in an editor, or before the import has run, reads this file: the rest has names with _.
+import typing as _typing
+from importlib import import_module as _import_module
 
 from vizcnn.version import __version__ as __version__
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from vizcnn.ascent import Recipe as Recipe
     from vizcnn.errors import Interrupted as Interrupted
     from vizcnn.errors import VizcnnError as VizcnnError
-    from vizcnn.inputs.images import Photo as Photo
     from vizcnn.inputs.images import open_photo as open_photo
+    from vizcnn.inputs.photo import Photo as Photo
     from vizcnn.models.loading import load as load
     from vizcnn.models.model import InputContract as InputContract
     from vizcnn.models.model import Model as Model
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from vizcnn.probes.top_images import TopImages as TopImages
     from vizcnn.probing.probe import Probe as Probe
     from vizcnn.probing.probe import param as param
+    from vizcnn.probing.rebuilding import probe_from as probe_from
     from vizcnn.receptive import receptive_fields as receptive_fields
     from vizcnn.results import Curve as Curve
     from vizcnn.results import Exemplars as Exemplars
@@ -51,8 +51,12 @@ if TYPE_CHECKING:
     from vizcnn.results import Scatter as Scatter
     from vizcnn.results import Table as Table
     from vizcnn.results import load_result as load_result
+    from vizcnn.results import use_style as use_style
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
+
+_ROOMS = ("ascent", "errors", "inputs", "probing", "results", "scanning", "testing")
+"""The parts of vizcnn with public names of their own, which load on first use too."""
 
 _HOMES = {
     "Cam": "vizcnn.probes.cam",
@@ -73,7 +77,7 @@ _HOMES = {
     "Maximize": "vizcnn.probes.maximize",
     "Model": "vizcnn.models.model",
     "Occlusion": "vizcnn.probes.occlusion",
-    "Photo": "vizcnn.inputs.images",
+    "Photo": "vizcnn.inputs.photo",
     "Probe": "vizcnn.probing.probe",
     "Recipe": "vizcnn.ascent",
     "Result": "vizcnn.results",
@@ -90,9 +94,11 @@ _HOMES = {
     "load_result": "vizcnn.results",
     "open_photo": "vizcnn.inputs.images",
     "param": "vizcnn.probing.probe",
+    "probe_from": "vizcnn.probing.rebuilding",
     "receptive_fields": "vizcnn.receptive",
     "scan": "vizcnn.scanning",
     "target": "vizcnn.models.targets",
+    "use_style": "vizcnn.results",
 }
 
 __all__ = [
@@ -131,19 +137,23 @@ __all__ = [
     "load_result",
     "open_photo",
     "param",
+    "probe_from",
     "receptive_fields",
     "scan",
     "target",
+    "use_style",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
+    if name in _ROOMS:
+        return _import_module(f"vizcnn.{name}")
     if name not in _HOMES:
         from vizcnn.errors import did_you_mean
 
-        raise AttributeError(f"module 'vizcnn' has no attribute {name!r}.{did_you_mean(name, _HOMES)}")
-    return getattr(import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'vizcnn' has no attribute {name!r}.{did_you_mean(name, [*_HOMES, *_ROOMS])}")
+    return getattr(_import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*__all__, *_ROOMS, "__version__"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
+
+from vizcnn.tracebacks import render
 
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -31,6 +34,10 @@ class VizcnnError(Exception):
     def add_context(self, context: str) -> None:
         """Put what was being done in front of the message, on the error's way out."""
         self.args = (f"{context}: {self}",)
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show: the person's own lines and the message, see `vizcnn.tracebacks`."""
+        return render(self)
 
 
 class ParameterError(VizcnnError, ValueError):
@@ -77,6 +84,11 @@ class DegenerateResult(VizcnnError, RuntimeError):  # noqa: N818
     """The method ran but its answer would mislead: an all-zero map, a random network, outputs that mix images."""
 
 
+class UnsuitableNetwork(DegenerateResult):
+    """The method's answer would mislead for any image: a random network, one that mixes images, one without what the
+    method is defined for."""
+
+
 class WeightsError(VizcnnError, OSError):
     """Weights cannot be read, do not fit the architecture or may not be trusted."""
 
@@ -99,6 +111,20 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, result: Any) -> None:
         super().__init__("interrupted")
         self.result = result
+
+    def _render_traceback_(self) -> list[str]:
+        return render(self)
+
+
+def describe_address(source: object) -> str:
+    """What is wrong with a name that is an address of the web, as one sentence; "" for any other name.
+
+    A `pathlib.Path` has made one slash of two. A single letter before the colon is a drive."""
+    found = re.match(r"([a-z][a-z0-9+.-]+):/+(.*)", str(source), re.IGNORECASE | re.DOTALL)
+    if not found or os.path.exists(str(source)):
+        return ""
+    remedy = "Name the file by its path alone" if found[1].lower() == "file" else "Download it first, and name the file"
+    return f"{found[1]}://{found[2]} is an address, and only files are read here. {remedy}"
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -1,16 +1,20 @@
 """What belongs to the whole process and is handed back as it was: standard output, filters of warnings, what torch
-writes to the environment; and a lock for what only one thread may use."""
+writes to the environment; a lock for what only one thread may use; and how processes beside this one start and end."""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Any, cast
+
+from vizcnn.errors import VizcnnWarning, to_one_line
 
 _STDOUT, _STDERR = 1, 2
 _TORCHS_OWN = ("TORCHINDUCTOR_CACHE_DIR",)
@@ -93,14 +97,18 @@ class _ThreadFilter:
 
     def __init__(self, message: str) -> None:
         self.pattern, self.thread, self.open = re.compile(message, re.IGNORECASE), threading.get_ident(), True
+        self.texts: list[str] = []
 
     def match(self, text: str) -> Any:
-        return self.open and threading.get_ident() == self.thread and self.pattern.match(text)
+        found = self.open and threading.get_ident() == self.thread and self.pattern.match(text)
+        if found:
+            self.texts.append(text)
+        return found
 
 
 @contextmanager
-def ignore_warnings(message: str = "") -> Iterator[None]:
-    """Ignore this thread's warnings, or those that begin with a message.
+def ignore_warnings(message: str = "") -> Iterator[list[str]]:
+    """Ignore this thread's warnings, or those that begin with a message. Gives the list of those that were ignored.
 
     Python's filters belong to the whole process, and `catch_warnings` puts them back as it found them: of two threads
     the later would bring back the other's. So one filter, which no other thread's warnings match, comes and goes."""
@@ -109,8 +117,49 @@ def ignore_warnings(message: str = "") -> Iterator[None]:
     filters = cast("list[Any]", warnings.filters)
     filters.insert(0, ours)
     try:
-        yield
+        yield here.texts
     finally:
         here.open = False  # should somebody have made a copy of the list
         with suppress(ValueError):
             filters.remove(ours)
+
+
+@contextmanager
+def collect_warnings() -> Iterator[list[str]]:
+    """While the context is open, vizcnn's own warnings are not shown: the list that it gives gets their texts, each in
+    one line. Those of others are shown as ever."""
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", VizcnnWarning)
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, VizcnnWarning):
+                texts.append(to_one_line(message))
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = note
+        yield texts
+
+
+def choose_context() -> Any:
+    """How to start processes: by forking, which is fast, unless that is unsafe here or the person chose otherwise."""
+    import multiprocessing
+
+    forks = sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) != "spawn"
+    return multiprocessing.get_context("fork" if forks else None)
+
+
+def begin_helper(parent: int) -> None:
+    """What a process that works for another, with the number `parent`, does first: it leaves Ctrl-C to that one, and
+    ends when that one has ended, however it did."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -17,8 +17,10 @@ class _Bar(tqdm):  # type: ignore[type-arg]
     monitor_interval = 0
 
 
-def bar(total: int, label: str, unit: str, *, shown: bool = True) -> Any:
-    """A tqdm bar on stderr: use it as a context and call `update(n)`. It vanishes when done."""
+def bar(total: int | None, label: str, unit: str, *, shown: bool = True) -> Any:
+    """A tqdm bar on stderr: use it as a context and call `update(n)`. It vanishes when done.
+
+    total: None where it is not known."""
     return _Bar(
         total=total, desc=label, unit=unit, delay=DELAY, leave=False, disable=not shown, dynamic_ncols=True, miniters=1
     )

@@ -6,8 +6,10 @@ def test_contract(tmp_path):
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vizcnn.errors import VizcnnWarning
+from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnWarning
+from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probing import registry
 from vizcnn.probing.probe import Probe
-from vizcnn.results import Result, load_result
+from vizcnn.probing.rebuilding import probe_from
+from vizcnn.results import Heatmap, Result, load_result
 from vizcnn.results.storing import RECORD
 
 State = dict[str, Any]
@@ -97,15 +101,19 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     """Check that the registered probe of this name keeps the contract; AssertionError says what it broke.
 
     No trace on the network after a normal run, a bad target and a network that raises in the probe's last use of it,
-    and the network can still be trained; inputs unchanged; same seed, same numbers; results save and describe
-    themselves; the command line gives the same arrays.
+    and the network can still be trained; inputs unchanged; same seed, same numbers; for an image the same map, or none,
+    alone and beside another; results save and describe themselves, have records, and say with which options the probe
+    is made again; the command line gives the same arrays.
     folder: an empty folder to write into. options: of the probe, such as fewer steps for a quicker check.
     """
     assert registry.read_summary(name).strip(), f"{name} has no summary: write a docstring"
     probe = registry.get(name)(**options)
     _check_no_trace(probe)
     _check_repeatable(probe)
-    _check_result(_run(probe, delicate_model()), folder)
+    _check_company(probe)
+    result = _run(probe, delicate_model())
+    _check_result(result, folder)
+    _check_manifest(probe, result)
     _check_command_line(name, probe, options, folder)
 
 
@@ -161,6 +169,40 @@ def _check_repeatable(probe: Probe[Any]) -> None:
     _same_arrays(first, second, "the same seed gave other numbers")
 
 
+def _check_company(probe: Probe[Any]) -> None:
+    """Check that an image has the same map alone and beside another, or none in both cases, for probes that give a map
+    for each image."""
+    images = _images() * torch.tensor([0.5, 1]).view(2, 1, 1, 1)  # one cannot stand for the other
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VizcnnWarning)  # of an image that is left out, which is looked at below
+        together = _run(probe, delicate_model(), images, seed=3)
+    if not isinstance(together, Heatmap):
+        return
+    rows = {digest: row for row, (_, digest) in enumerate(together.provenance.images)}
+    for image in images:
+        row, alone = rows.get(to_photo(image).sha256()), None
+        with suppress(DegenerateResult, NonFiniteResult):
+            alone = _run(probe, delicate_model(), image[None], seed=3)
+        if row is None and alone is None:
+            continue
+        assert row is not None, f"an image has a map alone and is refused beside another. {_FOR_EACH}"
+        assert isinstance(alone, Heatmap), f"an image is refused alone and has a map beside another. {_FOR_EACH}"
+        np.testing.assert_allclose(
+            together.values[row],
+            alone.values[0],
+            rtol=1e-3,
+            atol=1e-4 * float(np.nanmax(np.abs(alone.values))),
+            err_msg=f"an image has another map alone than beside another. {_FOR_EACH}",
+        )
+
+
+_FOR_EACH = (
+    "Where the method is given several images, nothing may be computed over all of them (a mean, a largest value), the "
+    "target of each is its own, and random numbers are drawn for each anew, from "
+    "torch.Generator().manual_seed(subject.seed)"
+)
+
+
 def _same_arrays(a: dict[str, Any], b: dict[str, Any], otherwise: str) -> None:
     assert a.keys() == b.keys(), f"{otherwise}: {sorted(a)} against {sorted(b)}"
     for key in a:
@@ -170,6 +212,7 @@ def _same_arrays(a: dict[str, Any], b: dict[str, Any], otherwise: str) -> None:
 def _check_result(result: Result, folder: Path) -> None:
     assert result.describe().strip(), "the result does not describe itself"
     assert result.provenance.weights_sha256, "the result does not say which weights it is about"
+    _check_records(result)
     for kind in (".png", ".npz", ".safetensors", ".json", ".html"):
         assert result.save(folder / f"result{kind}").stat().st_size > 0
     for kind in (".npz", ".safetensors", ".json"):
@@ -180,6 +223,19 @@ def _check_result(result: Result, folder: Path) -> None:
             _same_arrays(result.arrays(), opened.arrays(), f"the numbers differ when {kind} is opened again")
     with np.load(folder / "result.npz") as saved:
         _same_arrays(result.arrays(), _numbers_in(saved), "the saved numbers differ")
+
+
+def _check_manifest(probe: Probe[Any], result: Result) -> None:
+    again = probe_from(json.loads(json.dumps(result.manifest())))
+    assert again == probe, f"the manifest gives another probe: {again}, not {probe}"
+
+
+def _check_records(result: Result) -> None:
+    records = result.records()
+    json.dumps(records, allow_nan=False)
+    assert all(record.keys() == records[0].keys() for record in records), "records have other keys than the first"
+    values = [value for record in records for value in record.values()]
+    assert all(value is None or isinstance(value, str | int | float) for value in values), "records are not plain"
 
 
 def _check_command_line(name: str, probe: Probe[Any], options: dict[str, Any], folder: Path) -> None:

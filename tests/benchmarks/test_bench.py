@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import pickle
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import localisation
+import maps
 import numpy as np
 import occlusion
 import pytest
@@ -13,6 +17,7 @@ import torch
 from localisation import Case
 
 import vizcnn
+from vizcnn.geometry import Box
 
 
 def make_case(box: tuple[int, int, int, int]) -> Case:
@@ -44,10 +49,65 @@ def test_the_benchmark_runs(archive: Path, monkeypatch: pytest.MonkeyPatch, caps
         assert f"| {name} |" in printed
 
 
+def test_overlap_is_intersection_over_union() -> None:
+    one = Box(0, 0, 4, 6)
+    assert localisation.compute_overlap(one, one) == 1
+    assert localisation.compute_overlap(Box(2, 3, 6, 9), one) == pytest.approx(6 / 42)
+    assert localisation.compute_overlap(Box(4, 0, 6, 6), one) == localisation.compute_overlap(None, one) == 0
+
+
+def test_levels_are_measured_in_the_photographs_pixels() -> None:
+    """A network that is the light of the image: its map is the square, whose box is known."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    with torch.no_grad():
+        network[0].weight.fill_(1 / 3)  # type: ignore[operator]
+        network[0].bias.zero_()  # type: ignore[operator]
+    model = vizcnn.Model(network, size=16, mean=[0] * 3, std=[1] * 3, labels=["lemon"])
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[4:8, 2:10] = 255
+    case = Case(image, "lemon", (4, 8, 2, 14))  # the object is longer than what is light
+    *levels, whole = localisation.measure_overlaps(model, vizcnn.Cam(method="cam"), case)
+    assert levels == pytest.approx([8 / 12] * len(localisation.LEVELS))
+    assert whole == pytest.approx(4 * 12 / 16**2)
+    assert localisation.is_small(case)
+    dark = Case(np.zeros((16, 16, 3), np.uint8), "lemon", case.box)
+    assert not any(localisation.measure_overlaps(model, vizcnn.Cam(method="cam"), dark)[:-1])
+
+
+def test_the_benchmark_of_levels_runs(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--images", "2", "--levels", "--methods", "grad-cam", "gradient"]
+    monkeypatch.setattr(sys, "argv", ["localisation", str(archive), *options])
+    localisation.main()
+    row, *small = read_rows(capsys.readouterr().out)
+    assert [each[0] for each in (row, *small)] in (["grad-cam"], ["grad-cam", "grad-cam, small"])
+    assert max(float(cell.strip("*")) for cell in row[1:10]) == float(next(c for c in row if "**" in c).strip("*"))
+
+
 def read_rows(printed: str) -> list[list[str]]:
     """The cells of a printed table below its head."""
     table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     return table[1:]
+
+
+def test_the_benchmark_of_maps_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--networks", "squeezenet1_1", "--size", "64", "--images", "3", "--rounds", "1", "--batches", "2"]
+    monkeypatch.setattr(sys, "argv", ["maps", *options, "--samples", "2", "--steps", "3"])
+    monkeypatch.setattr(maps, "run_alone", lambda function, *given: function(*pickle.loads(pickle.dumps(given))))
+
+    def measure(run: Callable[[], Any]) -> Any:
+        with monkeypatch.context() as inside:
+            inside.setattr(maps, "find_last_spatial_layer", None)  # to look for it is no work of captum's
+            return occlusion.measure_time(run)
+
+    monkeypatch.setattr(maps, "measure_time", measure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # captum speaks of gradients that it switches on
+        maps.main()
+    rows = read_rows(capsys.readouterr().out)
+    assert [row[1] for row in rows] == list(maps.METHODS)
+    assert all(float(row[-1]) < 1e-4 for row in rows if row[1] != "smoothgrad")
 
 
 def test_the_occlusion_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -437,3 +438,69 @@ def test_a_dream_is_written_as_the_picture_itself(photo_file: Path) -> None:
     assert call("dream", photo_file, "-t", "energy(conv1)", "--steps", "1").exit_code == 0
     with Image.open("photo-dream.png") as picture:
         assert picture.size == (90, 60)
+
+
+# --- standard input, addresses ----------------------------------------------------------------------------------------
+
+
+def send(data: bytes, *arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], input=data)
+
+
+def test_a_dash_is_the_image_that_standard_input_holds(photo_file: Path) -> None:
+    answer = send(photo_file.read_bytes(), "saliency", "-", "--json")
+    assert answer.exit_code == 0, answer.output
+    (found,) = json.loads(answer.stdout)["results"]
+    assert found["provenance"]["images"] == [["stdin", vizcnn.open_photo(photo_file).sha256()]]
+    assert found["file"] == "stdin-saliency.png"
+    assert Path("stdin-saliency.png").exists()
+    both = send(photo_file.read_bytes(), "embed", "-", photo_file)  # one call for all images
+    assert "all 2 images have the same features" in both.stderr
+    assert send(photo_file.read_bytes(), "occlusion", "-", "--dry-run").output.startswith("-: ")
+
+
+@pytest.mark.parametrize(
+    ("data", "images", "code", "said"),
+    [
+        (b"", ["-"], 1, "- is an image that standard input holds, and it is empty. Send an image to it"),
+        (b"hello", ["-"], 1, "stdin is not an image in a format that Pillow reads"),
+        (None, ["-", "-"], 3, "- is named twice, and standard input holds one image. Name it once"),
+    ],
+)
+def test_what_standard_input_cannot_be(
+    photo_file: Path, data: bytes | None, images: list[str], code: int, said: str
+) -> None:
+    answer = send(photo_file.read_bytes() if data is None else data, "saliency", *images)
+    assert answer.exit_code == code
+    assert said in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+def test_a_terminal_is_no_image() -> None:
+    """Else the program would wait for a person to type one."""
+    master, terminal = os.openpty()
+    program = [sys.executable, "-m", "vizcnn", "saliency", "-"]
+    done = subprocess.run(program, stdin=terminal, capture_output=True, text=True, timeout=120, check=False)
+    os.close(master)
+    os.close(terminal)
+    assert done.returncode == 1
+    assert "nothing is sent to it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cam", "https://example.org/a.jpg"],
+        ["scan", "https://example.org/a.zip"],
+        ["embed", "s3://bucket/photos/"],
+        ["layers", "https://example.org/net.pth"],
+        ["layers", "-m", "resnet18@https://example.org/net.pth"],
+        ["layers", "-m", "https://example.org/net.py:network"],
+    ],
+)
+def test_an_address_of_the_web_gets_a_sentence_of_its_own(arguments: list[str]) -> None:
+    answer = call(*arguments)
+    assert answer.exit_code == 1
+    address = next(part for part in arguments[-1].split("@") if "://" in part)
+    assert f"{address} is an address, and only files are read here. Download it first" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1

@@ -236,6 +236,24 @@ def test_an_index_gives_the_same_numbers_as_the_probe() -> None:
     np.testing.assert_array_equal(python.arrays()["values"], index["values"])
 
 
+def test_with_the_network_too_an_index_shows_where_in_an_image_a_channel_responds() -> None:
+    Path("net.py").write_text(NETWORK.replace("Conv2d(3, 6, 3)", "Conv2d(3, 6, 13, padding=6)"))
+    scanned()
+    alone = call("top-images", "0:1", "--index", "index", "-o", "alone.npz")
+    assert "-m MODEL" in alone.stdout.splitlines()[1]
+    both = call("top-images", "0:1", "--index", "index", "-m", "./net.py:make", "-o", "both.npz")
+    assert both.exit_code == 0, both.output
+    assert "-m MODEL" not in both.stdout
+    probe = call("top-images", "photos", "-t", "0:1", "-m", "./net.py:make", "-o", "probe.npz")
+    assert probe.exit_code == 0, probe.output
+    np.testing.assert_allclose(np.load("both.npz")["regions"], np.load("probe.npz")["regions"])
+    assert "regions" not in np.load("alone.npz")
+    other = call("top-images", "0:1", "--index", "index", "-m", "lecture")
+    assert other.exit_code == 1
+    assert other.stderr.count("\n") == 1
+    assert "is the index of another network, small with other weights" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import ORIGIN
 
 import vizcnn
 from vizcnn import testing
-from vizcnn.probing import registry
+from vizcnn.errors import DegenerateResult
+from vizcnn.probing import Map, each_map, heatmap, registry
 from vizcnn.probing.subject import Subject
 
 PLUGIN = Path(__file__).parent / "plugin"
@@ -66,7 +68,9 @@ def test_a_third_partys_probe_appears_on_the_command_line(site: Path, tmp_path: 
     assert "weight-norms  How large are the weights of each layer?" in run(site, "-m", "vizcnn", "--help")
     assert "--order INTEGER" in run(site, "-m", "vizcnn", "weight-norms", "--help")
     assert "is the largest with" in run(site, "-m", "vizcnn", "weight-norms", "-m", "lecture", cwd=tmp_path)
-    assert (tmp_path / "weight-norms.png").exists()
+    provenance = vizcnn.inputs.provenance_in(tmp_path / "weight-norms.png")
+    assert provenance is not None
+    assert provenance["plugin"] == "vizcnn-two-probes 1.0"
 
 
 @pytest.mark.parametrize("name", ["weight-norms", "taylor"])
@@ -91,8 +95,12 @@ def test_a_third_partys_attribution_is_drawn_and_told_as_ours_are(monkeypatch: p
     theirs = taylor.Taylor(grey=0.0)(model, images, **asked)
     ours = vizcnn.Saliency(method="gradient-x-input")(model, images, **asked)
     np.testing.assert_allclose(theirs.values, ours.values, rtol=1e-5, atol=1e-8)
-    assert theirs.marks == ours.marks
-    assert theirs.describe() == ours.describe().replace("gradient-x-input is strongest", "grey would change most")
+    boxes = [[[mark and mark.box for mark in row] for row in found.marks] for found in (theirs, ours)]
+    assert boxes[0] == boxes[1]
+    assert {mark and mark.text for row in theirs.marks for mark in row} == {
+        "where it is strongest"
+    }  # unless it says more
+    assert theirs.describe() == ours.describe().replace("gradient-x-input adds up to most", "grey would change most")
     assert (theirs.provenance.probe, theirs.provenance.options) == ("taylor", {"grey": 0.0})
     assert theirs.provenance.paper == "Taylor 1715"
     assert set(theirs.meanings) == {"logit lost in grey"}
@@ -162,6 +170,112 @@ def test_the_contract_check_finds_what_a_careless_probe_leaves_behind(
             testing.check_probe("careless", tmp_path)
     finally:
         torch.set_grad_enabled(True)
+
+
+@pytest.mark.parametrize("careless", ["scale", "noise"])
+def test_the_contract_check_finds_a_map_that_depends_on_company(
+    careless: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Comparing(vizcnn.Probe[vizcnn.Heatmap]):
+        """Scales by the largest value of the batch, or draws noise for the whole batch."""
+
+        def compute(self, subject: Subject) -> vizcnn.Heatmap:
+            def make_maps(images: torch.Tensor, _: Any) -> list[Map]:
+                rng = torch.Generator().manual_seed(subject.seed)
+                noise = torch.rand(images.shape, generator=rng)
+                noisy = images / images.max() if careless == "scale" else images + noise
+                return [Map(one, None, "is") for one in noisy.mean(1)]
+
+            maps = each_map(subject, make_maps, label="maps")
+            return heatmap(subject, maps, meaning=lambda quantity: quantity, signed=True)
+
+    monkeypatch.setattr(registry, "get", lambda _: Comparing)
+    monkeypatch.setattr(registry, "read_summary", lambda _: "comparing")
+    with pytest.raises(
+        AssertionError, match=r"an image has another map alone than beside another\. Where the method is"
+    ):
+        testing.check_probe("comparing", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"a": 1}, {"b": 1}], "records have other keys than the first"),
+        ([{"a": 1}, {"a": [1, 2]}], "records are not plain"),
+        ([{"a": float("nan")}], "not JSON compliant"),
+    ],
+)
+def test_the_contract_check_finds_records_that_are_no_rows_of_a_table(
+    records: list[dict[str, Any]], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Nothing, "records", lambda _: records)
+    with pytest.raises((AssertionError, ValueError), match=message):
+        testing._check_records(Nothing(ORIGIN))
+
+
+def test_the_contract_check_finds_options_that_a_manifest_does_not_keep() -> None:
+    class Changing(vizcnn.Probe[vizcnn.Result]):
+        """Does it keep its options?"""
+
+        size: int = vizcnn.param(1, "A size.")
+
+        def write_options(self) -> dict[str, Any]:
+            return {"size": 2}
+
+    probe = Changing(size=3)
+    result = Nothing(replace(ORIGIN, probe="changing", options=probe.write_options()))
+    with pytest.raises(AssertionError, match="the manifest gives another probe"):
+        testing._check_manifest(probe, result)
+
+
+def refuse_beside_brighter(image: torch.Tensor, company: torch.Tensor) -> torch.Tensor | None:
+    return None if image.max() < 0.6 * company.max() else image
+
+
+def refuse_unless_beside_brighter(image: torch.Tensor, company: torch.Tensor) -> torch.Tensor | None:
+    return None if company.max() < 0.6 else image
+
+
+def refuse_dark_and_scale(image: torch.Tensor, company: torch.Tensor) -> torch.Tensor | None:
+    return None if image.max() < 0.6 else image / company.mean()
+
+
+def refuse_dark(image: torch.Tensor, _: torch.Tensor) -> torch.Tensor | None:
+    return None if image.max() < 0.6 else image
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (refuse_beside_brighter, r"an image has a map alone and is refused beside another\. Where the method is given"),
+        (
+            refuse_unless_beside_brighter,
+            r"an image is refused alone and has a map beside another\. Where the method is",
+        ),
+        (refuse_dark_and_scale, r"an image has another map alone than beside another\. Where the method is given"),
+        (refuse_dark, "vizcnn refusing .* failed"),  # all is well until the command line, which does not know it
+    ],
+)
+def test_the_contract_check_finds_an_image_that_is_refused_for_its_company(
+    answer: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(vizcnn.Probe[vizcnn.Heatmap]):
+        """Gives no map for an image that is too dark."""
+
+        def compute(self, subject: Subject) -> vizcnn.Heatmap:
+            def make_maps(images: torch.Tensor, _: Any) -> list[Map]:
+                answers = [answer(image, subject.inputs) for image in images]
+                if any(one is None for one in answers):
+                    raise DegenerateResult("this image is too dark")
+                return [Map(one.mean(0), None, "is") for one in answers]
+
+            maps = each_map(subject, make_maps, label="maps")
+            return heatmap(subject, maps, meaning=lambda quantity: quantity, signed=True)
+
+    monkeypatch.setattr(registry, "get", lambda _: Refusing)
+    monkeypatch.setattr(registry, "read_summary", lambda _: "refusing")
+    with pytest.raises(AssertionError, match=message):
+        testing.check_probe("refusing", tmp_path)
 
 
 def test_what_the_framework_restores_itself() -> None:

@@ -17,7 +17,7 @@ from support import ROOT, small_cnn
 
 import vizcnn
 from vizcnn import testing
-from vizcnn.probing import registry
+from vizcnn.probing import entries
 
 FOLDER = ROOT / "docs" / "how-to"
 PAGES = sorted(set(FOLDER.glob("*.md")) - {FOLDER / "README.md"})
@@ -50,12 +50,12 @@ def installed(tmp_path: Path) -> Iterator[Callable[[Any], str]]:
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: page\nVersion: 1\n")
         entry = f"{probe.name()} = {probe.__module__}:{probe.__name__}"
-        (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{entry}\n")
-        registry._find_entries.cache_clear()
+        (info / "entry_points.txt").write_text(f"[{entries.GROUP}]\n{entry}\n")
+        entries.find_entries.cache_clear()
         return str(probe.name())
 
     yield install
-    registry._find_entries.cache_clear()
+    entries.find_entries.cache_clear()
 
 
 def test_every_page_is_listed() -> None:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from vizcnn.errors import ImageError, ParameterError
 from vizcnn.inputs import archives
 from vizcnn.inputs.datasets import Images, ListedImages, TorchDataset, dataset
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.pixels import LARGEST
 from vizcnn.models import _torchvision
 
@@ -730,7 +730,7 @@ def test_nothing_is_refused(nothing: Any) -> None:
 
 @pytest.mark.parametrize("thing", [3, object(), iter([])])
 def test_what_is_no_data_set_is_refused(thing: Any) -> None:
-    with pytest.raises(ImageError, match="an image is a path, a Pillow image or an array, got"):
+    with pytest.raises(ImageError, match="an image is a path, an open file, a Pillow image or an array, got"):
         dataset(thing).read(0)
 
 

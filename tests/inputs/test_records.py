@@ -36,7 +36,7 @@ def expected(origin: Any = KEPT) -> Any:
     return json.loads(json.dumps(asdict(origin)))
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg", "jpeg"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "jpeg", "pdf"])
 def test_a_figure_says_where_it_comes_from(kind: str, tmp_path: Path) -> None:
     assert provenance_in(table().save(tmp_path / f"a.{kind}")) == expected()
 
@@ -55,7 +55,15 @@ def test_pages_and_drawings_hold_the_record_as_text(tmp_path: Path) -> None:
     found = re.search(r"<dc:description>vizcnn (.*?)</dc:description>", drawing, re.S)
     assert found
     assert json.loads(found[1]) == expected()
-    assert b"/Subject (vizcnn" in table().save(tmp_path / "a.pdf").read_bytes()
+
+
+def test_a_pdf_gives_back_whatever_its_record_holds(tmp_path: Path) -> None:
+    odd = replace(KEPT, model=r"a (b) \( c\) /Subject (vizcnn {}) " + "\n\r\x00")
+    assert provenance_in(table(odd).save(tmp_path / "a.pdf")) == expected(odd)
+    (tmp_path / "other.pdf").write_bytes(b"%PDF-1.4\n<< /Subject (a letter) >>\n%%EOF\n")
+    (tmp_path / "short.pdf").write_bytes(b"%PDF-1.4\n<< /Subject (vizcnn {")
+    for name in ("other.pdf", "short.pdf"):
+        assert provenance_in(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "gif"])

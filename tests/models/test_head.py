@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import ParameterError, TargetError
 from vizcnn.models.head import Makers, find_head
-from vizcnn.results.heatmap import Prediction
+from vizcnn.results.maps import Prediction
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is a probability")
 NAMES = ["a", "b", "c", "d"]
@@ -84,7 +84,7 @@ def test_one_logit_is_not_certain(value: float) -> None:
         found = asked(Ending(end, torch.tensor([value])), ["p(a)"], classes=1)
         assert found.scores[0, 0] == pytest.approx(chance, abs=1e-3)
         assert found.predictions[0][0].probability == pytest.approx(chance, abs=1e-3)
-        assert f"a {chance:.2f}; " in found.describe()
+        assert f"a {100 * chance:.0f}%; " in found.describe()
 
 
 def test_logits_between_0_and_1_are_logits_where_a_linear_layer_makes_them() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from support import small_cnn
-from torch import nn
+from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError, TargetError
@@ -151,6 +151,41 @@ def test_the_weights_digest_changes_with_any_weight() -> None:
     with torch.no_grad():
         next(b.network.parameters())[0] += 1e-3
     assert a.weights_sha256() != b.weights_sha256()
+
+
+class Doubling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def test_the_networks_digest_changes_with_layers_code_and_meaning_and_with_nothing_else() -> None:
+    def digest(*layers: nn.Module, **given: Any) -> str:
+        return vizcnn.Model(nn.Sequential(*layers), size=8, **given).network_sha256()
+
+    def halve(x: Tensor) -> Tensor:
+        return x / 2
+
+    patched = Doubling()
+    patched.forward = halve  # type: ignore[method-assign]
+    hooked = nn.ReLU()
+    hooked.register_forward_hook(lambda _module, _inputs, output: output / 3)
+    named = type("Doubling", (Doubling,), {"forward": lambda _self, x: 3 * x})()
+    different = [
+        digest(nn.ReLU()),
+        digest(nn.Sigmoid()),
+        digest(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)),
+        digest(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)),
+        digest(Doubling()),
+        digest(patched),
+        digest(hooked),
+        digest(named),
+        digest(nn.ReLU(), labels=["a"]),
+        digest(nn.ReLU(), head="scores"),
+    ]
+    assert len(set(different)) == len(different)
+    linear = nn.Linear(2, 2)
+    assert digest(linear) == digest(nn.Linear(2, 2)) == digest(linear.eval().half())
+    assert digest(Doubling()) == digest(Doubling())
 
 
 def test_torchscript_is_refused_with_the_reason() -> None:

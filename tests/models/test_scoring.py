@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn import progress
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError
-from vizcnn.models.scoring import Indices, Scores, default_batch, score_batches
+from vizcnn.models.batches import default_batch
+from vizcnn.models.scoring import Indices, Scores, score_batches
 
 IMAGE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
 ALL = np.arange(11)

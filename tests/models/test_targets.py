@@ -10,7 +10,8 @@ from support import small_cnn
 import vizcnn
 from vizcnn.errors import LayerNotFound, TargetError
 from vizcnn.models.layers.capture import read_activations
-from vizcnn.models.targets import OUTPUT, Unit, expand_target, parse_targets, target
+from vizcnn.models.targets import OUTPUT, expand_target, parse_targets, target
+from vizcnn.models.terms import Unit
 
 
 def test_strings_numbers_and_functions_parse_to_the_same_objects() -> None:
@@ -72,6 +73,25 @@ def test_values() -> None:
     assert target(lambda output: output.sum(1))(known).tolist() == [7]
 
 
+def test_the_strongest_unit_is_each_images_own() -> None:
+    maps = torch.zeros(2, 3, 4, 5)
+    maps[0, 2, 1, 4], maps[1, 0, 3, 0] = 7, 9
+    strongest = target("strongest(conv)")
+    assert strongest({"conv": maps}).tolist() == [7, 9]
+    assert [str(one) for one in strongest.choose({"conv": maps}, 2)] == ["conv:2@1,4", "conv:0@3,0"]
+    mixed = 2 * strongest - target("conv:1")
+    assert [str(one) for one in mixed.choose({"conv": maps}, 2)] == [
+        "2 * conv:2@1,4 - conv:1",
+        "2 * conv:0@3,0 - conv:1",
+    ]
+    plain = target("conv:1")
+    assert all(one is plain for one in plain.choose({"conv": maps}, 2))
+    with pytest.raises(TargetError, match=r"layer 'fc' is \(2, 3\), and only maps .* have units at positions"):
+        target("strongest(fc)")({"fc": torch.zeros(2, 3)})
+    with pytest.raises(TargetError, match=r"p\(...\) is for classes"):
+        target("p(strongest(conv))")
+
+
 def test_targets_add_subtract_and_scale() -> None:
     both = 0.5 * target(2) - target("conv:0") + -target(0)
     known: dict[str, Any] = {OUTPUT: torch.tensor([[1.0, 0.0, 4.0]]), "conv": torch.full((1, 1, 2, 2), 10.0)}
@@ -104,8 +124,9 @@ def test_what_is_no_target_at_all(what: object) -> None:
 
 
 def test_a_layer_that_does_not_exist(tiny: vizcnn.Model) -> None:
-    with pytest.raises(LayerNotFound, match="Did you mean 'layer1'"):
-        target("layr1:0").resolved(tiny)
+    for text in ("layr1:0", "strongest(layr1)"):
+        with pytest.raises(LayerNotFound, match="Did you mean 'layer1'"):
+            target(text).resolved(tiny)
     with pytest.raises(TargetError, match=r"p\(...\) is for classes"):
         target("p(layer1:0)")
 

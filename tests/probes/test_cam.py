@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import DegenerateResult, LayerNotFound, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.geometry import Box
-from vizcnn.probes.cam import Method, find_last_spatial_layer, find_strongest_region
+from vizcnn.probes.cam import LEVEL, Method, find_last_spatial_layer, find_strongest_region
 
 METHODS = get_args(Method)
 Array = npt.NDArray[np.float64]
@@ -211,7 +211,7 @@ def test_the_strongest_region_is_one_connected_piece() -> None:
     field[2:4, 3:6] = 0.5
     field[4, 6] = 1.0  # touches by a corner
     field[8, 0:3] = 0.9  # strong, but elsewhere
-    assert find_strongest_region(field) == Box(2, 3, 5, 7)
+    assert find_strongest_region(field, 0.2) == Box(2, 3, 5, 7)
     assert find_strongest_region(-field - 1) is None
 
 
@@ -227,7 +227,35 @@ def test_the_object_is_found_where_it_is() -> None:
     mark = found.marks[0][0]
     assert mark is not None
     assert mark.box == Box(4, 10, 8, 14)
-    assert "middle right (x 10-14, y 4-8)" in found.describe()
+    assert "middle right (x 10-14, y 4-8 px)" in found.describe()
+
+
+def test_the_box_marks_a_region_and_the_sentence_its_strongest_part() -> None:
+    """A network whose class is the mean of one convolution, of a photograph with a bright and a dim square."""
+    network: Any = nn.Sequential(nn.Conv2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        network[0].weight.fill_(1 / 3)
+        network[0].bias.fill_(0)
+    photo = np.zeros((16, 16, 3))
+    photo[4:8, 2:12], photo[4:8, 2:5] = LEVEL + 0.05, 1
+    photo[12:14, 2:12] = LEVEL - 0.05
+    found = vizcnn.Cam(method="cam")(vizcnn.Model(network, size=16, mean=[0] * 3, std=[1] * 3), photo, 0)
+    mark = found.marks[0][0]
+    assert mark is not None
+    assert mark.box == Box(4, 2, 8, 12)
+    assert mark.text == f"the region above {100 * LEVEL:.0f}% of the maximum"
+    assert "cam at 0 is strongest in the middle left (x 2-5, y 4-8 px); logit" in found.describe()
+
+
+def test_a_map_without_a_positive_value_is_strongest_nowhere() -> None:
+    network: Any = nn.Sequential(nn.Conv2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 1.0)
+    nn.init.constant_(network[3].weight, -1.0)
+    found = vizcnn.Cam(method="cam", layer="0")(vizcnn.Model(network, size=8), np.ones((8, 8, 3)), 0)
+    assert found.values.max() < 0
+    assert found.marks == ((None,),)
+    assert "cam at 0 is above zero nowhere; logit" in found.describe()
 
 
 def test_a_segmentation_network_through_a_function() -> None:
@@ -259,3 +287,25 @@ def test_a_target_before_the_layers_last_call_is_refused() -> None:
 
     with pytest.raises(NotDifferentiable, match="is computed before layer 'relu' runs last"):
         vizcnn.Cam(layer="relu")(vizcnn.Model(Twice(), size=16), image().float(), "conv2:1")
+
+
+def test_ctrl_c_in_the_last_run_of_score_cam_keeps_the_images_that_are_done() -> None:
+    class Interrupting(nn.Module):
+        def __init__(self, last: int) -> None:
+            super().__init__()
+            self.net, self.last, self.runs = gap_network(), last, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs += 1
+            if self.runs == self.last:
+                raise KeyboardInterrupt
+            out: Tensor = self.net(x)
+            return out
+
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    probe = vizcnn.Cam(method="score-cam", layer="net.0", batch=1)
+    finished = Interrupting(0)
+    expected = probe(vizcnn.Model(finished, size=16), images, 1, progress=False)
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        probe(vizcnn.Model(Interrupting(finished.runs), size=16), images, 1, progress=False)
+    np.testing.assert_array_equal(caught.value.result.values, expected.values[:3])

@@ -136,8 +136,10 @@ def test_grey_networks_several_targets_and_the_words(tmp_path: Any) -> None:
     grey = model(zeiler_like(channels=1), channels=1)
     found = vizcnn.Deconvnet()(grey, image(1), ["1:0", "4:2"])
     assert [panel.values.ndim for panel in found.panels] == [3, 3]
-    assert "tensor: 1:0@" in found.describe()
-    assert "its pattern lies in the" in found.describe()
+    first, second = (panel.title for panel in found.panels)
+    assert found.describe().startswith(f"tensor: the pattern of {first} (activation ")
+    assert " lies in the middle left (x " in found.describe()
+    assert f"; of {second} (activation " in found.describe()
     assert found.save(tmp_path / "a.png").exists()
 
 
@@ -154,3 +156,75 @@ def test_what_cannot_be_projected() -> None:
 def test_a_name_like_a_formula_is_drawn_as_it_is(tmp_path: Any) -> None:
     photo = vizcnn.Photo(np.random.default_rng(0).random((20, 20, 3), np.float32), "cost$^$.png")
     assert vizcnn.Deconvnet()(model(), photo, "4:2").save(tmp_path / "a.png").exists()
+
+
+def test_units_and_images_are_projected_in_one_run() -> None:
+    network, seen = zeiler_like(), list[int]()
+    network.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    images = torch.cat([image(), 1 - image()])
+    vizcnn.Deconvnet()(model(network), images, ["5:0", "5:1", "2:3"])
+    assert seen[-2:] == [6, 6]  # where each channel is strongest, and the way back from there
+
+
+def test_ctrl_c_keeps_the_images_whose_units_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vizcnn.probing.attribution.default_batch", lambda _size: 3)
+    network, seen = zeiler_like(), list[int]()
+
+    def interrupt(_module: Any, inputs: Any, _output: Any) -> None:
+        seen.append(len(inputs[0]))
+        if seen.count(3) == 2 and len(inputs[0]) == 1:
+            raise KeyboardInterrupt
+
+    network.register_forward_hook(interrupt)
+    images = torch.cat([image(), 1 - image()])
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        vizcnn.Deconvnet()(model(network), images, ["5:0", "5:1"])  # three of four
+    found = caught.value.result
+    assert found.partial
+    assert len(found.rows) == 1
+    assert len(found.rows[0].panels) == 2
+
+
+def test_without_a_target_each_image_has_the_strongest_units_of_some_layers() -> None:
+    """Of the two pools and two ReLUs in this network the last of each size of map."""
+    x = torch.cat([image(), 1 - image()])
+    found = vizcnn.Deconvnet()(model(), x)
+    network, values = zeiler_like(), [x]
+    for layer in network:
+        values.append(layer(values[-1]))
+    for i in range(2):
+        names = []
+        for layer in (1, 2, 4, 5):  # 18 x 18, 8 x 8, 6 x 6, 2 x 2
+            maps = values[layer + 1][i]
+            c, y, column = np.unravel_index(int(maps.argmax()), maps.shape)
+            names.append(f"{layer}:{c}@{y},{column}")
+        assert [panel.title for panel in found.rows[i].panels] == names
+        assert list(found.provenance.targets[i]) == names  # not what was asked, but what was explained
+        assert list(found.provenance.target_specs[i]) == names
+    again = vizcnn.Deconvnet()(model(), x[:1], list(found.provenance.target_specs[0]))
+    for key, tile in again.arrays().items():
+        np.testing.assert_allclose(tile, found.arrays()[key], rtol=1e-6)
+    assert vizcnn.Deconvnet().identify_call(model(), x).target_specs == found.provenance.target_specs
+
+
+def test_of_many_layers_some_are_explained_and_the_sentence_names_three() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        steps = [step for _ in range(6) for step in (nn.Conv2d(3, 3, 3), nn.ReLU())]
+        deep = nn.Sequential(*steps, nn.Flatten(), nn.Linear(3 * 64, 2)).double()
+    found = vizcnn.Deconvnet()(model(deep), image())
+    assert [panel.title.split(":")[0] for panel in found.panels] == ["1", "5", "7", "11"]
+    (line,) = found.describe().splitlines()
+    assert line.count("(activation ") == 3
+    assert line.endswith("; 1 more is drawn")
+
+
+def test_a_network_without_relus_is_asked_for_its_class_and_refused() -> None:
+    smooth = nn.Sequential(nn.Conv2d(3, 2, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+    with pytest.raises(DegenerateResult, match="uses gelu, but this method's rule is defined for ReLU only"):
+        vizcnn.Deconvnet()(model(smooth), image().float())
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(1200, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    for parameter in dense.parameters():
+        nn.init.constant_(parameter, 0.1)
+    assert vizcnn.Deconvnet().default_targets(model(dense)) is None
+    assert len(vizcnn.Deconvnet()(model(dense), image()).panels) == 1

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.cli.main import main
-from vizcnn.errors import DegenerateResult, LayerNotFound, NonFiniteResult, ParameterError, TargetError
+from vizcnn.errors import DegenerateResult, LayerNotFound, NonFiniteResult, ParameterError, TargetError, VizcnnWarning
 from vizcnn.geometry import Box
+from vizcnn.probes.feature_maps import _read_layers
 from vizcnn.results import Scene
 
 NETWORKS = [
@@ -87,7 +88,8 @@ def test_titles_name_the_strongest_unit_and_its_value() -> None:
     y, x = np.unravel_index(maps[channel].argmax(), maps.shape[1:])
     assert found.panels[0].titles[0] == f":{channel}@{y},{x}\n{maps[channel, y, x]:.3g}"
     assert found.panels[0].title == "3: 3 of 8 channels of 8 x 8, strongest first"
-    assert found.describe().startswith(f"tensor: 3:{channel}@{y},{x} is the strongest")
+    value = f"activation {maps[channel, y, x]:.3g}"
+    assert found.describe().startswith(f"tensor: the strongest unit of its layer is 3:{channel}@{y},{x} ({value}), ")
     as_target = vizcnn.target(f"3:{channel}@{y},{x}")
     occlusion = vizcnn.Occlusion(window=8, stride=8)(model, inputs, target=as_target)
     assert occlusion.scores[0, 0] == pytest.approx(maps.max())
@@ -154,7 +156,7 @@ def test_the_box_is_what_the_strongest_unit_sees_in_the_photographs_pixels() -> 
     assert mark is not None
     assert mark.text == "conv:0@1,0"
     assert mark.box == Box(40, 20, 80, 60)
-    assert "it sees the lower left (x 20-60, y 40-80)" in found.describe()
+    assert "which sees the lower left (x 20-60, y 40-80 px)" in found.describe()
 
 
 def test_what_lies_outside_the_box_cannot_change_the_unit() -> None:
@@ -260,6 +262,34 @@ def test_what_has_no_maps_or_bad_ones() -> None:
         vizcnn.FeatureMaps(layers=("0",))(vizcnn.Model(nn.Sequential(conv, nn.ReLU()), size=4), images(1, 4))
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_image_for_which_the_output_is_nan_is_left_out_wherever_it_stands(place: int) -> None:
+    class Late(nn.Module):
+        """Gives NaN for bright images, behind its layers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            bright = x.mean((1, 2, 3)) > 0.5
+            out: Tensor = self.conv(x).mean((2, 3)).masked_fill(bright[:, None], torch.nan)
+            return out
+
+    probe, network = vizcnn.FeatureMaps(layers=("conv",)), vizcnn.Model(Late(), size=16)
+    inputs = images(3) / 3
+    inputs[place] = 1 - inputs[place]
+    with pytest.raises(NonFiniteResult, match="output for these images holds NaN") as alone:
+        probe(network, inputs[place])
+    with pytest.warns(VizcnnWarning, match="1 image was left out"):
+        found = probe(network, inputs)
+    assert len(found.rows) == 2
+    ((_, reason),) = found.refused
+    assert str(alone.value).endswith(reason)
+    with pytest.raises(NonFiniteResult, match="output for these images holds NaN"):
+        probe(network, inputs, strict=True)
+
+
 def test_a_network_that_is_random_in_eval_mode_is_refused() -> None:
     class Dropping(nn.Module):
         def __init__(self) -> None:
@@ -274,6 +304,61 @@ def test_a_network_that_is_random_in_eval_mode_is_refused() -> None:
     with pytest.raises(DegenerateResult, match="layer 'after' differs between two runs on the same image"):
         vizcnn.FeatureMaps(layers=("conv", "after"))(model, images())
     assert vizcnn.FeatureMaps(layers=("conv",))(model, images()).panels
+
+
+def read(network: nn.Module, count: int = 3) -> list[Tensor]:
+    """The maps of the first layer for each image, where several run at once."""
+    model = vizcnn.Model(network, size=16)
+    with model.borrowed():
+        return [one["0"] for one in _read_layers(model, images(count), ["0"], check=False)]
+
+
+def test_several_images_at_once_give_the_maps_of_each_alone() -> None:
+    """As on a GPU, where that is faster."""
+    network = small_cnn().eval()
+    with torch.no_grad():
+        expected = [network[0](image[None])[0] for image in images(3)]
+    for found, maps in zip(read(network), expected, strict=True):
+        torch.testing.assert_close(found, maps, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_for_which_company_matters_is_read_image_by_image() -> None:
+    class Mixing(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x - x.mean(0, keepdim=True))
+
+    class Single(nn.Flatten):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(1, -1)
+
+    mixing = nn.Sequential(Mixing(3, 2, 1))
+    nn.init.constant_(mixing[0].bias, 0.5)  # type: ignore[arg-type]
+    assert all(torch.all(maps == 0.5) for maps in read(mixing))
+    single = nn.Sequential(nn.Conv2d(3, 2, 1), Single(), nn.Linear(512, 2))
+    for found, image in zip(read(single), images(3), strict=True):
+        torch.testing.assert_close(found, single[0](image[None])[0].detach())
+
+
+def test_ctrl_c_keeps_the_images_that_are_done(tmp_path: Path) -> None:
+    class Interrupting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.runs = nn.Conv2d(3, 2, 1), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs += 1
+            if self.runs == 7:
+                raise KeyboardInterrupt
+            out: Tensor = self.conv(x)
+            return out
+
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        vizcnn.FeatureMaps(layers=("conv",))(vizcnn.Model(Interrupting(), size=16), images(9))
+    found = caught.value.result
+    assert found.partial
+    assert 1 <= len(found.rows) < 9
+    assert vizcnn.load_result(found.save(tmp_path / "a.npz")).partial
+    assert found.manifest()["partial"] is True
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:

@@ -235,12 +235,36 @@ def test_half_precision_weights() -> None:
     assert vizcnn.Filters()(model).arrays()["filters"].dtype == np.float32
 
 
+def test_the_difference_stands_beside_each_pair() -> None:
+    trained, before = vizcnn.load("simple"), vizcnn.load("simple@initial")
+    found = vizcnn.Filters(sort="norm", compare="simple@initial", difference=True)(trained)
+    order = list(found.panels[0].channels)
+    assert [panel.channels for panel in found.panels] == [found.panels[0].channels] * 3
+    expected = (raw(trained, "conv1") - raw(before, "conv1"))[order, 0]
+    np.testing.assert_allclose(found.arrays()["difference"], expected, atol=1e-7)
+    assert found.rows[0].names == ("simple", "simple@initial", "the first less the second")
+    largest = float(np.abs(expected).max())
+    assert found.panels[2].limits == ((-largest, largest),) * 30  # its own: training may change little
+    assert len(found.describe().splitlines()) == 2
+    without = vizcnn.Filters(sort="norm", compare="simple@initial")(trained)
+    assert without.rows[0].names == ("simple", "simple@initial")
+    with pytest.raises(ParameterError, match="difference needs a second model. Name one: compare='simple@initial'"):
+        vizcnn.Filters(difference=True)
+
+
+def test_two_models_of_one_name_are_told_apart() -> None:
+    found = vizcnn.Filters(compare="simple")(vizcnn.load("simple"))
+    digest = vizcnn.load("simple").weights_sha256()[:8]
+    assert found.rows[0].names == (f"simple {digest}",) * 2
+    assert "norm of the difference 0)" in found.describe()
+
+
 def test_on_the_command_line(tmp_path: Path) -> None:
     out = tmp_path / "filters.npz"
     arguments = ["filters", "-m", "simple", "--compare", "simple@initial", "--sort", "norm", "-o", str(out)]
     answer = CliRunner().invoke(main, arguments)
     assert answer.exit_code == 0, answer.output
-    assert "conv1 of simple: 30 filters" in answer.output
+    assert "conv1: 30 filters; the median of their norms is 0.641 in simple, 0.585 in simple@initial" in answer.output
     with np.load(out) as saved:
         assert saved["compared"].shape == (30, 5, 5)
 

@@ -9,7 +9,7 @@ from support import picture, small_cnn
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import DegenerateResult, Interrupted, LayerNotFound, ParameterError
+from vizcnn.errors import DegenerateResult, Interrupted, LayerNotFound, ParameterError, VizcnnWarning
 from vizcnn.results import Optimised
 from vizcnn.testing import state_of
 
@@ -166,6 +166,27 @@ def test_ctrl_c_gives_the_pictures_as_far_as_they_got() -> None:
     assert len(found.reached) == len(found.provenance.images) == 2  # the first layer's first batch
     assert [len(panel.values) for panel in found.panels] == [1, 1]
     assert "(stopped early)" in found.describe()
+
+
+@pytest.mark.parametrize("dark", [0, 1, 2])
+def test_a_photograph_for_which_the_layer_is_zero_is_left_out(dark: int) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.constant_(network[0].weight, 1 / 3)  # type: ignore[arg-type]
+    nn.init.constant_(network[0].bias, -0.3)  # type: ignore[arg-type]
+    inputs = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 2 + 0.5
+    inputs[dark] /= 4
+    of = vizcnn.Model(network, size=16)
+    with pytest.warns(VizcnnWarning, match="1 image was left out"):
+        found = inverted(of, inputs, layers="1", steps=3)
+    ((_, reason),) = found.refused
+    good = [i for i in range(3) if i != dark]
+    expected = inverted(of, inputs[good], layers="1", steps=3)
+    assert [row.scene.photo.name for row in found.rows if row.scene] == ["tensor"] * 2
+    np.testing.assert_allclose(found.reached, expected.reached, rtol=1e-4)
+    for images, strict in ((inputs, True), (inputs[dark], False)):
+        with pytest.raises(DegenerateResult) as caught:
+            vizcnn.Invert(**named("1"), steps=3)(of, images, progress=False, strict=strict)
+        assert str(caught.value).endswith(reason)
 
 
 def test_what_cannot_be_inverted_is_named() -> None:

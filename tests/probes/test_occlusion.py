@@ -68,8 +68,61 @@ def test_the_finding_names_the_place_and_the_cost_in_the_photographs_pixels(brig
     mark = found.marks[0][0]
     assert mark is not None
     assert mark.box == Box(0, 20, 20, 40)
-    where = "covering the upper left (x 20-40, y 0-20) costs most: the logit falls by"
+    where = "covering the upper left (x 20-40, y 0-20 px) costs most: the logit falls by"
     assert where in found.findings[0][0]
+    assert found.second_marks == ((None,),)  # the single window that costs most is the same place
+
+
+class Weighted(nn.Module):
+    """The sum of the pixels, each times a weight of its own: covering a window in black costs the weights in it."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)  # (H, W)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([(x.mean(1) * self.weights).sum((1, 2)), x.mean((1, 2, 3))], 1)  # (N, 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_box_and_the_sentence_name_what_the_map_shows_and_the_window_is_a_second_mark(seed: int) -> None:
+    weights = torch.randn(12, 12, generator=torch.Generator().manual_seed(seed))
+    model = vizcnn.Model(Weighted(weights), size=12, mean=[0] * 3, std=[1] * 3)
+    found = vizcnn.Occlusion(window=4, stride=2, fill="black")(model, np.ones((12, 12, 3)), target=0)
+    values, mark, second = found.values[0, 0], found.marks[0][0], found.second_marks[0][0]
+    assert mark is not None
+    y, x = np.unravel_index(values.argmax(), values.shape)
+    assert mark.box.top <= y < mark.box.bottom
+    assert mark.box.left <= x < mark.box.right
+    corners = [(y, x) for y in range(0, 10, 2) for x in range(0, 10, 2)]  # those at the end are clipped
+    costs = {(y, x): float(weights[y : y + 4, x : x + 4].sum()) for y, x in corners}
+    top, left = max(costs, key=costs.__getitem__)
+    window = Box(top, left, min(top + 4, 12), min(left + 4, 12))
+    if mark.box == window:
+        assert second is None
+    else:
+        assert second is not None
+        assert second.box == window
+        assert second.text == f"this window alone: −{max(costs.values()):.3g}"
+    assert f"falls by {values.max():.3g} on average" in found.findings[0][0]
+    box = mark.box
+    assert f"(x {box.left:.3g}-{box.right:.3g}, y {box.top:.3g}-{box.bottom:.3g} px)" in found.findings[0][0]
+
+
+def test_where_every_window_costs_the_same_no_place_is_named() -> None:
+    model = vizcnn.Model(Weighted(torch.ones(12, 12)), size=12, mean=[0] * 3, std=[1] * 3)
+    found = vizcnn.Occlusion(window=4, stride=4, fill="black")(model, np.ones((12, 12, 3)), target=0)
+    assert found.findings == (
+        ("covering costs much the same almost everywhere: the logit of 0 falls by 16 on average, from 144",),
+    )
+    upper = torch.ones(12, 12)
+    upper[8:] = 0.1
+    uneven = vizcnn.Model(Weighted(upper), size=12, mean=[0] * 3, std=[1] * 3)
+    found = vizcnn.Occlusion(window=4, stride=4, fill="black")(uneven, np.ones((12, 12, 3)), target=0)
+    assert "covering costs most within the larger part of the image: the logit of 0 falls by 16" in found.describe()
+    found = vizcnn.Occlusion(window=4, stride=4, fill="white")(model, np.full((12, 12, 3), 0.5), target=0)
+    assert found.findings == (("covering no part lowers the logit of 0 (72)",),)
+    assert (found.marks, found.second_marks) == (((None,),), ((None,),))
 
 
 def test_batches_do_not_change_the_map(tiny: vizcnn.Model) -> None:
@@ -193,7 +246,7 @@ def test_ctrl_c_keeps_what_was_computed(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     probe = vizcnn.Occlusion(window=4, stride=4, batch=4, engine="plain")
     full = probe(vizcnn.Model(small_cnn(), size=16), images, target=1)
-    runs_before = 2 * 2  # each image alone and in company
+    runs_before = 2 * 2 + 1  # each image alone and in company, and both together
     with pytest.raises(vizcnn.Interrupted) as caught:
         probe(vizcnn.Model(Interrupting(runs_before + 3), size=16), images, target=1)
     found = caught.value.result
@@ -305,7 +358,7 @@ def test_a_network_left_in_train_mode_is_probed_in_eval_mode() -> None:
         (torch.rand(1, 3, 8, 8) * 255, r"holds values in \[0, 1\], got .* Pass images before normalisation"),
         ([], "no images were given"),
         ([torch.rand(3, 8, 8), torch.rand(3, 8, 9)], "tensors of one call must share a shape"),
-        ({"a": 1}, "an image is a path, a Pillow image or an array, got dict"),
+        ({"a": 1}, "an image is a path, an open file, a Pillow image or an array, got dict"),
     ],
 )
 def test_what_is_no_input(images: object, message: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import DegenerateResult, ParameterError
 from vizcnn.occlusion import spearman
-from vizcnn.probes.rise import Masks
+from vizcnn.probes.rise import Masks, _Sums, _to_maps
 
 IMAGES = torch.rand(2, 3, 16, 20, generator=torch.Generator().manual_seed(0))
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -164,7 +164,7 @@ def interrupt_at(n: int) -> Callable[[int], None]:
 
 
 def test_ctrl_c_keeps_the_masks_that_came() -> None:
-    clean_runs = 2 * 2  # each image alone and in company
+    clean_runs = 2 * 2 + 1  # each image alone and in company, and both together
     with pytest.raises(vizcnn.Interrupted) as caught:
         vizcnn.Rise(masks=40, batch=10)(model(happening(interrupt_at(clean_runs + 4 + 3))), IMAGES, 1)
     found = caught.value.result
@@ -193,6 +193,13 @@ def test_a_target_that_no_mask_moves_is_refused() -> None:
     nn.init.constant_(network[0].bias, -1e3)  # type: ignore[arg-type]
     with pytest.raises(DegenerateResult, match="no mask changes the target 1:1 of tensor by more than rounding"):
         vizcnn.Rise(masks=20)(model(network), IMAGES, "1:1")
+
+
+def test_of_a_single_mask_being_seen_helps_nowhere() -> None:
+    sums = _Sums.begin(1, (4, 5), torch.device("cpu"))
+    sums.add(torch.full((1, 4, 5), 0.5), np.array([[-2.0]]))
+    (found,) = _to_maps(sums)
+    assert (found.box, found.finding) == (None, "being seen helps nowhere")
 
 
 def test_a_pixel_that_no_mask_shows_is_at_zero() -> None:

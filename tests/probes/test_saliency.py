@@ -202,24 +202,63 @@ def test_bad_options() -> None:
         vizcnn.Saliency(baseline="blak")
 
 
-def test_ctrl_c_keeps_the_images_that_are_done() -> None:
-    class Interrupting(nn.Module):
+class Interrupting(nn.Module):
+    """Somebody presses Ctrl-C in the run with which this many images have been run for their gradients."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, stride=4), nn.Linear(4, 5)
+        self.last, self.images = last, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x) * torch.is_grad_enabled()
+        if self.images >= self.last:
+            raise KeyboardInterrupt
+        out: Tensor = self.fc(self.conv(x).relu().mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("method", "copies", "images", "batch", "kept"),
+    [
+        ("gradient", 1, 2, 1, 1),
+        ("gradient", 1, 14, None, 12),
+        ("smoothgrad", 32, 12, None, 11),
+        ("smoothgrad", 32, 4, 64, 2),
+        ("integrated-gradients", 64, 12, None, 11),
+        ("integrated-gradients", 64, 4, 1, 3),
+    ],
+)
+def test_ctrl_c_keeps_the_images_that_are_done(
+    method: Method, copies: int, images: int, batch: int | None, kept: int
+) -> None:
+    """Of photographs in their usual size, in the last run for the last of them."""
+    inputs = torch.rand(images, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    network = Interrupting(images * copies)
+    with pytest.raises(vizcnn.Interrupted) as caught:
+        vizcnn.Saliency(method=method, batch=batch)(vizcnn.Model(network, size=224), inputs, 1, progress=False)
+    assert isinstance(caught.value.result, vizcnn.Heatmap)
+    assert caught.value.result.values.shape == (kept, 1, 224, 224)
+    assert caught.value.result.partial
+
+
+def test_where_memory_ends_a_single_image_has_fewer_copies_in_a_run() -> None:
+    class Small(nn.Module):
+        """Has memory for one image only."""
+
         def __init__(self) -> None:
             super().__init__()
-            self.net, self.runs = small_cnn(), 0
+            self.net = small_cnn()
 
         def forward(self, x: Tensor) -> Tensor:
-            self.runs += 1
-            if self.runs > 2 * 2 + 1:  # two images, each alone and in company, and one gradient
-                raise KeyboardInterrupt
+            if len(x) > 1 and x.requires_grad:
+                raise torch.OutOfMemoryError("out of memory on purpose")
             out: Tensor = self.net(x)
             return out
 
-    with pytest.raises(vizcnn.Interrupted) as caught:
-        vizcnn.Saliency()(model(Interrupting()), image(2), "a")
-    assert isinstance(caught.value.result, vizcnn.Heatmap)
-    assert caught.value.result.values.shape == (1, 1, 16, 16)
-    assert caught.value.result.partial
+    for method in ("smoothgrad", "integrated-gradients"):
+        found, expected = (vizcnn.Saliency(method=method)(model(net), image(), 2) for net in (Small(), small_cnn()))
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=1e-7)
 
 
 def test_the_few_pixels_of_an_early_unit_are_seen_and_marked() -> None:

@@ -82,7 +82,9 @@ def total_variation(picture: Any) -> float:
 
 def test_content_and_style_are_gatys_terms(stripes: Path) -> None:
     of, style = model(), ["0", "3"]
-    found = painted(of, photo(), stripes, content_layer="3", style_layers=("0", "3"), content=2.0, style=7.0, tv=0.5)
+    found = painted(
+        of, photo(), stripes, content_layer="3", style_layers=("0", "3"), content_weight=2.0, style_weight=7.0, tv=0.5
+    )
     manner = np.asarray(Image.open(stripes)) / np.float32(255)
     values = found.scenes[0].values
     for which, picture in ((0, photo()), (1, image(found))):
@@ -113,11 +115,13 @@ def test_a_picture_in_its_own_manner_stays_as_it_is(stripes: Path) -> None:
 
 
 def test_without_a_weight_for_style_the_photograph_stays() -> None:
-    np.testing.assert_allclose(image(painted(model(), photo(), style=0.0, tv=0.0)), photo(), atol=1e-3)
+    np.testing.assert_allclose(image(painted(model(), photo(), style_weight=0.0, tv=0.0)), photo(), atol=1e-3)
 
 
 def test_more_content_keeps_more_of_the_photograph() -> None:
-    less, more = (painted(model(), photo(), content=weight).scenes[0].values["content"][1] for weight in (0.0, 1000.0))
+    less, more = (
+        painted(model(), photo(), content_weight=weight).scenes[0].values["content"][1] for weight in (0.0, 1000.0)
+    )
     assert more < less / 2
 
 
@@ -150,7 +154,7 @@ def test_every_photograph_is_painted_for_itself() -> None:
         ("style", "noise"),
     ]
     titles = [ax.get_title() for ax in both.figure().axes]
-    assert titles == ["content: image", "style: noise", "result"] * 2
+    assert titles == ["content: image", "style: noise", "result of style"] * 2
 
 
 def test_nothing_is_random() -> None:
@@ -233,7 +237,7 @@ def test_ctrl_c_gives_the_picture_as_far_as_it_got(optimiser: str, tmp_path: Pat
     [
         ({"style_layers": "1,,3"}, "style_layers must be names with commas between"),
         ({"size": 8}, "size must be at least 16 px"),
-        ({"style": -1.0}, "style must be at least 0"),
+        ({"style_weight": -1.0}, "style_weight must be at least 0"),
         ({"optimiser": "sgd"}, "optimiser must be one of 'lbfgs', 'adam'"),
     ],
 )

@@ -120,7 +120,7 @@ def test_an_option_may_replace_an_inherited_option_but_nothing_else() -> None:
 class Everything(Probe[Result]):
     """A probe that has all of the shared options."""
 
-    def answer(self, index: Any, target: Any) -> Result:
+    def answer(self, *_: Any, **__: Any) -> Result:
         raise NotImplementedError
 
     def estimate_cost(self, subject: Subject) -> None: ...

@@ -17,8 +17,8 @@ from support import ORIGIN
 import vizcnn
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
-from vizcnn.results import Mark, Panel, Row, Scene
+from vizcnn.inputs.photo import Photo
+from vizcnn.results import Mark, Panel, Row, Scene, format_number
 
 
 def panel(values: Any, limits: tuple[float, float] = (-1.0, 1.0), **changes: Any) -> Panel:
@@ -75,6 +75,12 @@ def test_the_scale_is_stated() -> None:
         assert made.scale() in [text.get_text() for text in grid(Row((made,))).figure().axes[0].texts]
 
 
+def test_numbers_have_three_digits_and_large_ones_no_exponent() -> None:
+    values = (0, 0.01234, -12.345, 999.4, 999.6, -3641.2, 174123, 2e9)
+    expected = ["0", "0.0123", "-12.3", "999", "1,000", "-3,641", "174,123", "2e+09"]
+    assert [format_number(value) for value in values] == expected
+
+
 def test_a_colour_bar_stands_where_tiles_share_a_scale() -> None:
     shared = panel(np.ones((2, 2, 2)), (-1.5, 1.5))
     (bar,) = grid(Row((shared,))).figure().axes[0].child_axes
@@ -113,12 +119,13 @@ def test_boxes_are_drawn_on_the_photograph_in_the_colour_of_their_panels() -> No
     scene = Scene(
         Photo(np.ones((40, 30, 1), np.float32), "photo"), Box(0, 0, 40, 30), (None, Mark(Box(6, 1, 20, 9), "unit"))
     )
-    photo, first, second = grid(Row((panel([[[1.0]]]), panel([[[1.0]]], key="b")), scene)).figure().axes[:3]
+    figure = grid(Row((panel([[[1.0]]]), panel([[[1.0]]], key="b")), scene)).figure()
+    photo, first, second = figure.axes[:3]
     outlines: list[Any] = [patch for patch in photo.patches if not patch.get_fill()]
     assert [patch.get_bbox().bounds for patch in outlines] == [(0.5, 5.5, 8, 14)] * 2
     squares = [[p.get_facecolor() for p in ax.patches if p.get_fill()] for ax in (first, second)]
     assert squares == [[], [outlines[1].get_edgecolor()]]
-    assert photo.get_title() == "photo"
+    assert "photo" in [text.get_text() for text in figure.texts]
 
 
 def test_the_numbers_and_their_manifest_are_saved(tmp_path: Path) -> None:

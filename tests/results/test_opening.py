@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from support import ORIGIN, small_cnn
+from support import ORIGIN, draw_folder, small_cnn
 
 import vizcnn
 from vizcnn.errors import ImageError, ParameterError, ResultError
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results import Mark, Panel, Record, Row, Scene, StoredPhoto
 from vizcnn.testing import delicate_model
 
@@ -41,12 +41,7 @@ def model() -> vizcnn.Model:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of two classes."""
-    root = tmp_path_factory.mktemp("pictures")
-    for i, label in enumerate(["cat", "cat", "dog", "dog", "dog"]):
-        (root / label).mkdir(exist_ok=True)
-        Image.fromarray((pixels(20, 24, seed=i) * 255).round().astype(np.uint8)).save(root / label / f"{i}.png")
-    return root
+    return draw_folder(tmp_path_factory.mktemp("pictures"))
 
 
 def made(kind: str, folder: Path) -> vizcnn.Result:
@@ -454,6 +449,19 @@ def test_classes_that_a_result_is_not_made_of_are_never_made(saved: Path, tmp_pa
     (tmp_path / "a.json").write_text(json.dumps(whole | {"vizcnn": record}))
     with pytest.raises(ResultError, match="a.json is damaged"):
         vizcnn.load_result(tmp_path / "a.json")
+
+
+def test_a_result_opens_that_was_saved_before_provenance_said_so_much(saved: Path, tmp_path: Path) -> None:
+    from vizcnn.results.storing import digest_of
+
+    whole = json.loads((saved / "a.json").read_text())
+    record = whole.pop("vizcnn")
+    for name in ("network_sha256", "files", "plugin"):
+        del record["provenance"][name]
+    record["sha256"] = digest_of(whole, record, {})
+    (tmp_path / "a.json").write_text(json.dumps(whole | {"vizcnn": record}))
+    provenance = vizcnn.load_result(tmp_path / "a.json").provenance
+    assert (provenance.network_sha256, provenance.files, provenance.plugin) == ("", (), "")
 
 
 @pytest.mark.parametrize(("shape", "size"), [("(1000000000000,)", None), ("(3,)", 10**12)])

@@ -145,7 +145,7 @@ def test_an_animation_without_frames_says_how_to_get_them(tmp_path: Path) -> Non
 
 def test_the_figure_shows_the_picture_beside_what_it_was_made_from(tmp_path: Path) -> None:
     axes = pictures(several=True).figure().axes
-    assert [ax.get_title() for ax in axes] == ["image", "result", "image", "result"]
+    assert [ax.get_title() for ax in axes] == ["image", "result of dream", "image", "result of dream"]
     for kind in ("pdf", "svg", "html"):
         assert pictures().save(tmp_path / f"a.{kind}").stat().st_size > 1000
 
@@ -153,7 +153,8 @@ def test_the_figure_shows_the_picture_beside_what_it_was_made_from(tmp_path: Pat
 def test_values_are_told_before_and_after() -> None:
     scene = Scenery(np.zeros((4, 6, 3), np.float32), (), {"energy(3)": (0.5, 2.0)}, np.empty((0, 4, 6, 3), np.uint8))
     assert scene.describe() == "6 x 4 px: energy(3) 0.5 -> 2"
-    assert scene.summary() == {"size": [4, 6], "values": {"energy(3)": {"before": 0.5, "after": 2.0}}}
+    values = {"energy(3)": {"before": 0.5, "after": 2.0}}
+    assert scene.summary() == {"sources": {}, "size": [4, 6], "values": values}
     whole = Pictures(pictures().provenance, (scene, scene), partial=True)
     assert whole.describe().count("(stopped early)") == 2
     assert whole.manifest()["partial"] is True

@@ -14,7 +14,7 @@ from support import ORIGIN
 
 import vizcnn
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results import Panel, Pictures, Prediction, Row, Scatter, Scenery, Thumbnail
 
 NAME = "$\\frac{$ \x1b"
@@ -98,14 +98,17 @@ def test_a_plot_is_what_the_figure_shows() -> None:
     for i, ax in enumerate(grid.figure().axes[:2]):
         alone = grid.plot(panel=i)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(images(alone), images(ax))
-        assert [text.get_text() for text in alone.texts] == [text.get_text() for text in ax.texts]
+        texts = [text.get_text() for text in ax.texts]
+        said = [text.get_text().removeprefix(f"{ORIGIN.probe}  ") for text in alone.texts]  # who has found it
+        assert said == texts
+        assert f"{ORIGIN.probe}  {texts[1]}" in [text.get_text() for text in alone.texts]
     for i, ax in enumerate(made.figure().axes[1::2]):
         alone = made.plot(picture=i)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(images(alone), images(ax))
         np.testing.assert_array_equal(images(alone)[0], made.scenes[i].image)  # type: ignore[attr-defined]
     texts = [text.get_text() for text in table.plot().texts]  # type: ignore[attr-defined]
     assert [text.get_text() for text in table.figure().axes[0].texts] == texts
-    assert [" ".join(text.split()) for text in texts[1:]] == ["conv $\\frac{$ \\x1b 1,234", "fc 5", "", "found"]
+    assert texts == ["layer", "conv $\\frac{$ \\x1b", "fc", "units", "1,234", "5", "found"]
     alone, ax = plane.plot(), plane.figure().axes[0]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(alone.collections[0].get_offsets(), ax.collections[0].get_offsets())
     np.testing.assert_array_equal(alone.collections[0].get_facecolor(), ax.collections[0].get_facecolor())

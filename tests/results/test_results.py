@@ -104,6 +104,14 @@ def test_jupyter_gets_a_picture_and_words(result: vizcnn.Heatmap) -> None:
     assert bundle["text/plain"] == result.describe()
 
 
+def test_a_saved_picture_is_the_one_that_matplotlib_saves(result: vizcnn.Heatmap, tmp_path: Path) -> None:
+    """Though it is drawn only once."""
+    result.save(tmp_path / "ours.png")
+    result.figure().savefig(tmp_path / "theirs.png", dpi=150)
+    ours, theirs = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("ours", "theirs"))
+    assert np.array_equal(ours, theirs)
+
+
 def test_the_picture_shows_the_map_where_it_belongs(brightness: vizcnn.Model, tmp_path: Path) -> None:
     """White image, a network that only looks at the upper left quarter: the colour lies there and nowhere else."""
     found = vizcnn.Occlusion(window=2, stride=2, fill="black")(brightness, np.ones((8, 8, 3)), target="corner")
@@ -134,6 +142,5 @@ def test_names_are_shown_as_they_are(brightness: vizcnn.Model, tmp_path: Path) -
     photo = vizcnn.Photo(np.random.default_rng(0).random((8, 8, 3), np.float32), "$\\frac{$ 猫 " + "long" * 30)
     found = vizcnn.Occlusion()(brightness, photo, target="all")
     assert found.save(tmp_path / "a.png").exists()
-    title = found.figure().axes[0].get_title()
-    assert len(title) <= 42
-    assert title.startswith("$\\frac{$")
+    (title,) = [text.get_text() for text in found.figure().texts if text.get_text().startswith("$\\frac{$")]
+    assert "…" in title

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from support import ORIGIN as FILTERS
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results import MapGrid, Scatter, Thumbnail, make_thumbnail
 from vizcnn.results.scatter import COLOURS
 

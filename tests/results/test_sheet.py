@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from legibility import find_faults
 from support import ORIGIN
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results import Optimised
 from vizcnn.results.sheet import CROPS, Inverted, Made, Making, RealImages, arrange, arrange_inversions
 
@@ -47,12 +48,11 @@ def test_grey_pictures_are_grey_tiles() -> None:
 
 def test_a_sheet_has_few_gaps_and_fits_a_page() -> None:
     for count in (1, 5, 6, 7, 12, 16, 40, 100):
-        (panel,) = arranged([made(str(i), 0.5) for i in range(count)]).panels
-        lines = -(-count // panel.columns)
-        assert panel.columns * panel.side <= 12
-        assert lines * panel.columns - count < panel.columns
-        if count > 6:
-            assert 4 <= panel.columns <= 8
+        figure = arranged([made(str(i), 0.5) for i in range(count)]).figure()
+        tops = [image.get_extent()[3] for image in figure.axes[0].images]
+        columns = tops.count(tops[0])
+        assert figure.get_figwidth() <= 9
+        assert -count % columns <= columns / 3, count
 
 
 def test_crops_stand_beside_their_picture_and_white_where_there_are_none() -> None:
@@ -66,7 +66,15 @@ def test_crops_stand_beside_their_picture_and_white_where_there_are_none() -> No
     assert beside.meaning.endswith("above each the channel's max over positions")
     np.testing.assert_allclose(beside.values[:, 0, 0, 0], [0, 0.1, 1, 1, 1, *[1] * CROPS], atol=1e-6)
     assert beside.channels == (7,) * CROPS + (9,) * CROPS
-    assert beside.titles[:3] == ("0\n", "1\n", "\n")
+    assert beside.titles[:3] == ("\n0", "\n1", "\n")
+
+
+def test_a_sentence_names_ten_pictures_at_most() -> None:
+    found = arranged([made(f"conv:{i}", 0.1 * (i + 1), responded=i == 0) for i in range(25)])
+    first, stuck = found.findings
+    assert first.endswith(", conv:9 10 and 15 more")
+    assert stuck.startswith("conv:1, conv:2, ")
+    assert "conv:10 and 14 more never responded" in stuck
 
 
 @pytest.mark.parametrize(
@@ -102,9 +110,8 @@ def test_inversions_stand_beside_their_photograph_with_the_error_reached() -> No
     np.testing.assert_array_equal(first.values[:, 0, 0, 0], np.array([0.03125, 0.125], np.float32))
     np.testing.assert_array_equal(second.values, np.full((1, 4, 6, 3), 0.5, np.float32))
     assert first.titles[0] == "conv\nerror 0.12"
-    name, error = first.titles[1].split("\n")
-    assert len(name) <= 24
-    assert error == "error 0.5"
+    assert first.titles[1] == "a.very.long.name.of.a.layer.deep.inside\nerror 0.5"
+    assert not find_faults(found.figure())  # which shows the ends of that name
     np.testing.assert_array_equal(found.reached, [0.125, 0.5, 2.0])
     assert found.findings == (
         "a.png: relative errors reached: conv 0.12, a.very.long.name.of.a.layer.deep.inside 0.5",

@@ -17,7 +17,7 @@ from support_scanning import QUIET, Tensors
 
 from vizcnn.errors import VizcnnError
 from vizcnn.models.model import Model
-from vizcnn.models.targets import Unit
+from vizcnn.models.terms import Unit
 from vizcnn.scanning import Index, find_best, scan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -82,7 +82,7 @@ def test_batches_come_in_their_order_and_whole(loaders: int | None) -> None:
 
 def spawning(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on systems where processes are not forked."""
-    monkeypatch.setattr(loader_processes, "_choose_context", lambda: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(loader_processes, "choose_context", lambda: multiprocessing.get_context("spawn"))
 
 
 def test_processes_that_are_not_forked_send_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.images import open_photo
 from vizcnn.models.model import Model
-from vizcnn.models.targets import Unit
+from vizcnn.models.terms import Unit
 from vizcnn.probes.top_images import TopImages
 from vizcnn.scanning import Index, compute_features, find_best, scan
 from vizcnn.scanning.embedding import compute_knn_accuracy

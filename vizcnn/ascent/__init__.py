@@ -34,3 +34,7 @@ __all__ = [
     "optimize",
     "score_pictures",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vizcnn.ascent.colours import build_colour_matrix
 from vizcnn.errors import ParameterError, did_you_mean
-from vizcnn.inputs.images import image_files, open_photo, to_grey
+from vizcnn.inputs.images import image_files, open_photo
+from vizcnn.inputs.resampling import resample
 
 SHIPPED = Path(__file__).parent / "spectra.safetensors"
 """The file with the spectra of bundled data sets; `ship_spectra` makes it."""
@@ -80,10 +81,7 @@ def _measure_folder(folder: str, shape: tuple[int, int, int]) -> tuple[Tensor, f
 
 def _open_stretched(file: str, shape: tuple[int, int, int]) -> Tensor:
     """An image (C, H, W) in [0, 1], stretched to the shape."""
-    photo = open_photo(file).pixels
-    pixels = torch.from_numpy(to_grey(photo) if shape[0] == 1 else photo).permute(2, 0, 1)[None]
-    scaled: Tensor = F.interpolate(pixels, shape[1:], mode="bilinear", antialias=True)[0].clamp(0, 1)
-    return scaled.expand(*shape)
+    return resample(open_photo(file), shape[1:], channels=1 if shape[0] == 1 else 3)[0]
 
 
 def measure_spectrum(images: Iterable[Tensor], shape: tuple[int, int, int]) -> tuple[Tensor, float]:

@@ -73,17 +73,16 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
     from vizcnn.cli.session import Session
 
     def work() -> _Done:
+        from vizcnn.cli.sharing import open_workers
         from vizcnn.models.loading import load
-        from vizcnn.scanning import Part, open_cluster
+        from vizcnn.scanning import Part
         from vizcnn.scanning import scan as run
 
         given = {key: value for key, value in options.items() if key not in ("images", "workers", "dask", "part")}
         images, workers = options["images"], options["workers"]
         network, part = load(model, device=device), Part(*options["part"])
         source = images[0] if len(images) == 1 else list(images)
-        if workers:
-            _share_processors(workers)
-        with open_cluster(options["dask"], workers) as client:
+        with open_workers(options["dask"], workers) as client:
             index = run(network, source, out, part=part, client=client, progress=not quiet, **given)
         return _Done(index, index.digest)
 
@@ -110,15 +109,6 @@ def scan_merge(folder: Path, others: tuple[Path, ...], json: bool, quiet: bool, 
 
     session = Session("scan-merge", Call(out=folder, json=json, quiet=quiet, debug=debug))
     session.finish(work, _collect_facts, _describe, _list_unreadable)
-
-
-def _share_processors(workers: int) -> None:
-    """What torch uses from now on is what a new scan takes for its number of threads."""
-    import os
-
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 @dataclass(frozen=True)

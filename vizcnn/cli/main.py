@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import click
 
 from vizcnn.cli.commands import COMMANDS
-from vizcnn.cli.options import DEVICE, REPORTING
+from vizcnn.cli.options import DEVICE, REPORTING, SHARING, STYLE
 from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
 from vizcnn.probing.call import CALL_NAMES, Call
@@ -21,6 +21,7 @@ from vizcnn.version import __version__
 
 if TYPE_CHECKING:
     from vizcnn.models.model import Model
+    from vizcnn.scanning import Index
 
 
 INTERRUPTED = 130
@@ -111,13 +112,17 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
     target = click.Option(
         ["-t", "--target"],
         multiple=True,
-        help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X or energy(LAYER). "
+        help="A class (name or number), p(CLASS), LAYER:CHANNEL, LAYER:FIRST-LAST, LAYER:CHANNEL@Y,X, energy(LAYER) "
+        "or strongest(LAYER). "
         "May be repeated; default: "
         f"{'the predicted class' if probe.default_targets is Probe.default_targets else 'as above'}.",
     )
     dry = click.Option(["--dry-run"], is_flag=True, help="Compute nothing: say what it would cost, and in what time.")
     index = click.Option(
-        ["--index"], type=click.Path(), help="Answer from the index of a scan, without the network: LAYER:CHANNEL..."
+        ["--index"],
+        type=click.Path(),
+        help="Answer from the index of a scan: LAYER:CHANNEL... The network is needed only for what an index does not "
+        "hold; -m names it.",
     )
     return [
         *([index] if probe.answer is not Probe.answer else []),
@@ -125,6 +130,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
         *([target] if probe.needs_target else []),
         click.Option(["-m", "--model"], help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
+        STYLE,
         DEVICE,
         click.Option(
             ["--seed"],
@@ -133,6 +139,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
             show_default=True,
             help="Makes everything random repeatable.",
         ),
+        *(SHARING if probe.needs_images and not probe.streams else []),
         *REPORTING,
     ]
 
@@ -143,13 +150,14 @@ _MODEL_HELP = (
 )
 _OUT_HELP = (
     "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
-    "the numbers, .json the finding; "
-    "without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames)."
+    "the numbers, .json the finding; without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames, "
+    ".pdf with --style print). Of several images, those whose result of the same call is there already are skipped."
 )
 
 
 def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
     def run(**given: Any) -> None:
+        from vizcnn.cli.images import Work
         from vizcnn.cli.session import Session
 
         call = Call(**{key: given.pop(key) for key in CALL_NAMES & given.keys()})
@@ -161,14 +169,17 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
         session = Session(name, call, weights=spec.rpartition("@")[2], has_frames=probe.keeps_frames())
         if call.index is not None:
             wanted = [*(call.images or ()), *targets]  # with an index, what stands where images do is a target
-            session.run(partial(_open_index, call.index), None, lambda index, _file, **_: probe.answer(index, wanted))
+            named = partial(_load_model, spec, call.device, kind.needs_weights) if call.model else None
+            answer = partial(_answer, probe, named, wanted, call.seed)
+            session.run(partial(_open_index, call.index), None, Work(answer))
         load = partial(_load_model, spec, call.device, kind.needs_weights)
         asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if kind.streams:
-            session.run(load, None, partial(_call_once, probe, call.images or (), **asked))
+            session.run(load, None, Work(partial(_call_once, probe, call.images or (), **asked)))
         if call.dry_run:
             session.estimate(load, call.images, partial(probe.dry_run, **asked))
-        session.run(load, call.images, partial(probe, **asked))
+        work = Work(partial(probe, **asked), partial(probe.identify_call, **asked))
+        session.run(load, call.images, work, workers=call.workers, dask=call.dask)
 
     return run
 
@@ -184,13 +195,32 @@ def _split_model_and_targets(probe: type[Probe[Any]], call: Call) -> tuple[str, 
 
 def _call_once(probe: Probe[Any], images: tuple[str, ...], model: Model, _file: None, **options: Any) -> Any:
     """One call for all images."""
-    return probe(model, images[0] if len(images) == 1 else list(images), **options)
+    from vizcnn.cli.stdin import STDIN, read_stdin
+
+    sources = [read_stdin() if image == STDIN else image for image in images]
+    return probe(model, sources[0] if len(sources) == 1 else sources, **options)
 
 
 def _open_index(folder: str) -> Any:
     from vizcnn.scanning import Index
 
     return Index.open(folder)
+
+
+def _answer(
+    probe: Probe[Any],
+    load: Callable[[], Model] | None,
+    targets: list[str],
+    seed: int,
+    index: Index,
+    _file: None,
+    *,
+    progress: bool,
+) -> Any:
+    """What a probe answers from an index, with the network too where it was named."""
+    if load is None:
+        return probe.answer(index, targets)
+    return probe.answer(index, targets, load(), seed=seed, progress=progress)
 
 
 def _load_model(spec: str, device: str, weights: bool) -> Model:

@@ -3,10 +3,11 @@
 Names load on first use: data sets need torch, photographs do not.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# What is not public has names with _, for those who complete `vizcnn.inputs.` by reading this file.
+import typing as _typing
+from importlib import import_module as _import_module
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from vizcnn.inputs.datasets import dataset as dataset
     from vizcnn.inputs.images import image_files as image_files
     from vizcnn.inputs.images import open_photo as open_photo
@@ -22,7 +23,11 @@ _HOMES = {
 __all__ = ["dataset", "image_files", "open_photo", "provenance_in"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(_import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'vizcnn.inputs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -17,23 +17,27 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from vizcnn.errors import ImageError, ParameterError
 from vizcnn.inputs.archives import Archive, open_archive
 from vizcnn.inputs.folders import FileEntry, list_files
 from vizcnn.inputs.images import (
-    Photo,
     expand_sources,
     is_hidden,
     is_image,
+    is_open_file,
     list_image_endings,
+    name_open_file,
     open_file,
     open_photo,
     raise_image_errors,
     read_photo,
+    refuse_address,
     to_printable,
     warn_of_skipped,
 )
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.records import provenance_in
 
 Entry = tuple[Photo | Tensor, str | None]
@@ -102,9 +106,19 @@ def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -
 def _open_source(source: Any) -> Images:
     if isinstance(source, str | Path):
         return _open_path(source)
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, _IMAGES_OR_LISTS):
+    if is_dataset(source):
         return TorchDataset(source)
     return ListedImages(source)
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether an object gives images by number, as a torch Dataset does. One that is iterated has no numbers."""
+    return (
+        hasattr(source, "__getitem__")
+        and hasattr(source, "__len__")
+        and not isinstance(source, _IMAGES_OR_LISTS)
+        and not isinstance(source, bytes | Mapping | IterableDataset)
+    )
 
 
 def _open_path(source: str | Path) -> Images:
@@ -116,6 +130,7 @@ def _open_path(source: str | Path) -> Images:
         inside = path.relative_to(outer).as_posix()
         return ArchiveFiles(outer, "" if inside == "." else f"{inside}/")
     if not str(source).startswith("sample:"):
+        refuse_address(source)
         with raise_image_errors(path), open_file(path):  # what is no file is known at once
             pass
     return ListedImages([source])
@@ -241,7 +256,12 @@ def _split(source: Any) -> Iterator[tuple[str, Any]]:
         path = str(source) if isinstance(source, str | Path) else None
         if path and not path.startswith("sample:"):
             path = str(Path(path).absolute())  # other processes may work in another folder
-        yield Path(path or getattr(source, "filename", "") or "image").name, path or source
+        yield Path(path or name_source(source)).name, path or source
+
+
+def name_source(source: Any) -> str:
+    """The name of an image in memory or in an open file; `image` where it has none."""
+    return name_open_file(source) if is_open_file(source) else getattr(source, "filename", "") or "image"
 
 
 def _measure_file(path: str) -> int:

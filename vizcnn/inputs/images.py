@@ -1,9 +1,9 @@
-"""Images: whatever a person calls one is read into the same form, RGB or grey pixels in [0, 1]."""
+"""Images: whatever a person calls one is read into the same form, RGB or grey pixels."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
+import io
 import logging
 import os
 import posixpath
@@ -11,16 +11,16 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, UnidentifiedImageError
 
-from vizcnn.errors import ImageError, ParameterError, VizcnnWarning, did_you_mean
+from vizcnn.errors import ImageError, ParameterError, VizcnnWarning, describe_address, did_you_mean
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.pixels import LARGEST, Colour, decode, decode_array
 from vizcnn.inputs.records import provenance_in
 from vizcnn.process import ignore_warnings
@@ -31,7 +31,11 @@ FORMATS = (
 )
 """The formats that are read, by Pillow's names, in the order in which they are tried: raster formats that are decoded
 in this process. EPS, WMF and others are left out: Pillow starts other programs for them, which no file may do.
-HEIF needs a plugin of Pillow's; TGA comes last, since nothing at the start of a file marks it."""
+HEIF needs the package pillow-heif; TGA comes last, since nothing at the start of a file marks it."""
+
+_HEIF_ENDINGS = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+"""Known without the package too: a folder of such photographs is not empty, and what they need is said."""
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what it logs of bad files
 
@@ -45,48 +49,21 @@ SAMPLES = {  # name: (package that ships it, path inside the package)
 }
 
 
-@dataclass(frozen=True)
-class Photo:
-    """An image as the person knows it, before any network's resizing.
-
-    pixels: float32 (H, W, 3) RGB or (H, W, 1) grey, in [0, 1].
-    """
-
-    is_whole: ClassVar[bool] = True
-    """False for a thumbnail that a saved result has kept: it is no input for a network."""
-
-    pixels: npt.NDArray[np.float32]
-    name: str = "image"
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in px."""
-        return self.pixels.shape[0], self.pixels.shape[1]
-
-    def sha256(self) -> str:
-        """Digest of the decoded pixels, for provenance."""
-        digest = hashlib.sha256(repr(self.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(self.pixels).data)
-        return digest.hexdigest()
-
-
 def open_photo(source: Any, *, background: str = "white") -> Photo:
     """Read one image.
 
-    source: a path, `sample:NAME`, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
-        uint16 or floats in [0, 1].
+    source: a path, `sample:NAME`, a file that is open for reading bytes, such as `io.BytesIO`, a Pillow image, or an
+        array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16 or floats in [0, 1].
     background: the colour (any name Pillow knows) that shows through transparent parts.
 
     EXIF orientation is applied; of an animation the first frame is used; depths up to 16 bits are scaled to [0, 1], by
     the bits that a file says it has; CMYK and palettes become RGB; greyscale stays grey. Warns where samples of 16 bits
-    seem to hold numbers of fewer. Raises ImageError for what is not such an image, such as a file in a format that is
-    not among FORMATS, or of more than 89,478,485 px, or a pipe.
+    seem to hold numbers of fewer. HEIC, which phones save, needs the extra `heic`. Raises ImageError for what is not
+    such an image, such as a file in a format that is not among FORMATS, or of more than 89,478,485 px, or a pipe, or an
+    address of the web.
     """
     if isinstance(source, Photo):
-        if not source.is_whole:
-            raise ImageError(
-                f"of {to_printable(source.name)} a saved result kept a thumbnail only. Open the image file itself"
-            )
+        source.check_whole()
         return source
     if isinstance(source, str | Path):
         name = str(source).removeprefix("sample:")
@@ -97,13 +74,15 @@ def open_photo(source: Any, *, background: str = "white") -> Photo:
             file = open_file(path)
         with file:
             return read_photo(file, path, background=background)
+    if is_open_file(source):
+        return read_photo(_read_whole(source), Path(name_open_file(source)), background=background)
     if isinstance(source, Image.Image):
         return _decode(source, Path(getattr(source, "filename", "") or "image"), background, float("inf"))
     if isinstance(source, np.ndarray):
         pixels, warning = decode_array(source, _parse_background(background))
         _warn(warning)
         return Photo(pixels)
-    raise ImageError(f"an image is a path, a Pillow image or an array, got {type(source).__name__}")
+    raise ImageError(f"an image is a path, an open file, a Pillow image or an array, got {type(source).__name__}")
 
 
 def image_files(source: str | Path) -> list[str]:
@@ -127,7 +106,7 @@ def image_files(source: str | Path) -> list[str]:
         but = f" but {_count_own(skipped)}" if skipped else ""
         raise ImageError(
             f"folder {to_printable(source)} holds no images{but}. Name a file, or a folder with image files directly "
-            "inside"
+            "inside; in Python, vizcnn.inputs.dataset(folder) reads sub-folders too"
         )
     warn_of_skipped(skipped, source)
     return found
@@ -163,20 +142,14 @@ def is_hidden(path: str) -> bool:
 
 def list_image_endings() -> frozenset[str]:
     """The endings of file names, such as `.jpg`, of the formats that are read."""
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
+    known = Image.registered_extensions().items()
+    return _HEIF_ENDINGS.union(ending for ending, kind in known if kind in FORMATS)
 
 
 def parse_colour(text: str) -> tuple[float, float, float]:
     """RGB in [0, 1] of a colour as Pillow names it: `grey`, `#7f7f7f`, `rgb(10%,20%,30%)`. Raises ValueError."""
     red, green, blue = ImageColor.getcolor(text, "RGB")  # type: ignore[misc]
     return red / 255, green / 255, blue / 255
-
-
-def to_grey(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Luma (ITU-R BT.601) of an image: (H, W, 3) to (H, W, 1); grey images pass through."""
-    if pixels.shape[2] == 1:
-        return pixels
-    return pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)  # (H, W, 1)
 
 
 def _draw_noise() -> npt.NDArray[np.float32]:
@@ -202,7 +175,8 @@ DRAWN: dict[str, Callable[[], npt.NDArray[np.float32]]] = {"mosaic": _draw_mosai
 
 
 def _find_file(source: str | Path) -> Path:
-    """The file that a path or `sample:NAME` stands for. Raises ImageError for an unknown sample."""
+    """The file that a path or `sample:NAME` stands for. Raises ImageError for an unknown sample, or an address."""
+    refuse_address(source)
     if not str(source).startswith("sample:"):
         return Path(source)
     name = str(source).removeprefix("sample:")
@@ -214,6 +188,34 @@ def _find_file(source: str | Path) -> Path:
     if spec is None or spec.origin is None:
         raise ImageError(f"sample {name!r} ships with the package {package!r}, which is not installed")
     return Path(spec.origin).parent / inside
+
+
+def refuse_address(source: str | Path) -> None:
+    """Raise ImageError where a name is an address of the web."""
+    if address := describe_address(source):
+        raise ImageError(to_printable(address))
+
+
+def is_open_file(source: Any) -> bool:
+    """Whether an object is a file that was opened, or one in memory."""
+    return hasattr(source, "read") and hasattr(source, "seekable")
+
+
+def name_open_file(file: Any) -> str:
+    """The name of an open file without its folders; `image` for one in memory."""
+    name = getattr(file, "name", None)
+    return Path(name).name if isinstance(name, str) and name else "image"
+
+
+def _read_whole(file: Any) -> IO[bytes]:
+    """What an open file holds, whatever has been read of it; of a pipe, what is still to come. The file stays open."""
+    name = name_open_file(file)
+    if isinstance(file, io.TextIOBase):
+        raise ImageError(f"the file {to_printable(name)} is open as text. Open it with mode 'rb'")
+    with raise_image_errors(Path(name)):
+        if file.seekable():
+            file.seek(0)
+        return io.BytesIO(file.read())
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -264,6 +266,10 @@ def _identify(file: IO[bytes], path: Path) -> Image.Image:
         start = file.read(16)
     if not start:
         raise ImageError(f"{to_printable(path)} is empty")
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
+        _register_heif(path)
+        file.seek(0)
+        return _identify(file, path)
     known = next((kind for kind, (_, accept) in Image.OPEN.items() if _accepts(accept, start)), None)
     if known is None or (known == "CUR" and path.suffix.lower() != ".cur"):  # which damaged TGA files look like
         raise ImageError(f"{to_printable(path)} is not an image in a format that Pillow reads")
@@ -272,6 +278,18 @@ def _identify(file: IO[bytes], path: Path) -> Image.Image:
             f"{to_printable(path)} begins as {known} does, but is damaged, or of a kind that Pillow does not read"
         )
     raise ImageError(f"{to_printable(path)} is {known}, a format that is not read here. Save the image as PNG")
+
+
+def _register_heif(path: Path) -> None:
+    """Teach Pillow HEIF. Raises ImageError, about the file that needs it, where the package for it is missing."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError(
+            f"{to_printable(path)} is HEIF, as phones save photographs, and reading it needs the package pillow-heif: "
+            "pip install 'vizcnn[heic]'. Or save the photograph as JPEG"
+        ) from error
+    register_heif_opener()
 
 
 def _accepts(accept: Callable[[bytes], bool | str] | None, start: bytes) -> bool:

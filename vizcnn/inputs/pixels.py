@@ -1,4 +1,4 @@
-"""Pixels: a Pillow image or an array as float32 (H, W, C) in [0, 1], RGB or grey, upright and opaque."""
+"""Pixels: those of a Pillow image or an array as (H, W, C), RGB or grey, upright and opaque; bytes or floats."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from PIL import ExifTags, Image
 
 from vizcnn.errors import ImageError
 
-Pixels = npt.NDArray[np.float32]
+Held = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
+"""Float32 in [0, 1]; or uint8, for images whose samples are bytes."""
 Colour = tuple[float, float, float]
 
 LARGEST = 89_478_485
-"""The most pixels that a file may have: Pillow's own bound against decompression bombs. While it is read, a pixel takes
-at most 16 bytes: 4 as Pillow holds it, 12 as floats."""
+"""The most pixels that a file may have: Pillow's own bound against decompression bombs. While it is read, a pixel of 8
+bits per channel takes 7 bytes, 4 as Pillow holds it and 3 as they are kept; one of more bits at most 16."""
 
 _AT_A_TIME = 1 << 18
-"""Pixels converted in one go. A large image is then held twice, as Pillow holds it and as floats, and no third time."""
+"""Pixels converted in one go. A large image is then held twice, as Pillow does and as it is kept, and no third time."""
 
 _DEEP = re.compile(r"\b(L|LA|RGB|RGBA|RGBX|RGBa);16[BLN]")  # samples of 16 bits per channel, of which Pillow keeps 8
 
-_STORED: dict[int, Callable[[Pixels], Pixels]] = {
+_STORED: dict[int, Callable[[Held], Held]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
     4: lambda a: a[::-1],
@@ -39,7 +40,7 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # and what they may say
 
 
-def decode(image: Image.Image, background: Colour, most: float) -> tuple[Pixels, str]:
+def decode(image: Image.Image, background: Colour, most: float) -> tuple[Held, str]:
     """The pixels of a Pillow image, and a warning for the person, or "".
 
     background: the colour, RGB in [0, 1], that shows through transparent parts. most: pixels that are accepted.
@@ -53,7 +54,7 @@ def decode(image: Image.Image, background: Colour, most: float) -> tuple[Pixels,
     return _decode_bytes(image, tile, background)
 
 
-def decode_array(array: npt.NDArray[Any], background: Colour) -> tuple[Pixels, str]:
+def decode_array(array: npt.NDArray[Any], background: Colour) -> tuple[Held, str]:
     """The pixels of an array (H, W) or (H, W, 1 | 3 | 4) of uint8, uint16 or floats in [0, 1], and a warning, or ""."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.size == 0:
         raise ImageError(
@@ -63,9 +64,11 @@ def decode_array(array: npt.NDArray[Any], background: Colour) -> tuple[Pixels, s
     top = _find_white_of_array(stored)
     warning = _word_dark_warning(int(stored[:, :, :3].max()), top) if top > 255 else ""
     if stored.shape[2] < 4:
+        if stored.dtype == np.uint8:
+            return np.array(stored, order="C"), warning  # a copy: the person may write the next image into the array
         return np.divide(stored, top, dtype=np.float32, order="C"), warning
 
-    def blend(rows: slice, out: Pixels) -> None:
+    def blend(rows: slice, out: Held) -> None:
         values = np.divide(stored[rows], top, dtype=np.float32)  # (h, W, 4)
         alpha = values[:, :, 3:]
         out[:] = values[:, :, :3] * alpha + np.array(background, np.float32) * (1 - alpha)
@@ -83,18 +86,18 @@ def _refuse_size(image: Image.Image, most: float) -> None:
         raise ImageError(f"the image has {width} x {height} px, more than {most:,}. Make it smaller first")
 
 
-def _decode_bytes(image: Image.Image, tile: str, background: Colour) -> tuple[Pixels, str]:
+def _decode_bytes(image: Image.Image, tile: str, background: Colour) -> tuple[Held, str]:
     """The pixels of an image that Pillow holds in 8 bits per channel, however many the file has."""
     opaque, factor, deep = not image.has_transparency_data, _find_grey_factor(image, tile), bool(_DEEP.search(tile))
     mode = "L" if opaque and image.mode in ("1", "L") else "RGB"
 
-    def convert(rows: slice, out: Pixels) -> None:
+    def convert(rows: slice, out: Held) -> None:
         part = _cut(image, rows)
         shown = part if opaque else _blend(part, factor, deep, background)
         values = np.asarray(shown if shown.mode == mode else shown.convert(mode))  # (h, W) or (h, W, 3)
-        np.divide(values.reshape(out.shape), 255, out=out, dtype=np.float32)
+        out[:] = values.reshape(out.shape)
 
-    pixels = _convert_upright(image, len(mode), convert)
+    pixels = _convert_upright(image, len(mode), np.uint8, convert)
     colours = {"LA": 1, "RGB": 3, "RGBA": 3}.get(image.mode, 0)
     if not (deep and colours):
         return pixels, ""
@@ -140,7 +143,7 @@ def _blend(image: Image.Image, factor: int, deep: bool, background: Colour) -> I
     return Image.alpha_composite(below, full)
 
 
-def _decode_deep(image: Image.Image, background: Colour) -> tuple[Pixels, str]:
+def _decode_deep(image: Image.Image, background: Colour) -> tuple[Held, str]:
     """The pixels of greyscale that `convert("RGB")` would clip or wrap around: over 8 bits, floats, signed values."""
     top = _find_white(image)
     negative = _read_tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO
@@ -152,14 +155,14 @@ def _decode_deep(image: Image.Image, background: Colour) -> tuple[Pixels, str]:
         )
     key = image.info.get("transparency")
 
-    def convert(rows: slice, out: Pixels) -> None:
+    def convert(rows: slice, out: Held) -> None:
         values = _read_samples(image, rows)[:, :, None]  # (h, W, 1)
         out[:] = np.divide(top - values if negative else values, top, dtype=np.float32)
         if key is not None:
             np.copyto(out, np.array(background, np.float32), where=values == key)
 
     warning = _word_dark_warning(int(top - low if negative else high), top) if top > 255 else ""
-    return _convert_upright(image, 1 if key is None else 3, convert), warning
+    return _convert_upright(image, 1 if key is None else 3, np.float32, convert), warning
 
 
 def _find_white(image: Image.Image) -> int:
@@ -207,11 +210,16 @@ def _read_tag(image: Image.Image, tag: int, default: int) -> int:
     return int(found[0] if isinstance(found, tuple) else found)
 
 
-def _convert_upright(image: Image.Image, channels: int, convert: Callable[[slice, Pixels], None]) -> Pixels:
+def _convert_upright(
+    image: Image.Image,
+    channels: int,
+    dtype: type[np.uint8] | type[np.float32],
+    convert: Callable[[slice, Held], None],
+) -> Held:
     """The pixels of an image, converted and turned upright as its EXIF says, written in place without a copy."""
     orientation = _read_orientation(image)
     size = image.size if orientation >= 5 else image.size[::-1]
-    pixels = np.empty((*size, channels), np.float32)  # (H, W, C)
+    pixels: npt.NDArray[Any] = np.empty((*size, channels), dtype)  # (H, W, C)
     _fill(_STORED[orientation](pixels) if orientation in _STORED else pixels, convert)
     return pixels
 
@@ -224,7 +232,7 @@ def _read_orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and found in _STORED else 1
 
 
-def _fill(pixels: Pixels, convert: Callable[[slice, Pixels], None]) -> None:
+def _fill(pixels: Held, convert: Callable[[slice, Held], None]) -> None:
     """Write all pixels, some rows at a time. convert: writes those of the rows that it is given."""
     for rows in _split_rows(*pixels.shape[:2]):
         convert(rows, pixels[rows])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ _EXIF, _COMMENT = 0x8769, 0x9286  # the tags of EXIF's own directory, and of its
 _ASCII = b"ASCII\0\0\0"  # how a UserComment says its encoding
 _ROOM = 60_000  # bytes; all metadata of a JPEG file share a segment of 64 KiB
 _START = 4096  # bytes of a file, in which a record begins
+_PDF = b"%PDF-"
+_SUBJECT = re.compile(rb"/Subject \((" + _KEY.encode() + rb" (?:[^\\()]|\\.)*)\)", re.DOTALL)
 
 
 def save_options(kind: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,9 +58,10 @@ def _to_json(value: Any) -> str:
 
 
 def provenance_in(path: str | Path) -> dict[str, Any] | None:
-    """The provenance inside a picture (.png, .jpg or .gif) that vizcnn has saved, as a dictionary.
+    """The provenance inside a picture (.png, .jpg, .gif or .pdf) that vizcnn has saved, as a dictionary.
 
-    None for any other file. Only the beginning of the file is read, and no pixel is decoded.
+    It has `partial` where Ctrl-C ended the computation early. None for any other file. Only the start of the file is
+    read, of a .pdf all of it, and no pixel is decoded.
 
         vizcnn.inputs.provenance_in("photo-occlusion.png")["weights_sha256"]
     """
@@ -65,11 +69,15 @@ def provenance_in(path: str | Path) -> dict[str, Any] | None:
         if not os.path.isfile(path):  # reading a pipe may wait for ever
             return None
         with open(path, "rb") as file:
-            if _KEY.encode() not in file.read(_START):  # quick, for folders of very many images
+            start = file.read(_START)
+            if start.startswith(_PDF):
+                found = json.loads(_read_pdf(start + file.read()))
+            elif _KEY.encode() not in start:  # quick, for folders of very many images
                 return None
-            file.seek(0)
-            with ignore_warnings(), Image.open(file, formats=["PNG", "JPEG", "GIF"]) as image:
-                found = json.loads(_read_text(image))
+            else:
+                file.seek(0)
+                with ignore_warnings(), Image.open(file, formats=["PNG", "JPEG", "GIF"]) as image:
+                    found = json.loads(_read_text(image))
     except Exception:  # what cannot be opened, or whose text is no JSON, does not come from here
         return None
     return found if isinstance(found, dict) else None
@@ -82,3 +90,9 @@ def _read_text(image: Image.Image) -> str:
     comment = image.info.get("comment", b"") if image.format == "GIF" else image.getexif().get_ifd(_EXIF).get(_COMMENT)
     said = comment.removeprefix(_ASCII).decode("ascii") if isinstance(comment, bytes) else str(comment)
     return said.removeprefix(f"{_KEY} ") if said.startswith(f"{_KEY} ") else ""
+
+
+def _read_pdf(contents: bytes) -> str:
+    """The record in a .pdf, as JSON; "" where there is none. It is the subject, of whose signs some are escaped."""
+    subjects = _SUBJECT.findall(contents)
+    return re.sub(r"\\(.)", r"\1", subjects[-1].decode("ascii")).removeprefix(f"{_KEY} ") if subjects else ""

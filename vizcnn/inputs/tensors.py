@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from vizcnn.errors import ShapeError
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 
 
 def check_unit_range(values: Tensor) -> None:

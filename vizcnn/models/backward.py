@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vizcnn.errors import DegenerateResult
+from vizcnn.errors import UnsuitableNetwork
 
 Backward = Callable[[Tensor, Tensor], Tensor]
 """A rule: from the gradient that arrives at a ReLU and its local derivative (0 or 1) to the gradient passed on."""
@@ -62,7 +62,7 @@ def redirect(signal: Tensor, derivative: Tensor) -> Tensor:
 class ReluRule(TorchFunctionMode):
     """While open, every ReLU and ReLU6 follows `rule` in its backward pass.
 
-    Raises DegenerateResult where the network uses an activation for which the rule is not defined, and in `check()`
+    Raises UnsuitableNetwork where the network uses an activation for which the rule is not defined, and in `check()`
     where no ReLU has run.
     """
 
@@ -87,7 +87,7 @@ class ReluRule(TorchFunctionMode):
 
     def handle_other_activation(self, function: Any) -> None:
         """Called for an activation for which the rule is not defined."""
-        raise DegenerateResult(
+        raise UnsuitableNetwork(
             f"the network uses {function.__name__}, but this method's rule is defined for ReLU only and would leave "
             "the others as plain gradients. Use gradient, smoothgrad or integrated-gradients"
         )
@@ -111,9 +111,9 @@ class ReluRule(TorchFunctionMode):
         return input.copy_(output) if inplace or function in _IN_PLACE else output
 
     def check(self) -> None:
-        """Raise DegenerateResult where no ReLU has run: the result would be a plain gradient under another name."""
+        """Raise UnsuitableNetwork where no ReLU has run: the result would be a plain gradient under another name."""
         if not self.met:
-            raise DegenerateResult("the network has no ReLU, so this method would be the plain gradient. Use gradient")
+            raise UnsuitableNetwork("the network has no ReLU, so this method would be the plain gradient. Use gradient")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class DeconvnetRule(ReluRule):
 
     def run_other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if function in _UNSWITCHED:
-            raise DegenerateResult(
+            raise UnsuitableNetwork(
                 f"the network pools with {function.__name__}, for which the deconvnet's unpooling is not defined here. "
                 "Use saliency"
             )

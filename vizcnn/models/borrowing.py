@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from vizcnn.errors import DegenerateResult, VizcnnError
+from vizcnn.errors import UnsuitableNetwork, VizcnnError
 from vizcnn.models.activation_checkpoints import skip_checkpoints
 from vizcnn.models.layers.axes import remember_layers
 from vizcnn.models.model import Model
@@ -19,7 +19,7 @@ from vizcnn.models.threads import keep_random_state
 def borrow(model: Model, what: str) -> Iterator[None]:
     """Borrow a model's network; afterwards it and the random state are as they were.
 
-    what: who borrows it, for error messages. Other threads that ask for the same network wait. Raises DegenerateResult
+    what: who borrows it, for error messages. Other threads that ask for the same network wait. Raises UnsuitableNetwork
     for a network that normalises with the statistics of each batch."""
     with (
         add_context(f"{what} on {model.name}"),
@@ -61,7 +61,7 @@ def add_context(context: str) -> Iterator[None]:
 def _refuse_batch_statistics(network: nn.Module) -> None:
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise DegenerateResult(
+            raise UnsuitableNetwork(
                 f"layer {name!r} normalises with the statistics of each batch (track_running_stats=False), so images "
                 "probed together would change each other's answer. Use a network with running statistics"
             )

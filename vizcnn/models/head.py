@@ -126,6 +126,11 @@ def find_head(output: Any, said: Head | None = None, makers: Makers | None = Non
     return "scores" if between else "logits"
 
 
+def is_made_by_weights(output: Any, makers: Makers) -> bool:
+    """Whether a layer with weights made a network's output, so that `find_head` does not go by its values."""
+    return isinstance(output, Tensor) and makers.find_maker(output) in _WEIGHTED
+
+
 def _add_up(shares: Tensor, dtype: torch.dtype) -> bool:
     """Whether values (N, K, ...) add up to 1 over the classes, within the rounding of their dtype."""
     return bool(((shares.sum(1) - 1).abs() <= max(1e-3, 4 * torch.finfo(dtype).eps)).all())

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vizcnn import zoo
-from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, did_you_mean
+from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, describe_address, did_you_mean
 from vizcnn.models import _torchvision
 from vizcnn.models.model import Model
 from vizcnn.models.threads import keep_random_state, seed_random
@@ -64,6 +64,9 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
 
 
 def _load(spec: str, default_tag: str) -> Model:
+    for part in (spec, spec.rpartition("@")[2]):
+        if address := describe_address(part):
+            raise ModelNotFound(address)
     file, ending, rest = spec.rpartition(".py:")  # a path may hold an @ of its own
     name, _, tag = rest.partition("@")
     if ":" in name or ending:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vizcnn.errors import (
@@ -28,9 +27,11 @@ from vizcnn.errors import (
     did_you_mean,
 )
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo, to_grey
+from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.resampling import resample
 from vizcnn.models.failing import is_out_of_memory, to_network_error
 from vizcnn.models.head import Head, check_head
+from vizcnn.models.making import digest_making
 from vizcnn.models.restoring import borrow_network
 
 _PIECE = 2**24  # bytes digested at a time
@@ -88,17 +89,19 @@ class InputContract:
         """A photograph as input, float32 (C, H, W) in [0, 1], and the box of the photograph that this input shows.
 
         Raises ImageError."""
-        pixels = torch.from_numpy(self.channels_of(photo)).permute(2, 0, 1)[None]  # (1, C, h, w)
         scaled = self.scaled_size(photo.size)
         if scaled[0] * scaled[1] > _LARGEST_SCALED:
             raise ImageError(
                 f"{photo.name} is {photo.size[1]} x {photo.size[0]} px: scaled to the input's size, before the cut, it "
                 f"would have {scaled[1]} x {scaled[0]}. Cut out the part to look at first"
             )
-        if scaled != photo.size:
-            pixels = F.interpolate(pixels, scaled, mode=self.interpolation, antialias=self.antialias).clamp(0, 1)
+        pixels = resample(
+            photo, scaled, channels=self.channels, mode=self.interpolation, antialias=self.antialias
+        )  # (1, C, h, w)
         (top, left), (height, width) = self._corner(scaled), self.size
-        return pixels[0, :, top : top + height, left : left + width], self.seen(photo.size)  # (C, H, W)
+        cut = pixels[0, :, top : top + height, left : left + width]  # (C, H, W)
+        # a copy, since a view keeps the memory of what was cut off
+        return cut.clone(memory_format=torch.contiguous_format), self.seen(photo.size)
 
     def seen(self, photo: tuple[int, int]) -> Box:
         """The box of a photograph of height and width `photo` that the network sees, in px of the photograph."""
@@ -109,12 +112,6 @@ class InputContract:
     def _corner(self, scaled: tuple[int, int]) -> tuple[int, int]:
         """Top and left of the crop in a photograph that was resampled to this size."""
         return round((scaled[0] - self.size[0]) / 2), round((scaled[1] - self.size[1]) / 2)
-
-    def channels_of(self, photo: Photo) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """A photograph's pixels (H, W, C) in the channels that the network takes: RGB or grey."""
-        if self.channels == 1:
-            return to_grey(photo.pixels)
-        return np.repeat(photo.pixels, 3, axis=2) if photo.pixels.shape[2] == 1 else photo.pixels
 
 
 class Model:
@@ -246,9 +243,19 @@ class Model:
             names = [f"{name} {value.dtype} {tuple(value.shape)};".encode() for name, value in named]
             return hashlib.sha256(b"".join([*names, *pieces])).hexdigest()
 
+    def network_sha256(self) -> str:
+        """Digest of what makes the network beside its weights: layers, code, labels and head, see
+        `vizcnn.models.making`."""
+        return digest_making(self.network, self.labels, self.head)
+
     def provenance(self) -> dict[str, Any]:
         """What identifies this model in a saved result."""
-        return {"model": self.name, "weights_sha256": self.weights_sha256(), "input": asdict(self.input)}
+        return {
+            "model": self.name,
+            "weights_sha256": self.weights_sha256(),
+            "input": asdict(self.input),
+            "network_sha256": self.network_sha256(),
+        }
 
     def borrowed(self) -> AbstractContextManager[nn.Module]:
         """The network in eval mode with frozen parameters; afterwards it is exactly as before.

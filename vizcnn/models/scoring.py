@@ -14,21 +14,14 @@ from torch import Tensor
 
 from vizcnn import progress
 from vizcnn.errors import NonFiniteResult, ParameterError
-from vizcnn.models.determinism import run_clean, score_images
-from vizcnn.models.failing import is_out_of_memory
+from vizcnn.models.batches import default_batch, run_batches
+from vizcnn.models.clean import run_clean
+from vizcnn.models.determinism import score_images
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 
 Indices = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
-
-_IMAGES = 12  # more gain up to a tenth of the time, and cost twice the memory in deep networks
-_PIXELS = _IMAGES * 224 * 224
-
-
-def default_batch(size: tuple[int, int]) -> int:
-    """How many images to run at once, for inputs of this height and width."""
-    return max(_IMAGES, _PIXELS // (size[0] * size[1]))
 
 
 def score_batches(
@@ -81,20 +74,14 @@ def score_batches(
         if layout is None:
             clean = run_clean(model, first, tuple(targets))
             targets, layout = clean.targets[0], clean.layout
-    start = 0
     with progress.bar(len(indices), label, "image", shown=shown) as bar:
-        while start < len(indices):
-            chosen = indices[start : start + batch]
-            try:
-                scores = _score_finite(model, alter(chosen).contiguous(memory_format=layout), targets)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or len(chosen) == 1:
-                    raise
-                batch = len(chosen) // 2
-                continue
-            yield chosen, scores
-            start += len(chosen)
-            bar.update(len(chosen))
+
+        def run(part: slice) -> Scores:
+            return _score_finite(model, alter(indices[part]).contiguous(memory_format=layout), targets)
+
+        for part, scores in run_batches(len(indices), batch, run):
+            yield indices[part], scores
+            bar.update(len(scores))
 
 
 def differ(scores: Scores, clean: Scores, largest: float, dtype: torch.dtype) -> npt.NDArray[np.bool_]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from math import prod
 from operator import index
 from typing import Any
@@ -14,178 +13,18 @@ from torch import Tensor
 
 from vizcnn.errors import TargetError
 from vizcnn.models.functions import OUTPUT as OUTPUT
-from vizcnn.models.functions import Activations, LayerFunction, OutputFunction, find_layer_names, make_layer_function
-from vizcnn.models.head import Head, find_head, to_probabilities
-from vizcnn.models.model import Model, find_class_index
+from vizcnn.models.functions import Activations, OutputFunction, find_layer_names, make_layer_function
+from vizcnn.models.head import Head
+from vizcnn.models.model import Model
+from vizcnn.models.terms import Direction, Energy, Strongest, Term, Unit
 
 _N = "[0-9]{1,18}"
 _LAYER_UNIT = re.compile(rf"(?P<layer>[^:]+):(?P<channel>{_N})(@(?P<y>{_N}),(?P<x>{_N}))?")
 _SPAN = re.compile(rf"(?P<layer>[^:]+):(?P<first>{_N})-(?P<last>{_N})")
 _NUMBER = re.compile(rf"#-?{_N}|-?(0|[1-9][0-9]{{0,17}})")  # `02` may be a name, but is no number of a class
 _ENERGY = re.compile(r"energy\((?P<layer>.+)\)")
+_STRONGEST = re.compile(r"strongest\((?P<layer>.+)\)")
 _PROBABILITY = re.compile(r"p\((?P<inner>.+)\)")
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A class, or a channel of a layer, or one neuron of a channel.
-
-    layer: dotted name; OUTPUT for the network's output.
-    channel: index among the layer's channels, wherever these lie, or a class name until the model is known.
-    at: (y, x) of one neuron in a map; None takes the mean over all positions, or over all tokens.
-    probability: of the class, instead of the network's own output. head: what the output is; None: its values tell.
-    label: the class's name. as_text: the channel was given as digits in a text, which may also be a class's name.
-    ambiguous: the class's number is also the name of a class.
-    """
-
-    layer: str
-    channel: int | str
-    at: tuple[int, int] | None = None
-    probability: bool = False
-    head: Head | None = None
-    label: str = ""
-    as_text: bool = field(default=False, compare=False)
-    ambiguous: bool = field(default=False, compare=False)
-
-    def __str__(self) -> str:
-        place = f"@{self.at[0]},{self.at[1]}" if self.at else ""
-        name = self.label or (f"{self.layer}:{self.channel}" if self.layer else str(self.channel)) + place
-        return f"p({name})" if self.probability else name
-
-    @property
-    def spec(self) -> str:
-        """The text that `target` makes into this unit: classes by number, as `#10` where 10 is also a class's name."""
-        number = f"#{self.channel}" if self.ambiguous else ""
-        return str(replace(self, label=number))
-
-    @property
-    def layers(self) -> frozenset[str]:
-        return frozenset({self.layer})
-
-    @property
-    def quantity(self) -> str:
-        if self.probability:
-            return "probability"
-        return f"activation of {self.layer}" if self.layer else "logit"
-
-    def resolved(self, model: Model) -> Unit:
-        if self.layer:
-            model.layer(self.layer)
-            return self
-        index = self.index_among(model.labels, model.name)
-        ambiguous = str(index) in (model.labels or ()) and model.class_name(index) != str(index)
-        return replace(self, channel=index, label=model.class_name(index), as_text=False, ambiguous=ambiguous)
-
-    def index_among(self, labels: Sequence[str] | None, model: str) -> int:
-        """The class's position among these names. Raises TargetError, see `vizcnn.models.model.find_class_index`."""
-        is_name = self.as_text or isinstance(self.channel, str)
-        return find_class_index(str(self.channel), labels, model) if is_name else int(self.channel)
-
-    def with_head(self, head: Head) -> Unit:
-        return replace(self, head=head) if self.probability else self
-
-    def __call__(self, activations: Activations) -> Tensor:
-        values = self._checked(activations[self.layer])  # (N, C), (N, C, T) or (N, C, H, W)
-        if self.probability:
-            values = to_probabilities(values, self.head or find_head(values))
-        one = values[:, int(self.channel)]  # (N,), (N, T) or (N, H, W)
-        if self.at is not None:
-            return one[:, self.at[0], self.at[1]]  # (N,)
-        return one.flatten(1).mean(1) if one.dim() > 1 else one  # (N,)
-
-    def _checked(self, values: Any) -> Tensor:
-        where = f"layer {self.layer!r}" if self.layer else "the network's output"
-        if not isinstance(values, Tensor) or values.dim() not in ((2, 3, 4) if self.layer else (2, 4)):
-            if self.layer:
-                raise TargetError(
-                    f"{where} is {describe_activations(values)}. Choose another layer, or energy({self.layer})"
-                )
-            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise TargetError(f"{where} is {got}, not (N, C) or (N, C, H, W). Give a function of it as the target")
-        if not 0 <= int(self.channel) < values.shape[1]:
-            raise TargetError(f"{where} has channels 0 to {values.shape[1] - 1}, got {self.channel}")
-        if self.at is None:
-            return values
-        if values.dim() != 4:
-            raise TargetError(f"{where} is {tuple(values.shape)} and has no positions, got @{self.at[0]},{self.at[1]}")
-        if self.at[0] >= values.shape[2] or self.at[1] >= values.shape[3]:
-            raise TargetError(
-                f"{where} is {values.shape[2]} x {values.shape[3]}, got position {self.at[0]},{self.at[1]}"
-            )
-        return values
-
-
-@dataclass(frozen=True)
-class Energy:
-    """The mean square of a whole layer's activations: what deep dream raises (Mordvintsev et al. 2015)."""
-
-    layer: str
-    quantity = "energy"
-
-    def __str__(self) -> str:
-        return f"energy({self.layer})"
-
-    @property
-    def spec(self) -> str:
-        return str(self)
-
-    @property
-    def layers(self) -> frozenset[str]:
-        return frozenset({self.layer})
-
-    def resolved(self, model: Model) -> Energy:
-        model.layer(self.layer)
-        return self
-
-    def __call__(self, activations: Activations) -> Tensor:
-        values = activations[self.layer]
-        if not isinstance(values, Tensor) or values.dim() < 2:
-            raise TargetError(f"layer {self.layer!r} gives no tensor (N, ...), so it has no energy")
-        return values.square().flatten(1).mean(1)  # (N,)
-
-
-@dataclass(frozen=True)
-class Direction:
-    """A layer's activations, averaged over positions, along a direction: their scalar product with a vector.
-
-    vector: one weight per channel of the layer.
-    """
-
-    layer: str
-    vector: tuple[float, ...]
-
-    def __str__(self) -> str:
-        digest = hashlib.sha256(repr(self.vector).encode()).hexdigest()[:8]
-        return f"direction({self.layer}, {digest})"
-
-    @property
-    def spec(self) -> str:
-        return f"direction({self.layer}, {list(self.vector)})"
-
-    @property
-    def quantity(self) -> str:
-        return f"activation along a direction of {self.layer}"
-
-    @property
-    def layers(self) -> frozenset[str]:
-        return frozenset({self.layer})
-
-    def resolved(self, model: Model) -> Direction:
-        model.layer(self.layer)
-        return self
-
-    def __call__(self, activations: Activations) -> Tensor:
-        values = activations[self.layer]
-        if not isinstance(values, Tensor) or values.dim() not in (2, 3, 4) or values.shape[1] != len(self.vector):
-            raise TargetError(
-                f"layer {self.layer!r} is {describe_activations(values)}, a direction of {len(self.vector)} numbers "
-                "does not fit"
-            )
-        per_channel = values.flatten(2).mean(2) if values.dim() > 2 else values  # (N, C)
-        return per_channel @ values.new_tensor(self.vector)  # (N,)
-
-
-Term = Unit | Energy | Direction | OutputFunction | LayerFunction
 
 
 @dataclass(frozen=True)
@@ -244,6 +83,20 @@ class Target:
         terms = ((weight, unit.with_head(head) if isinstance(unit, Unit) else unit) for weight, unit in self.terms)
         return Target(tuple(terms))
 
+    @property
+    def differs_by_image(self) -> bool:
+        """Whether `choose` gives each image a target of its own."""
+        return any(isinstance(unit, Strongest) for _, unit in self.terms)
+
+    def choose(self, activations: Activations, images: int) -> list[Target]:
+        """For each of so many images the target that this one stands for: the same, but for units that each image
+        chooses for itself."""
+        if not self.differs_by_image:
+            return [self] * images
+        units = [unit.choose(activations) if isinstance(unit, Strongest) else [unit] * images for _, unit in self.terms]
+        weights = [weight for weight, _ in self.terms]
+        return [Target(tuple(zip(weights, own, strict=True))) for own in zip(*units, strict=True)]
+
     def __call__(self, activations: Activations) -> Tensor:
         """One number per image, (N,), from the activations of `layers`."""
         total = sum(weight * unit(activations) for weight, unit in self.terms)
@@ -256,7 +109,8 @@ def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
 
     what: a class index or name, `layer:channel`, `layer:channel@y,x`, or a function of the network's output.
         `p(tabby)` asks for the probability; otherwise a class is the network's own number, mostly a logit.
-        `energy(layer)` is a whole layer's mean square. Where classes are named by numbers, `#10` is the class of that
+        `energy(layer)` is a whole layer's mean square, `strongest(layer)` the unit of the layer that is most active in
+        the image. Where classes are named by numbers, `#10` is the class of that
         index and `=10` the one of that name. Names are looked up when the target meets a model.
     layers: names of layers; `what` is then a function of their activations, a mapping from these names to tensors
         (N, C, H, W), (N, C, T) for tokens or (N, C), to a tensor (N,). An empty name is the network's output.
@@ -331,12 +185,14 @@ def _make_class_unit(number: int) -> Unit:
     return Unit(OUTPUT, number)
 
 
-def _parse(text: str) -> Unit | Energy:
+def _parse(text: str) -> Unit | Energy | Strongest:
     if match := _ENERGY.fullmatch(text):
         return Energy(match["layer"])
+    if match := _STRONGEST.fullmatch(text):
+        return Strongest(match["layer"])
     if match := _PROBABILITY.fullmatch(text):
         inner = _parse(match["inner"])
-        if isinstance(inner, Energy) or inner.layer:
+        if not isinstance(inner, Unit) or inner.layer:
             raise TargetError(f"p(...) is for classes, got the layer unit {text!r}")
         return replace(inner, probability=True)
     if match := _LAYER_UNIT.fullmatch(text):
@@ -345,15 +201,3 @@ def _parse(text: str) -> Unit | Energy:
     if _NUMBER.fullmatch(text):
         return replace(_make_class_unit(int(text.removeprefix("#"))), as_text=text[0] != "#")
     return Unit(OUTPUT, text)
-
-
-def describe_activations(values: Any) -> str:
-    """A layer's activations in words, for messages: their shape, and why they are no maps."""
-    if not isinstance(values, Tensor):
-        return type(values).__name__
-    if values.dim() > 4:  # see `vizcnn.models.layers.axes`
-        shape = (values.shape[0], *values.shape[4:])
-        like = "as in attention weights, or where parts of an image make up the batch"
-        return f"{shape}, in which no axes are known to be channels, rows and columns ({like})"
-    tokens = ", channels and tokens without rows and columns" if values.dim() == 3 else ""
-    return f"{tuple(values.shape)}{tokens}"

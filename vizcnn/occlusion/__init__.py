@@ -7,3 +7,7 @@ from vizcnn.occlusion.ranks import spearman
 from vizcnn.occlusion.sweep import Sweep
 
 __all__ = ["Case", "Sweep", "collect", "estimate_cost", "spearman"]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

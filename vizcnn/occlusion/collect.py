@@ -4,43 +4,54 @@ A target that no window changes is refused: a map of rounding errors looks like 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from vizcnn import progress
-from vizcnn.errors import DegenerateResult
+from vizcnn.errors import DegenerateResult, Interrupted
+from vizcnn.models.batches import Answers, answer_each
 from vizcnn.models.scoring import Scores, differ, score_batches
 from vizcnn.occlusion.plain import Case
 from vizcnn.occlusion.sweep import Sweep
 
 
-def collect(sweep: Sweep, *, shown: bool) -> tuple[list[Scores], bool]:
-    """The targets' scores under every window, float64 (n, T) per image, and whether Ctrl-C ended the sweep.
+def collect(sweep: Sweep, *, shown: bool, strict: bool = False) -> Answers[Scores]:
+    """For each image the targets' scores under every window, float64 (n, T).
 
-    After Ctrl-C there are only the images that were reached, and the last has NaN for the windows that were not.
-    shown: whether what takes longer than two seconds shows a progress bar. Raises DegenerateResult, as soon as it is
-    clear, for a target that no window changes.
+    An image with a target that no window changes is refused, as soon as that is clear, and so is one whose scores are
+    not finite; see `vizcnn.models.batches.answer_each`, also for `strict`. After Ctrl-C there are only the images that
+    were reached, and the last has NaN for the windows that were not.
+    shown: whether what takes longer than two seconds shows a progress bar.
     """
-    collected: list[Scores] = []
-    windows = len(sweep.windows)
+    with progress.bar(len(sweep.cases) * len(sweep.windows), "occlusion", "window", shown=shown) as bar:
+
+        def score(part: slice) -> list[Scores]:
+            return [_score_windows(sweep, sweep.cases[part.start], bar.update)]
+
+        return answer_each(len(sweep.cases), score, strict=strict)
+
+
+def _score_windows(sweep: Sweep, case: Case, advance: Callable[[int], object]) -> Scores:
+    """The targets' scores under every window, (n, T). advance: is told of windows that are done.
+
+    Raises DegenerateResult, NonFiniteResult, and after Ctrl-C Interrupted with the scores so far."""
+    collected = np.full((len(sweep.windows), len(case.targets)), np.nan)
+    begun = False
     try:
-        with progress.bar(len(sweep.cases) * windows, "occlusion", "window", shown=shown) as bar:
-            for i, case in enumerate(sweep.cases):
-                for indices, scores in sweep.score(case):
-                    first = len(collected) == i
-                    if first:
-                        collected.append(np.full((windows, scores.shape[1]), np.nan))
-                    bar.update(int(np.isnan(collected[i][indices, 0]).sum()))
-                    collected[i][indices] = scores
-                    if first:
-                        _check_can_change(sweep, case, scores)
+        for indices, scores in sweep.score(case):
+            advance(int(np.isnan(collected[indices, 0]).sum()))
+            collected[indices] = scores
+            if not begun:
+                _check_can_change(sweep, case, scores)
+            begun = True
     except KeyboardInterrupt:
-        if not collected:
+        if np.isnan(collected[:, 0]).all():
             raise
-        return collected, True
-    for case, scores in zip(sweep.cases, collected, strict=True):
-        _check_changed(case, scores)
-    return collected, False
+        raise Interrupted(collected) from None
+    _check_changed(case, collected)
+    return collected
 
 
 def _check_can_change(sweep: Sweep, case: Case, scores: Scores) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vizcnn.errors import ParameterError, VizcnnWarning
+from vizcnn.errors import NonFiniteResult, ParameterError, VizcnnWarning
 from vizcnn.models.failing import is_out_of_memory
 from vizcnn.models.model import Model
+from vizcnn.models.remembering import keep, recall
 from vizcnn.models.scoring import Scores
 from vizcnn.occlusion.incremental import Graph, Untraceable, compute_executed_share, compute_ideal_share, record
 from vizcnn.occlusion.plain import Case, FullRuns, ScoreBatches
@@ -79,22 +80,36 @@ class Sweep:
         """Take the incremental engine if the network can be followed and, with engine auto, if it saves enough."""
         try:
             self.graph = self.record_graph()
-            incremental = IncrementalRuns(self.graph, self.windows, self.batch)
-            self.shares = {
-                "flops_ideal": compute_ideal_share(incremental.engine, incremental.regions),
-                "flops_executed": compute_executed_share(incremental.engine, incremental.plans),
-            }
+            incremental, self.shares = self._plan_incremental(self.graph)
         except Exception as error:
             self._fall_back(error)
         else:
             if self._is_settled or self.shares["flops_executed"] <= LARGEST_SHARE:
                 self.incremental = incremental
 
+    def _plan_incremental(self, graph: Graph) -> tuple[IncrementalRuns, dict[str, float]]:
+        """The incremental engine with its plans, and the shares of FLOPs that these need."""
+        key = ("incremental", id(graph), self.windows.tobytes(), self.batch)  # a graph that is kept keeps its id
+        found: tuple[IncrementalRuns, dict[str, float]] | None = recall(self.model, key)
+        if found is None:
+            incremental = IncrementalRuns(graph, self.windows, self.batch)
+            shares = {
+                "flops_ideal": compute_ideal_share(incremental.engine, incremental.regions),
+                "flops_executed": compute_executed_share(incremental.engine, incremental.plans),
+            }
+            found = incremental, shares
+            keep(self.model, key, found)
+        found[0].seconds_per_window.clear()  # those of another call say nothing of this one
+        return found
+
     def record_graph(self) -> Graph:
         """The network's graph as far as the targets need it. Raises Untraceable."""
         layers = frozenset[str]().union(*(target.layers for case in self.cases for target in case.targets))
         height, width = self.cases[0].image.shape[1:]
-        return record(self.model, (height, width), layers)
+        key = ("graph", layers, (height, width))
+        graph: Graph = recall(self.model, key) or record(self.model, (height, width), layers)
+        keep(self.model, key, graph)
+        return graph
 
     def _fall_back(self, error: Exception) -> None:
         """Fall back to full runs and warn once, with the reason."""
@@ -122,6 +137,8 @@ class Sweep:
         if self.incremental is not None:
             try:
                 yield from self._score_incrementally(case, self.incremental)
+            except NonFiniteResult:  # of full runs: it says nothing of the engine
+                raise
             except Exception as error:
                 self._fall_back(error)
             else:

@@ -87,24 +87,24 @@ def check_fill(option: str, fill: str) -> None:
         ) from error
 
 
-def make_baseline(fill: str, image: Tensor, model_mean: tuple[float, ...], window: tuple[int, int]) -> Tensor:
-    """What shows where an image (C, H, W) is covered: another image (C, H, W).
+def make_baseline(fill: str, images: Tensor, model_mean: tuple[float, ...], window: tuple[int, int]) -> Tensor:
+    """What shows where images (..., C, H, W) are covered: other images (..., C, H, W).
 
-    fill: `mean` (the image's mean colour), `model` (the mean the model subtracts), `blur` (the image blurred by a
+    fill: `mean` (each image's mean colour), `model` (the mean the model subtracts), `blur` (the image blurred by a
     Gaussian whose sigma is half the window), or a colour as Pillow names it.
     """
     if fill == "blur":
         sigma = max(window) / 2
-        return gaussian_blur(image[None], sigma, int(np.ceil(3 * sigma)))[0]
+        return gaussian_blur(images.view(-1, *images.shape[-3:]), sigma, int(np.ceil(3 * sigma))).view_as(images)
     if fill == "mean":
-        colour = image.mean((1, 2))
+        colour = images.mean((-2, -1))  # (..., C)
     elif fill == "model":
-        colour = image.new_tensor(model_mean)
+        colour = images.new_tensor(model_mean)  # (C,)
     else:
         rgb = parse_colour(fill)
         grey = float(np.dot(rgb, (0.299, 0.587, 0.114)))
-        colour = image.new_tensor(rgb if len(image) == 3 else [grey])
-    return colour[:, None, None].expand_as(image)
+        colour = images.new_tensor(rgb if images.shape[-3] == 3 else [grey])  # (C,)
+    return colour[..., None, None].expand_as(images)
 
 
 def occlude(image: Tensor, baseline: Tensor, windows: Windows) -> Tensor:

@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import Objective, Outcome, Pixels, Recipe, Transforms, optimize, score_pictures
-from vizcnn.errors import TargetError
-from vizcnn.inputs.images import Photo
+from vizcnn.errors import Interrupted, TargetError
+from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.resampling import resample
+from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.model import Model
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
+from vizcnn.results.photos import reduce_photo
 
 _LARGEST = 512  # px: the longer side of a dream, unless another is asked for
 _SMALLEST = 32  # px: the shorter side of the smallest octave
@@ -37,6 +40,7 @@ class Dream(Probe[Pictures]):
     """
 
     paper: ClassVar[str] = "Mordvintsev, Olah & Tyka 2015, Inceptionism"
+    needs_photos: ClassVar[bool] = True
 
     octaves: int = param(4, "Sizes that are worked at, from small to large.", min=1)
     scale: float = param(1.4, "Each octave is larger than the one before by this factor.", min=1.01)
@@ -65,14 +69,18 @@ class Dream(Probe[Pictures]):
             if len(targets) > 1:
                 named = ", ".join(map(str, targets))
                 raise TargetError(f"a dream raises one target, got {len(targets)}: {named}. Give one, or their sum")
-        scenes, finished = [], True
-        for i, photo in enumerate(subject.photos):
-            scene, finished = self._make_picture(subject, photo, Objective(subject.targets[i][0]))
-            scenes.append(scene)
+        subject = subject.run()
+
+        def make_picture(part: slice) -> list[Scenery]:
+            i = part.start
+            scene, finished = self._make_picture(subject, subject.photos[i], Objective(subject.targets[i][0]))
             if not finished:
-                break
-        subject = subject.first(len(scenes))
-        return Pictures(subject.provenance(octaves=self.octaves), tuple(scenes), not finished)
+                raise Interrupted(scene)
+            return [scene]
+
+        scenes = answer_each(len(subject.photos), make_picture, strict=subject.strict)
+        provenance = subject.keep(scenes).provenance(octaves=self.octaves)
+        return Pictures(provenance, tuple(scenes.rows), scenes.partial)
 
     def _make_picture(self, subject: Subject, photo: Photo, objective: Objective) -> tuple[Scenery, bool]:
         """The picture, and whether it was finished."""
@@ -92,7 +100,7 @@ class Dream(Probe[Pictures]):
         before, after = (float(score_pictures(subject.model, [objective], each)[0]) for each in (base, picture))
         return Scenery(
             _to_array(picture)[0],
-            (("", photo),),
+            (("", reduce_photo(photo)),),
             {str(objective.target): (before, after)},
             (_to_array(torch.cat(frames)) * 255).round().astype(np.uint8),
         ), finished
@@ -126,11 +134,10 @@ class Dream(Probe[Pictures]):
 
     def _resize_photo(self, model: Model, photo: Photo) -> Tensor:
         """The photograph (1, C, H, W) in the size of the dream."""
-        image = torch.from_numpy(model.input.channels_of(photo)).permute(2, 0, 1)[None].to(model.device)
         longer = max(photo.size)
         factor = (self.size or min(longer, _LARGEST)) / longer
         height, width = (max(1, round(side * factor)) for side in photo.size)
-        return _resize(image, (height, width)).clamp(0, 1)
+        return resample(photo, (height, width), channels=model.input.channels).to(model.device)
 
     def _list_sizes(self, base: Tensor) -> list[tuple[int, int]]:
         """Height and width of each octave, from small to the picture's own."""

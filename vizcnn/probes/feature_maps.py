@@ -11,17 +11,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError, TargetError
+from vizcnn.errors import NetworkError, NonFiniteResult, ParameterError, TargetError, UnsuitableNetwork
 from vizcnn.geometry import Box
-from vizcnn.models.layers.axes import find_spatial_layers
+from vizcnn.models.batches import answer_each, default_batch
+from vizcnn.models.clean import check_output
+from vizcnn.models.layers.axes import find_spatial_layers, pick_last_of_sizes
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import describe_activations
+from vizcnn.models.targets import OUTPUT
+from vizcnn.models.terms import describe_activations
 from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, trace_fields
-from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene
+from vizcnn.results import ImageGrid, Mark, Panel, Row, Scene, format_number
 
 Array = npt.NDArray[np.float32]
 ChannelsByLayer = Mapping[str, Sequence[int]]
@@ -62,27 +65,60 @@ class FeatureMaps(Probe[ImageGrid]):
 
     def compute(self, subject: Subject) -> ImageGrid:
         layers = _parse_layers(self.layers or _choose_layers(subject.model, subject.inputs[:1]))
-        by_image = [self._read_maps(subject.model, image[None], layers) for image in subject.inputs]
-        fields = trace_fields(subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3])))
-        limits = {layer: _find_limits([maps[layer] for maps in by_image]) for layer in layers}
+        count, size = len(subject.inputs), subject.size
+
+        def read(part: slice) -> list[dict[str, LayerMaps]]:
+            at_an_end = part.start == 0 or part.stop == count
+            by_image = _read_layers(subject.model, subject.inputs[part], layers, check=at_an_end)
+            return [self._select_maps(one, layers) for one in by_image]
+
+        on_processor = subject.inputs.device.type == "cpu"  # which gains nothing by company
+        batch = 1 if on_processor else default_batch(size)
+        answers = answer_each(count, read, batch=batch, strict=subject.strict)
+        subject = subject.keep(answers)
+        fields = trace_fields(subject.model, size)
+        limits = {layer: _find_limits([maps[layer] for maps in answers.rows]) for layer in layers}
         rows, findings = [], []
-        for i, maps in enumerate(by_image):
+        for i, maps in enumerate(answers.rows):
             boxes = {layer: _find_box(subject, i, one, fields.get(layer)) for layer, one in maps.items()}
             marks = tuple(Mark(box, maps[layer].name_unit(0)) if box else None for layer, box in boxes.items())
             panels = tuple(_make_panel(i, one, limits[layer]) for layer, one in maps.items())
             rows.append(Row(panels, Scene(subject.photos[i], subject.seen[i], marks)))
-            findings += [_describe(subject, i, one, boxes[layer]) for layer, one in maps.items()]
-        provenance = subject.provenance(layers=",".join(layers), channels=self.channels)
-        return ImageGrid(provenance, tuple(rows), (*findings, *_describe_missing_boxes(layers, fields)))
+            findings.append(_describe(subject, i, [*maps.values()], boxes))
+        return ImageGrid(
+            subject.provenance(layers=",".join(layers), channels=self.channels),
+            tuple(rows),
+            (*findings, *_describe_missing_boxes(layers, fields)),
+            partial=answers.partial,
+        )
 
-    @torch.no_grad()
-    def _read_maps(self, model: Model, image: Tensor, layers: ChannelsByLayer) -> dict[str, LayerMaps]:
-        """The maps to show of each layer for one image (1, C, H, W)."""
-        once, again = (read_activations(model, image, layers) for _ in range(2))
+    def _select_maps(self, maps: Mapping[str, Tensor], layers: ChannelsByLayer) -> dict[str, LayerMaps]:
+        """What to show of one image's maps (C, h, w), for each layer."""
         return {
-            layer: _select_strongest(layer, _check_maps(layer, once[layer], again[layer]), channels, self.channels)
+            layer: _select_strongest(layer, _to_array(layer, maps[layer]), channels, self.channels)
             for layer, channels in layers.items()
         }
+
+
+@torch.no_grad()
+def _read_layers(model: Model, images: Tensor, layers: Iterable[str], *, check: bool) -> list[dict[str, Tensor]]:
+    """For each of the images (B, C, H, W) the maps (C, h, w) that the layers give. Raises NonFiniteResult where the
+    network's output is NaN or infinite, as for an image that runs alone when the network is checked.
+
+    The first of several, or with `check` also a single image, runs once more alone, to see that this changes nothing.
+    Where it does, or where the network takes one image only, each of several runs alone. Raises TargetError for a
+    layer without maps, UnsuitableNetwork for a random network."""
+    try:
+        together = read_activations(model, images, layers)
+        check_output(model, together[OUTPUT], len(images))
+        alone = read_activations(model, images[:1], layers) if check or len(images) > 1 else together
+        for layer in layers:
+            _check_maps(layer, together[layer][:1], alone[layer])
+    except (UnsuitableNetwork, NetworkError):
+        if len(images) == 1:
+            raise
+        return [one for image in images.split(1) for one in _read_layers(model, image, layers, check=True)]
+    return [{layer: together[layer][i] for layer in layers} for i in range(len(images))]
 
 
 @dataclass(frozen=True)
@@ -122,32 +158,32 @@ def _parse_layers(entries: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _choose_layers(model: Model, image: Tensor) -> list[str]:
-    """Of each size of map the last layer that gives it; of many sizes some, evenly from first to last."""
-    last: dict[tuple[int, int], str] = {}
-    for name, size in find_spatial_layers(model, image).items():
-        last.pop(size, None)  # otherwise the size would keep the place of its first layer
-        last[size] = name
-    if not last:
-        raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")
-    indices = np.linspace(0, len(last) - 1, min(len(last), _MOST_LAYERS)).round().astype(int)
-    return [list(last.values())[i] for i in indices]
+    """Of each size of map the last layer that gives it, at most so many as a picture holds."""
+    if layers := pick_last_of_sizes(find_spatial_layers(model, image), _MOST_LAYERS):
+        return layers
+    raise TargetError(f"no layer of {model.name} gives maps (N, C, H, W), so there is nothing to show")
 
 
-def _check_maps(layer: str, output: Tensor, again: Tensor) -> Array:
-    """A layer's output (1, C, h, w) as an array (C, h, w), checked to be finite and the same in a second run."""
-    if output.dim() != 4:
+def _check_maps(layer: str, activations: Tensor, alone: Tensor) -> None:
+    """Check that a layer gives maps, and the same for an image in two runs, the second of which is of it alone."""
+    if alone.dim() != 4:
         raise TargetError(
-            f"layer {layer!r} gives {describe_activations(output)}, not maps (N, C, H, W). Choose a layer before it"
+            f"layer {layer!r} gives {describe_activations(alone)}, not maps (N, C, H, W). Choose a layer before it"
         )
-    if not output.isfinite().all():
-        raise NonFiniteResult(f"layer {layer!r} gives NaN or infinity for this image. Check the weights")
-    if not torch.allclose(output, again, rtol=1e-3, atol=1e-5 * float(output.abs().max())):
-        raise DegenerateResult(
+    near = 1e-5 * float(alone.abs().max())
+    if alone.isfinite().all() and not torch.allclose(activations, alone, rtol=1e-3, atol=near):
+        raise UnsuitableNetwork(
             f"layer {layer!r} differs between two runs on the same image, though the network is in eval mode. Does it "
             "use functional dropout without training=self.training, or noise?"
         )
-    maps: Array = output[0].float().cpu().numpy()  # (C, h, w)
-    return maps
+
+
+def _to_array(layer: str, maps: Tensor) -> Array:
+    """A layer's maps (C, h, w) for one image as an array. Raises NonFiniteResult."""
+    if not maps.isfinite().all():
+        raise NonFiniteResult(f"layer {layer!r} gives NaN or infinity for this image. Check the weights")
+    array: Array = maps.float().cpu().numpy()
+    return array
 
 
 def _select_strongest(layer: str, maps: Array, asked: Sequence[int], most: int) -> LayerMaps:
@@ -176,23 +212,29 @@ def _find_box(subject: Subject, i: int, maps: LayerMaps, field: ReceptiveField |
 def _make_panel(i: int, maps: LayerMaps, limits: tuple[float, float]) -> Panel:
     count, h, w = maps.values.shape
     units = [maps.name_unit(k).removeprefix(maps.layer) for k in range(count)]  # the panel's title names the layer
+    largest = [format_number(float(one.max())) for one in maps.values]
     return Panel(
         key=f"image{i}.{maps.layer}",
-        title=f"{maps.layer}: {count} of {maps.of} channels of {h} x {w}, strongest first",
+        title=f"{maps.layer}: {count} of {maps.of} channels of {h} x {w}" + ", strongest first" * (count > 1),
         values=maps.values,
         channels=maps.channels,
-        titles=tuple(f"{unit}\n{one.max():.3g}" for unit, one in zip(units, maps.values, strict=True)),
+        titles=tuple(f"{unit}\n{value}" for unit, value in zip(units, largest, strict=True)),
         limits=(limits,) * count,
         meaning="activation",
         colours="magnitude",
     )
 
 
-def _describe(subject: Subject, i: int, maps: LayerMaps, box: Box | None) -> str:
-    """One sentence: the layer's strongest unit, its value and what it sees."""
-    sees = f"; it sees the {subject.place(i, box)}" if box else ""
-    unit, value = maps.name_unit(0), float(maps.values[0].max())
-    return f"{subject.photos[i].name}: {unit} is the strongest shown unit of its layer ({value:.3g}){sees}"
+def _describe(subject: Subject, i: int, of_layers: Sequence[LayerMaps], boxes: Mapping[str, Box | None]) -> str:
+    """One sentence: of some layers the strongest unit, its value and what it sees."""
+    shown = [of_layers[k] for k in sorted({0, len(of_layers) // 2, len(of_layers) - 1})]  # from first to last
+    said = []
+    for maps in shown:
+        box, value = boxes[maps.layer], float(maps.values[0].max())
+        sees = f", which sees the {subject.place(i, box)}" if box else ""
+        said.append(f"{maps.name_unit(0)} (activation {format_number(value)}){sees}")
+    those = "the strongest unit of its layer is" if len(said) == 1 else "the strongest units of their layers are"
+    return f"{subject.photos[i].name}: {those} {'; '.join(said)}"
 
 
 def _describe_missing_boxes(layers: Iterable[str], fields: Fields) -> Iterator[str]:

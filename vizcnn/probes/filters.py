@@ -31,6 +31,7 @@ class Filters(Probe[ImageGrid]):
     anew (weight norm, pruning), they are those of eval mode. Zero is mid-grey, brighter weights are positive.
     Kernels on the RGB image are drawn in colour: a reddish pixel is one where red speaks for the filter more than green
     and blue do. Behind the first layer a kernel has a slice per input channel, and one is shown.
+    With `compare` each filter stands beside the same filter of the second model, in the order of the first.
 
     Sorted by `norm`: the largest first (L2, of what is shown). By `hue`: around the colour circle from magenta, by the
     kernel's most colourful pixel (the hue of its weights less their mean over the channels); kernels whose colour is
@@ -58,9 +59,16 @@ class Filters(Probe[ImageGrid]):
     )
     sort: Literal["none", "norm", "hue", "orientation"] = param("none", "In which order.")
     compare: str | None = param(
-        None, "A second model, such as simple@initial: the same filters of its layer of that name, beside."
+        None, "A second model, such as simple@initial: beside each filter, the same filter of it."
+    )
+    difference: bool = param(
+        False, "Beside each pair of filters also the first less the second, on a scale of its own (with compare)."
     )
     most: int = param(96, "Show at most this many filters, the first in the order.", min=1)
+
+    def check(self) -> None:
+        if self.difference and not self.compare:
+            raise ParameterError("Filters: difference needs a second model. Name one: compare='simple@initial'")
 
     def compute(self, subject: Subject) -> ImageGrid:
         model = subject.model
@@ -75,11 +83,11 @@ class Filters(Probe[ImageGrid]):
             tiles = [weights[:, channel] for weights in kernels]  # (K, h, w)
         order = _ORDERS[self.sort](tiles[0])[: self.most]  # (k,)
         title = self._write_title(model, name, channel, len(order))
-        panels = _make_panels(models, tiles, order, title, self.scale)
+        row = _make_row(models, tiles, order, title, self.scale, difference=self.difference)
         compared = {"compared": f"{models[1].name} {models[1].weights_sha256()[:8]}"} if self.compare else {}
         shown = "rgb" if channel is None else channel
         provenance = subject.provenance(layer=name, channel=shown, sort=self.sort, scale=self.scale, **compared)
-        return ImageGrid(provenance, (Row(panels),), tuple(_list_findings(models, tiles, name)))
+        return ImageGrid(provenance, (row,), tuple(_list_findings(models, tiles, name)))
 
     def _choose_channel(self, model: Model, name: str, kernels: Kernels) -> int | None:
         """The input channel to show; None for all three, in colour."""
@@ -96,7 +104,7 @@ class Filters(Probe[ImageGrid]):
         h, w = module.kernel_size
         inputs = module.in_channels // module.groups
         of = f"input channel {channel} of {inputs}" + (f" in each of {module.groups} groups" * (module.groups > 1))
-        parts = [f"{name}: {module.out_channels} filters of {h} x {w}"]
+        parts = [f"{name}: {module.out_channels} filter{'s' * (module.out_channels > 1)} of {h} x {w}"]
         parts += ["in colour"] if channel is None else [of] * (inputs > 1)
         parts += [f"sorted by {self.sort}"] * (self.sort != "none")
         parts += [f"the first {shown} shown"] * (shown < module.out_channels)
@@ -133,44 +141,73 @@ def _refuse_other_shapes(models: list[Model], kernels: list[Kernels], name: str)
         )
 
 
-def _make_panels(models: list[Model], tiles: list[Kernels], order: Order, title: str, scale: str) -> tuple[Panel, ...]:
-    """A panel per model; a shared scale is that of all of them."""
+def _make_row(
+    models: list[Model], tiles: list[Kernels], order: Order, title: str, scale: str, *, difference: bool
+) -> Row:
+    """A panel per model, whose filters stand in pairs; a shared scale is that of all of them. The difference, the last
+    panel, has a scale of its own, since training may have changed little."""
     values = [weights[order] for weights in tiles]
+    limits = _find_limits(values, scale)
+    panels = [_make_panel("filters", f"{models[0].name}  {title}", values[0], order, limits[0])]
+    if len(models) == 1:
+        return Row(tuple(panels))
+    names = [_name_state(models, i) for i in (0, 1)]
+    panels += [_make_panel("compared", f"{models[1].name}  the same filters", values[1], order, limits[1])]
+    if difference:
+        change = values[0] - values[1]
+        names += ["the first less the second"]
+        panels += [
+            _make_panel("difference", f"{names[0]} less {names[1]}", change, order, _find_limits([change], scale)[0],
+                        meaning="difference")
+        ]  # fmt: skip
+    return Row(tuple(panels), names=tuple(names))
+
+
+def _name_state(models: list[Model], i: int) -> str:
+    """A model's name; with its weights' digest where both are called the same."""
+    alike = models[0].name == models[1].name
+    return f"{models[i].name} {models[i].weights_sha256()[:8]}" if alike else models[i].name
+
+
+def _find_limits(values: list[Kernels], scale: str) -> list[tuple[tuple[float, float], ...]]:
+    """For the kernels (k, ...) of each panel the limits of each: all the same, or each kernel its own."""
     largest = [np.abs(v).reshape(len(v), -1).max(1) for v in values]  # (k,)
     if scale == "shared":
-        largest = [np.full_like(of_model, np.max(largest)) for of_model in largest]
-    largest = [np.where(of_model > 0, of_model, 1) for of_model in largest]  # all zero is mid-grey on any scale
-    names = ["filters", "compared"]
-    return tuple(
-        Panel(
-            key=names[i],
-            title=f"{model.name}  {title if i == 0 else 'the same filters'}",
-            values=values[i],
-            channels=tuple(order.tolist()),
-            titles=tuple(map(str, order.tolist())),
-            limits=tuple((-end, end) for end in largest[i].tolist()),
-            meaning="weight",
-            columns=12 // len(models),
-        )
-        for i, model in enumerate(models)
-    )
+        largest = [np.full_like(of_panel, np.max(largest)) for of_panel in largest]
+    ends = [np.where(of_panel > 0, of_panel, 1) for of_panel in largest]  # all zero is mid-grey on any scale
+    return [tuple((-end, end) for end in of_panel.tolist()) for of_panel in ends]
+
+
+def _make_panel(
+    key: str,
+    title: str,
+    values: Kernels,
+    order: Order,
+    limits: tuple[tuple[float, float], ...],
+    meaning: str = "weight",
+) -> Panel:
+    channels = tuple(order.tolist())
+    return Panel(key, title, values, channels, tuple(map(str, channels)), limits, meaning)
 
 
 def _list_findings(models: list[Model], tiles: list[Kernels], name: str) -> Iterator[str]:
-    for model, weights in zip(models, tiles, strict=True):
-        norms = _compute_norms(weights)
-        most, least = norms.argmax(), norms.argmin()
-        yield (
-            f"{name} of {model.name}: {len(norms)} filters, norms {norms[least]:.3g} (filter {least}) to "
-            f"{norms[most]:.3g} (filter {most}), median {np.median(norms):.3g}"
-        )
-    if len(tiles) == 2:
-        change = _compute_norms(tiles[0] - tiles[1])
-        most, least = change.argmax(), change.argmin()
-        yield (
-            f"filter {most} differs most between the two (norm of the difference {change[most]:.3g}), "
-            f"filter {least} least ({change[least]:.3g})"
-        )
+    norms = _compute_norms(tiles[0])
+    most, least = norms.argmax(), norms.argmin()
+    if len(tiles) == 1:
+        largest = f"the largest is filter {most} (norm {norms[most]:.3g}), the smallest filter {least}"
+        yield f"{name} of {models[0].name}: {len(norms)} filters; {largest} ({norms[least]:.3g})"
+        return
+    medians = [float(np.median(_compute_norms(each))) for each in tiles]
+    yield (
+        f"{name}: {len(norms)} filters; the median of their norms is {medians[0]:.3g} in {_name_state(models, 0)}, "
+        f"{medians[1]:.3g} in {_name_state(models, 1)}"
+    )
+    change = _compute_norms(tiles[1] - tiles[0])
+    most, least = change.argmax(), change.argmin()
+    yield (
+        f"filter {most} differs most between the two (norm of the difference {change[most]:.3g}), "
+        f"filter {least} least ({change[least]:.3g})"
+    )
 
 
 def _compute_norms(kernels: Kernels) -> Kernels:

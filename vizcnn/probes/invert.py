@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, optimize
 from vizcnn.ascent.matching import ActivationDistance
+from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_layers
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
@@ -65,12 +66,17 @@ class Invert(Probe[Optimised]):
 
     def compute(self, subject: Subject) -> Optimised:
         layers = self.layers or _choose_layers(subject.model)
+        subject = subject.run()
         pixels = subject.inputs[0].numel()
-        objectives = [
-            Objective(pixels * target(distance), lowered=True)
-            for image in subject.inputs
-            for distance in _make_distances(subject.model, image[None], layers)
-        ]
+
+        def make_objectives(part: slice) -> list[list[Objective]]:
+            distances = _make_distances(subject.model, subject.inputs[part], layers)
+            return [[Objective(pixels * target(distance), lowered=True) for distance in distances]]
+
+        made = answer_each(len(subject.inputs), make_objectives, strict=subject.strict)
+        if made.partial:  # before anything was optimised
+            raise KeyboardInterrupt
+        subject, objectives = subject.keep(made), [each for row in made.rows for each in row]
         outcome = optimize(
             subject.model,
             objectives,
@@ -83,7 +89,7 @@ class Invert(Probe[Optimised]):
                 steps=self.steps,
                 keep="best",
             ),
-            size=(subject.inputs.shape[2], subject.inputs.shape[3]),
+            size=subject.size,
             seed=subject.seed,
             batch=self.batch,
             frames=self.frames,

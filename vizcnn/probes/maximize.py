@@ -18,7 +18,7 @@ from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Optimised
 from vizcnn.results.sheet import CROPS, Made, Making, RealImages, arrange
-from vizcnn.scanning import Index, crop_best, find_channel, refuse_other_network, require_unit
+from vizcnn.scanning import Index, Maps, crop_best, find_channel, read_maps, refuse_other_network, require_unit
 
 _CLASSES = 10  # how many classes are drawn where no target was given
 _SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # by network, of the data that it was trained on
@@ -102,6 +102,7 @@ class Maximize(Probe[Optimised]):
         recipe = self.choose_recipe(subject.model)
         objectives = _sort_by_panel(list(self._list_objectives(subject.targets[0])))
         index = self._open_index(subject)
+        maps = {} if index is None else _read_maps(subject, index)  # first: Ctrl-C here loses no picture
         outcome, precision = self._optimize(subject, objectives, recipe)
         begun = [objectives[i] for i in outcome.indices]
         provenance = subject.provenance(
@@ -114,7 +115,7 @@ class Maximize(Probe[Optimised]):
         )
         return arrange(
             provenance,
-            list(_list_pictures(begun, outcome, index)),
+            list(_list_pictures(begun, outcome, index, maps)),
             _summarize(recipe),
             outcome.frames.permute(0, 1, 3, 4, 2).numpy(),  # (F, K, H, W, C)
             crops_from=None if index is None else RealImages(len(index.names), index.rank),
@@ -197,7 +198,14 @@ def _sort_by_panel(objectives: Sequence[Objective]) -> list[Objective]:
     return [objectives[i] for i in sorted(range(len(panels)), key=lambda i: panels.index(panels[i]))]
 
 
-def _list_pictures(objectives: Sequence[Objective], outcome: Outcome, index: Index | None) -> Iterator[Made]:
+def _read_maps(subject: Subject, index: Index) -> Maps:
+    """The targets' maps in their best images, where units see most of an image."""
+    return read_maps(index, subject.model, map(require_unit, subject.targets[0]), CROPS, progress=subject.progress)
+
+
+def _list_pictures(
+    objectives: Sequence[Objective], outcome: Outcome, index: Index | None, maps: Maps
+) -> Iterator[Made]:
     """Each picture with what it was made for, and with crops from the index where there is one."""
     pixels = outcome.pictures.permute(0, 2, 3, 1).numpy().astype(np.float32)  # (K, H, W, C)
     size = pixels.shape[1], pixels.shape[2]
@@ -213,7 +221,7 @@ def _list_pictures(objectives: Sequence[Objective], outcome: Outcome, index: Ind
             copy=objective.copy,
             channel=channel if isinstance(channel, int) else None,
             responded=bool(outcome.moved[i]),
-            crops=() if index is None else tuple(crop_best(index, require_unit(objective.target), CROPS, size)),
+            crops=() if index is None else tuple(crop_best(index, require_unit(objective.target), CROPS, size, maps)),
         )
 
 

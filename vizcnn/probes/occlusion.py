@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from vizcnn.geometry import Box
+from vizcnn.models.batches import default_batch
 from vizcnn.models.cost import Cost
-from vizcnn.models.scoring import Scores, default_batch
+from vizcnn.models.scoring import Scores
 from vizcnn.occlusion import Case, Sweep, collect, estimate_cost
 from vizcnn.occlusion.windows import (
     Windows,
@@ -19,9 +23,10 @@ from vizcnn.occlusion.windows import (
     parse_sides,
     place_windows,
 )
+from vizcnn.probing.attribution import find_peak
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Heatmap, Mark, Provenance
+from vizcnn.results import Heatmap, Mark, Provenance, format_number, format_score
 
 
 class Occlusion(Probe[Heatmap]):
@@ -32,6 +37,10 @@ class Occlusion(Probe[Heatmap]):
     the target, negative (blue) where it helps. Windows at the right and bottom edge are clipped to the image; every
     pixel is covered. By default the part is blurred, which takes its detail and keeps its colours: a plain square is
     itself an object that networks react to. Equal to captum's Occlusion with the same windows, fill and target.
+
+    The sentence and the box name what the map shows: the place around its highest value in which all values exceed four
+    fifths of it. The single window that costs most is a second, lighter box: as the map averages over windows, the two
+    can lie apart.
 
     Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
     Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult.
@@ -70,20 +79,21 @@ class Occlusion(Probe[Heatmap]):
             check_sides(_to_sides(self.window), _to_sides(self.stride))
 
     def compute(self, subject: Subject) -> Heatmap:
+        subject = subject.run()
         window, stride, sweep = self._make_sweep(subject)
-        scores, partial = collect(sweep, shown=subject.progress)
-        subject = subject.first(len(scores))
+        answers = collect(sweep, shown=subject.progress, strict=subject.strict)
+        subject = subject.keep(answers)
         provenance = subject.provenance(
             window=window, stride=stride, windows=len(sweep.windows), fill=self.fill, **sweep.details
         )
-        return _make_heatmap(subject, sweep.windows, scores, provenance, partial)
+        return _make_heatmap(subject, sweep.windows, answers.rows, provenance, answers.partial)
 
     def estimate_cost(self, subject: Subject) -> Cost:
         return estimate_cost(self._make_sweep(subject)[2])
 
     def _make_sweep(self, subject: Subject) -> tuple[tuple[int, int], tuple[int, int], Sweep]:
         """The window's sides, the stride, and the sweep, ready to run."""
-        model, size = subject.model, (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
+        model, size = subject.model, subject.size
         window, stride = self._choose_sides(size)
         cases = [
             Case(
@@ -115,22 +125,25 @@ def _to_sides(side: int | tuple[int, int]) -> tuple[int, int]:
 def _make_heatmap(
     subject: Subject, windows: Windows, scores: list[Scores], provenance: Provenance, partial: bool
 ) -> Heatmap:
-    maps, marks, findings = [], [], []
+    maps, marks, windows_alone, findings = [], [], [], []
     for i, occluded in enumerate(scores):
         done = ~np.isnan(occluded[:, 0])  # after Ctrl-C, the windows that were not reached have no score
         drops = subject.scores[i] - occluded[done]  # (n, T)
-        maps.append(average_over_windows(windows[done], drops, (subject.inputs.shape[2], subject.inputs.shape[3])))
-        worst = windows[done][drops.argmax(0)].tolist()  # for each target the window that lowers it most
-        boxes = [subject.in_photo(i, Box(top, left, bottom, right)) for top, bottom, left, right in worst]
-        largest = drops.max(0).tolist()  # (T,)
-        marks.append(
+        values = average_over_windows(windows[done], drops, subject.size)  # (T, H, W)
+        places = [_find_peak(subject, i, one) for one in values]
+        maps.append(values)
+        marks.append(tuple(Mark(box, "covering here costs most") if box else None for box in places))
+        windows_alone.append(
             tuple(
-                Mark(box, f"this window alone: {drop:.3g} lost") if drop > 0 else None
-                for box, drop in zip(boxes, largest, strict=True)
+                _mark_window(subject, i, windows[done][own.argmax()].tolist(), float(own.max()), place)
+                for own, place in zip(drops.T, places, strict=True)
             )
         )
         findings.append(
-            tuple(_describe(subject, i, t, box, drop) for t, (box, drop) in enumerate(zip(boxes, largest, strict=True)))
+            tuple(
+                _describe(subject, i, t, place, float(np.nanmax(values[t])), float(drops[:, t].max()))
+                for t, place in enumerate(places)
+            )
         )
     return Heatmap(
         provenance=provenance,
@@ -143,13 +156,36 @@ def _make_heatmap(
         marks=tuple(marks),
         findings=tuple(findings),
         partial=partial,
+        second_marks=tuple(windows_alone),
     )
 
 
-def _describe(subject: Subject, i: int, t: int, box: Box, drop: float) -> str:
-    """One sentence: what was predicted, which window lowers target t of image i most, and by how much."""
-    what, score = f"the {subject.quantity(t).split(' of ')[0]}{subject.about(i, t)}", subject.scores[i, t]
-    if drop <= 0:
-        return f"{subject.said(i)}covering no part lowers {what} ({score:.3g})"
-    place = subject.place(i, box)
-    return f"{subject.said(i)}covering the {place} costs most: {what} falls by {drop:.3g}, from {score:.3g}"
+def _find_peak(subject: Subject, i: int, values: npt.NDArray[np.float32]) -> Box | None:
+    """The tight place around the highest value of a map (H, W), in px of photograph i; None where none is positive."""
+    place = find_peak(torch.from_numpy(values))
+    return place and subject.in_photo(i, place)
+
+
+def _mark_window(subject: Subject, i: int, window: Sequence[int], drop: float, place: Box | None) -> Mark | None:
+    """The window that lowers the target most, with its drop. None where there is no such window, and where the map's
+    own place is the same: the map averages over windows, so its highest value mostly lies elsewhere."""
+    top, bottom, left, right = window
+    box = subject.in_photo(i, Box(top, left, bottom, right))
+    return Mark(box, f"this window alone: −{format_number(drop)}") if drop > 0 and box != place else None
+
+
+def _describe(subject: Subject, i: int, t: int, place: Box | None, highest: float, drop: float) -> str:
+    """One sentence: what was predicted, where the map of target t of image i is highest, and what is lost there.
+
+    highest: the map's largest value, the mean drop there. drop: the largest of a single window."""
+    quantity = subject.short_quantity(t)
+    what, score = f"the {quantity}{subject.about(i, t)}", format_score(subject.scores[i, t], quantity)
+    if place is None:
+        return f"{subject.said(i)}covering no part lowers {what} ({score}){' on average' * (drop > 0)}"
+    if subject.is_nearly_all(i, place):
+        where = "covering costs much the same almost everywhere"
+    elif subject.share(i, place) > 0.5:
+        where = "covering costs most within the larger part of the image"
+    else:
+        where = f"covering the {subject.place(i, place)} costs most"
+    return f"{subject.said(i)}{where}: {what} falls by {format_number(highest)} on average, from {score}"

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.errors import DegenerateResult
+from vizcnn.errors import DegenerateResult, Interrupted
+from vizcnn.models.batches import answer_each
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.occlusion.windows import check_fill, make_baseline
-from vizcnn.probing.attribution import Map, Maps, find_densest, heatmap
+from vizcnn.probing.attribution import Map, find_peak, heatmap
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -66,32 +67,36 @@ class Rise(Probe[Heatmap]):
         check_fill("Rise: fill", self.fill)
 
     def compute(self, subject: Subject) -> Heatmap:
-        size = (int(subject.inputs.shape[2]), int(subject.inputs.shape[3]))
-        masks, sums, partial = Masks(self.masks, self.grid, self.keep, size, subject.seed), list[_Sums](), False
-        try:
-            for i, image in enumerate(subject.inputs):
-                for indices, scores in self._score_masks(subject, i, masks):
-                    if len(sums) == i:
-                        zeros = torch.zeros(scores.shape[1], *size, dtype=torch.float64, device=image.device)
-                        sums.append(_Sums(zeros, zeros[0].clone(), []))
-                    sums[i].add(masks.make(indices).to(image.device), scores - subject.scores[i])
-                _refuse_unmoved(subject, i, sums[i])
-        except KeyboardInterrupt:
-            sums = [each for each in sums if each.gains]
-            if not sums:
-                raise
-            partial = True
-        rows = [
-            [Map(values, find_densest(values.clamp(min=0)), "being seen helps most") for values in each.compute_maps()]
-            for each in sums
-        ]
+        subject = subject.run()
+        size = subject.size
+        masks = Masks(self.masks, self.grid, self.keep, size, subject.seed)
+
+        def make_maps(part: slice) -> list[list[Map]]:
+            return [self._make_maps(subject, part.start, masks)]
+
         return heatmap(
             subject,
-            Maps(rows, partial),
+            answer_each(len(subject.inputs), make_maps, strict=subject.strict),
             meaning=lambda quantity: f"{quantity} gained when seen",
             signed=True,
             details={"masks": self.masks, "grid": self.grid, "fill": self.fill},
         )
+
+    def _make_maps(self, subject: Subject, i: int, masks: Masks) -> list[Map]:
+        """The map of each target for image i. A run has many masks of one image: more images would not fill it better.
+
+        Raises DegenerateResult where no mask moves a target, and after Ctrl-C Interrupted with the maps so far."""
+        size = tuple(subject.inputs.shape[2:])
+        sums = _Sums.begin(len(subject.targets[i]), size, subject.inputs.device)
+        try:
+            for indices, scores in self._score_masks(subject, i, masks):
+                sums.add(masks.make(indices).to(subject.inputs.device), scores - subject.scores[i])
+        except KeyboardInterrupt:
+            if not sums.gains:
+                raise
+            raise Interrupted(_to_maps(sums)) from None
+        _refuse_unmoved(subject, i, sums)
+        return _to_maps(sums)
 
     def _score_masks(self, subject: Subject, i: int, masks: Masks) -> Iterator[tuple[Indices, Scores]]:
         """The scores of image i behind the masks, batch after batch."""
@@ -151,6 +156,12 @@ class _Sums:
     masks: Tensor
     gains: list[Scores]
 
+    @classmethod
+    def begin(cls, targets: int, size: tuple[int, ...], device: torch.device) -> _Sums:
+        """The sums over no masks, of so many targets and for maps of this height and width."""
+        zeros = torch.zeros(targets, *size, dtype=torch.float64, device=device)
+        return cls(zeros, torch.zeros_like(zeros[0]), [])
+
     def add(self, masks: Tensor, gains: Scores) -> None:
         """Add a batch of masks (B, H, W) and their gains (B, T)."""
         masks = masks.double()
@@ -162,6 +173,12 @@ class _Sums:
         """S for each target, (T, H, W); 0 where no mask showed anything."""
         mean = torch.from_numpy(np.concatenate(self.gains).mean(0)).to(self.masks)[:, None, None]  # (T, 1, 1)
         return torch.where(self.masks > 0, self.weighted / self.masks - mean, 0.0)
+
+
+def _to_maps(sums: _Sums) -> list[Map]:
+    what = "being seen helps most"
+    maps = [(one, find_peak(one)) for one in sums.compute_maps()]
+    return [Map(one, at, what if at else "being seen helps nowhere", mark=f"where {what}") for one, at in maps]
 
 
 def _refuse_unmoved(subject: Subject, i: int, sums: _Sums) -> None:

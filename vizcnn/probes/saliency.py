@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import ClassVar, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from vizcnn.models.backward import ReluRule, guide, rectify
+from vizcnn.models.batches import default_batch, run_batches
 from vizcnn.models.targets import Target
-from vizcnn.models.threads import seed_random
 from vizcnn.occlusion.windows import check_fill, make_baseline
-from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, one_by_one, score, warn_of_softmax
+from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, score, score_inputs, warn_of_softmax
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap
@@ -29,16 +31,17 @@ _PAPERS = {
 }
 _RULES = {"guided-backprop": guide, "deconvnet": rectify}
 _CONTRIBUTIONS = ("gradient-x-input", "integrated-gradients")
+_REPEATED = ("smoothgrad", "integrated-gradients")  # methods that run the network on altered copies of an image
 
 
 class Saliency(Probe[Heatmap]):
     """Which pixels does the answer react to?
 
-    Methods, computed by captum on the target as a function of pixels in [0, 1]:
+    Methods, on the target as a function of pixels in [0, 1]:
     gradient; gradient-x-input; smoothgrad (mean gradient over noisy copies); integrated-gradients (mean gradient on the
-    way from a baseline, times the way); guided-backprop and deconvnet (other backward rules for ReLU, which here reach
-    functional, in-place and reused ReLUs too; refused where a network has other activation functions, but for the
-    sigmoids of gates).
+    way from a baseline, by the rule of Gauss and Legendre, times the way); guided-backprop and deconvnet (other
+    backward rules for ReLU, which here reach functional, in-place and reused ReLUs too; refused where a network has
+    other activation functions, but for the sigmoids of gates).
 
     A pixel's three values, one per colour, become one: for `abs` the largest magnitude, for `signed` the sum.
     Contributions (gradient-x-input, integrated-gradients) are signed by default, the others magnitudes. The colour
@@ -63,22 +66,28 @@ class Saliency(Probe[Heatmap]):
         "black", "Where the way begins: mean, model, blur or a colour, as occlusion's fill (integrated-gradients)."
     )
 
+    batch: int | None = param(None, "Images per run; by default by their size. Changes memory and time only.", min=1)
+
     def check(self) -> None:
         check_fill("Saliency: baseline", self.baseline)
 
     def compute(self, subject: Subject) -> Heatmap:
         warn_of_softmax(subject)
+        if self.method in _REPEATED:
+            subject = subject.run()
         sign = self.sign or ("signed" if self.method in _CONTRIBUTIONS else "abs")
-        attribute = self._choose_attribution(subject)
+        batch, at_once = self._choose_batch(subject)
+        attribute = self._choose_attribution(subject, at_once)
 
-        def make_map(image: Tensor, target: Target) -> Map:
-            per_channel = attribute(image, target)[0]  # (C, H, W)
-            values = per_channel.sum(0) if sign == "signed" else per_channel.abs().amax(0)  # (H, W)
-            return Map(values, find_densest(values), f"{self.method} is strongest")
+        def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
+            per_channel = attribute(images, targets)  # (B, C, H, W)
+            values = (per_channel.sum(1) if sign == "signed" else per_channel.abs().amax(1)).cpu()  # (B, H, W)
+            what, mark = f"{self.method} adds up to most", "the square in which it adds up to most"
+            return [Map(one, find_densest(one), what, mark=mark) for one in values]
 
         return heatmap(
             subject,
-            each_map(subject, one_by_one(make_map), label=self.method),
+            each_map(subject, make_maps, label=self.method, batch=batch),
             meaning=lambda quantity: self._describe_values(quantity, sign),
             signed=sign == "signed",
             percentile=99.5,
@@ -86,47 +95,100 @@ class Saliency(Probe[Heatmap]):
             details={"method": self.method, "sign": sign},
         )
 
+    def _choose_batch(self, subject: Subject) -> tuple[int, int]:
+        """How many images to make maps of at once, and how many images, or altered copies of them, share a run.
+
+        Of a method that makes copies, no more images than whose copies share a run, so that Ctrl-C loses little."""
+        at_once = self.batch or default_batch(subject.size)
+        copies = {"smoothgrad": self.samples, "integrated-gradients": self.steps}.get(self.method, 1)
+        return max(1, at_once // copies), at_once
+
     def _describe_values(self, quantity: str, sign: str) -> str:
         what = f"share of the {quantity}" if self.method in _CONTRIBUTIONS else f"d {quantity} / d pixel"
         return f"{what} ({self.method}, {'sum' if sign == 'signed' else 'largest magnitude'} over colours)"
 
-    def _choose_attribution(self, subject: Subject) -> Callable[[Tensor, Target], Tensor]:
-        """The method, as a function of an image (1, C, H, W) and a target to the attribution (1, C, H, W)."""
-        from captum.attr import InputXGradient, IntegratedGradients, NoiseTunnel
+    def _choose_attribution(self, subject: Subject, at_once: int) -> Callable[[Tensor, Sequence[Target]], Tensor]:
+        """The method, as a function of images (B, C, H, W) and the target of each to attributions (B, C, H, W).
+
+        at_once: how many altered copies share a run."""
+        from captum.attr import InputXGradient
         from captum.attr import Saliency as Gradient
 
-        def score_for(target: Target) -> Callable[[Tensor], Tensor]:
-            return lambda images: score(subject, images.to(subject.model.dtype), target)  # captum's noise is float32
+        def score_by(targets: Sequence[Target]) -> Callable[[Tensor, Tensor], Tensor]:
+            """From images, and for each the index of its target, to scores: captum repeats both for steps on a way."""
+            return lambda images, indices: score_inputs(subject, images, [targets[i] for i in indices.tolist()])
 
-        def take_gradient(image: Tensor, target: Target) -> Tensor:
+        def list_indices(images: Tensor) -> Tensor:
+            return torch.arange(len(images))  # not on their device, where reading them would wait
+
+        def take_gradient(images: Tensor, targets: Sequence[Target]) -> Tensor:
             rule = ReluRule(_RULES[self.method]) if self.method in _RULES else None
             with rule or nullcontext():
-                gradient: Tensor = Gradient(score_for(target)).attribute(image.requires_grad_(), abs=False)
+                gradient: Tensor = Gradient(score_by(targets)).attribute(
+                    images.requires_grad_(), abs=False, additional_forward_args=list_indices(images)
+                )
             if rule:
                 rule.check()
             return gradient
 
-        def multiply_by_input(image: Tensor, target: Target) -> Tensor:
-            return InputXGradient(score_for(target)).attribute(image.requires_grad_())  # type: ignore[no-any-return]
-
-        def smooth(image: Tensor, target: Target) -> Tensor:
-            deviation = self.noise * float(image.max() - image.min())
-            tunnel = NoiseTunnel(Gradient(score_for(target)))
-            # captum draws the noise from the process's random numbers: seeded here, it is the same for each map
-            with seed_random(subject.seed):
-                return tunnel.attribute(  # type: ignore[no-any-return]
-                    image.requires_grad_(),
-                    nt_samples=self.samples,
-                    nt_samples_batch_size=8,
-                    stdevs=deviation,
-                    abs=False,
-                )
-
-        def integrate(image: Tensor, target: Target) -> Tensor:
-            start = make_baseline(self.baseline, image[0], subject.model.input.mean, (image.shape[2] // 4,) * 2)[None]
-            return IntegratedGradients(score_for(target)).attribute(  # type: ignore[no-any-return]
-                image.requires_grad_(), baselines=start, n_steps=self.steps, internal_batch_size=16
+        def multiply_by_input(images: Tensor, targets: Sequence[Target]) -> Tensor:
+            return InputXGradient(score_by(targets)).attribute(  # type: ignore[no-any-return]
+                images.requires_grad_(), additional_forward_args=list_indices(images)
             )
+
+        def smooth(images: Tensor, targets: Sequence[Target]) -> Tensor:
+            """The mean gradient over noisy copies. The noise is the same for each image, alone and in company."""
+            highest, lowest = images.amax((1, 2, 3), keepdim=True), images.amin((1, 2, 3), keepdim=True)
+            deviations = self.noise * (highest - lowest).float()  # (B, 1, 1, 1)
+            rng = torch.Generator().manual_seed(subject.seed)
+            states = dict[int, Tensor]()  # of the generator before each copy with which a run began
+
+            def add_noise(part: slice) -> Tensor:
+                rng.set_state(states.setdefault(part.start, rng.get_state()))  # the run may have been begun before
+                noise = [torch.randn(images.shape[1:], generator=rng) for _ in range(part.start, part.stop)]
+                return images + deviations * torch.stack(noise)[:, None].to(images.device)  # (k, B, C, H, W)
+
+            weights = images.new_full((self.samples,), 1 / self.samples, dtype=torch.float32)
+            return _add_gradients(subject, images, targets, add_noise, weights, at_once)
+
+        def integrate(images: Tensor, targets: Sequence[Target]) -> Tensor:
+            mean, spread = subject.model.input.mean, (images.shape[2] // 4,) * 2
+            precise = images.to(torch.promote_types(images.dtype, torch.float32))  # (B, C, H, W)
+            start = make_baseline(self.baseline, precise, mean, spread)  # (B, C, H, W)
+            way = precise - start  # (B, C, H, W)
+            nodes, sizes = (
+                torch.from_numpy(each / 2).to(way) for each in np.polynomial.legendre.leggauss(self.steps)
+            )  # (steps,) both, on [-1/2, 1/2]
+
+            def go(part: slice) -> Tensor:
+                return start + (nodes[part] + 0.5).view(-1, 1, 1, 1, 1) * way  # (k, B, C, H, W)
+
+            return way * _add_gradients(subject, images, targets, go, sizes, at_once)
 
         others = {"gradient-x-input": multiply_by_input, "smoothgrad": smooth, "integrated-gradients": integrate}
         return others.get(self.method, take_gradient)
+
+
+def _add_gradients(
+    subject: Subject,
+    images: Tensor,
+    targets: Sequence[Target],
+    alter: Callable[[slice], Tensor],
+    weights: Tensor,
+    at_once: int,
+) -> Tensor:
+    """For each of the images (B, C, H, W) the weighted sum of the gradients of its altered copies, (B, C, H, W).
+
+    alter: makes a part of the copies of all images, (k, B, C, H, W). weights: of the copies, (K,). at_once: copies of
+        all images together in one run; fewer where memory runs out."""
+
+    def run(part: slice) -> Tensor:
+        copies = alter(part).to(subject.model.dtype)  # (k, B, C, H, W)
+        seen = copies.flatten(0, 1).requires_grad_()  # (k B, C, H, W)
+        (slopes,) = torch.autograd.grad(score(subject, seen, [*targets] * len(copies)).sum(), seen)
+        return (weights[part].view(-1, 1, 1, 1, 1) * slopes.view_as(copies)).sum(0)  # (B, C, H, W)
+
+    total = torch.zeros_like(images, dtype=weights.dtype)
+    for _, one in run_batches(len(weights), max(1, at_once // len(images)), run):
+        total += one
+    return total

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, compute_gram, optimize
 from vizcnn.ascent.matching import ActivationDistance, GramDistance
-from vizcnn.errors import DegenerateResult
-from vizcnn.inputs.images import Photo, open_photo
+from vizcnn.errors import DegenerateResult, Interrupted
+from vizcnn.inputs.images import open_photo
+from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.resampling import resample
+from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_spatial_layers
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
@@ -20,6 +22,7 @@ from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Pictures, Scenery
+from vizcnn.results.photos import reduce_photo
 
 _LAYERS = 5  # resolutions at which style is compared, as in the paper
 
@@ -39,15 +42,16 @@ class Style(Probe[Pictures]):
     """
 
     paper: ClassVar[str] = "Gatys, Ecker & Bethge 2015, arXiv:1508.06576"
+    needs_photos: ClassVar[bool] = True
     needs_target: ClassVar[bool] = False
 
-    like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.")
+    like: str = param("sample:mosaic", "The picture whose style is taken: a file or sample:NAME.", is_file=True)
     content_layer: str | None = param(None, "Where content is compared.")
     style_layers: tuple[str, ...] | None = param(
         None, "Where style is compared: names with commas between.", parse=parse_names
     )
-    content: float = param(1.0, "Weight of the content.", min=0)
-    style: float = param(100.0, "Weight of the style.", min=0)
+    content_weight: float = param(1.0, "Weight of the content.", min=0)
+    style_weight: float = param(100.0, "Weight of the style.", min=0)
     tv: float = param(1e-3, "Weight of the total variation, a mean over pixels.", min=0)
     optimiser: Literal["lbfgs", "adam"] = param("lbfgs", "How the picture is optimised.")
     steps: int = param(60, "Steps; one of lbfgs runs the network about 1.3 times.", min=1)
@@ -57,18 +61,19 @@ class Style(Probe[Pictures]):
 
     def compute(self, subject: Subject) -> Pictures:
         style_photo = open_photo(self.like)
-        scenes: list[Scenery] = []
-        finished = True
-        for photo in subject.photos:
-            scene, finished = self._paint(subject, photo, style_photo)
-            scenes.append(scene)
-            if not finished:
-                break
-        subject = subject.first(len(scenes))
         content, style = self._choose_layers(subject.model)
+        subject = subject.run()
+
+        def paint(part: slice) -> list[Scenery]:
+            scene, finished = self._paint(subject, subject.photos[part.start], style_photo)
+            if not finished:
+                raise Interrupted(scene)
+            return [scene]
+
+        scenes = answer_each(len(subject.photos), paint, strict=subject.strict)
         manner = f"{style_photo.name} {style_photo.sha256()[:8]}"
-        provenance = subject.provenance(manner=manner, content=content, style=style)
-        return Pictures(provenance, tuple(scenes), not finished)
+        provenance = subject.keep(scenes).provenance(manner=manner, content=content, style=style)
+        return Pictures(provenance, tuple(scenes.rows), scenes.partial)
 
     def keeps_frames(self) -> bool:
         return self.frames > 0
@@ -91,7 +96,7 @@ class Style(Probe[Pictures]):
         recipe = self._make_recipe(start)
         outcome = optimize(
             model,
-            [Objective(self.content * target(content) + self.style * target(style), lowered=True)],
+            [Objective(self.content_weight * target(content) + self.style_weight * target(style), lowered=True)],
             recipe,
             size=(start.shape[2], start.shape[3]),
             start=start,
@@ -104,7 +109,7 @@ class Style(Probe[Pictures]):
             self._compute_terms(model, content, style, recipe, each) for each in (start, outcome.pictures.to(start))
         )
         terms = {name: (before[name], after[name]) for name in before}
-        sources = (("content", photo), ("style", style_photo))
+        sources = (("content", reduce_photo(photo)), ("style", reduce_photo(style_photo)))
         image = outcome.pictures[0].permute(1, 2, 0).numpy()  # (H, W, C)
         return Scenery(image, sources, terms, outcome.frames[:, 0].permute(0, 2, 3, 1).numpy()), outcome.finished
 
@@ -137,13 +142,12 @@ class Style(Probe[Pictures]):
             activations = read(picture.to(model.dtype))
             of_content, of_style = float(content(activations)), float(style(activations))
             of_variation = float(recipe.penalty(picture, picture))
-        total = self.content * of_content + self.style * of_style + of_variation
+        total = self.content_weight * of_content + self.style_weight * of_style + of_variation
         return {"content": of_content, "style": of_style, "total": total}
 
 
 def _resize_photo(model: Model, photo: Photo, side: int) -> Tensor:
     """A photograph (1, C, H, W), enlarged or reduced so that its longer side has `side` px."""
-    image = torch.from_numpy(model.input.channels_of(photo)).permute(2, 0, 1)[None]
     factor = side / max(photo.size)
-    size = [max(1, round(each * factor)) for each in photo.size]
-    return F.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1).to(model.device)
+    height, width = (max(1, round(each * factor)) for each in photo.size)
+    return resample(photo, (height, width), channels=model.input.channels).to(model.device)

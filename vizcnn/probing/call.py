@@ -14,7 +14,8 @@ class Call:
     else for every probe. So a probe's own option cannot have any of these names.
 
     images: files and folders. network, targets: for a probe of the network alone, the arguments MODEL and TARGET.
-    target, model: the options of those names. index: the folder of the scan that answers in place of a network.
+    target, model: the options of those names. workers, dask: who shares the images. index: the folder of the scan that
+    answers in place of a network. style: that the picture is drawn in.
     """
 
     images: tuple[str, ...] | None = None
@@ -26,6 +27,9 @@ class Call:
     device: str = "cpu"
     seed: int = 0
     index: str | None = None
+    workers: int | None = None
+    dask: str | None = None
+    style: str | None = None
     dry_run: bool = False
     json: bool = False
     quiet: bool = False

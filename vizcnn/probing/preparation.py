@@ -9,16 +9,21 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from vizcnn.errors import ParameterError, ShapeError
+from vizcnn import progress
+from vizcnn.errors import ImageError, ParameterError, ShapeError
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import dataset
-from vizcnn.inputs.images import Photo, expand_sources, open_photo
+from vizcnn.inputs.photo import Photo
+from vizcnn.inputs.readers import list_readers
 from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.borrowing import add_context, borrow
-from vizcnn.models.determinism import check_without_images, run_clean
+from vizcnn.models.clean import run_clean
+from vizcnn.models.determinism import check_without_images
 from vizcnn.models.model import Model
+from vizcnn.models.remembering import keep, recall
 from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
+from vizcnn.results.photos import DRAWN_PHOTOS, DRAWN_SIDE, SIDE, reduce_photo
 
 
 class ProbeLike(Protocol):
@@ -26,6 +31,7 @@ class ProbeLike(Protocol):
     cannot import the class."""
 
     needs_images: ClassVar[bool]
+    needs_photos: ClassVar[bool]
     streams: ClassVar[bool]
     needs_target: ClassVar[bool]
 
@@ -38,7 +44,15 @@ class ProbeLike(Protocol):
 
 @contextmanager
 def prepare(
-    probe: ProbeLike, question: Question, model: Model, images: Any, target: Any, *, seed: int, progress: bool
+    probe: ProbeLike,
+    question: Question,
+    model: Model,
+    images: Any,
+    target: Any,
+    *,
+    seed: int,
+    progress: bool,
+    strict: bool = False,
 ) -> Iterator[Subject]:
     """Prepare a probe's subject. When the context closes, the network and the random state are as they were.
 
@@ -50,41 +64,100 @@ def prepare(
             "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
         )
     with borrow(model, type(probe).__name__):
-        identity = model.provenance()  # before any run: some networks count their runs in a buffer
+        identity = recall(model, "identity") or model.provenance()  # before any run: some count their runs in a buffer
+        keep(model, "identity", identity)
         stream = dataset(images, probe.labels_from()) if probe.streams else None
-        photos, seen, inputs = _read_inputs(probe, model, images if stream is None else None)
+        photos, seen, inputs, refused = _read_inputs(probe, model, images if stream is None else None, strict, progress)
         with add_context(f"input {tuple(inputs.shape)}" if photos else ""):
             targets = _resolve_targets(probe, model, target)
             if targets and not photos:
                 targets = check_without_images(model, targets, probe.input_size(model))
-            clean = vars(run_clean(model, inputs, targets))
-            yield Subject(
-                question, model, identity, inputs, photos, seen, **clean, seed=seed, progress=progress, dataset=stream
+            clean = run_clean(model, inputs, targets, weights=identity["weights_sha256"], strict=strict)
+            subject = Subject(
+                question,
+                model,
+                identity,
+                inputs,
+                photos,
+                seen,
+                clean,
+                seed=seed,
+                progress=progress,
+                dataset=stream,
+                strict=strict,
+                refused=refused,
             )
+            yield subject.keep(clean.remaining)
 
 
-def _read_inputs(probe: ProbeLike, model: Model, images: Any) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor]:
+_NAMELESS = ("image", "tensor")  # of which a call may have several
+
+
+def _read_inputs(
+    probe: ProbeLike, model: Model, images: Any, strict: bool, shown: bool
+) -> tuple[tuple[Photo, ...], tuple[Box, ...], Tensor, tuple[tuple[str, str], ...]]:
+    """The photographs, the box of each that the network sees, the inputs (N, C, H, W), and what could not be read."""
     if not probe.needs_images or probe.streams:
         if images is not None:
             raise ParameterError("this probe looks at the network alone and takes no images")
-        return (), (), torch.empty(0, model.input.channels, *model.input.size)
-    prepared = [image for source in expand_sources(images) for image in _prepare_source(model, source)]
-    if not prepared:
+        return (), (), torch.empty(0, model.input.channels, *model.input.size), ()
+    photos: list[Photo] = []
+    seen: list[Box] = []
+    inputs: list[Tensor] = []
+    refused: list[tuple[str, str]] = []
+    first: ImageError | ShapeError | None = None  # the only one that is kept: an error holds what was being read
+
+    def refuse(name: str, error: ImageError | ShapeError) -> None:
+        nonlocal first
+        if strict:
+            raise error
+        first = first or error
+        refused.append((name, str(error)))
+
+    with progress.bar(None, "reading", "image", shown=shown) as bar:
+        for number, (name, read) in enumerate(list_readers(images), 1):
+            place = f"{name} {number}" if name in _NAMELESS else name
+            try:
+                found = _prepare_source(model, read())
+            except (ImageError, ShapeError) as error:
+                refuse(place, error)
+                found = []
+            for i, one in enumerate(found, 1):
+                if isinstance(one, ShapeError):
+                    refuse(f"{place}, image {i}", one)
+                    continue
+                photo, box, values = one
+                side = DRAWN_SIDE if len(photos) < DRAWN_PHOTOS else SIDE
+                photos.append(photo if probe.needs_photos else reduce_photo(photo, side))
+                seen.append(box)
+                inputs.append(values)
+            found = []  # else it would be held while the next is read
+            bar.update()
+    if not inputs:
+        if first:
+            raise first
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
-    photos, seen, inputs = zip(*prepared, strict=True)
-    if len({tuple(x.shape) for x in inputs}) > 1:
-        raise ShapeError(f"tensors of one call must share a shape, got {[tuple(x.shape) for x in inputs]}")
-    return photos, seen, torch.stack(inputs)  # (N, C, H, W)
+    if len(shapes := {tuple(x.shape): None for x in inputs}) > 1:
+        raise ShapeError(f"tensors of one call must share a shape, got {', '.join(map(str, shapes))}")
+    return tuple(photos), tuple(seen), _stack(inputs), tuple(refused)
 
 
-def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]]:
-    """The photograph of each image in a source, the box of it that the network sees, and the input (C, H, W).
+def _stack(inputs: list[Tensor]) -> Tensor:
+    """The inputs (C, H, W) as one tensor (N, C, H, W). Each is let go once it is copied, for memory's sake."""
+    stacked = inputs[0].new_empty(len(inputs), *inputs[0].shape)
+    for i in reversed(range(len(stacked))):
+        stacked[i] = inputs.pop()
+    return stacked
+
+
+def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, Box, Tensor] | ShapeError]:
+    """The photograph of each image in a source, the box of it that the network sees, and the input (C, H, W); of one
+    among several that cannot be used, why.
 
     A photograph is resized and cropped; a tensor is an input already, and its photograph is made from it."""
     if not isinstance(source, Tensor):
-        photo = open_photo(source)
-        inputs, box = model.prepared(photo)  # (C, H, W)
-        return [(photo, box, inputs)]
+        inputs, box = model.prepared(source)  # (C, H, W)
+        return [(source, box, inputs)]
     batch = source[None] if source.dim() == 3 else source
     if batch.dim() != 4 or batch.shape[1] != model.input.channels:
         raise ShapeError(
@@ -93,8 +166,22 @@ def _prepare_source(model: Model, source: Any) -> list[tuple[Photo, Box, Tensor]
     values = batch.detach().to(model.device, model.dtype)
     if not batch.numel():
         raise ShapeError(f"an input tensor is empty: {tuple(source.shape)}. Pass at least one image")
-    check_unit_range(values)
-    return [(to_photo(x), Box(0, 0, *x.shape[1:]), x) for x in values.clone()]
+    own = values.clone()  # what the person does to theirs later must not reach the result
+    near = own.cpu()  # (N, C, H, W), moved at once
+    errors = [_find_fault(one) for one in near]
+    if errors[0] and all(errors):
+        raise errors[0]
+    parts = zip(errors, near, own, strict=True)
+    return [error or (to_photo(one), Box(0, 0, *one.shape[1:]), x) for error, one, x in parts]
+
+
+def _find_fault(image: Tensor) -> ShapeError | None:
+    """Why an input (C, H, W) cannot be used; None if it can."""
+    try:
+        check_unit_range(image)
+    except ShapeError as error:
+        return error
+    return None
 
 
 def _resolve_targets(probe: ProbeLike, model: Model, target: Any) -> tuple[Target, ...] | None:

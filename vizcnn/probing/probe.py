@@ -4,46 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
+import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
+from hashlib import file_digest
 from inspect import signature
+from os import PathLike
+from os.path import isfile
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
     Generic,
-    Literal,
     TypeVar,
-    Union,
     dataclass_transform,
-    get_args,
-    get_origin,
     get_type_hints,
 )
 
-from vizcnn.errors import Interrupted, ParameterError
+from vizcnn.errors import Interrupted, ParameterError, VizcnnWarning
 from vizcnn.probing.call import CALL_NAMES, HELP
+from vizcnn.probing.entries import find_plugin
+from vizcnn.probing.options import fits, name_type, write
 
 if TYPE_CHECKING:
     from vizcnn.models.cost import Cost
     from vizcnn.models.model import Model
     from vizcnn.probing.subject import Subject
-    from vizcnn.results import Result
+    from vizcnn.results import Provenance, Result
     from vizcnn.scanning import Index
 
 
 @dataclass(frozen=True)
 class Param:
-    """How one option is explained, limited and read from text."""
+    """How one option is explained, limited and read from text. is_file: whether it names a file that is read."""
 
     help: str
     min: float | None = None
     max: float | None = None
     unit: str = ""
     parse: Callable[[str], Any] | None = None
+    is_file: bool = False
 
 
 def param(
@@ -54,10 +56,13 @@ def param(
     max: float | None = None,
     unit: str = "",
     parse: Callable[[str], Any] | None = None,
+    is_file: bool = False,
 ) -> Any:
     """Declare an option of a probe. `parse` turns a text (from the command line) into the option's value, or raises
-    ValueError saying what it should be; limits apply to the number, or to each number of a tuple."""
-    return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse)})
+    ValueError saying what it should be; a text that it gives, it takes as it is. Limits apply to the number, or to each
+    number of a tuple. `is_file` says that it names a file that the probe reads: results then keep the digest of its
+    contents."""
+    return dataclasses.field(default=default, metadata={"param": Param(help, min, max, unit, parse, is_file)})
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,18 @@ class Option:
     type: Any
     default: Any
     param: Param
+
+    def parse(self, value: Any) -> Any:
+        """The value that a text stands for; other values as they are. Raises ValueError."""
+        return self.param.parse(value) if isinstance(value, str) and self.param.parse else value
+
+    def show(self, value: Any) -> str:
+        """A value as a person gives it: an object that the option makes of its name, such as a recipe, by that name."""
+        name = getattr(value, "name", None)
+        with suppress(ValueError):
+            if isinstance(name, str) and self.parse(name) == value:
+                return repr(name)
+        return repr(value)
 
     def describe(self) -> str:
         unit = f" [{self.param.unit}]" if self.param.unit else ""
@@ -122,6 +139,8 @@ class Probe(Generic[R]):
     """True for probes of whole data sets: one call looks at all images and reads them batch by batch."""
     needs_weights: ClassVar[bool] = True
     """False for probes of the architecture alone: the command line then fetches no published weights."""
+    needs_photos: ClassVar[bool] = False
+    """True for probes that read the pixels of `subject.photos`, which otherwise may be smaller copies, for drawing."""
     needs_target: ClassVar[bool] = True
     """False for probes that explain no target: a target is refused, and the network may give any kind of output."""
 
@@ -129,7 +148,7 @@ class Probe(Generic[R]):
         own_doc = cls.__doc__
         if not own_doc:
             raise TypeError(f"{cls.__name__} needs a docstring: its first line is the probe's summary everywhere")
-        dataclass(frozen=True, kw_only=True)(cls)
+        dataclass(frozen=True, kw_only=True, repr=False)(cls)
         cls.__doc__ = _document(own_doc, list_options(cls))
 
     def __post_init__(self) -> None:
@@ -140,19 +159,28 @@ class Probe(Generic[R]):
     def _read_option(self, option: Option) -> None:
         """Replace an option's text by the value it stands for, and check the value."""
         value = getattr(self, option.name)
-        if isinstance(value, str) and option.param.parse:
-            try:
-                value = option.param.parse(value)
-            except ValueError as error:
-                raise ParameterError(f"{type(self).__name__}: {option.name} must be {error}, got {value!r}") from error
-            object.__setattr__(self, option.name, value)
+        try:
+            value = option.parse(value)
+        except ValueError as error:
+            raise ParameterError(f"{type(self).__name__}: {option.name} must be {error}, got {value!r}") from error
+        object.__setattr__(self, option.name, value)
         if problem := _find_problem(option, value):
             raise ParameterError(f"{type(self).__name__}: {option.name} must be {problem}, got {value!r}")
+
+    def __repr__(self) -> str:
+        """The call that makes this probe: the options that are not at their defaults."""
+        options = ((option, getattr(self, option.name)) for option in list_options(type(self)))
+        given = [f"{o.name}={o.show(value)}" for o, value in options if value != o.parse(o.default)]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     @classmethod
     def name(cls) -> str:
         """The probe's name in provenance and file names: `FeatureMaps` is `feature-maps`."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+        return name_probe(cls.__name__)
+
+    def write_options(self) -> dict[str, Any]:
+        """The options in plain values, as provenance keeps them: `vizcnn.probe_from` makes the probe again from it."""
+        return {option.name: write(getattr(self, option.name)) for option in list_options(type(self))}
 
     def check(self) -> None:
         """Raise ParameterError when options contradict each other."""
@@ -180,8 +208,17 @@ class Probe(Generic[R]):
         set; the call then raises Interrupted with it."""
         raise NotImplementedError
 
-    def answer(self, index: Index, target: Any) -> R:  # noqa: ARG002 - for probes that override it
-        """The same from the index of a scan, without the network; the command line then has --index."""
+    def answer(
+        self,
+        index: Index,  # noqa: ARG002 - for probes that override it, like the others
+        target: Any,  # noqa: ARG002
+        model: Model | None = None,  # noqa: ARG002
+        *,
+        seed: int = 0,  # noqa: ARG002
+        progress: bool = True,  # noqa: ARG002
+    ) -> R:
+        """The same from the index of a scan; the command line then has --index. model: the network that was scanned,
+        where the person names it, for what the index does not hold."""
         raise ParameterError(f"{type(self).__name__} has no answer in the index of a scan. Call it with a model")
 
     def estimate_cost(self, subject: Subject) -> Cost | None:  # noqa: ARG002 - for probes that override it
@@ -193,42 +230,87 @@ class Probe(Generic[R]):
         with self._prepare(model, images, target, seed=seed, progress=False) as subject:
             return self.estimate_cost(subject)
 
+    def identify_call(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Provenance:
+        """The provenance that the result of a call with the same arguments has, but for `details` and `paper`, found
+        without computing the result."""
+        with self._prepare(model, images, target, seed=seed, progress=False) as subject:
+            return subject.provenance()
+
     def __call__(
-        self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0, progress: bool = True
+        self,
+        model: Model,
+        images: Any = None,
+        target: Any = None,
+        *,
+        seed: int = 0,
+        progress: bool = True,
+        strict: bool = False,
     ) -> R:
         """Probe a network.
 
-        images: a path, `sample:NAME`, Pillow image or array (resized and cropped as the model wants it), a tensor
-            (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these. A probe that streams also takes
-            an archive, a torch Dataset, or a folder with sub-folders, see `vizcnn.inputs.dataset`.
+        images: a path, `sample:NAME`, open file, Pillow image or array (resized and cropped as the model wants it), a
+            tensor (C, H, W) or (N, C, H, W) in [0, 1] (taken as it is), or a list of these. Or any iterable of these of
+            any length, or of tuples that begin with one: a generator, a torch Dataset or DataLoader, what
+            `vizcnn.inputs.dataset` has opened. One photograph at a time is then held at its full size (all of them by
+            dream and style, which start from their pixels); the result keeps copies of at most 1024 px of the first
+            100, and of 256 px of those after them, with sizes and places in the photographs' own px. A probe that
+            streams takes what `vizcnn.inputs.dataset` takes.
         target: what to explain: a class name or index, `layer:channel`, `layer:first-last` for several channels,
-            `layer:channel@y,x`, `energy(layer)`, a function of the output or of layers (`vizcnn.target`), or a list of
-            these. Default: the class predicted for each image, unless the probe says otherwise.
+            `layer:channel@y,x`, `energy(layer)`, `strongest(layer)`, a function of the output or of layers
+            (`vizcnn.target`), or a list of these. Default: the class predicted for each image, unless the probe says
+            otherwise.
         seed: makes everything random in a probe repeatable. The caller's random state is left as it was.
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
+        strict: raise at the first image that cannot be read or explained. Otherwise it is left out, with a warning, and
+            `result.refused` says why; where no image is left, its error is raised in any case.
 
         Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C has cut the result short.
         """
-        with self._prepare(model, images, target, seed=seed, progress=progress) as subject:
+        with self._prepare(model, images, target, seed=seed, progress=progress, strict=strict) as subject:
             result = self.compute(subject)
+        if result.refused:
+            warn_of_refused(result.refused)
         if result.partial:
             raise Interrupted(result)
         return result
 
     def _prepare(
-        self, model: Model, images: Any, target: Any, *, seed: int, progress: bool
+        self, model: Model, images: Any, target: Any, *, seed: int, progress: bool, strict: bool = False
     ) -> AbstractContextManager[Subject]:
         from vizcnn.probing.preparation import prepare
         from vizcnn.probing.subject import Question
 
-        question = Question(self.name(), dataclasses.asdict(self), self.paper)  # type: ignore[call-overload]
-        return prepare(self, question, model, images, target, seed=seed, progress=progress)
+        named = [option.name for option in list_options(type(self)) if option.param.is_file]
+        files = tuple((name, digest) for name in named if (digest := _digest_file(getattr(self, name))))
+        question = Question(self.name(), self.write_options(), self.paper, files, find_plugin(type(self).__module__))
+        return prepare(self, question, model, images, target, seed=seed, progress=progress, strict=strict)
+
+
+def name_probe(class_name: str) -> str:
+    """A probe's name by that of its class: `feature-maps` for `FeatureMaps`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", class_name).lower()
+
+
+def _digest_file(path: Any) -> str:
+    """Digest of a file's contents; "" where there is no such file, of which the probe then speaks."""
+    if not (isinstance(path, str | PathLike) and isfile(path)):
+        return ""
+    with suppress(OSError), open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+    return ""
+
+
+def warn_of_refused(refused: Sequence[tuple[str, str]]) -> None:
+    """Say which images are left out, and why the first of them is."""
+    name, reason = refused[0]
+    images = "1 image was" if len(refused) == 1 else f"{len(refused)} images were"
+    warnings.warn(f"{images} left out, see `result.refused`. {name}: {reason}", VizcnnWarning, stacklevel=3)
 
 
 def _find_problem(option: Option, value: Any) -> str | None:
     """What the option's value should have been; None where the value is valid."""
-    if not _fits(option.type, value):
-        return _name_type(option.type)
+    if not fits(option.type, value):
+        return name_type(option.type)
     numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, int | float)]
     low, high, unit = option.param.min, option.param.max, option.param.unit and f" {option.param.unit}"
     if low is not None and any(not n >= low for n in numbers):  # `not >=` rather than `<`: NaN is refused too
@@ -238,36 +320,7 @@ def _find_problem(option: Option, value: Any) -> str | None:
     return None
 
 
-def _fits(wanted: Any, value: Any) -> bool:
-    origin, args = get_origin(wanted), get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return any(_fits(arg, value) for arg in args)
-    if origin is Literal:
-        return value in args
-    if origin is tuple:
-        return isinstance(value, tuple) and _fits_tuple(args, value)
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, wanted)
-
-
-def _fits_tuple(args: Sequence[Any], value: tuple[Any, ...]) -> bool:
-    if len(args) == 2 and args[1] is Ellipsis:
-        return all(_fits(args[0], v) for v in value)
-    return len(args) == len(value) and all(_fits(arg, v) for arg, v in zip(args, value, strict=True))
-
-
-def _name_type(wanted: Any) -> str:
-    if get_origin(wanted) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(wanted)))
-    if get_origin(wanted) in (Union, types.UnionType):
-        return " or ".join(_name_type(arg) for arg in get_args(wanted))
-    return "None" if wanted is type(None) else str(wanted) if get_args(wanted) else wanted.__name__
-
-
 def _document(doc: str, options: Sequence[Option]) -> str:
     """The docstring of a probe, with a list of its options at the end."""
-    lines = [f"    {o.name}: {_name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in options]
+    lines = [f"    {o.name}: {name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in options]
     return f"{doc.rstrip()}\n\n    Options:\n" + "\n".join(lines) if lines else doc

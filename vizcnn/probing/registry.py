@@ -8,36 +8,26 @@ from __future__ import annotations
 
 import ast
 import sys
-from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
 from vizcnn.errors import ProbeNotFound, did_you_mean
+from vizcnn.probing.entries import find_entries
 from vizcnn.probing.probe import Probe
-
-GROUP = "vizcnn.probes"
-
-
-@cache
-def _find_entries() -> dict[str, EntryPoint]:
-    """The entry points of all installed probes, by name. Of two with the same name ours is kept, not the plugin's."""
-    ours_last = sorted(entry_points(group=GROUP), key=lambda e: e.module.startswith("vizcnn."))
-    return {entry.name: entry for entry in ours_last}
 
 
 def list_names() -> list[str]:
     """The names of all installed probes, sorted."""
-    return sorted(_find_entries())
+    return sorted(find_entries())
 
 
 def get(name: str) -> type[Probe[Any]]:
     """The probe class of this name. Raises ProbeNotFound, also when a plugin cannot be imported."""
-    if name not in _find_entries():
+    if name not in find_entries():
         raise ProbeNotFound(f"no probe named {name!r}.{did_you_mean(name, list_names())} See: vizcnn --help")
-    entry = _find_entries()[name]
+    entry = find_entries()[name]
     try:
         probe = entry.load()
     except Exception as error:
@@ -52,7 +42,7 @@ def get(name: str) -> type[Probe[Any]]:
 
 def read_summary(name: str) -> str:
     """The first line of a probe's docstring, read from its source without importing it."""
-    entry = _find_entries()[name]
+    entry = find_entries()[name]
     try:
         doc = _read_class_doc(entry.module, entry.attr)
     except Exception as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,30 @@ from torch import Tensor
 
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
+from vizcnn.models.batches import Answers
+from vizcnn.models.clean import CleanRuns
 from vizcnn.models.head import QUANTITIES, Head, to_probabilities
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 from vizcnn.results import Prediction, Provenance
+from vizcnn.results.drawing import shorten
 from vizcnn.version import __version__
+
+_NAME = 36  # letters of a class in a sentence, which two lines are to hold
 
 
 @dataclass(frozen=True)
 class Question:
-    """Who asks: the probe's name, its options and the paper it follows, for the provenance of the result."""
+    """Who asks: the probe's name, its options and the paper it follows, for the provenance of the result.
+
+    files, plugin: as in `Provenance`."""
 
     probe: str
     options: Mapping[str, Any]
     paper: str
+    files: tuple[tuple[str, str], ...] = ()
+    plugin: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,12 @@ class Subject:
     question: the probe's name, options and paper.
     identity: the model's name, digest of weights and so on for the provenance, taken before the first run.
     inputs: (N, C, H, W) in [0, 1], on the model's device; N is 0 for a probe of the network alone.
-    photos, seen: the N images as the person gave them, and the box of each that the network sees.
-    output: the network's raw output (N, ...) for the inputs; None where N is 0 or the output is not one tensor.
-    head: what that output is, see `vizcnn.models.head`.
-    targets: for each image its T targets; for a probe of the network alone one row of them, where it has any.
-    scores: the targets' scores for the inputs, float64 (N, T).
-    layout: the memory format for runs of many images, see `vizcnn.models.scoring`.
+    photos, seen: the N images as results keep them, and the box of each that the network sees. Of large images these
+        are smaller copies, for drawing, unless the probe says `needs_photos`.
+    clean: the network's answers to the inputs, of which `output` and the like below are parts.
     dataset: for a probe of whole data sets, the images; there are then no inputs, N is 0.
+    strict: whether an image that cannot be explained ends the call, instead of being refused.
+    refused: names of the images that are left out, each with the reason.
     """
 
     question: Question
@@ -52,29 +61,88 @@ class Subject:
     inputs: Tensor
     photos: tuple[Photo, ...]
     seen: tuple[Box, ...]
-    output: Tensor | None
-    head: Head
-    targets: tuple[tuple[Target, ...], ...]
-    scores: npt.NDArray[np.float64]
-    layout: torch.memory_format
+    clean: CleanRuns
     seed: int
     progress: bool
     dataset: Images | None = None
+    strict: bool = False
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the inputs in px."""
+        return int(self.inputs.shape[2]), int(self.inputs.shape[3])
+
+    @property
+    def output(self) -> Tensor | None:
+        """The network's raw output (N, ...) for the inputs; None where N is 0 or the output is not one tensor."""
+        return self.clean.output
+
+    @property
+    def head(self) -> Head:
+        """What that output is, see `vizcnn.models.head`."""
+        return self.clean.head
+
+    @property
+    def targets(self) -> tuple[tuple[Target, ...], ...]:
+        """For each image its T targets; for a probe of the network alone one row of them, where it has any."""
+        return self.clean.targets
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """The targets' scores for the inputs, (N, T)."""
+        return self.clean.scores
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """The memory format for runs of many images, see `vizcnn.models.scoring`."""
+        return self.clean.layout
 
     def first(self, count: int) -> Subject:
         """The same subject with only its first images."""
-        shorter = {name: getattr(self, name)[:count] for name in ("inputs", "photos", "seen", "targets", "scores")}
-        return replace(self, **shorter, output=None if self.output is None else self.output[:count])
+        return self.select(range(count))
+
+    def select(self, images: Sequence[int]) -> Subject:
+        """The same subject with only these images."""
+        chosen = [*images]
+        clean = self.clean.pick(chosen)
+        return replace(
+            self,
+            inputs=clean.inputs,
+            photos=tuple(self.photos[i] for i in chosen),
+            seen=tuple(self.seen[i] for i in chosen),
+            clean=clean,
+        )
+
+    def keep(self, answers: Answers[Any]) -> Subject:
+        """The same subject with only the images that were answered; it lists the others that were refused."""
+        if len(answers.images) == len(self.photos):
+            return self
+        reasons = ((self.photos[i].name, str(error)) for i, error in sorted(answers.refused.items()))
+        return replace(self.select(answers.images), refused=(*self.refused, *reasons))
+
+    def run(self) -> Subject:
+        """The same subject after a run of every image, without those for which the network gives NaN or infinity.
+
+        For probes that compare with the scores of the images as they are; others get these when they ask for them."""
+        return self.keep(self.clean.run(strict=self.strict))
 
     def largest(self, i: int) -> float:
         """The network's largest output for image i, in magnitude; 0 where the output is not one tensor."""
         return 0.0 if self.output is None else float(self.output[i].abs().max())
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
-        """The most probable classes of each image; empty where probabilities or the names of classes are unknown."""
+        """The most probable classes of each image, five at most; empty where probabilities or the names of classes are
+        unknown."""
+        return tuple(row[:top] for row in self._best)
+
+    @cached_property
+    def _best(self) -> tuple[tuple[Prediction, ...], ...]:
         if self.model.labels is None or self.output is None or self.output.dim() != 2 or self.head == "scores":
             return ((),) * len(self.photos)
-        best = to_probabilities(self.output.float(), self.head).topk(min(top, self.output.shape[1]))
+        if self.output.shape[1] == 1 and self.head in ("softmax", "log-softmax"):
+            return ((),) * len(self.photos)  # the softmax of one logit is 1 whatever the image: it says nothing
+        best = to_probabilities(self.output.float(), self.head).topk(min(5, self.output.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return tuple(tuple(Prediction(self.model.class_name(i), p) for i, p in zip(*row, strict=True)) for row in rows)
 
@@ -84,33 +152,61 @@ class Subject:
         kind = kinds.pop() if len(kinds) == 1 else "score"
         return kind if kind != "logit" or self.output is None else QUANTITIES[self.head]
 
+    def short_quantity(self, t: int) -> str:
+        """The same without the layer, for sentences and titles that name it anyway: `activation`."""
+        return self.quantity(t).split(" of ")[0]
+
     def said(self, i: int) -> str:
         """The predicted class of image i, as the beginning of a sentence; empty where the classes are unknown."""
         best = self.predictions(1)[i]
-        return f"{best[0].label} {best[0].said()}; " if best else ""
+        return f"{shorten(best[0].label, _NAME)} {best[0].said(100, 0)}%; " if best else ""
 
     def about(self, i: int, t: int) -> str:
         """` of TARGET`, to go on a sentence; empty where the target is the class that `said` has named."""
-        best, one = self.predictions(1)[i], str(self.targets[i][t])
-        return "" if best and one == best[0].label else f" of {one}"
+        best, target = self.predictions(1)[i], self.targets[i][t]
+        one = str(target)
+        if one.startswith("p(") and len(target.terms) == 1:
+            one = one[2:-1]  # `quantity` says that it is a probability
+        return "" if best and one == best[0].label else f" of {shorten(one, _NAME)}"
 
     def in_photo(self, i: int, box: Box) -> Box:
         """A box in px of input i, converted to px of its photograph."""
-        return box.map_onto((self.inputs.shape[2], self.inputs.shape[3]), self.seen[i])
+        return box.map_onto(self.size, self.seen[i])
 
     def place(self, i: int, box: Box) -> str:
-        """Where a box in px of photograph i lies: `upper left (x 20-40, y 0-20)`.
+        """Where a box in px of photograph i lies, to stand behind `the`: `upper left (x 20-40, y 0-20 px)`.
 
-        `upper left` is one of nine equal parts of what the network sees."""
-        seen = self.seen[i]
-        down = (box.top + box.bottom - 2 * seen.top) / (2 * (seen.bottom - seen.top))
-        across = (box.left + box.right - 2 * seen.left) / (2 * (seen.right - seen.left))
+        `upper left` is one of nine equal parts of what the network sees. A box that spans nearly all of its width or
+        height lies in a `left part` or `upper part`; one with more than half of its area is the `larger part of the
+        image`, and one with all of it the `whole image`."""
+        seen, share = self.seen[i], self.share(i, box)
+        if share > 0.5:
+            return "whole image" if share > 0.99 else "larger part of the image"
+        height, width = seen.bottom - seen.top, seen.right - seen.left
+        down = (box.top + box.bottom - 2 * seen.top) / (2 * height)
+        across = (box.left + box.right - 2 * seen.left) / (2 * width)
         row = ("upper", "middle", "lower")[min(2, int(down * 3))]
         column = ("left", "centre", "right")[min(2, int(across * 3))]
-        name = "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
+        if box.right - box.left > 0.8 * width:
+            name = f"{row} part"
+        elif box.bottom - box.top > 0.8 * height:
+            name = f"{column.replace('centre', 'middle')} part"
+        else:
+            name = "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
         form = ".0f" if min(self.photos[i].size) >= 20 else ".3g"  # in tiny images, parts of a px matter
         x, y = (f"{low:{form}}-{high:{form}}" for low, high in ((box.left, box.right), (box.top, box.bottom)))
-        return f"{name} (x {x}, y {y})"
+        return f"{name} (x {x}, y {y} px)"
+
+    def is_nearly_all(self, i: int, box: Box) -> bool:
+        """Whether a box in px of photograph i leaves out so little of what the network sees that it is no place."""
+        return self.share(i, box) > 0.9
+
+    def share(self, i: int, box: Box) -> float:
+        """How much of what the network sees of photograph i lies in a box, in px of the photograph: from 0 to 1."""
+        seen = self.seen[i]
+        height = min(box.bottom, seen.bottom) - max(box.top, seen.top)
+        width = min(box.right, seen.right) - max(box.left, seen.left)
+        return max(0.0, height) * max(0.0, width) / ((seen.bottom - seen.top) * (seen.right - seen.left))
 
     def provenance(self, *, paper: str = "", **details: Any) -> Provenance:
         """The provenance of a result.
@@ -129,5 +225,8 @@ class Subject:
             targets=tuple(tuple(str(t) for t in row) for row in self.targets),
             target_specs=tuple(tuple(t.spec for t in row) for row in self.targets),
             seed=self.seed,
+            refused=self.refused,
             paper=paper or self.question.paper,
+            files=self.question.files,
+            plugin=self.question.plugin,
         )

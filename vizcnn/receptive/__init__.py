@@ -5,3 +5,7 @@ from vizcnn.receptive.fields import receptive_fields
 from vizcnn.receptive.trace import trace_fields
 
 __all__ = ["ReceptiveField", "receptive_fields", "trace_fields"]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

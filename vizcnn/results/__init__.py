@@ -2,20 +2,26 @@
 
 from vizcnn.results.base import FORMATS, Provenance, Result, check_format
 from vizcnn.results.curve import Curve
-from vizcnn.results.drawing import shorten
-from vizcnn.results.exemplars import Excited, Exemplars, make_exemplar
+from vizcnn.results.drawing import prepare_drawing, shorten
+from vizcnn.results.excited import Excited, make_exemplar
+from vizcnn.results.exemplars import Exemplars
 from vizcnn.results.grid import ImageGrid
-from vizcnn.results.heatmap import Heatmap, Mark, Prediction
+from vizcnn.results.heatmap import Heatmap
+from vizcnn.results.maps import Mark, Prediction
+from vizcnn.results.masks import Mask, make_mask
 from vizcnn.results.opening import load_result
-from vizcnn.results.panels import Panel, Row, Scene
-from vizcnn.results.photos import StoredPhoto
+from vizcnn.results.panels import Panel, Row, Scene, format_number, format_score
+from vizcnn.results.photos import ReducedPhoto, StoredPhoto
 from vizcnn.results.picture import Optimised, Pictures, Scenery
+from vizcnn.results.projections import Projections
 from vizcnn.results.record import Record
 from vizcnn.results.scatter import MapGrid, Scatter, Thumbnail, make_thumbnail
+from vizcnn.results.style import STYLES, Style, current_style, use_style
 from vizcnn.results.table import Table
 
 __all__ = [
     "FORMATS",
+    "STYLES",
     "Curve",
     "Excited",
     "Exemplars",
@@ -23,23 +29,37 @@ __all__ = [
     "ImageGrid",
     "MapGrid",
     "Mark",
+    "Mask",
     "Optimised",
     "Panel",
     "Pictures",
     "Prediction",
+    "Projections",
     "Provenance",
     "Record",
+    "ReducedPhoto",
     "Result",
     "Row",
     "Scatter",
     "Scene",
     "Scenery",
     "StoredPhoto",
+    "Style",
     "Table",
     "Thumbnail",
     "check_format",
+    "current_style",
+    "format_number",
+    "format_score",
     "load_result",
     "make_exemplar",
+    "make_mask",
     "make_thumbnail",
+    "prepare_drawing",
     "shorten",
+    "use_style",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -10,17 +10,22 @@ import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import new_figure, shorten
+from vizcnn.results.drawing import draw_caption, fit_text, measure_axes, measure_text, new_figure, wrap_text
+from vizcnn.results.records import make_even
+from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 Floats = npt.NDArray[np.float64]
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito's
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, and the ink
 _DASHES = ("-", "--", ":", "-.")  # the next ones when all colours are used
-_WIDTH, _HEIGHT, _SMALL_PRINT = 6.0, 4.0, 0.047  # inches; the last per letter of the line below
+_WIDTH, _SHAPE = 6.0, 2 / 3  # inches, and the share of them that is the height
+_KEY, _AXIS = 0.6, 0.5  # inches: of a legend beside its names, of the axis below the lines
+_INSIDE = 8  # lines whose legend stands among them
 _FEW = 25  # points that are marked one by one
 
 
@@ -88,6 +93,11 @@ class Curve(Result):
             "partial": self.partial,
         }
 
+    def records(self) -> list[dict[str, Any]]:
+        """One for each point of each line."""
+        lines = zip(self.names, self.lines, strict=True)
+        return make_even({"line": name, "x": x, "y": y} for name, ys in lines for x, y in zip(self.x, ys, strict=True))
+
     def describe(self) -> str:
         start, end = (_format(x, self.x_unit) for x in self.x[[0, -1]])
         said = [
@@ -100,39 +110,75 @@ class Curve(Result):
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the lines, each with its area tinted and named in the legend, on `ax` or on a new figure. Returns the
         Axes. Zero is always in sight, since areas begin there."""
+        return self._draw(self._make_figure().add_subplot() if ax is None else ax, below=ax is None)
+
+    def _draw(self, ax: Axes, *, below: bool) -> Axes:
+        """below: whether a long legend stands below the axes."""
         from matplotlib.lines import Line2D
 
-        ax = new_figure(_WIDTH, _HEIGHT).add_subplot() if ax is None else ax
-        handles = []
+        style = current_style()
+        colours, handles = (*_COLOURS, style.ink), []
         for i, y in enumerate(self.lines):
-            style: dict[str, Any] = {
-                "color": _COLOURS[i % len(_COLOURS)],
-                "ls": _DASHES[i // len(_COLOURS) % len(_DASHES)],
-            }
-            ax.fill_between(self.x, y, color=style["color"], alpha=0.3 / (1 + len(self.lines)), lw=0)
+            look: dict[str, Any] = {"color": colours[i % len(colours)], "ls": _DASHES[i // len(colours) % len(_DASHES)]}
+            ax.fill_between(self.x, y, color=look["color"], alpha=0.3 / (1 + len(self.lines)), lw=0)
             marker = "o" if len(self.x) <= _FEW or np.isnan(y).any() else None  # between gaps a point has no line
-            ax.plot(self.x, y, lw=1.8, marker=marker, markersize=3, zorder=3, clip_on=False, **style)
-            handles.append(Line2D([], [], lw=1.8, **style))
-        ax.axhline(0, color="0.4", lw=0.8, zorder=1)
-        ax.grid(axis="y", color="0.9", lw=0.8)
+            ax.plot(self.x, y, lw=1.8, marker=marker, markersize=3, zorder=3, clip_on=False, **look)
+            handles.append(Line2D([], [], lw=1.8, **look))
+        ax.axhline(0, color=style.muted, lw=0.8, zorder=1)
+        ax.grid(axis="y", color=style.faint, lw=0.8)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_xlim(float(self.x[0]), float(self.x[-1]))
-        ax.set_xlabel(_label(self.x_name, self.x_unit))
-        ax.set_ylabel(_label(self.y_name, self.y_unit))
-        ax.set_title(shorten(self.title, 90), fontsize=10)
-        legend = ax.legend(handles, [""] * len(handles), fontsize=8, frameon=False)
-        for text, name, area in zip(legend.get_texts(), self.names, self.areas, strict=True):
-            text.set_text(f"{shorten(name)}   area {area:.3g}")  # late: matplotlib leaves out names that begin with _
+        width, height = measure_axes(ax)
+        ax.set_xlabel(fit_text(_label(self.x_name, self.x_unit), width, style.text), fontsize=style.text)
+        ax.set_ylabel(fit_text(_label(self.y_name, self.y_unit), height, style.text), fontsize=style.text)
+        ax.set_title("\n".join(wrap_text(self.title, width, style.title)), fontsize=style.title)
+        self._draw_legend(ax, handles, below=below and len(handles) > _INSIDE)
         return ax
+
+    def _draw_legend(self, ax: Axes, handles: list[Line2D], *, below: bool) -> None:
+        """Name as many lines as there is room for, and say how many others there are."""
+        from matplotlib.lines import Line2D
+        from matplotlib.transforms import ScaledTranslation
+
+        size, (width, height) = current_style().small, measure_axes(ax)
+        most = self._count_below() if below else max(2, int(height / _measure_key()))
+        shown = handles if len(handles) <= most else [*handles[: most - 1], Line2D([], [], lw=0)]
+        where: dict[str, Any] = {}
+        if below:
+            down = ScaledTranslation(0, -_AXIS, ax.figure.dpi_scale_trans)
+            where = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": ax.transAxes + down}
+        legend = ax.legend(shown, [""] * len(shown), fontsize=size, edgecolor="none", **where)
+        for i, text in enumerate(legend.get_texts()):
+            said = f"   area {self.areas[i]:.3g}"
+            name = fit_text(self.names[i], width - _KEY - measure_text(said, size), size) + said
+            others = len(handles) - i if shown[i] is not handles[i] else 0
+            text.set_text(f"{others} other lines" if others else name)  # late: matplotlib leaves out names with a _
+
+    def _count_below(self) -> int:
+        """How many lines of a legend have room below the axes on a page."""
+        style = current_style()
+        return int((style.height - _SHAPE * min(_WIDTH, style.width) - 2 * _AXIS) / _measure_key())
 
     def figure(self) -> Figure:
         """The curve, with the provenance below."""
         line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
-        figure = new_figure(max(_WIDTH, _SMALL_PRINT * len(line)), _HEIGHT)
-        self.plot(figure.add_subplot())
-        figure.supxlabel(line, fontsize=6, color="0.4")
+        figure = self._make_figure()
+        self._draw(figure.add_subplot(), below=True)
+        draw_caption(figure, line)
         return figure
+
+    def _make_figure(self) -> Figure:
+        """A figure with room for a long legend below the axes, and for the lines of the title."""
+        style = current_style()
+        width = min(_WIDTH, style.width)
+        below = min(len(self.names), self._count_below()) * _measure_key() if len(self.names) > _INSIDE else 0.0
+        return new_figure(width, _SHAPE * width + 0.2 + below)
+
+
+def _measure_key() -> float:
+    """The height of a line of the legend in inches."""
+    return 1.75 * current_style().small / 72
 
 
 def _to_json(value: float) -> float | None:

@@ -3,120 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Pixels
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, draw_image, new_figure, shorten
-from vizcnn.results.photos import Pixels, cut_out, shrink
-from vizcnn.results.storing import AS_BYTES
+from vizcnn.results.excited import Excited, Exemplar
+from vizcnn.results.gallery import Gallery
+from vizcnn.results.masks import Mask
+from vizcnn.results.records import make_even, name_edges
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
-
-_CELL = 1.25  # inches, a photograph or crop
-_TITLE, _LABEL, _NAME = 0.3, 0.34, 17  # inches over a row and under a photograph; letters of a label
-_PAPER = 0.047  # inches per letter of the line below
-
-
-@dataclass(frozen=True)
-class Exemplar:
-    """A photograph that excites a channel.
-
-    number: in the data set. value: what it is ranked by. at: row and column of the strongest unit; None without places.
-    size: height and width of the photograph in px; seen, box: what the network and that unit see of it, in the same px.
-    pixels, crop: float32 (h, w, C) in [0, 1], the photograph and its part in the box, made smaller; the crop is all
-        that the network sees where there is no box.
-    """
-
-    number: int
-    name: str
-    label: str | None
-    value: float
-    at: tuple[int, int] | None
-    size: tuple[int, int]
-    seen: Box
-    box: Box | None
-    pixels: Pixels = field(metadata=AS_BYTES)
-    crop: Pixels
-
-    @property
-    def short_name(self) -> str:
-        """The name without the folders of its data set."""
-        return PurePosixPath(self.name).name
-
-    def summary(self) -> dict[str, Any]:
-        box = self.box and asdict(self.box)
-        return {"image": self.name, "label": self.label, "value": self.value, "at": self.at, "box": box}
-
-
-def make_exemplar(
-    number: int,
-    name: str,
-    label: str | None,
-    value: float,
-    at: tuple[int, int] | None,
-    photo: Photo,
-    seen: Box,
-    box: Box | None,
-) -> Exemplar:
-    """An exemplar of a photograph of any size."""
-    small = shrink(photo.pixels)
-    crop = shrink(cut_out(photo, box or seen))
-    return Exemplar(
-        number, _make_decodable(name), label and _make_decodable(label), value, at, photo.size, seen, box, small, crop
-    )
-
-
-def _make_decodable(name: str) -> str:
-    """The name as text: names of files and folders may hold bytes that are none."""
-    return name.encode("utf-8", "replace").decode()
-
-
-@dataclass(frozen=True)
-class Excited:
-    """A channel with its exemplars, best first.
-
-    target: its name. statistics: numbers about all its activations, by name. beside: pictures to show at its left, each
-    float32 (h, w, C) in [0, 1] with a title.
-    """
-
-    target: str
-    exemplars: tuple[Exemplar, ...]
-    statistics: dict[str, float]
-    beside: tuple[tuple[str, Pixels], ...] = ()
-
-    @property
-    def lines(self) -> int:
-        """How many lines of pictures the row has: the photographs, and below them what is in their boxes, if any."""
-        return min(1, len(self.exemplars) + len(self.beside)) + any(one.box for one in self.exemplars)
-
-    def title(self) -> str:
-        if not self.exemplars:
-            return self.describe()
-        said = ", ".join(f"{name} {value:.3g}" for name, value in self.statistics.items())
-        return f"{self.target}   ({said})"
-
-    def describe(self) -> str:
-        """The three best photographs with their values, in a sentence."""
-        if not self.exemplars:
-            return f"{self.target}: no image excites it, its value is always {self.statistics['lowest']:.3g}"
-        named = [
-            f"{one.value:.3g} {one.short_name}" + (f" ({one.label})" if one.label else "") for one in self.exemplars[:3]
-        ]
-        return f"{self.target}: {', '.join(named)}"
-
-    def summary(self) -> dict[str, Any]:
-        exemplars = [one.summary() for one in self.exemplars]
-        return {"target": self.target, "statistics": self.statistics, "exemplars": exemplars}
-
+    from matplotlib.figure import Figure
 
 RANKED_BY = {"max": "the maximum over positions", "mean": "the mean over positions", "sum": "the sum over positions"}
 """What the values of exemplars are, for each way to rank images."""
@@ -164,7 +66,7 @@ class Exemplars(Result):
     """For each channel the photographs that excite it most. ranked_by: what the values are. partial: after Ctrl-C, the
     photographs are all there and what stands beside them is not."""
 
-    parts: ClassVar[tuple[type, ...]] = (Excited, Exemplar, Box)
+    parts: ClassVar[tuple[type, ...]] = (Excited, Exemplar, Box, Mask)
 
     rows: tuple[Excited, ...]
     ranked_by: str
@@ -175,16 +77,29 @@ class Exemplars(Result):
         """values: float32 (R, K), NaN where a channel has fewer than K. images: int64 (R, K), numbers, -1 likewise.
         places: int64 (R, K, 2), row and column in the layer, -1 where there are none. boxes: float64 (R, K, 4), top,
         left, bottom, right in px of the photograph, NaN where there are none. `crop.R.K`, `beside.R.K`: (h, w, C).
+
+        Where units see most of an image: levels: float64 (R, K), what a channel's map must exceed to be in the mask.
+        regions: float64 (R, K, 4), the box around the strongest part of the mask. `map.R.K`: float32 (h, w), the map.
         """
         count = max(len(row.exemplars) for row in self.rows)
         shape = (len(self.rows), count)
         values, images = np.full(shape, np.nan, np.float32), np.full(shape, -1, np.int64)
         places, boxes = np.full((*shape, 2), -1, np.int64), np.full((*shape, 4), np.nan)
+        levels, regions = np.full(shape, np.nan), np.full((*shape, 4), np.nan)
         for r, k, one in ((r, k, one) for r, row in enumerate(self.rows) for k, one in enumerate(row.exemplars)):
             values[r, k], images[r, k] = one.value, one.number
             places[r, k] = one.at or (-1, -1)
             boxes[r, k] = list(asdict(one.box).values()) if one.box else np.nan
-        return {"values": values, "images": images, "places": places, "boxes": boxes, **self._pictures()}
+            if one.mask:
+                levels[r, k], regions[r, k] = one.mask.level, list(asdict(one.mask.box).values())
+        found: dict[str, npt.NDArray[Any]] = {"values": values, "images": images, "places": places, "boxes": boxes}
+        if maps := self._maps():
+            found |= {"levels": levels, "regions": regions, **maps}
+        return found | self._pictures()
+
+    def _maps(self) -> dict[str, npt.NDArray[Any]]:
+        each = ((r, k, one.mask) for r, row in enumerate(self.rows) for k, one in enumerate(row.exemplars))
+        return {f"map.{r}.{k}": mask.activations for r, k, mask in each if mask}
 
     def _pictures(self) -> dict[str, npt.NDArray[Any]]:
         crops = {f"crop.{r}.{k}": one.crop for r, row in enumerate(self.rows) for k, one in enumerate(row.exemplars)}
@@ -194,56 +109,36 @@ class Exemplars(Result):
         rows = [row.summary() for row in self.rows]
         return {"ranked_by": self.ranked_by, "partial": self.partial, "rows": rows, "notes": list(self.notes)}
 
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One for each photograph of each channel. `order`: 1 for the best. `image_number`: in the data set. `row` and
+        `column`: of the strongest unit in its layer. The box is what that unit sees, in px of the photograph."""
+        return make_even(
+            {
+                "target": row["target"],
+                "order": order,
+                "image": one["image"],
+                "image_number": one.get("number"),  # which a .json saved before there were records lacks
+                "label": one["label"],
+                "value": one["value"],
+                **dict(zip(("row", "column"), one["at"] or (None, None), strict=True)),
+                **name_edges(one["box"]),
+            }
+            for row in summary["rows"]
+            for order, one in enumerate(row["exemplars"], 1)
+        )
+
     def describe(self) -> str:
         return "\n".join([*(row.describe() for row in self.rows), *self.notes])
 
-    def figure(self) -> Figure:
-        """A row for each channel: above the photographs with a box around what the strongest unit sees, below the
-        boxes' contents, enlarged to one size."""
-        extra = max(len(row.beside) for row in self.rows)
-        columns = max(len(row.exemplars) for row in self.rows) + extra
-        heights = [_CELL * row.lines + _LABEL * bool(row.lines) + _TITLE for row in self.rows]
-        line = self.provenance.line() + "  PARTIAL" * self.partial
-        figure = new_figure(max(columns * _CELL + 0.2, _PAPER * len(line)), sum(heights) + 0.25)
-        parts = figure.subfigures(len(self.rows), 1, squeeze=False, height_ratios=heights)
-        for row, part in zip(self.rows, parts[:, 0], strict=True):
-            _draw_row(part, row, columns, extra, self.ranked_by)
-        figure.supxlabel(line, fontsize=6, color="0.4")
-        return figure
+    @property
+    def pages(self) -> int:
+        return len(self._lay_out().pages)
 
+    def figure(self, page: int = 1) -> Figure:
+        """Some rows of all, as many as a page holds. Each has a channel's photographs, with a box around what the
+        strongest unit sees, or dimmed where the channel does not respond, and below them that part, enlarged."""
+        return self._lay_out().draw(page)
 
-def _draw_row(part: SubFigure, row: Excited, columns: int, extra: int, ranked_by: str) -> None:
-    by = ranked_by if any(one.at for one in row.exemplars) else "the value"  # a dense unit has no positions
-    title = f"{row.title()}, ranked by {by}" if row.exemplars else row.title()
-    part.suptitle(title, fontsize=8.5, x=0.01, ha="left")
-    if not row.lines:
-        return
-    cells = part.subplots(row.lines, columns, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.02})
-    for ax in cells.flat:
-        ax.axis("off")
-    for k, (title, pixels) in enumerate(row.beside):
-        _draw_picture(cells[0, k], pixels)
-        cells[0, k].set_title(shorten(title, _NAME), fontsize=7)
-    for k, one in enumerate(row.exemplars, start=extra):
-        _draw_photo(cells[0, k], one)
-        if row.lines > 1:
-            _draw_picture(cells[1, k], one.crop)
-
-
-def _draw_photo(ax: Axes, one: Exemplar) -> None:
-    from matplotlib.patches import Rectangle
-
-    height, width = one.size
-    _draw_picture(ax, one.pixels, (-0.5, width - 0.5, height - 0.5, -0.5))
-    dim_unseen(ax, one.size, one.seen)
-    if one.box:
-        corner = one.box.left - 0.5, one.box.top - 0.5
-        sides = one.box.right - one.box.left, one.box.bottom - one.box.top
-        ax.add_patch(Rectangle(corner, *sides, fill=False, lw=2.4, color="black"))
-        ax.add_patch(Rectangle(corner, *sides, fill=False, lw=1.2, color="#f0e442"))
-    ax.set_title(f"{shorten(one.label or one.short_name, _NAME)}\n{one.value:.3g}", fontsize=6.5, pad=2)
-
-
-def _draw_picture(ax: Axes, pixels: Pixels, extent: tuple[float, float, float, float] | None = None) -> None:
-    ax.axis("on")
-    draw_image(ax, pixels, extent=extent)
+    def _lay_out(self) -> Gallery:
+        return Gallery(self.rows, self.ranked_by, self.provenance.line() + "  PARTIAL" * self.partial)

@@ -2,78 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo, to_grey
-from vizcnn.results.base import Result
-from vizcnn.results.drawing import dim_unseen, draw_image, draw_outline, new_figure, remove_ticks, shorten
+from vizcnn.errors import ParameterError
+from vizcnn.results.drawing import check_page
+from vizcnn.results.map_rows import count_row_pages, draw_rows, plot_map
+from vizcnn.results.map_sheet import count_sheet_pages, draw_sheet
+from vizcnn.results.maps import Maps
+from vizcnn.results.overlay import choose_colours, second_mark
+from vizcnn.results.records import make_even, name_edges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
-_PANEL = 3.6  # width of one panel in inches
+T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """A class that the network names for an image, with its probability."""
-
-    label: str
-    probability: float
-
-    def said(self, whole: int = 1, digits: int = 2) -> str:
-        """The probability as text, as a share of 1 or of 100: `0.43`, or `43.1` for (100, 1).
-
-        What would round to 0 or to the whole is given as `<0.01` or `>0.99`: no network is that certain."""
-        value, least = self.probability * whole, 10.0**-digits
-        if value < least / 2:
-            return f"<{least:.{digits}f}"
-        return f">{whole - least:.{digits}f}" if value > whole - least / 2 else f"{value:.{digits}f}"
+FEW = 6
+"""Images that are drawn as large panels; more are drawn as small tiles."""
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A box worth pointing at, in px of the photograph."""
-
-    box: Box
-    text: str
-
-
-@dataclass(frozen=True)
-class Heatmap(Result):
+class Heatmap(Maps):
     """One map for each of N images and T targets.
 
     values: float32 (N, T, H, W), in input px; NaN where nothing was computed (only when partial).
     scores: float32 (N, T), each target's number for the clean image.
     meanings: per target, what one unit of the colour bar is, e.g. `logit lost when covered`.
     photos, seen: the images, and the box of each that the network saw.
-    marks: per image and target, the box to point at, or None.
+    marks: per image and target, the box to point at, or None: what the map shows.
     findings: per image and target, one sentence.
     partial: the computation was interrupted.
     signed: values have a sign and zero is their middle; otherwise they are magnitudes from zero up.
     percentile: of the magnitudes above zero, where the colours end; values beyond are drawn in the last colour.
+    second_marks: per image and target, one more box, drawn lighter, or None; empty where a probe has none.
     """
-
-    parts: ClassVar[tuple[type, ...]] = (Box, Mark, Prediction)
-
-    values: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    meanings: tuple[str, ...]
-    photos: tuple[Photo, ...]
-    seen: tuple[Box, ...]
-    predictions: tuple[tuple[Prediction, ...], ...]
-    marks: tuple[tuple[Mark | None, ...], ...]
-    findings: tuple[tuple[str, ...], ...]
-    partial: bool = False
-    signed: bool = True
-    percentile: float = 100.0
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """`values` (N, T, H, W) and `scores` (N, T)."""
@@ -93,10 +61,34 @@ class Heatmap(Result):
                 "lowest": float(np.nanmin(self.values[i, t])),
                 "finding": self.findings[i][t],
                 "box": asdict(mark.box) if (mark := self.marks[i][t]) else None,
+                "second_box": asdict(second.box) if (second := second_mark(self, i, t)) else None,
             }
             for t in range(self.values.shape[1])
         ]
         return {"name": self.photos[i].name, "predictions": [asdict(p) for p in self.predictions[i]], "maps": maps}
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One for each image and target. The box is in px of the photograph; `predicted` is the most probable class."""
+        return make_even(
+            {
+                "image": image["name"],
+                "image_index": i,
+                "target": one["target"],
+                "target_spec": one["target_spec"],
+                "score": one["score"],
+                "predicted": best["label"],
+                "probability": best["probability"],
+                "meaning": meaning,
+                "highest": one["highest"],
+                "lowest": one["lowest"],
+                **name_edges(one["box"]),
+                "finding": one["finding"],
+            }
+            for i, image in enumerate(summary["images"])
+            for best in (image["predictions"] or [{"label": None, "probability": None}])[:1]
+            for meaning, one in zip(summary["meanings"], image["maps"], strict=True)
+        )
 
     def describe(self) -> str:
         lines = [
@@ -108,80 +100,85 @@ class Heatmap(Result):
 
     def scale(self, image: int, target: int) -> float:
         """The value at which a map's colours end. Maps of an image that mean the same share the largest of theirs."""
-        alike = [t for t, meaning in enumerate(self.meanings) if meaning == self.meanings[target]]
-        sizes = [np.abs(self.values[image, t]) for t in alike]
-        return max(
-            (float(np.nanpercentile(size[size > 0], self.percentile)) for size in sizes if (size > 0).any()),
-            default=1.0,
+        return choose_colours(self, image, target).end
+
+    def select(self, images: Iterable[int]) -> Heatmap:
+        """The same result with only these images, in this order.
+
+        images: their numbers, counted from 0, as in `values`.
+        Raises ParameterError for an image that is not there, for none, and for what are no whole numbers.
+
+            result.select([4, 0])
+            result.select(result.scores[:, 0].argsort()[:6]).save("least-sure.png")
+        """
+        chosen, last = [_require_number(i) for i in images], len(self.photos) - 1
+        if not chosen or min(chosen) < 0 or max(chosen) > last:
+            raise ParameterError(f"select() takes numbers of images from 0 to {last}, got {chosen}")
+
+        def pick(rows: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(rows[i] for i in chosen) if rows else ()
+
+        origin = self.provenance
+        return replace(
+            self,
+            provenance=replace(
+                origin,
+                images=pick(origin.images),
+                targets=pick(origin.targets),
+                target_specs=pick(origin.target_specs),
+            ),
+            values=self.values[chosen],
+            scores=self.scores[chosen],
+            photos=pick(self.photos),
+            seen=pick(self.seen),
+            predictions=pick(self.predictions),
+            marks=pick(self.marks),
+            findings=pick(self.findings),
+            second_marks=pick(self.second_marks),
         )
+
+    def sort(self, by: Literal["score", "name"] = "score", *, target: int = 0) -> Heatmap:
+        """The same result with its images in order: by the `score` of a target, highest first, or by `name`.
+
+        target: its number, counted from 0. Raises ParameterError for another order or target.
+
+            result.sort("name").figure(page=2)
+        """
+        if by not in ("score", "name"):
+            raise ParameterError(f"images are sorted by score or name, got {by!r}. For another order use select()")
+        if not 0 <= target < len(self.meanings):
+            raise ParameterError(f"the result has targets 0 to {len(self.meanings) - 1}, got {target}")
+        names = [photo.name for photo in self.photos]
+        keys = names if by == "name" else [-float(score) for score in self.scores[:, target]]
+        return self.select(sorted(range(len(keys)), key=keys.__getitem__))
 
     def plot(self, ax: Axes | None = None, *, image: int = 0, target: int = 0) -> Axes:
         """Draw one map over its photograph, with its colour bar, on `ax` or on a new figure. Returns the Axes.
 
         Colours of signed maps are centred on zero. Maps of the same image that mean the same share their scale. Weak
-        values are transparent, so that the photograph shows; the colour bar is the legend of full colours.
+        values are transparent, so that the photograph shows; the colour bar shows the colours as they look over white.
         """
-        ax = new_figure(5.6, 4.8).add_subplot() if ax is None else ax
-        self._draw(ax, image, target)
-        self._bar(ax.figure, image, target, ax=ax, fraction=0.046, pad=0.03)
-        return ax
+        return plot_map(self, ax, image, target)
 
-    def figure(self) -> Figure:
-        """A row per image: the photograph with what the network says of it, then a map per target.
+    @property
+    def pages(self) -> int:
+        return count_row_pages(self) if len(self.photos) <= FEW else count_sheet_pages(self)
 
-        Maps that mean the same share one colour bar at the right; otherwise each has its own.
+    def figure(self, page: int = 1) -> Figure:
+        """A page of the picture, counted from 1.
+
+        Up to six images: for each its photograph with what the network says of it, then a map per target. Maps that
+        mean the same share one colour bar; otherwise each has its own.
+        More images: small tiles, each a map over its photograph. Those with the highest scores and those with the
+        lowest come first, then the others in the result's order, see `sort` and `select`.
         """
-        n, t = self.values.shape[:2]
-        shared = len(set(self.meanings)) == 1
-        tallest = min(max(photo.size[0] / photo.size[1] for photo in self.photos), 1.6)
-        widths = [1.0] + [1.0 if shared else 1.25] * t + [0.05] * shared
-        figure = new_figure(_PANEL * sum(widths) + 0.7, n * (_PANEL * tallest + 0.85) + 0.2)
-        axes = figure.subplots(n, len(widths), squeeze=False, width_ratios=widths)
-        for i in range(n):
-            self._draw_photo(axes[i, 0], i)
-            for j in range(t):
-                self._draw(axes[i, 1 + j], i, j) if shared else self.plot(axes[i, 1 + j], image=i, target=j)
-            if shared:
-                self._bar(figure, i, 0, cax=axes[i, -1])
-        line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
-        figure.supxlabel(line, fontsize=6, color="0.4")
-        return figure
+        check_page(page, self.pages)
+        return draw_rows(self, page) if len(self.photos) <= FEW else draw_sheet(self, page)
 
-    def _extend(self) -> str:
-        """The ends of the colour bar at which values are cut off."""
-        return "neither" if self.percentile == 100 else "both" if self.signed else "max"
 
-    def _draw_photo(self, ax: Axes, i: int) -> None:
-        photo, box = self.photos[i], self.seen[i]
-        draw_image(ax, photo.pixels)
-        dim_unseen(ax, photo.size, box)
-        said = "\n".join(f"{p.said(100, 1):>5}%  {shorten(p.label)}" for p in self.predictions[i][:3])
-        ax.set_title(shorten(photo.name), fontsize=9)
-        ax.set_xlabel(said, fontsize=8, loc="left", family="monospace")
-
-    def _colours(self, i: int, t: int) -> tuple[str, Normalize]:
-        from matplotlib.colors import Normalize
-
-        end = self.scale(i, t)
-        return ("RdBu_r", Normalize(-end, end)) if self.signed else ("inferno", Normalize(0, end))
-
-    def _bar(self, figure: Figure | SubFigure, i: int, t: int, **place: Any) -> None:
-        from matplotlib.cm import ScalarMappable
-
-        cmap, norm = self._colours(i, t)
-        bar = figure.colorbar(ScalarMappable(norm, cmap), extend=self._extend(), **place)
-        bar.set_label(self.meanings[t])
-
-    def _draw(self, ax: Axes, i: int, t: int) -> None:
-        photo, box, values = self.photos[i], self.seen[i], self.values[i, t]
-        cmap, norm = self._colours(i, t)
-        ax.imshow(0.35 + 0.65 * to_grey(photo.pixels)[:, :, 0], cmap="gray", vmin=0, vmax=1)
-        extent = (box.left - 0.5, box.right - 0.5, box.bottom - 0.5, box.top - 0.5)
-        opacity = np.nan_to_num(np.clip(np.abs(values) / self.scale(i, t), 0, 1) ** 0.5 * 0.85)
-        ax.imshow(values, cmap=cmap, norm=norm, alpha=opacity, extent=extent, interpolation="nearest")
-        dim_unseen(ax, photo.size, box)
-        if mark := self.marks[i][t]:
-            draw_outline(ax, mark.box)
-            ax.set_xlabel(mark.text, fontsize=8, loc="left")
-        ax.set_title(f"{shorten(self.provenance.targets[i][t])}  {self.scores[i, t]:.3g}", fontsize=9)
-        remove_ticks(ax)
+def _require_number(image: Any) -> int:
+    """The number of an image. A mask of truth values would read as images 0 and 1, and is refused."""
+    truth = isinstance(image, bool | np.bool_) or str(getattr(image, "dtype", "")).endswith("bool")
+    if truth or not hasattr(image, "__index__"):
+        raise ParameterError(f"select() takes numbers of images, got {image!r}. Of a mask give mask.nonzero()[0]")
+    return int(image)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vizcnn.errors import ResultError
 from vizcnn.inputs.images import describe_problem, to_printable
-from vizcnn.results.base import Provenance, Result
+from vizcnn.results.base import Provenance, Result, list_kinds
 from vizcnn.results.record import Record
 from vizcnn.results.storing import FORMAT, RECORD, Reader, digest_of
 
@@ -77,24 +77,13 @@ def _build(name: str, manifest: dict[str, Any], record: dict[str, Any], arrays: 
         raise ResultError(f"{name} is damaged, or was changed after it was saved. Save the result again")
     plain = Reader({}, {})
     provenance = Provenance(**plain.fields(record["provenance"]))
-    kind = _list_kinds().get(record["kind"])
+    kind = list_kinds().get(record["kind"])
     if kind is None or record["fields"] is None:
         found = {key: value for key, value in manifest.items() if key != "provenance"}
         numbers = {key: array for key, array in arrays.items() if not key.startswith(f"{RECORD}.")}
         return Record(provenance, record["kind"], found, record["words"], numbers)
     reader = Reader(arrays, {part.__name__: part for part in kind.parts})
     return kind(provenance=provenance, **reader.fields(record["fields"]))
-
-
-def _list_kinds() -> dict[str, type[Result]]:
-    """All kinds of results that are imported, by name; ours before others of the same name."""
-    found, waiting = list[type[Result]](), [Result]
-    while waiting:
-        below = waiting.pop().__subclasses__()
-        found += below
-        waiting += below
-    found.sort(key=lambda kind: kind.__module__.startswith("vizcnn."))
-    return {kind.__name__: kind for kind in found}
 
 
 def _read_json(path: Path) -> Contents:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,8 +10,20 @@ import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
-from vizcnn.results.heatmap import Mark
+from vizcnn.inputs.photo import Photo
+from vizcnn.results.maps import Mark
+
+
+def format_number(value: float) -> str:
+    """A number of a picture in three digits: `0.0123`, `12.3`; large ones without an exponent: `3,641`."""
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+def format_score(value: float, quantity: str) -> str:
+    """A target's score in three digits. A probability that would round to 1 is `>0.999`: no network is that certain.
+
+    quantity: what the score is, or a text that names it, such as `probability lost when covered`."""
+    return ">0.999" if "probability" in quantity and value >= 0.9995 else format_number(value)
 
 
 @dataclass(frozen=True)
@@ -26,8 +38,8 @@ class Panel:
     meaning: what the numbers are, e.g. `weight`.
     colours: of tiles (h, w): `grey`, for limits centred on zero, or `magnitude`. RGB tiles are mid-grey at zero.
         `picture`: tiles of either kind are pictures, drawn as they are, from black at 0 to white at 1.
-    columns: most tiles in a line.
-    side: the longer side of a tile, in inches.
+    columns: tiles in a line; None for as many as leave few gaps.
+    side: the most that the longer side of a tile measures, in inches.
 
     Raises ShapeError where these do not fit each other.
     """
@@ -40,8 +52,8 @@ class Panel:
     limits: tuple[tuple[float, float], ...]
     meaning: str
     colours: Literal["grey", "magnitude", "picture"] = "grey"
-    columns: int = 12
-    side: float = 0.74
+    columns: int | None = None
+    side: float = 2.0
 
     def __post_init__(self) -> None:
         if not (self.values.ndim == 3 or self.is_rgb) or not self.values.size:
@@ -71,8 +83,15 @@ class Panel:
         if self.colours == "picture":
             return self.meaning
         low, high = self.limits[0]
-        ends = f"{low:.3g} to {high:.3g} for all" if self.shared else "each its own, up to its largest magnitude"
+        ends = "each its own, up to its largest magnitude"
+        if self.shared:
+            ends = f"{format_number(low)} to {format_number(high)}" + " for all" * (len(self.values) > 1)
         return f"{self.meaning}: {ends}" + (", zero is mid-grey" if self.is_rgb or self.colours == "grey" else "")
+
+    def select(self, tiles: slice) -> Panel:
+        """The panel with only these of its tiles."""
+        parts = {name: getattr(self, name)[tiles] for name in ("values", "channels", "titles", "limits")}
+        return replace(self, **parts)
 
     def summary(self) -> dict[str, Any]:
         tiles = [
@@ -101,10 +120,23 @@ class Scene:
 
 @dataclass(frozen=True)
 class Row:
-    """Panels that belong together: side by side, or below each other to the right of their photograph."""
+    """Panels that belong together: side by side, or below each other to the right of their photograph.
+
+    names: what the panels are called where they stand tile by tile: the first tile of each, the second of each, and so
+        on. Empty where each panel stands by itself.
+    """
 
     panels: tuple[Panel, ...]
     scene: Scene | None = None
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        counts = {len(panel.values) for panel in self.panels}
+        if self.names and (len(self.names) != len(self.panels) or len(counts) > 1 or self.scene):
+            raise ShapeError(
+                f"panels that stand tile by tile have a name each, as many tiles and no photograph, got {self.names} "
+                f"for {len(self.panels)} panels of {sorted(counts)} tiles"
+            )
 
     def summary(self) -> dict[str, Any]:
         scene = self.scene.summary() if self.scene else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -11,12 +12,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcnn.errors import ParameterError
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.records import save_options
-from vizcnn.results.base import Provenance, Result
-from vizcnn.results.drawing import draw_image, new_figure, shorten
+from vizcnn.results.base import Result
+from vizcnn.results.drawing import check_page, draw_caption, draw_photo, fit_text, measure_axes, new_figure, split_rows
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.photos import as_bytes
+from vizcnn.results.records import make_even
+from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +31,8 @@ _SECONDS = 4.0  # how long an animation takes, before it stands still
 _STILL = 1500  # ms for the last frame
 _SIDE = 96  # px, the shortest side of a tile in an animation
 _GAP = 2  # px between tiles
+_WIDEST, _TITLE, _CAPTION = 4.5, 0.4, 0.4  # inches: of a photograph, over it, below all
+_BESIDE = 0.1  # inches, between titles
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,6 @@ class Optimised(ImageGrid):
 
     reached: npt.NDArray[np.float64]
     frames: Frames
-    partial: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays of an ImageGrid, `reached`, and `frames` where any were kept."""
@@ -49,11 +53,19 @@ class Optimised(ImageGrid):
         return super().arrays() | {"reached": self.reached} | kept
 
     def summary(self) -> dict[str, Any]:
-        return super().summary() | {"reached": self.reached.tolist(), "partial": self.partial}
+        return super().summary() | {"reached": self.reached.tolist()}
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Those of an ImageGrid with what each picture reached; None for parts of real images that stand beside it."""
+        made = [i == 0 for row in summary["rows"] for i, panel in enumerate(row["panels"]) for _ in panel["tiles"]]
+        reached = iter(summary["reached"])
+        tiles = zip(super().records_of(summary), made, strict=True)
+        return make_even(tile | {"reached": next(reached) if is_made else None} for tile, is_made in tiles)
 
     def _write(self, file: Path, kind: str) -> None:
         if kind == ".gif":
-            animate([_tile(frame) for frame in self.frames], file, self.provenance)
+            animate([_tile(frame) for frame in self.frames], file, self._origin())
         else:
             super()._write(file, kind)
 
@@ -75,7 +87,8 @@ class Scenery:
 
     def summary(self) -> dict[str, Any]:
         values = {name: {"before": before, "after": after} for name, (before, after) in self.values.items()}
-        return {"size": list(self.image.shape[:2]), "values": values}
+        sources = {part or "image": photo.name for part, photo in self.sources}
+        return {"sources": sources, "size": list(self.image.shape[:2]), "values": values}
 
     def describe(self) -> str:
         said = "; ".join(f"{name} {before:.3g} -> {after:.3g}" for name, (before, after) in self.values.items())
@@ -105,6 +118,19 @@ class Pictures(Result):
     def summary(self) -> dict[str, Any]:
         return {"pictures": [scene.summary() for scene in self.scenes], "partial": self.partial}
 
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One for each picture: what it was made from, its size in px, and what was optimised, before and after."""
+        return make_even(
+            {
+                **picture.get("sources", {}),  # which a .json saved before there were records lacks
+                "height": picture["size"][0],
+                "width": picture["size"][1],
+                **{f"{name} {when}": y for name, values in picture["values"].items() for when, y in values.items()},
+            }
+            for picture in summary["pictures"]
+        )
+
     def describe(self) -> str:
         return "\n".join(scene.describe() + " (stopped early)" * self.partial for scene in self.scenes)
 
@@ -115,34 +141,49 @@ class Pictures(Result):
     def plot(self, ax: Axes | None = None, *, picture: int = 0) -> Axes:
         """Draw one of the pictures, without what it was made from, on `ax` or on a new figure. Returns the Axes."""
         scene = self.scenes[picture]
-        ax = new_figure(4, _measure_height(replace(scene, sources=()))).add_subplot() if ax is None else ax
-        _draw_photo(ax, "result", Photo(scene.image))
+        if ax is None:
+            side = _choose_side(1)
+            ax = new_figure(side, _measure_height(replace(scene, sources=()), side)).add_subplot()
+        _draw_titled(ax, f"result of {self.provenance.probe}", Photo(scene.image), measure_axes(ax)[0])
         return ax
 
-    def figure(self) -> Figure:
-        """A row per picture: what it was made from, and the picture."""
+    @property
+    def pages(self) -> int:
+        return len(self._split())
+
+    def figure(self, page: int = 1) -> Figure:
+        """A row per picture: what it was made from, and the picture. A page holds as many rows as its height allows."""
+        check_page(page, self.pages)
+        shown = self._split()[page - 1]
         columns = len(self.scenes[0].sources) + 1
-        figure = new_figure(4 * columns, sum(map(_measure_height, self.scenes)) + 0.4)
-        axes = figure.subplots(len(self.scenes), columns, squeeze=False)
-        for i, scene in enumerate(self.scenes):
-            for ax, (part, photo) in zip(axes[i], scene.sources, strict=False):
-                _draw_photo(ax, f"{part}: {photo.name}" if part else photo.name, photo)
-            self.plot(axes[i, -1], picture=i)
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
+        side = _choose_side(columns)
+        heights = [_measure_height(self.scenes[i], side) for i in shown]
+        figure = new_figure(side * columns, sum(heights) + _CAPTION)
+        axes = figure.subplots(len(shown), columns, squeeze=False, height_ratios=heights)
+        for row, i in zip(axes, shown, strict=True):
+            for ax, (part, photo) in zip(row, self.scenes[i].sources, strict=False):
+                _draw_titled(ax, f"{part}: {photo.name}" if part else photo.name, photo, side - _BESIDE)
+            _draw_titled(row[-1], f"result of {self.provenance.probe}", Photo(self.scenes[i].image), side - _BESIDE)
+        draw_caption(figure, self.provenance.line() + "  PARTIAL" * self.partial, page, self.pages)
         return figure
+
+    def _split(self) -> list[range]:
+        """The numbers of the pictures on each page."""
+        side = _choose_side(len(self.scenes[0].sources) + 1)
+        return split_rows([_measure_height(scene, side) for scene in self.scenes], _CAPTION)
 
     def _write(self, file: Path, kind: str) -> None:
         if kind in _RASTER:
             self._write_pixels(file, kind)
         elif kind == ".gif":
             films = [scene.frames for scene in self.scenes]
-            animate([_join(list(frames)) for frames in zip(*films, strict=False)], file, self.provenance)
+            animate([_join(list(frames)) for frames in zip(*films, strict=False)], file, self._origin())
         else:
             super()._write(file, kind)
 
     def _write_pixels(self, file: Path, kind: str) -> None:
         quality = {} if kind == ".png" else {"quality": 95}
-        self.pil().save(file, _RASTER[kind], **quality, **save_options(kind[1:], asdict(self.provenance)))
+        self.pil().save(file, _RASTER[kind], **quality, **save_options(kind[1:], self._origin()))
 
 
 def _join(pictures: list[Frames]) -> Frames:
@@ -152,14 +193,16 @@ def _join(pictures: list[Frames]) -> Frames:
     return np.concatenate(padded, 1)
 
 
-def animate(frames: list[Frames], file: Path, provenance: Provenance) -> None:
-    """Write frames (H, W, C) as an animated GIF that ends on the last one. Raises ParameterError without frames."""
+def animate(frames: list[Frames], file: Path, origin: Mapping[str, Any]) -> None:
+    """Write frames (H, W, C) as an animated GIF that ends on the last one. origin: what it says of its making.
+
+    Raises ParameterError without frames."""
     if not frames:
         raise ParameterError("an animation needs frames, and none were kept. Ask for them: frames=24, or --frames 24")
     first, *rest = (_to_pil(frame) for frame in frames)
     each = int(1000 * _SECONDS / len(frames))
     durations = [each] * len(rest) + [_STILL]
-    record = save_options("gif", asdict(provenance))
+    record = save_options("gif", origin)
     first.save(file, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, **record)
 
 
@@ -178,12 +221,19 @@ def _tile(tiles: Frames) -> Frames:
     return cast(Frames, np.concatenate(rows, 0))
 
 
-def _measure_height(scene: Scenery) -> float:
-    """How high, in inches, a row with the picture and what it was made from is to be."""
+def _choose_side(columns: int) -> float:
+    """How wide each of so many pictures beside each other is, in inches."""
+    return min(_WIDEST, current_style().width / columns)
+
+
+def _measure_height(scene: Scenery, side: float) -> float:
+    """How high, in inches, a row is with the picture and what it was made from, each so wide."""
     sizes = [scene.image.shape[:2], *(photo.size for _, photo in scene.sources)]
-    return float(min(4 * max(height / width for height, width in sizes), 6) + 0.4)
+    return float(min(side * max(height / width for height, width in sizes), 1.5 * side) + _TITLE)
 
 
-def _draw_photo(ax: Axes, title: str, photo: Photo) -> None:
-    draw_image(ax, photo.pixels)
-    ax.set_title(shorten(title), fontsize=9)
+def _draw_titled(ax: Axes, title: str, photo: Photo, room: float) -> None:
+    """Draw a photograph under a title of at most `room` inches."""
+    draw_photo(ax, photo)
+    size = current_style().title
+    ax.set_title(fit_text(title, room, size), fontsize=size)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from vizcnn.errors import ParameterError
-from vizcnn.results.base import Result
+from vizcnn.results.base import Result, list_kinds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +38,10 @@ class Record(Result):
     def summary(self) -> dict[str, Any]:
         return {**self.found}
 
+    def records(self) -> list[dict[str, Any]]:
+        """Those that the saved summary holds, as its kind of result tells them where that is imported."""
+        return list_kinds().get(self.kind, Result).records_of(self.found)
+
     def describe(self) -> str:
         return self.words
 
@@ -47,3 +51,6 @@ class Record(Result):
             f"of this {self.kind} the file held the record alone, which has no picture. Open the .npz or .safetensors "
             "of it, with the package imported that defines it"
         )
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {"text/plain": str(self)}  # a notebook asks every result for its picture, and shows the error of none

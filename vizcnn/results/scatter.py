@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,11 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import draw_image, new_figure, remove_ticks, shorten
+from vizcnn.results.drawing import (
+    draw_caption,
+    draw_image,
+    fit_text,
+    measure_axes,
+    measure_text,
+    new_figure,
+    remove_ticks,
+    wrap_text,
+)
 from vizcnn.results.photos import cut_out, shrink
+from vizcnn.results.records import make_even
 from vizcnn.results.storing import AS_BYTES
+from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,10 +52,11 @@ COLOURS = (  # with the grey at least 11 apart in CIELAB, also to red-, green- a
 """Of the most frequent classes, in their order of names."""
 
 _OTHER = "#b0b0b0"
+_ON_DARK = {"#000000": "#eceff3", "#882255": "#aa3366", "#332288": "#6f5bff"}  # in place of what a dark ground hides
 _SIDE = 96  # px of a thumbnail
 _FEWEST, _MOST = 5, 16  # cells of the grid in each direction
-_PANEL, _LINE, _NAME = 5.8, 0.2, 18  # inches; letters of a class's name
-_ROOM = 140  # letters that a line of the legend holds
+_PANEL, _TWO = 4.4, 6.0  # inches: side of a map at most, and the width that is wide enough for two beside each other
+_LINE, _NAME, _KEY = 0.2, 1.6, 0.55  # inches: a line of the legend, the longest name in it, and what is beside a name
 
 
 @dataclass(frozen=True)
@@ -117,16 +129,20 @@ class Scatter(Result):
         """The names of all classes, in order; names that are numbers come first, by size."""
         return tuple(sorted({label for label in self.labels if label is not None}, key=_sort_key))
 
-    @cached_property
+    @property
     def coloured(self) -> dict[str, str]:
         """The colour of each of the most frequent classes."""
         counts = Counter(label for label in self.labels if label is not None)
         chosen = sorted(self.classes, key=lambda name: -counts[name])[: len(COLOURS)]
-        return dict(zip((name for name in self.classes if name in chosen), COLOURS, strict=False))
+        return dict(zip((name for name in self.classes if name in chosen), list_colours(), strict=False))
 
     def colour(self, i: int) -> str:
         """The colour of point i; grey where its class has none, or is unknown."""
-        return self.coloured.get(self.labels[i] or "", _OTHER)
+        return self._colours([i])[0]
+
+    def _colours(self, points: Iterable[int]) -> list[str]:
+        coloured = self.coloured
+        return [coloured.get(self.labels[i] or "", _OTHER) for i in points]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """points: float64 (N, 2). images: int64 (N,), numbers in the data set. classes: int64 (N,), numbers in
@@ -144,38 +160,67 @@ class Scatter(Result):
             "names": list(self.names),
         }
 
+    def records(self) -> list[dict[str, Any]]:
+        """One for each image: its name, its number in the data set, its class, and its place in the plane."""
+        places = zip(self.names, self.numbers, self.labels, self.points, strict=True)
+        return make_even(
+            {"image": name, "image_number": number, "label": label, "x": x, "y": y}
+            for name, number, label, (x, y) in places
+        )
+
+    @classmethod
+    def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The names of the images; all else is in the numbers."""
+        return make_even({"image": name} for name in summary["names"])
+
     def describe(self) -> str:
         return "\n".join(self.findings)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the points in their classes' colours, with a legend, on `ax` or on a new figure. Returns the Axes."""
-        ax = new_figure(_PANEL, _PANEL + 0.8).add_subplot() if ax is None else ax
+        if ax is None:
+            side = min(_PANEL, current_style().width - 0.2)
+            ax = new_figure(side, side + 0.6 + self._measure_legend(side)).add_subplot()
         self._draw_map(ax, MapGrid.over(self.points))
-        self._draw_legend(ax, _ROOM // 2, loc="upper center", bbox_to_anchor=(0.5, -0.06))
+        self._draw_legend(ax, measure_axes(ax)[0], loc="upper center", bbox_to_anchor=(0.5, -0.06))
         return ax
 
     def figure(self) -> Figure:
-        """At the left every image as a point in the colour of its class; at the right, at the same scale, one image
-        for each cell of a grid that holds any, framed in the colour of its class."""
-        lines = -(-len(self._legend()) // _count_columns(self._legend(), _ROOM))
-        figure = new_figure(2 * _PANEL, _PANEL + 0.8 + _LINE * lines)
-        left, right = figure.subplots(1, 2)
+        """At the left every image as a point in the colour of its class; at the right (or below, where a style is
+        narrow), at the same scale, one image for each cell of a grid that holds any, framed in its class's colour."""
+        style = current_style()
+        beside = style.width >= _TWO
+        side = min(_PANEL, (style.width / 2 if beside else style.width) - 0.1)
+        room = (1 + beside) * side - 0.3
+        rest = self._measure_legend(room) + 0.6
+        if not beside:
+            side = min(side, (style.height - rest - 0.3) / 2)
+        height = rest + (side if beside else 2 * side + 0.3)
+        figure = new_figure(room + 0.4, height)
+        left, right = figure.subplots(*((1, 2) if beside else (2, 1)))
         grid = MapGrid.over(self.points)
         self._draw_map(left, grid)
         self._draw_thumbnails(right, grid)
-        _finish_axes(right, grid, "the same map, one image for each cell of a grid")
-        self._draw_legend(figure, _ROOM, loc="outside upper center")
-        figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4")
+        _finish_axes(right, grid, "the same map, an image for each cell")
+        self._draw_legend(figure, room, loc="outside upper center")
+        draw_caption(figure, self.provenance.line())
         return figure
 
     def _draw_map(self, ax: Axes, grid: MapGrid) -> None:
         self._draw_points(ax)
         _finish_axes(ax, grid, self.title)
-        ax.set_xlabel(self.axes[0], fontsize=8)
-        ax.set_ylabel(self.axes[1], fontsize=8)
+        size = current_style().text
+        room = measure_axes(ax)[0] - 0.2
+        ax.set_xlabel(fit_text(self.axes[0], room, size), fontsize=size)
+        ax.set_ylabel(fit_text(self.axes[1], room, size), fontsize=size)
 
-    def _draw_legend(self, place: Axes | Figure, room: int, **where: Any) -> None:
-        """Draw the legend in lines of `room` letters, or none where no class is known."""
+    def _measure_legend(self, room: float) -> float:
+        """The height of the legend in lines of `room` inches."""
+        legend = self._legend()
+        return _LINE * (1 - (-len(legend) // _count_columns(legend, room)))
+
+    def _draw_legend(self, place: Axes | Figure, room: float, **where: Any) -> None:
+        """Draw the legend in lines of `room` inches, or none where no class is known."""
         from matplotlib.lines import Line2D
 
         legend = self._legend()
@@ -185,13 +230,13 @@ class Scatter(Result):
             return
         handles = [Line2D([], [], color=colour, marker="o", ls="") for _, colour in by_rows]
         names = [""] * len(handles)  # first: matplotlib leaves out labels that begin with an underscore
-        drawn = place.legend(handles, names, ncols=columns, fontsize=8, frameon=False, **where)
+        drawn = place.legend(handles, names, ncols=columns, fontsize=current_style().small, frameon=False, **where)
         for text, (name, _) in zip(drawn.get_texts(), by_rows, strict=True):
             text.set_text(name)
 
     def _legend(self) -> list[tuple[str, str]]:
         """The names and colours of the legend; none where no class is known."""
-        entries = [(shorten(name, _NAME), colour) for name, colour in self.coloured.items()]
+        entries = [(fit_text(name, _NAME, current_style().small), colour) for name, colour in self.coloured.items()]
         others = len(self.classes) - len(entries)
         said = [f"{others} other classes"] * (others > 0) + ["unknown"] * (None in self.labels)
         return [*entries, *([(", ".join(said), _OTHER)] if said else [])] if entries else []
@@ -200,32 +245,41 @@ class Scatter(Result):
         """Draw the points in a random order, so that no class covers all others; grey ones below."""
         count = len(self.points)
         order = np.random.default_rng(0).permutation(count)
-        colours = [self.colour(i) for i in order]
-        order = order[np.argsort([colour != _OTHER for colour in colours], kind="stable")]
+        order = order[np.argsort([colour != _OTHER for colour in self._colours(order)], kind="stable")]
         size = float(np.clip(9000 / count, 5, 45))
         x, y = self.points[order].T
-        ax.scatter(x, y, size, [self.colour(i) for i in order], edgecolors="white", linewidths=0.02 * size**0.5 + 0.1)
+        edge = current_style().paper
+        ax.scatter(x, y, size, self._colours(order), edgecolors=edge, linewidths=0.02 * size**0.5 + 0.1)
 
     def _draw_thumbnails(self, ax: Axes, grid: MapGrid) -> None:
         centres = dict(zip(grid.chosen.tolist(), grid.centres, strict=True))
-        for each in self.thumbnails:
-            _draw_thumbnail(ax, each.pixels, centres[each.index], grid.cell, self.colour(each.index))
+        colours = self._colours(each.index for each in self.thumbnails)
+        for each, colour in zip(self.thumbnails, colours, strict=True):
+            _draw_thumbnail(ax, each.pixels, centres[each.index], grid.cell, colour)
+
+
+def list_colours() -> list[str]:
+    """The colours of classes on the paper of the style."""
+    is_dark = current_style().name == "dark"
+    return [_ON_DARK.get(colour, colour) if is_dark else colour for colour in COLOURS]
 
 
 def _sort_key(name: str) -> tuple[bool, int, str]:
     return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
 
 
-def _count_columns(legend: Sequence[tuple[str, str]], room: int) -> int:
-    """How many columns of a legend fit into lines of `room` letters."""
-    return max(1, min(len(legend), room // (6 + max((len(name) for name, _ in legend), default=0))))
+def _count_columns(legend: Sequence[tuple[str, str]], room: float) -> int:
+    """How many columns of a legend fit into lines of `room` inches."""
+    widest = max((measure_text(name, current_style().small) for name, _ in legend), default=0.0)
+    return max(1, min(len(legend), int(room / (_KEY + widest))))
 
 
 def _finish_axes(ax: Axes, grid: MapGrid, title: str) -> None:
     margin = 0.03 * grid.side
     (left, low), high = grid.low - margin, grid.low + grid.side + margin
     ax.set(xlim=(left, high[0]), ylim=(low, high[1]), aspect="equal")
-    ax.set_title(title, fontsize=9)
+    size = current_style().title
+    ax.set_title("\n".join(wrap_text(title, measure_axes(ax)[0], size)), fontsize=size)
     remove_ticks(ax)
 
 

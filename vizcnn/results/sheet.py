@@ -5,26 +5,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vizcnn.geometry import Box
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo, Pixels
 from vizcnn.results.base import Provenance
-from vizcnn.results.drawing import shorten
-from vizcnn.results.panels import Panel, Row, Scene
-from vizcnn.results.photos import Pixels
+from vizcnn.results.panels import Panel, Row, Scene, format_number
 from vizcnn.results.picture import Frames, Optimised
 
 CROPS = 5
 """Parts of real images that stand beside a picture, at most."""
 
-_WIDTH, _SIDE, _CROP_SIDE = 9.0, 2.0, 1.1  # inches: of a line of tiles, of the largest tile, of one beside crops
-_NAME = 22  # letters over a tile
-_INVERTED_COLUMNS, _INVERTED_SIDE, _INVERTED_NAME = 3, 1.8, 24  # the same of pictures beside their photograph
+_MOST_SAID = 10  # pictures that a sentence names
+_SIDE, _CROP_SIDE = 2.6, 1.1  # inches: of the largest tile, of one beside crops
+_INVERTED_COLUMNS, _INVERTED_SIDE = 3, 2.4  # of pictures beside their photograph
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Made:
 
     @property
     def title(self) -> str:
-        return shorten(self.target, _NAME) + (f" #{self.copy + 1}" if self.copy else "")
+        return self.target + (f" #{self.copy + 1}" if self.copy else "")
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def arrange(
         tuple(_list_findings(pictures, making, notes, interrupted_of)),
         np.array([picture.reached for picture in pictures], np.float64),
         frames,
-        interrupted_of is not None,
+        partial=interrupted_of is not None,
     )
 
 
@@ -140,7 +137,7 @@ def arrange_inversions(
         reached = ", ".join(f"{picture.layer} {picture.error:.2g}" for picture in members)
         findings.append(f"{photo.name}: relative errors reached: {reached}{' (stopped early)' * partial}")
     errors = np.array([picture.error for picture in pictures], np.float64)  # (K,)
-    return Optimised(provenance, tuple(rows), tuple(findings), errors, frames, partial)
+    return Optimised(provenance, tuple(rows), tuple(findings), errors, frames, partial=partial)
 
 
 def _make_rows(pictures: Sequence[Made], making: Making, crops_from: RealImages | None) -> Iterator[Row]:
@@ -151,27 +148,24 @@ def _make_rows(pictures: Sequence[Made], making: Making, crops_from: RealImages 
 
 
 def _make_panel(number: int, title: str, members: Mapping[int, Made], making: Making) -> Panel:
-    columns = _choose_columns(len(members))
     return _show_pictures(
         number,
         [picture.pixels for picture in members.values()],
         title=title,
         channels=tuple(i if picture.channel is None else picture.channel for i, picture in members.items()),
-        titles=tuple(f"{picture.title}\n{picture.reached:.3g}" for picture in members.values()),
+        titles=tuple(f"{picture.title}\n{format_number(picture.reached)}" for picture in members.values()),
         meaning=f"{making.describe()}; below each name the value reached",
-        columns=columns,
-        side=min(_SIDE, _WIDTH / columns),
+        side=_SIDE,
     )
 
 
 def _make_inverted_panel(number: int, members: Sequence[Inverted], steps: int) -> Panel:
-    names = [shorten(picture.layer, _INVERTED_NAME) for picture in members]
     return _show_pictures(
         number,
         [picture.pixels for picture in members],
         title="what each layer cannot tell from the photograph",
         channels=tuple(range(len(members))),
-        titles=tuple(f"{name}\nerror {picture.error:.2g}" for name, picture in zip(names, members, strict=True)),
+        titles=tuple(f"{picture.layer}\nerror {picture.error:.2g}" for picture in members),
         meaning=f"{steps} steps; below each layer the relative error of its activations",
         columns=_INVERTED_COLUMNS,
         side=_INVERTED_SIDE,
@@ -186,8 +180,8 @@ def _show_pictures(
     channels: tuple[int, ...],
     titles: tuple[str, ...],
     meaning: str,
-    columns: int,
     side: float,
+    columns: int | None = None,
 ) -> Panel:
     """The sheet's panel of this number, counted from 0: pictures (H, W, C), drawn as they are."""
     tiles = np.stack(pictures)  # (K, H, W, C)
@@ -205,20 +199,13 @@ def _show_pictures(
     )
 
 
-def _choose_columns(count: int) -> int:
-    """Tiles in a line: few gaps in the last line, and a sheet a little wider than high."""
-    if count <= 6:
-        return count
-    return min(range(4, 9), key=lambda columns: (-count % columns, abs(columns - 1.3 * math.sqrt(count))))
-
-
 def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -> tuple[Panel, Panel]:
     """Two panels: the pictures below each other, and right of each its crops, with white for those that lack."""
     tiles, titles = list[Pixels](), list[str]()
     for picture in pictures:
         blank = ("", np.ones_like(picture.pixels))
         shown = [*picture.crops, *[blank] * (CROPS - len(picture.crops))]
-        titles += [f"{title}\n" for title, _ in shown]
+        titles += [f"\n{title}" for title, _ in shown]  # as many lines as over the picture
         tiles += [tile if panel.is_rgb else tile.mean(2) for _, tile in shown]
     beside = replace(
         panel,
@@ -235,15 +222,21 @@ def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -
     return replace(panel, columns=1, side=_CROP_SIDE), beside
 
 
+def _list_some(names: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
+    rest = len(names) - _MOST_SAID
+    return ", ".join(names[:_MOST_SAID]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def _list_findings(
     pictures: Sequence[Made], making: Making, notes: Sequence[str], interrupted_of: int | None
 ) -> Iterator[str]:
-    said = [f"{picture.title} {'lowered to ' * picture.lowered}{picture.reached:.3g}" for picture in pictures]
-    yield f"{making.describe()}: {', '.join(said)}"
+    said = [f"{one.title} {'lowered to ' * one.lowered}{format_number(one.reached)}" for one in pictures]
+    yield f"{making.describe()}: {_list_some(said)}"
     yield from notes
     if stuck := [picture.target for picture in pictures if not picture.responded]:
         yield (
-            f"{', '.join(stuck)} never responded to any change, so these pictures show nothing: dead units, or units "
+            f"{_list_some(stuck)} never responded to any change, so these pictures show nothing: dead units, or units "
             "that the start cannot reach. Try another seed or size"
         )
     if interrupted_of is not None:

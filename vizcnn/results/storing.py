@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo, to_floats
 from vizcnn.inputs.pixels import LARGEST
-from vizcnn.results.photos import SIDE, StoredPhoto, as_bytes, from_bytes, shrink
+from vizcnn.results.photos import SIDE, ReducedPhoto, StoredPhoto, as_bytes, shrink
 
 FORMAT = 1
 """Of the notation and of what stands beside it. Older files stay readable: whoever changes it keeps their reader."""
@@ -112,20 +112,21 @@ class Writer:
         return name
 
     def _photo(self, photo: Photo) -> dict[str, Any]:
-        about = {"name": photo.name, "size": [*photo.size], "channels": photo.pixels.shape[2]}
+        about = {"name": photo.name, "size": [*photo.size], "channels": photo.channels}
+        about["sha256"] = photo.sha256()
         if isinstance(photo, StoredPhoto):
-            small, digest = photo.thumbnail, photo.original_sha256
+            small = photo.thumbnail
+        elif max(photo.size) <= SIDE and not isinstance(photo, ReducedPhoto):
+            return about | {"whole": self._whole(photo)}
         else:
-            digest = photo.sha256()
-            if max(photo.size) <= SIDE:
-                return about | {"sha256": digest, "whole": self._whole(photo)}
-            small = as_bytes(shrink(photo.pixels)) if photo.size[0] * photo.size[1] <= LARGEST else None
-        return about | {"sha256": digest, "thumbnail": None if small is None else self._place(small)}
+            small = as_bytes(shrink(photo.held)) if photo.held.size <= LARGEST * photo.channels else None
+        return about | {"thumbnail": None if small is None else self._place(small)}
 
     def _whole(self, photo: Photo) -> dict[str, str]:
-        small = as_bytes(photo.pixels)
-        exact = np.array_equal(from_bytes(small), photo.pixels)
-        return {"bytes": self._place(small)} if exact else {"array": self._place(photo.pixels)}
+        """All pixels, so that they are read as they are held now: bytes, floats that are 255ths, or other floats."""
+        small = as_bytes(photo.held)
+        is_exact = photo.held.dtype != np.uint8 and np.array_equal(to_floats(small), photo.held)
+        return {"bytes": self._place(small)} if is_exact else {"array": self._place(photo.held)}
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Reader:
                     return self.arrays[inside]
                 return np.array(self._numbers(inside["values"]), inside["dtype"])
             case "bytes":
-                return from_bytes(self.arrays[inside])
+                return to_floats(self.arrays[inside])
             case "photo":
                 return self._photo(inside)
         return self.parts[tag](**self.fields(inside))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.results.base import Result
-from vizcnn.results.drawing import new_figure
+from vizcnn.results.drawing import check_page, fit_text, measure_text, new_figure, split_rows, wrap_text
+from vizcnn.results.page import NARROWEST, Page, measure_caption
+from vizcnn.results.records import make_even
+from vizcnn.results.style import current_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +22,10 @@ if TYPE_CHECKING:
 Cell = str | int | float | tuple[int | float, ...] | None
 """A text, a number, several numbers that belong together such as (down, across), or None where nothing applies."""
 
-_LINE, _CHARACTER = 0.17, 0.068  # height of a row and width of a character in inches
+_MARGIN, _BETWEEN = 0.15, 0.22  # inches: around the table, between columns
+_SPARE = 0.01  # inches, by which a name may be wider than the column that was measured for it
+_SHORTEST, _FINDING = 0.9, 5.5  # inches: that a column of texts may be cut to, and for findings below a narrow table
+_WIDEST = 7.0  # inches, for a table that is too wide for one column of a paper
 _TALLEST = 400.0  # inches; more rows are drawn closer together
 
 
@@ -47,6 +54,19 @@ class Table(Result):
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {"findings": list(self.findings), "rows": rows}
 
+    def records(self) -> list[dict[str, Any]]:
+        """One for each row. Cells of several numbers are split as in `arrays()`: `field [px]` into `field [px] 0` for
+        down and `field [px] 1` for across. Where their lengths differ they become texts, such as `3x3`."""
+        numbers = self.arrays()
+        return make_even(
+            {
+                key: value
+                for name, cell in zip(self.columns, row, strict=True)
+                for key, value in _split_cell(name, cell, numbers.get(name))
+            }
+            for row in self.rows
+        )
+
     def describe(self) -> str:
         return "\n".join([*self.lines(), "", *self.findings])
 
@@ -58,34 +78,110 @@ class Table(Result):
         aligned = [_align(column, to_left) for column, to_left in zip(columns, left, strict=True)]
         return ["  ".join(cells).rstrip() for cells in zip(*aligned, strict=True)]
 
-    def figure(self) -> Figure:
-        """The table as text, every other row on grey."""
-        ax = self.plot()
-        bottom = ax.get_ylim()[0]
-        ax.figure.supxlabel(self.provenance.line(), fontsize=6, color="0.4", y=0.5 / bottom)
-        return ax.figure  # type: ignore[return-value]
+    @property
+    def pages(self) -> int:
+        return len(TableLayout(self).pages)
+
+    def figure(self, page: int = 1) -> Figure:
+        """A page of the table, every other row on grey; the findings stand below the last row."""
+        layout = TableLayout(self)
+        check_page(page, len(layout.pages))
+        lines, width = layout.pages[page - 1], max(layout.width, min(NARROWEST, current_style().width))
+        height = layout.measure(lines)
+        made = Page(width, height, self.provenance.line(), page, len(layout.pages))
+        layout.draw(made.add_axes(0, 0, layout.width, height), lines)
+        return made.figure
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Write the table, then the findings, on `ax` or on a new figure of their size. Returns the Axes.
+        """Write the whole table, then the findings, on `ax` or on a new figure of their size. Returns the Axes.
 
         Letters keep their size: axes that are too small for all lines show them closer together."""
-        lines = [*self.lines(), "", *self.findings]
-        width, total = max(map(len, lines)) * _CHARACTER + 0.4, len(lines) + 2
-        ax = _new_axes(width, total) if ax is None else ax
+        layout = TableLayout(self)
+        if ax is None:
+            figure = new_figure(layout.width, min(layout.measure(layout.lines), _TALLEST), layout=None)
+            ax = figure.add_axes((0, 0, 1, 1))
+        return layout.draw(ax, layout.lines)
+
+
+class TableLayout:
+    """Where everything of a table lies, in inches from the upper left corner: its rows, then a free line and findings.
+
+    lines: of both. pages: the lines of each page.
+
+    Names of columns take several lines rather than widen a column. Where the columns are too wide for the style, texts
+    lose their middles; where that is not enough the table takes both columns of a paper, and at last smaller letters.
+    """
+
+    def __init__(self, table: Table) -> None:
+        style = current_style()
+        self.cells = [[_format_cell(cell).replace("\n", " ") for cell in row] for row in table.rows]
+        self.is_text = [all(isinstance(row[i], str) for row in table.rows) for i in range(len(table.columns))]
+        self.points, self.between, room = style.text, _BETWEEN, style.width - 2 * _MARGIN
+        self.widths = [
+            max(self._measure([max(name.split(), key=len, default="")]), self._measure([row[i] for row in self.cells]))
+            for i, name in enumerate(table.columns)
+        ]
+        self._cut_texts(self.cells, room)
+        room = max(room, min(_WIDEST - 2 * _MARGIN, self._add_up()))
+        if (smaller := room / max(room, self._add_up())) < 1:
+            self.points *= smaller
+            self.between *= smaller
+            self.widths = [width * smaller for width in self.widths]
+        self.names = [
+            wrap_text(name, width + _SPARE, self.points) for name, width in zip(table.columns, self.widths, strict=True)
+        ]
+        widest = max(self._add_up(), min(room, _FINDING) if table.findings else 0.0)
+        self.findings = [line for each in table.findings for line in wrap_text(each, widest, self.points)]
+        self.line = 1.55 * self.points / 72  # the height of a row
+        self.top = self.line * max(map(len, self.names), default=0) + _MARGIN
+        self.width = widest + 2 * _MARGIN
+        self.lines = range(len(self.cells) + bool(self.findings) + len(self.findings))
+        rest = self.top + _MARGIN + measure_caption(table.provenance.line(), NARROWEST, 2)
+        self.pages = split_rows([self.line] * len(self.lines), rest)
+
+    def measure(self, lines: range) -> float:
+        """The height of these lines below the names of the columns."""
+        return self.top + self.line * len(lines) + _MARGIN
+
+    def _measure(self, texts: Sequence[str]) -> float:
+        return max((measure_text(text, self.points) for text in texts), default=0.0)
+
+    def _add_up(self) -> float:
+        return sum(self.widths) + self.between * (len(self.widths) - 1)
+
+    def _cut_texts(self, cells: list[list[str]], room: float) -> None:
+        """Narrow the widest columns of texts as far as that is needed."""
+        texts = sorted((i for i, is_text in enumerate(self.is_text) if is_text), key=lambda i: -self.widths[i])
+        for i in texts:
+            over = self._add_up() - room
+            if over <= 0:
+                return
+            self.widths[i] = max(min(self.widths[i], _SHORTEST), self.widths[i] - over)
+            for row in cells:
+                row[i] = fit_text(row[i], self.widths[i], self.points)
+
+    def draw(self, ax: Axes, lines: range) -> Axes:
+        """Write these lines on axes that are used for nothing else."""
+        style, rows = current_style(), self.cells[lines.start : lines.stop]
         ax.set_axis_off()
-        ax.set(xlim=(0, width), ylim=(total, 0))
-        for y in range(2, len(self.rows) + 1, 2):
-            ax.axhspan(y, y + 1, color="0.94", lw=0)
-        for y, line in enumerate(lines):
-            weight = "bold" if y == 0 else "normal"
-            ax.text(0.2, y + 0.55, line, family="monospace", fontsize=8, va="center", weight=weight)
+        ax.set(xlim=(0, self.width), ylim=(self.measure(lines), 0))
+        for y in range(1, len(rows), 2):
+            top = self.top + y * self.line
+            ax.axhspan(top, top + self.line, color=style.faint, alpha=0.45, lw=0)
+        ax.plot([_MARGIN, self.width - _MARGIN], [self.top] * 2, color=style.muted, lw=0.6)
+        x = _MARGIN
+        for i, width in enumerate(self.widths):
+            side, place = ("left", x) if self.is_text[i] else ("right", x + width)
+            look: dict[str, Any] = {"fontsize": self.points, "ha": side}
+            ax.text(place, self.top - 0.05, "\n".join(self.names[i]), va="bottom", color=style.muted, **look)
+            for y, row in enumerate(rows):
+                ax.text(place, self.top + (y + 0.5) * self.line, row[i], va="center", **look)
+            x += width + self.between
+        first = len(self.cells) + 1
+        for y, finding in enumerate(self.findings, first - lines.start):
+            if 0 <= y < len(lines):
+                ax.text(_MARGIN, self.top + (y + 0.5) * self.line, finding, va="center", fontsize=self.points)
         return ax
-
-
-def _new_axes(width: float, lines: int) -> Axes:
-    figure = new_figure(width, min(lines * _LINE, _TALLEST))
-    figure.set_layout_engine("none")
-    return figure.add_axes((0, 0, 1, 1))
 
 
 def _format_cell(cell: Cell) -> str:
@@ -97,6 +193,15 @@ def _format_cell(cell: Cell) -> str:
     if isinstance(cell, float):
         return f"{cell:.4g}" if abs(cell) < 1000 and cell % 1 else f"{cell:,.0f}"
     return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+def _split_cell(name: str, cell: Cell, column: npt.NDArray[Any] | None) -> Iterator[tuple[str, Any]]:
+    """A cell as plain values, each under its name; column: all cells of its column, where these are numbers."""
+    if column is not None and column.ndim == 2:
+        parts = cell if isinstance(cell, tuple) else (None,) * column.shape[1]
+        yield from ((f"{name} {i}", part) for i, part in enumerate(parts))
+    else:
+        yield name, "x".join(map(str, cell)) if isinstance(cell, tuple) else cell
 
 
 def _align(column: tuple[str, ...], to_left: bool) -> list[str]:

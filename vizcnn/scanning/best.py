@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from vizcnn.errors import ImageError, NonFiniteResult, TargetError
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import Images
-from vizcnn.inputs.images import Photo
+from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.model import InputContract, Model
-from vizcnn.models.targets import OUTPUT, Target, Unit
+from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.terms import Unit
 from vizcnn.receptive import ReceptiveField, receptive_fields
+from vizcnn.results import Mask, make_mask
 from vizcnn.scanning.layer_selection import OUTPUT_NAME
 from vizcnn.scanning.observe import Finding
 from vizcnn.scanning.tally import Tally
+
+Maps = Mapping[tuple[str, int, int], npt.NDArray[np.float32]]
+"""Activation maps, float32 (h, w), by layer, channel and number of the image in the data set."""
 
 
 class AnyIndex(Protocol):
@@ -29,6 +36,9 @@ class AnyIndex(Protocol):
 
     @property
     def contract(self) -> InputContract: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
 
     @property
     def classes(self) -> Sequence[str] | None: ...
@@ -55,9 +65,9 @@ class MemoryIndex:
         self.images, self.contract, self.finding = images, model.input, finding
         self.classes, self.labels, self.unreadable = model.labels, finding.labels, finding.unreadable
         first = images.read(next(i for i in range(len(images)) if i not in dict(finding.unreadable)))[0]
-        self._size = (int(first.shape[1]), int(first.shape[2])) if isinstance(first, Tensor) else model.input.size
+        self.size = (int(first.shape[1]), int(first.shape[2])) if isinstance(first, Tensor) else model.input.size
         layers = finding.tallies.keys() - {OUTPUT_NAME}
-        self._fields = receptive_fields(model, self._size, layers=layers, progress=progress) if layers else {}
+        self._fields = receptive_fields(model, self.size, layers=layers, progress=progress) if layers else {}
 
     def tally(self, layer: str) -> Tally:
         return self.finding.tallies[layer]
@@ -73,6 +83,7 @@ class BestImage:
     number, name, label: of the image in the data set. value: the score that it is ranked by.
     at: row and column of the channel's largest activation; None for a channel without places.
     seen: the part of the photograph that the network sees. box: the part that the unit at `at` sees. Both in px.
+    mask: where the channel responds; None unless the network was run again to see it.
     """
 
     number: int
@@ -83,6 +94,12 @@ class BestImage:
     photo: Photo
     seen: Box
     box: Box | None
+    mask: Mask | None = None
+
+    @property
+    def part(self) -> Box:
+        """The part of the photograph to look at, in px: where the channel responds, or what its strongest unit sees."""
+        return self.mask.box if self.mask else self.box or self.seen
 
 
 def require_unit(target: Target) -> Unit:
@@ -107,28 +124,42 @@ def find_channel(index: AnyIndex, unit: Unit) -> int:
     return channel
 
 
-def find_best(index: AnyIndex, unit: Unit, count: int) -> list[BestImage]:
-    """The images that excite a unit's channel most, at most `count`, best first.
+def list_best(index: AnyIndex, unit: Unit, count: int) -> list[tuple[float, int, int]]:
+    """The images that excite a unit's channel most, at most `count`, best first, without reading them: the score, the
+    number of the image and the place (y * w + x) of the channel's largest activation.
 
     Where a channel is never below zero, as behind a ReLU, images that leave it at zero do not excite it and are left
-    out; so a dead channel has none. Raises ImageError, NonFiniteResult, TargetError."""
+    out; so a dead channel has none. Raises NonFiniteResult, TargetError."""
     layer = name_layer(unit)
-    tally, field, channel = index.tally(layer), index.field(layer), find_channel(index, unit)
+    tally, channel = index.tally(layer), find_channel(index, unit)
     if not len(tally.values):
         raise NonFiniteResult(f"there is no image that can be read and gives layer {layer!r} finite activations")
     excited = tally.excited()[:count, channel]
     columns = (each[:count, channel][excited].tolist() for each in (tally.values, tally.images, tally.places))
-    return [_read_best(index, field, *entry) for entry in zip(*columns, strict=True)]
+    return list(zip(*columns, strict=True))
+
+
+def find_best(index: AnyIndex, unit: Unit, count: int, maps: Maps | None = None) -> list[BestImage]:
+    """The images that excite a unit's channel most, at most `count`, best first.
+
+    maps: from `read_maps`, of those that get a mask. Raises ImageError, NonFiniteResult, TargetError."""
+    layer, channel = name_layer(unit), find_channel(index, unit)
+    field, mean = index.field(layer), float(index.tally(layer).mean[channel])
+    found = []
+    for value, number, place in list_best(index, unit, count):
+        one = _read_best(index, field, value, number, place)
+        activations = (maps or {}).get((layer, channel, number))
+        mask = None if activations is None else make_mask(activations, mean, index.size, one.seen)
+        found.append(replace(one, mask=mask))
+    return found
 
 
 def _read_best(index: AnyIndex, field: ReceptiveField | None, value: float, number: int, place: int) -> BestImage:
     """The image of a number, with what the unit at a place (y * w + x) sees of it. field: of the unit's layer."""
     image = index.images.read(number)[0]
     photo = to_photo(image) if isinstance(image, Tensor) else image
-    whole = Box(0, 0, *photo.size)
-    seen = whole if isinstance(image, Tensor) else index.contract.seen(photo.size)
-    size = photo.size if isinstance(image, Tensor) else index.contract.size
+    seen = Box(0, 0, *photo.size) if isinstance(image, Tensor) else index.contract.seen(photo.size)
     at = divmod(place, field.units[1]) if field else None
-    box = field.box(*at).map_onto(size, seen) if field and at else None
+    box = field.box(*at).map_onto(index.size, seen) if field and at else None
     box = box if box and box.bottom > box.top and box.right > box.left else None
     return BestImage(number, index.images.names[number], index.labels[number], value, at, photo, seen, box)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 from torch import nn
@@ -20,8 +21,9 @@ _PATIENCE = 10  # s to wait for a scheduler
 
 def distribute(
     client: Any, job: J, network: nn.Module, work: Callable[[J, int], bytes], parts: Sequence[int]
-) -> Iterator[tuple[int, bytes]]:
-    """Each part with what `work(job, part)` returns for it, in the order in which the client's workers finish.
+) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """Each part with a function that gives what `work(job, part)` returns for it, in the order in which the client's
+    workers finish; it raises what a part has failed with.
 
     The job is sent to every worker once. If a worker is lost, another one does its part."""
     from distributed import as_completed
@@ -30,7 +32,7 @@ def distribute(
     futures = {client.submit(_run_part, work, everywhere, part, pure=False, retries=_RETRIES): part for part in parts}
     try:
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            yield futures[future], future.result
             future.release()
     finally:
         client.cancel([future for future in futures if not future.done()])
@@ -80,7 +82,15 @@ def open_cluster(address: str | None, workers: int | None) -> Iterator[Any]:
             client = open_things.enter_context(distributed.Client(place, timeout=_PATIENCE))
         except (OSError, ValueError) as error:
             raise ParameterError(f"no Dask scheduler answers at {address}: {error}") from error
+        if workers:
+            client.run(_ignore_ctrl_c)
         yield client
+
+
+def _ignore_ctrl_c() -> None:
+    """Leave Ctrl-C, of which a terminal tells all processes, to the one that has started this worker."""
+    with suppress(ValueError):  # no worker of its own process
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _start_workers(workers: int) -> Any:

@@ -8,18 +8,22 @@ import numpy as np
 from PIL import Image
 
 from vizcnn.errors import ParameterError
-from vizcnn.models.targets import Unit
-from vizcnn.results.photos import Pixels, cut_out
-from vizcnn.scanning.best import AnyIndex, find_best
+from vizcnn.inputs.photo import Pixels
+from vizcnn.models.terms import Unit
+from vizcnn.results.photos import cut_out
+from vizcnn.scanning.best import AnyIndex, Maps, find_best
 from vizcnn.scanning.index import Index
 
 
-def crop_best(index: AnyIndex, unit: Unit, count: int, size: tuple[int, int]) -> Iterator[tuple[str, Pixels]]:
+def crop_best(
+    index: AnyIndex, unit: Unit, count: int, size: tuple[int, int], maps: Maps
+) -> Iterator[tuple[str, Pixels]]:
     """For each of a unit's best images, at most `count`: its score as text, and a tile (h, w, C) in [0, 1].
 
-    The tile shows what the winning unit sees, scaled to fit `size` (height, width) on a white ground."""
-    for one in find_best(index, unit, count):
-        yield f"{one.value:.3g}", fit(cut_out(one.photo, one.box or one.seen), size)
+    The tile shows where the unit responds, by its map, or what the winning place of it sees, scaled to fit `size`
+    (height, width) on a white ground. maps: from `read_maps`."""
+    for one in find_best(index, unit, count, maps):
+        yield f"{one.value:.3g}", fit(cut_out(one.photo, one.part), size)
 
 
 def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from vizcnn.errors import ImageError, NonFiniteResult, ParameterError, TargetError
 from vizcnn.inputs.datasets import Images
+from vizcnn.models.batches import default_batch
 from vizcnn.models.determinism import check_deterministic
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
-from vizcnn.models.scoring import default_batch
 from vizcnn.models.targets import OUTPUT
 from vizcnn.progress import bar
 from vizcnn.scanning.layer_selection import OUTPUT_NAME, find_input_size, select_layers

@@ -103,6 +103,12 @@ class Index:
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
         return InputContract(**settings)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the inputs in px."""
+        height, width = self.identity["size"]
+        return height, width
+
     @cached_property
     def names(self) -> list[str]:
         """The names of the images. Raises OutputError."""

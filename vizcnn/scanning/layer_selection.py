@@ -14,7 +14,7 @@ from vizcnn.inputs.datasets import Images
 from vizcnn.models.layers.axes import find_layers, to_usual_form
 from vizcnn.models.layers.dryrun import keep_last, watch_layers
 from vizcnn.models.model import Model
-from vizcnn.models.targets import describe_activations
+from vizcnn.models.terms import describe_activations
 
 Shape = tuple[int, ...]
 """The shape of a layer's output for one image: (C, h, w) or (C,), whatever order its axes have in the network."""

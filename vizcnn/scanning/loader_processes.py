@@ -8,13 +8,9 @@ and under a limit on the size of files. Everything else comes through a pipe, wh
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import os
 import pickle
 import signal
-import sys
-import threading
-import time
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -30,7 +26,7 @@ from torch import Tensor
 from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.model import InputContract
-from vizcnn.process import ignore_warnings
+from vizcnn.process import begin_helper, choose_context, ignore_warnings
 from vizcnn.scanning.loader import Batch, Loader
 
 _FEW_IMAGES = 64  # so few are read sooner than processes have started
@@ -109,7 +105,7 @@ class _LoaderProcess:
     """A process that loads some batches. shown: Python's registry of warnings, so that each is shown only once."""
 
     def __init__(self, loader: Loader, batches: Sequence[range], shown: dict[Any, Any]) -> None:
-        context = _choose_context()
+        context = choose_context()
         self.loader, self.batches, self.shown = loader, iter(enumerate(batches)), shown
         shape = (_BATCHES_AHEAD, max(map(len, batches)), *loader.shape)
         self.buffer = _share_memory(shape) if context.get_start_method() == "fork" else None
@@ -174,12 +170,6 @@ class _LoaderProcess:
         self.process.join(_GRACE)
 
 
-def _choose_context() -> Any:
-    """How to start processes: by forking, which is fast, unless that is unsafe here or the person chose otherwise."""
-    forks = sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) != "spawn"
-    return multiprocessing.get_context("fork" if forks else None)
-
-
 def _share_memory(shape: tuple[int, ...]) -> Tensor:
     """A float32 tensor of a shape in memory that forked processes share."""
     return torch.frombuffer(mmap.mmap(-1, 4 * prod(shape)), dtype=torch.float32).view(shape)
@@ -187,22 +177,13 @@ def _share_memory(shape: tuple[int, ...]) -> Tensor:
 
 def _serve(loader: Loader, batches: Sequence[range], pipe: Connection, buffer: Tensor | None) -> None:
     """Load batches and send them through a pipe: what a loader process runs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that started this one
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    begin_helper(os.getppid())
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # nobody listens any more
         for n, numbers in enumerate(batches):
             if n >= _BATCHES_AHEAD:
                 pipe.recv_bytes()
             pipe.send_bytes(_pack_reply(loader, numbers, None if buffer is None else buffer[n % _BATCHES_AHEAD]))
-
-
-def _end_with_parent(parent: int) -> None:
-    """Wait until the process that started this one is gone, however it ended, and then end this one."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _pack_reply(loader: Loader, numbers: range, buffer: Tensor | None) -> bytes:

@@ -16,9 +16,9 @@ import torch
 
 from vizcnn.errors import OutputError, ParameterError, VizcnnWarning
 from vizcnn.inputs.datasets import Images, dataset
+from vizcnn.models.batches import default_batch
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.model import Model
-from vizcnn.models.scoring import default_batch
 from vizcnn.progress import bar
 from vizcnn.receptive import receptive_fields
 from vizcnn.scanning.cluster import distribute
@@ -198,8 +198,10 @@ def _describe_scan(model: Model, images: Images, settings: ScanSettings, shard_s
     size = shard_size or max(_SMALLEST_SHARD, -(-len(images) // _MOST_SHARDS))
     shards = [(part.start, part.stop) for part in split(range(len(images)), size)]
     data = {"fingerprint": images.fingerprint, "images": len(images)}
+    about = model.provenance()
+    del about["network_sha256"]  # machines that share a scan may have other versions, which print layers otherwise
     identity = {
-        "model": model.provenance(),
+        "model": about,
         "device": model.device.type,
         "dataset": data,
         "shards": shards,
@@ -302,8 +304,8 @@ class Job:
         """The number and file of each of these shards, in the order in which the workers of a cluster finish them."""
         total = sum(stop - start for start, stop in (self.index.shards[shard] for shard in shards))
         with bar(total, "scan", "image", shown=progress) as shown:
-            for shard, stored in distribute(client, self, self.model.network, Job.run_alone, shards):
-                yield shard, stored
+            for shard, fetch in distribute(client, self, self.model.network, Job.run_alone, shards):
+                yield shard, fetch()
                 start, stop = self.index.shards[shard]
                 shown.update(stop - start)
 

@@ -7,7 +7,7 @@ image every element comes, which tells the axes of all layers at once (see `coor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 from vizcnn.models.layers.coordinates import Coordinates, Follower, measure_spread
 from vizcnn.models.layers.dryrun import copy_for_dry_run, follow_run, keep_last, try_copy_for_dry_run
 from vizcnn.models.model import Model
+from vizcnn.models.remembering import keep, recall
 
 _CROSSED = 0.02  # the share of its change by which a row coordinate may change along the columns of a map
 _WITHIN = 0.5  # the same along channels, which may hold the pixels of a patch
@@ -85,7 +86,8 @@ def find_layers(model: Model, images: Tensor) -> dict[str, Layer]:
     In a network that looks at values while it runs, these are the layers that the first image passes."""
     known, size = _REMEMBERED.get(model, {}), tuple(images.shape[2:])
     if size not in known:
-        known[size] = _find_by_runs(model, images)
+        before = recall(model, ("layers", size))
+        known[size] = _find_by_runs(model, images) if before is None else {**before}
     return known[size]
 
 
@@ -105,6 +107,18 @@ def find_spatial_layers(model: Model, images: Tensor) -> dict[str, tuple[int, in
     images: (N, C, H, W) in [0, 1]."""
     maps = {name: layer.size for name, layer in find_layers(model, images).items() if layer.axes.places == 2}
     return {name: (h, w) for name, (h, w) in maps.items() if h * w > 1}
+
+
+def pick_last_of_sizes(layers: Mapping[str, tuple[int, int]], most: int) -> list[str]:
+    """Of each size of map the last of these layers that gives it; of many sizes some, evenly from first to last.
+
+    layers: height and width of the maps by name, in the order of last runs, as `find_spatial_layers` gives them."""
+    last: dict[tuple[int, int], str] = {}
+    for name, size in layers.items():
+        last.pop(size, None)  # otherwise the size would keep the place of its first layer
+        last[size] = name
+    names, count = [*last.values()], min(len(last), most)
+    return [names[round(i * (len(names) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def to_usual_form(output: Tensor, axes: Axes | None) -> Tensor:
@@ -138,7 +152,10 @@ def _find_by_runs(model: Model, images: Tensor, *, dry: bool = True) -> dict[str
             best, count = seen, len(batch)
         if ended:
             break
-    return {name: Layer(_infer_axes(*each, count), each[0]) for name, each in best.items()}
+    found = {name: Layer(_infer_axes(*each, count), each[0]) for name, each in best.items()}
+    if ended and batch.is_meta:  # then no value of the image decided
+        keep(model, ("layers", tuple(images.shape[2:])), {**found})
+    return found
 
 
 _Seen = dict[str, tuple[tuple[int, ...], Coordinates]]
