@@ -329,6 +329,10 @@ def test_an_index_and_its_network_give_what_the_probe_gives(photos: Path, tmp_pa
     assert_equal(probe, found)
     assert found.notes == ()
     masked = [[one.mask is not None for one in row.exemplars] for row in probe.rows]
+    shown = [one for row in probe.rows for one in row.exemplars]
+    for one, record in zip(shown, probe.records(), strict=True):
+        assert record.get("responds_top") == (one.mask and one.mask.box.top)
+        assert record.get("responds_right") == (one.mask and one.mask.box.right)
     assert masked == [[True] * 4] * 3 + [[False] * 4] * 2
     np.testing.assert_array_equal(np.isnan(probe.arrays()["levels"]), ~np.array(masked))
     assert probe.arrays()["map.2.3"].shape == (8, 8)

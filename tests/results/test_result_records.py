@@ -62,6 +62,10 @@ def test_a_heatmap_has_a_record_for_each_image_and_target() -> None:
         mark = found.marks[i][t]
         assert mark is not None
         assert [one[edge] for edge in EDGES] == [mark.box.top, mark.box.left, mark.box.bottom, mark.box.right]
+        second = found.second_marks[i][t]
+        edges = [second.box.top, second.box.left, second.box.bottom, second.box.right] if second else [None] * 4
+        assert [one[f"second_{edge}"] for edge in EDGES] == edges
+    assert not any("second" in key for one in vizcnn.Cam()(model(), PHOTOS).records() for key in one)
 
 
 def test_what_is_unknown_is_none_under_the_same_keys() -> None:

@@ -112,7 +112,8 @@ class Exemplars(Result):
     @classmethod
     def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One for each photograph of each channel. `order`: 1 for the best. `image_number`: in the data set. `row` and
-        `column`: of the strongest unit in its layer. The box is what that unit sees, in px of the photograph."""
+        `column`: of the strongest unit in its layer. The box is what that unit sees, in px of the photograph;
+        `responds_top` and so on bound the part where the channel responds, where that was looked at."""
         return make_even(
             {
                 "target": row["target"],
@@ -123,6 +124,7 @@ class Exemplars(Result):
                 "value": one["value"],
                 **dict(zip(("row", "column"), one["at"] or (None, None), strict=True)),
                 **name_edges(one["box"]),
+                **(name_edges(one["responds"]["box"], "responds") if "responds" in one else {}),
             }
             for row in summary["rows"]
             for order, one in enumerate(row["exemplars"], 1)

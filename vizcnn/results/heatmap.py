@@ -69,7 +69,8 @@ class Heatmap(Maps):
 
     @classmethod
     def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """One for each image and target. The box is in px of the photograph; `predicted` is the most probable class."""
+        """One for each image and target. Boxes are in px of the photograph; `predicted` is the most probable class."""
+        has_second = any(one.get("second_box") for image in summary["images"] for one in image["maps"])
         return make_even(
             {
                 "image": image["name"],
@@ -83,6 +84,7 @@ class Heatmap(Maps):
                 "highest": one["highest"],
                 "lowest": one["lowest"],
                 **name_edges(one["box"]),
+                **(name_edges(one["second_box"], "second_box") if has_second else {}),
                 "finding": one["finding"],
             }
             for i, image in enumerate(summary["images"])

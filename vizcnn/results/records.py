@@ -33,9 +33,9 @@ def _to_plain(value: Any) -> str | int | float | bool | None:
     raise TypeError(f"a record holds texts, numbers, truth values and None, got a {type(plain).__name__}")
 
 
-def name_edges(box: Mapping[str, float] | None) -> dict[str, float | None]:
+def name_edges(box: Mapping[str, float] | None, name: str = "box") -> dict[str, float | None]:
     """The edges of a box as values of a record: `box_top`, `box_left` and so on; None where there is no box."""
-    return {f"box_{edge}": box[edge] if box else None for edge in _EDGES}
+    return {f"{name}_{edge}": box[edge] if box else None for edge in _EDGES}
 
 
 def flatten(found: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
