@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from legibility import find_faults
 from support import ROOT
 
 import vizcnn
 from vizcnn.results import STYLES
-
-sys.path.insert(0, str(ROOT / "tests" / "results"))
-
-from legibility import find_faults
 
 _NOTHING = 0.001  # inches, less than a dot of a printer
 _WIDEST_TABLE = 7.0  # inches: a table may take both columns of a paper

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from support import ORIGIN
 
 import vizcnn
-from vizcnn.errors import ParameterError
+from vizcnn.errors import ParameterError, VizcnnWarning
 from vizcnn.testing import delicate_model
 
 
@@ -60,6 +61,17 @@ def test_the_page_stands_alone(result: vizcnn.Heatmap, tmp_path: Path) -> None:
     assert "costs most" in page
     assert "weights_sha256" in page
     assert "http" not in page.replace("https://", "http://").split("base64,")[0]
+
+
+def test_a_picture_of_the_first_page_alone_says_so_and_a_pdf_holds_all(tmp_path: Path) -> None:
+    long = vizcnn.Table(ORIGIN, ("layer",), tuple((f"conv{i}",) for i in range(250)), ())
+    assert long.pages == 3
+    for kind in ("png", "svg", "jpg"):
+        with pytest.warns(VizcnnWarning, match=rf"a .{kind} picture holds page 1 of 3. Save as .pdf or .html for all"):
+            long.save(tmp_path / f"a.{kind}")
+    assert long.save(tmp_path / "a.pdf").read_bytes().count(b"/Type /Page ") == 3
+    assert long.save(tmp_path / "a.html").read_text().count("<img") == 3
+    long.save(tmp_path / "a.npz")
 
 
 def test_an_unknown_ending_is_refused(result: vizcnn.Heatmap, tmp_path: Path) -> None:

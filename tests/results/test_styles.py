@@ -51,7 +51,7 @@ def test_another_name_is_refused_with_a_guess() -> None:
 
 
 def test_the_command_line_offers_every_style() -> None:
-    assert STYLE.type.choices == list(STYLES) or tuple(STYLE.type.choices) == tuple(STYLES)  # type: ignore[attr-defined]
+    assert [*STYLE.type.choices] == [*STYLES]  # type: ignore[attr-defined]
 
 
 def test_a_dark_picture_is_dark_and_says_so(tmp_path: Path) -> None:

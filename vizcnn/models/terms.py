@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -105,14 +105,10 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Energy:
-    """The mean square of a whole layer's activations: what deep dream raises (Mordvintsev et al. 2015)."""
+class _OfLayer:
+    """What the terms share that make a number of a whole layer. layer: dotted name."""
 
     layer: str
-    quantity = "energy"
-
-    def __str__(self) -> str:
-        return f"energy({self.layer})"
 
     @property
     def spec(self) -> str:
@@ -122,9 +118,19 @@ class Energy:
     def layers(self) -> frozenset[str]:
         return frozenset({self.layer})
 
-    def resolved(self, model: Model) -> Energy:
+    def resolved(self, model: Model) -> Self:
         model.layer(self.layer)
         return self
+
+
+@dataclass(frozen=True)
+class Energy(_OfLayer):
+    """The mean square of a whole layer's activations: what deep dream raises (Mordvintsev et al. 2015)."""
+
+    quantity = "energy"
+
+    def __str__(self) -> str:
+        return f"energy({self.layer})"
 
     def __call__(self, activations: Activations) -> Tensor:
         values = activations[self.layer]
@@ -134,29 +140,15 @@ class Energy:
 
 
 @dataclass(frozen=True)
-class Strongest:
+class Strongest(_OfLayer):
     """The unit of a layer that is most active in an image. Each image chooses its own."""
-
-    layer: str
 
     def __str__(self) -> str:
         return f"strongest({self.layer})"
 
     @property
-    def spec(self) -> str:
-        return str(self)
-
-    @property
     def quantity(self) -> str:
         return f"activation of {self.layer}"
-
-    @property
-    def layers(self) -> frozenset[str]:
-        return frozenset({self.layer})
-
-    def resolved(self, model: Model) -> Strongest:
-        model.layer(self.layer)
-        return self
 
     def choose(self, activations: Activations) -> list[Unit]:
         """For each image the unit."""
@@ -179,13 +171,12 @@ class Strongest:
 
 
 @dataclass(frozen=True)
-class Direction:
+class Direction(_OfLayer):
     """A layer's activations, averaged over positions, along a direction: their scalar product with a vector.
 
     vector: one weight per channel of the layer.
     """
 
-    layer: str
     vector: tuple[float, ...]
 
     def __str__(self) -> str:
@@ -199,14 +190,6 @@ class Direction:
     @property
     def quantity(self) -> str:
         return f"activation along a direction of {self.layer}"
-
-    @property
-    def layers(self) -> frozenset[str]:
-        return frozenset({self.layer})
-
-    def resolved(self, model: Model) -> Direction:
-        model.layer(self.layer)
-        return self
 
     def __call__(self, activations: Activations) -> Tensor:
         values = activations[self.layer]

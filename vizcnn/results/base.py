@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from vizcnn.errors import ParameterError, escape_invisible, to_one_line
+from vizcnn.errors import ParameterError, VizcnnWarning, escape_invisible, to_one_line
 from vizcnn.inputs.records import save_options, to_text
 from vizcnn.output import refuse_unwritable, write_whole
 from vizcnn.process import Turns, ignore_warnings
@@ -141,6 +142,11 @@ class Result:
         """The whole picture, or its first page, as a new matplotlib Figure in the style of `vizcnn.use_style`."""
         raise NotImplementedError
 
+    @property
+    def small_print(self) -> str:
+        """The line below the picture: what it comes from, and whether Ctrl-C cut it short."""
+        return self.provenance.line() + "  PARTIAL" * self.partial
+
     def records(self) -> list[dict[str, Any]]:
         """What was found as a list of plain dicts, a row of a table each: `pandas.DataFrame(result.records())`.
 
@@ -182,7 +188,7 @@ class Result:
         """Write the result; the ending says how. The file is complete or untouched.
 
         .png .jpg .pdf .svg .html   the picture, which carries its provenance (.html states it); of several pages, .pdf
-                                    and .html hold all, and the others the first
+                                    and .html hold all, and the others the first, with a warning
         .gif                        how the picture was made, for results that keep frames
         .npz .safetensors           the raw numbers with the manifest; opens again with `vizcnn.load_result`
         .json                       the manifest
@@ -199,6 +205,12 @@ class Result:
     def _write(self, file: Path, kind: str) -> None:
         if kind in PICTURES:
             self._draw_into(file, kind[1:], 150)
+            if kind != ".pdf" and self.pages > 1:
+                warnings.warn(
+                    f"a {kind} picture holds page 1 of {self.pages}. Save as .pdf or .html for all of them",
+                    VizcnnWarning,
+                    stacklevel=3,
+                )
         elif kind == ".gif":
             raise ParameterError(f"a {self.provenance.probe} result is no animation. Save it as .png")
         elif kind == ".html":
@@ -270,13 +282,10 @@ class Result:
             figure.savefig(place, dpi=dpi, format=kind, **carried)
 
     def _draw_pdf(self, place: Path | io.BytesIO, dpi: int, metadata: dict[str, str]) -> None:
+        """Draw all pages, under the style's settings to the end: fonts are written when the file is closed."""
         from matplotlib.backends.backend_pdf import PdfPages
 
-        with (
-            _take_turn(),
-            ignore_warnings("Glyph"),
-            PdfPages(place, metadata=metadata) as pdf,
-        ):  # fonts are written last
+        with _take_turn(), ignore_warnings("Glyph"), PdfPages(place, metadata=metadata) as pdf:
             for page in range(1, self.pages + 1):
                 pdf.savefig(self._draw_page(page), dpi=dpi)
 

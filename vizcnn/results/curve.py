@@ -162,10 +162,9 @@ class Curve(Result):
 
     def figure(self) -> Figure:
         """The curve, with the provenance below."""
-        line = self.provenance.line() + ("  PARTIAL" if self.partial else "")
         figure = self._make_figure()
         self._draw(figure.add_subplot(), below=True)
-        draw_caption(figure, line)
+        draw_caption(figure, self.small_print)
         return figure
 
     def _make_figure(self) -> Figure:

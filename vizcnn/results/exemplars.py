@@ -143,4 +143,4 @@ class Exemplars(Result):
         return self._lay_out().draw(page)
 
     def _lay_out(self) -> Gallery:
-        return Gallery(self.rows, self.ranked_by, self.provenance.line() + "  PARTIAL" * self.partial)
+        return Gallery(self.rows, self.ranked_by, self.small_print)

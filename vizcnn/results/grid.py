@@ -84,8 +84,7 @@ class ImageGrid(Result):
         """Every panel with its title, its scale and, where tiles share one, a colour bar; photographs on the left.
 
         page: which page, of so many as `pages` says. Raises ParameterError where there is no such page."""
-        line = self.provenance.line() + "  PARTIAL" * self.partial
-        return draw_blocks(self._make_blocks(), line, page)
+        return draw_blocks(self._make_blocks(), self.small_print, page)
 
     def _make_blocks(self) -> list[Block]:
         """What stands on the pages, in the style of now."""

@@ -19,7 +19,7 @@ from vizcnn.results.drawing import (
     wrap_text,
 )
 from vizcnn.results.maps import Maps
-from vizcnn.results.overlay import choose_colours, draw_bar, draw_map, name_marks, write_caption
+from vizcnn.results.overlay import choose_colours, draw_bar, draw_map, name_marks
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.panels import format_score
 from vizcnn.results.style import current_style
@@ -60,7 +60,7 @@ class _Layout:
         columns = int((style.width - 2 * _MARGIN + self.gap) / (side + self.gap) + 1e-6)
         self.lines = _list_lines(result, columns)
         self.width = min(style.width, max(map(len, self.lines)) * (side + self.gap) - self.gap + 2 * _MARGIN)
-        rest = measure_caption(write_caption(result), self.width, 2) + 2 * _MARGIN
+        rest = measure_caption(result.small_print, self.width, 2) + 2 * _MARGIN
         self.pages = split_rows([*map(self.measure_line, self.lines)], rest)
 
     def find_left(self, column: int) -> float:
@@ -118,7 +118,7 @@ def draw_rows(result: Maps, page: int) -> Figure:
     layout = _choose_layout(result)
     lines = [layout.lines[k] for k in layout.pages[page - 1]]
     height = 2 * _MARGIN + sum(map(layout.measure_line, lines)) - _BETWEEN
-    drawn, top = Page(layout.width, height, write_caption(result), page, len(layout.pages)), _MARGIN
+    drawn, top = Page(layout.width, height, result.small_print, page, len(layout.pages)), _MARGIN
     for line in lines:
         for column, panel in enumerate(line):
             _draw_panel(drawn, layout, panel, layout.find_left(column), top, line)

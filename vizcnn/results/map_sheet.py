@@ -11,7 +11,7 @@ import numpy as np
 from vizcnn.geometry import Box
 from vizcnn.results.drawing import draw_frame, fit_picture, fit_text, measure_text, split_rows, wrap_text
 from vizcnn.results.maps import Maps
-from vizcnn.results.overlay import Colours, choose_colours, draw_bar, paint_map, write_caption
+from vizcnn.results.overlay import Colours, choose_colours, draw_bar, paint_map
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.panels import format_score
 from vizcnn.results.style import current_style
@@ -56,7 +56,7 @@ class _Layout:
         self.legend = wrap_text(_describe_scale(result), room - (_BAR_WIDTH + 0.2) * self.beside, style.small)
         self.head = measure_lines(1, style.title) + 0.06 + self._measure_legend() + _BETWEEN
         self.lines = [*_list_lines(result, self.columns)]
-        rest = measure_caption(write_caption(result), style.width, 2) + _MARGIN + self.head
+        rest = measure_caption(result.small_print, style.width, 2) + _MARGIN + self.head
         self.pages = split_rows([*map(self.measure_line, self.lines)], rest)
 
     def measure_picture(self, i: int) -> tuple[float, float]:
@@ -101,7 +101,7 @@ def draw_sheet(result: Maps, page: int) -> Figure:
     layout, style = _Layout(result), current_style()
     lines = [layout.lines[k] for k in layout.pages[page - 1]]
     height = _MARGIN + layout.head + sum(map(layout.measure_line, lines))
-    drawn = Page(style.width, height, write_caption(result), page, len(layout.pages))
+    drawn = Page(style.width, height, result.small_print, page, len(layout.pages))
     colours = {(tile.i, tile.t): choose_colours(result, tile.i, tile.t) for line in lines for tile in line.tiles}
     _draw_head(drawn, layout, [*colours.values()])
     ground = drawn.add_ground()

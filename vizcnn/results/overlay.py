@@ -129,11 +129,6 @@ def name_marks(result: Maps, i: int, t: int) -> list[str]:
     return [f"{kind}: {mark.text}" for kind, mark in boxes if mark]
 
 
-def write_caption(result: Maps) -> str:
-    """The line of small print."""
-    return result.provenance.line() + "  PARTIAL" * result.partial
-
-
 def draw_bar(ax: Axes, colours: Colours, ends: tuple[str, str, str] | None = None) -> None:
     """Draw a lying colour bar. Below it, within its width, stand the numbers of its ends and its middle, or `ends`."""
     style = current_style()

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 LEADING = 1.3
 """From line to line of a text, in heights of its letters."""
 
+ASCENT = 0.8
+"""From the top of a line to where its letters stand, in heights of its letters."""
+
 NARROWEST = 4.5
 """Inches, of a page with little on it: headings and the small print need room."""
 
@@ -20,10 +23,6 @@ NARROWEST = 4.5
 def measure_lines(count: float, points: float) -> float:
     """The height of so many lines of text, in inches."""
     return count * points * LEADING / 72
-
-
-ASCENT = 0.8
-"""From the top of a line to where its letters stand, in heights of its letters."""
 
 
 class Page:

@@ -164,7 +164,7 @@ class Pictures(Result):
             for ax, (part, photo) in zip(row, self.scenes[i].sources, strict=False):
                 _draw_titled(ax, f"{part}: {photo.name}" if part else photo.name, photo, side - _BESIDE)
             _draw_titled(row[-1], f"result of {self.provenance.probe}", Photo(self.scenes[i].image), side - _BESIDE)
-        draw_caption(figure, self.provenance.line() + "  PARTIAL" * self.partial, page, self.pages)
+        draw_caption(figure, self.small_print, page, self.pages)
         return figure
 
     def _split(self) -> list[range]:

@@ -203,7 +203,7 @@ class Scatter(Result):
         self._draw_thumbnails(right, grid)
         _finish_axes(right, grid, "the same map, an image for each cell")
         self._draw_legend(figure, room, loc="outside upper center")
-        draw_caption(figure, self.provenance.line())
+        draw_caption(figure, self.small_print)
         return figure
 
     def _draw_map(self, ax: Axes, grid: MapGrid) -> None:

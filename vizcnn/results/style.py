@@ -15,14 +15,13 @@ from vizcnn.errors import ParameterError, did_you_mean
 class Style:
     """How pictures look, but for the colours of their data.
 
-    use: what it is for. width, height: the most that a page takes, in inches.
+    width, height: the most that a page takes, in inches.
     title, text, small: sizes of letters in points: of headings, of what goes with a panel, of what goes with a tile.
     paper, ink, muted, faint: colours of the ground, of text, of what is said beside, and of lines that only divide.
     caption: whether the line of provenance stands below. ending: of a picture's file where none was named.
     """
 
     name: str
-    use: str
     width: float
     height: float
     title: float = 9.5
@@ -58,15 +57,15 @@ class Style:
         }
 
 
-USUAL = Style("screen", "notebooks and pages", 9.0, 18.0)
+USUAL = Style("screen", 9.0, 18.0)
 STYLES: Mapping[str, Style] = {
     style.name: style
     for style in (
         USUAL,
-        Style("dark", "dark notebooks and slides", 9.0, 18.0, paper="#14171c", ink="#eceff3", muted="#a3abb6",
+        Style("dark", 9.0, 18.0, paper="#14171c", ink="#eceff3", muted="#a3abb6",
               faint="#3a414b"),
-        Style("print", "one column of a paper", 3.35, 8.8, 8.0, 7.0, 6.0, ink="#000000", caption=False, ending=".pdf"),
-        Style("print-wide", "both columns of a paper", 7.0, 8.8, 8.0, 7.0, 6.0, ink="#000000", caption=False,
+        Style("print", 3.35, 8.8, 8.0, 7.0, 6.0, ink="#000000", caption=False, ending=".pdf"),
+        Style("print-wide", 7.0, 8.8, 8.0, 7.0, 6.0, ink="#000000", caption=False,
               ending=".pdf"),
     )
 }  # fmt: skip

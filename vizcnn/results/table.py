@@ -88,7 +88,7 @@ class Table(Result):
         check_page(page, len(layout.pages))
         lines, width = layout.pages[page - 1], max(layout.width, min(NARROWEST, current_style().width))
         height = layout.measure(lines)
-        made = Page(width, height, self.provenance.line(), page, len(layout.pages))
+        made = Page(width, height, self.small_print, page, len(layout.pages))
         layout.draw(made.add_axes(0, 0, layout.width, height), lines)
         return made.figure
 
@@ -136,7 +136,7 @@ class TableLayout:
         self.top = self.line * max(map(len, self.names), default=0) + _MARGIN
         self.width = widest + 2 * _MARGIN
         self.lines = range(len(self.cells) + bool(self.findings) + len(self.findings))
-        rest = self.top + _MARGIN + measure_caption(table.provenance.line(), NARROWEST, 2)
+        rest = self.top + _MARGIN + measure_caption(table.small_print, NARROWEST, 2)
         self.pages = split_rows([self.line] * len(self.lines), rest)
 
     def measure(self, lines: range) -> float:
