@@ -33,38 +33,6 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-class TinyResNet(nn.Module):
-    """A compact residual network for 64x64 photographs: 7x7 stem, four stages, one linear layer.
-
-    Global average pooling stands directly before the linear layer, so class activation maps are exact.
-    """
-
-    WIDTHS = (48, 96, 192, 320)
-    BLOCKS = (1, 1, 2, 1)
-
-    def __init__(self, classes: int = 202) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, self.WIDTHS[0], 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(self.WIDTHS[0])
-        self.relu = nn.ReLU()
-        self.layer1, self.layer2, self.layer3, self.layer4 = map(self._stage, range(4))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(self.WIDTHS[-1], classes)
-
-    @classmethod
-    def _stage(cls, stage: int) -> nn.Sequential:
-        width, before = cls.WIDTHS[stage], cls.WIDTHS[max(stage - 1, 0)]
-        first = BasicBlock(before, width, stride=2 if stage else 1)
-        return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(cls.BLOCKS[stage] - 1)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))  # (N, 48, H/2, W/2)
-        x = self.layer2(self.layer1(x))  # (N, 96, H/4, W/4)
-        x = self.layer4(self.layer3(x))  # (N, 320, H/16, W/16)
-        logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))  # (N, classes)
-        return logits
-
-
 class Tiny(nn.Module):
     """A compact residual network for 64x64 photographs: 7x7 stem, four stages, one linear layer.
 

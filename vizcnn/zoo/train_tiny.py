@@ -37,13 +37,15 @@ class Cycle:
     """Epochs in which the learning rate goes up to its peak, and down to zero along a cosine.
 
     warmup: the share of them in which it rises. sizes: the side of the training images in px, up to which share.
-    interpolation: how crops are enlarged, see torch's grid_sample."""
+    interpolation: how crops are enlarged, see torch's grid_sample.
+    revive: begin with `revive_filters`."""
 
     epochs: int
     peak_lr: float
     warmup: float
     sizes: tuple[tuple[float, int], ...]
     interpolation: str
+    revive: bool = False
 
     def find_lr(self, epoch: float) -> float:
         done = epoch / self.epochs
@@ -88,8 +90,9 @@ class Recipe:
 
 _GROWING = Cycle(48, 0.15, 0.15, ((0.3, 32), (0.6, 48), (0.9, 56), (1.0, 64)), "bilinear")
 _SHARP = Cycle(12, 0.05, 0.1, ((1.0, 64),), "bicubic")  # images made small and smooth have taught it to want them so
+_REVIVED = Cycle(3, 0.02, 0.1, ((1.0, 64),), "bicubic", revive=True)
 RECIPES = {
-    "tiny": Recipe(network="tiny", cycles=(_GROWING, _SHARP)),
+    "tiny": Recipe(network="tiny", cycles=(_GROWING, _SHARP, _REVIVED)),
     "eleven": Recipe(network="eleven", cycles=(Cycle(20, 0.1, 0.15, ((0.4, 48), (1.0, 64)), "bicubic"),)),
 }
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"tiny": networks.Tiny, "eleven": networks.Eleven}
@@ -174,6 +177,30 @@ def accuracy(network: nn.Module, split: Split) -> tuple[float, float]:
     return 100 * top1 / len(split.labels), 100 * top5 / len(split.labels)
 
 
+@torch.no_grad()
+def revive_filters(*networks: nn.Module) -> int:
+    """Let filters of the first layer that have decayed begin again, and get how many.
+
+    A filter whose norm is below a fifth of the median becomes the mirror image of another, with the statistics of that
+    one: what photographs hold to the left they hold to the right as often. The mirror images that are least like any
+    filter there is come first. networks: several of the same making; the first one decides for all.
+    """
+    kernels = networks[0].get_parameter("conv1.weight")  # (F, 3, K, K)
+    norms = kernels.flatten(1).norm(dim=1)  # (F,)
+    decayed = (norms < norms.median() / 5).nonzero()[:, 0]
+    used = (norms >= norms.median() / 5).nonzero()[:, 0]
+    directions = F.normalize(kernels[used].flatten(1), dim=1)  # (U, 3KK)
+    mirrored = F.normalize(kernels[used].flip(3).flatten(1), dim=1)
+    likeness = (mirrored @ directions.T).amax(1)  # (U,)
+    sources = used[likeness.argsort()[: len(decayed)]]
+    for network in networks:
+        state = network.state_dict()
+        state["conv1.weight"][decayed] = state["conv1.weight"][sources].flip(3)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            state[f"bn1.{name}"][decayed] = state[f"bn1.{name}"][sources]
+    return len(decayed)
+
+
 def _channels_last(network: nn.Module) -> nn.Module:
     """The memory layout in which convolutions run fastest on a CPU."""
     for parameter in network.parameters():
@@ -221,6 +248,8 @@ class Run:
         """One pass over the training images, then the accuracy of the averaged weights, in bfloat16."""
         start, total = time.time(), 0.0
         cycle, epoch = self.recipe.find_cycle(self.epoch)
+        if cycle.revive and epoch == 0:
+            revive_filters(self.average, self.network)
         random = torch.Generator().manual_seed(self.recipe.seed * 1000 + self.epoch)
         order, steps = torch.randperm(len(train.labels), generator=random), len(train.labels) // self.recipe.batch
         for step, chosen in enumerate(order[: steps * self.recipe.batch].split(self.recipe.batch)):
