@@ -37,7 +37,8 @@ def load(spec: str, *, device: str | torch.device = "cpu", weights: bool = True)
     """Load a Model by its name.
 
     spec:
-        `tiny`, `lecture`, `simple`         a bundled network (`simple@initial`: before its training)
+        `tiny`, `eleven`, `lecture`         a bundled network
+        `simple`, `simple@initial`          the same, after its training and before
         `resnet18`, `resnet18@WEIGHTS_TAG`  a torchvision network with its weights; default weights without a tag
         `resnet18@random`                   a torchvision network with random weights, always the same ones
         `resnet18@weights.pth`              a torchvision architecture with a checkpoint (.safetensors, .pth)
