@@ -55,7 +55,7 @@ class Case:
 def read_cases(archive: Path, count: int) -> list[Case]:
     """Validation images, always the same ones, in random order."""
     members = train_tiny.read_archive(archive)
-    wnids, names = train_tiny.class_names(members)
+    wnids, names = train_tiny.read_classes(members)
     split = train_tiny.validation_split(members)
     rows = [row.split("\t") for row in members["val/val_annotations.txt"].decode().splitlines()]
     chosen = np.random.default_rng(0).permutation(len(rows))[:count]

@@ -9,11 +9,15 @@ import ascent_quality
 import ascent_speed
 import pytest
 import torch
+import torch.nn.functional as F
 
 import vizcnn
 from vizcnn.ascent import RECIPES
 
-IMAGES = torch.rand(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+PHOTO = torch.from_numpy(vizcnn.open_photo("sample:grace_hopper").pixels).permute(2, 0, 1)  # (3, 600, 512)
+CORNERS = [(top, left) for top in range(0, 301, 100) for left in range(0, 201, 50)]
+IMAGES = torch.stack([PHOTO[:, top : top + 300, left : left + 300] for top, left in CORNERS])
+IMAGES = F.interpolate(IMAGES, size=(64, 64), mode="area")  # (20, 3, 64, 64)
 
 
 def make_bench(tiny: vizcnn.Model) -> ascent_quality.Bench:

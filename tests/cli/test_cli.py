@@ -189,7 +189,7 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(photo_file: Path) ->
         (["occlusion", "PHOTO", "-m", "resnet19"], 1, "no model named 'resnet19'. Did you mean 'resnet"),
         (["occlusion", "PHOTO", "-t", "lemmon"], 1, "Did you mean 'lemon'?"),
         (["occlusion", "PHOTO", "-t", "layr1:3"], 1, "no layer named 'layr1' in tiny. Did you mean 'layer1'?"),
-        (["occlusion", "PHOTO", "-t", "layer1:99"], 1, "layer 'layer1' has channels 0 to 47, got 99"),
+        (["occlusion", "PHOTO", "-t", "layer1:99"], 1, "layer 'layer1' has channels 0 to 31, got 99"),
         (["occlusion", "PHOTO", "-o", "a.doc"], 1, "cannot save as 'a.doc': the ending must be one of"),
         (["occlusion", "PHOTO", "-o", "no/a.png"], 1, "cannot write no/a.png: the folder no does not exist"),
         (["occlusion", "PHOTO", "-o", "PHOTO"], 1, "is an input of this very call; writing there would destroy it"),

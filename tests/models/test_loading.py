@@ -70,7 +70,7 @@ def test_every_source_gives_a_network_in_eval_mode(
 
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(
-        ModelNotFound, match="no model named 'resnet19'. Did you mean 'resnet1.'.* Bundled: lecture, sim"
+        ModelNotFound, match="no model named 'resnet19'. Did you mean 'resnet1.'.* Bundled: eleven, lecture, sim"
     ):
         load("resnet19")
 

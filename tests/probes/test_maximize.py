@@ -133,6 +133,7 @@ def test_the_record_says_which_recipe_and_whose_paper() -> None:
 
 def test_maco_takes_the_spectrum_of_the_networks_own_data_or_of_a_folder(tmp_path: Path) -> None:
     assert made(vizcnn.load("lecture"), "conv1:0", preset="maco").provenance.details["spectrum"] == "mnist"
+    assert made(vizcnn.load("eleven"), "conv1:0", preset="maco").provenance.details["spectrum"] == "tiny"
     assert made(model(), "3:0", preset="maco").provenance.details["spectrum"] == "natural"
     for i in range(2):
         pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -40,7 +40,8 @@ def load(
     """Load a Model by its name.
 
     spec:
-        `tiny`, `lecture`, `simple`         a bundled network (`simple@initial`: before its training)
+        `tiny`, `eleven`, `lecture`         a bundled network
+        `simple`, `simple@initial`          the same, after its training and before
         `resnet18`, `resnet18@WEIGHTS_TAG`  a network of torchvision with its weights; default weights without a tag.
                                             Also for segmentation (`lraspp_mobilenet_v3_large`) and detection
         `resnet18@random`                   a network of torchvision with random weights, always the same ones

@@ -37,12 +37,12 @@ from vizcnn.results import Heatmap
 
 Method = Literal["cam", "grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"]
 
-LEVEL = 0.3
-"""Which share of a map's maximum bounds the region that the box marks.
+LEVEL = 0.2
+"""Which share of a map's maximum bounds the region that the box marks: a fifth, as of Zhou et al. 2016.
 
-Measured by intersection over union with the boxes of Tiny ImageNet: for `tiny` with a last map of 4 x 4 it is the best
-level; for MobileNetV2, 7 x 7, a fifth is better by 0.02. Objects smaller than half of the image are fitted better still
-by 0.4 or 0.5, by 0.01 to 0.06, and worse by a fifth. See `benchmarks/README.md`."""
+Measured by intersection over union with the boxes of Tiny ImageNet, for `tiny` and MobileNetV2: of all levels a fifth
+loses least to the best of its row. Objects smaller than half of the image are fitted a little better by 0.3 or 0.4, by
+0.05 at most. See `benchmarks/README.md`."""
 
 _PRECISE = torch.float64  # in half precision, squares and cubes of gradients would underflow
 _PAPERS = {
@@ -70,8 +70,7 @@ class Cam(Probe[Heatmap]):
     plays no part.
 
     The sentence says where the map is strongest, by a tight place around its highest value. The box marks the region
-    around that value in which all values exceed a share of it. Zhou et al. 2016 find objects so, with a fifth; ours is
-    the share whose boxes fit those of objects best, see LEVEL.
+    around that value in which all values exceed a fifth of it, as Zhou et al. 2016 find objects, see LEVEL.
 
     Papers: arXiv:1512.04150, arXiv:1610.02391, arXiv:1710.11063, doi:10.1109/TIP.2021.3089943, arXiv:1910.01279,
     arXiv:2008.00299. Raises LayerNotFound, ParameterError (a layer without space), DegenerateResult, NotDifferentiable.

@@ -25,7 +25,8 @@ from vizcnn.scanning import Index, Maps, crop_best, find_channel, read_maps, ref
 
 _NAMED = 3  # targets that a rehearsal names
 _CLASSES = 10  # how many classes are drawn where no target was given
-_SPECTRA = {"tiny": "tiny", "lecture": "mnist", "simple": "mnist"}  # by network, of the data that it was trained on
+# by network, of the data that it was trained on
+_SPECTRA = {"tiny": "tiny", "eleven": "tiny", "lecture": "mnist", "simple": "mnist"}
 _TOLERANCE = 0.05  # share by which scores may differ between precisions
 _GIVEN_UP = "bfloat16 gave values more than 5% off, so float32 was used after all"
 

@@ -13,25 +13,28 @@ from torch import nn
 
 from vizcnn.output import write_whole
 
+Log = list[dict[str, float]]
+"""What was measured after each finished epoch of a training run."""
 
-def save_checkpoint(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any], epoch: int) -> None:
+
+def save_checkpoint(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any], log: Log) -> None:
     """Keep everything that the rest of a training run depends on."""
     state = {name: part.state_dict() for name, part in parts.items()}
     with write_whole(file) as fresh:
-        torch.save({**state, "epoch": epoch, "recipe": dict(recipe)}, fresh)
+        torch.save({**state, "log": log, "recipe": dict(recipe)}, fresh)
 
 
-def resumed(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any]) -> int:
-    """Put a checkpoint, if there is one, into the parts; returns the number of finished epochs."""
+def resume(file: Path, parts: Mapping[str, Any], recipe: Mapping[str, Any]) -> Log:
+    """Put a checkpoint, if there is one, into the parts; returns the log of the finished epochs."""
     if not file.exists():
-        return 0
+        return []
     saved = torch.load(file, weights_only=True)
     if saved["recipe"] != dict(recipe):
         raise SystemExit(f"{file} was made with another recipe: {saved['recipe']}. Use another --out folder.")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
-    epoch: int = saved["epoch"]
-    return epoch
+    log: Log = saved["log"]
+    return log
 
 
 def write_card(file: Path, facts: Mapping[str, Any]) -> None:

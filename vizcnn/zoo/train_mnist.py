@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vizcnn.zoo import networks
-from vizcnn.zoo.shipping import resumed, save_checkpoint, ship, write_card
+from vizcnn.zoo.shipping import resume, save_checkpoint, ship, write_card
 
 MEAN, STD = 0.1307, 0.3081
 ARCHITECTURES: dict[str, type[nn.Module]] = {"lecture": networks.Lecture, "simple": networks.Simple}
@@ -45,7 +45,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     return 100 * (found == labels).float().mean().item()
 
 
-def shifted(images: Tensor, random: torch.Generator) -> Tensor:
+def shift(images: Tensor, random: torch.Generator) -> Tensor:
     """Each digit moved by up to SHIFT px in both directions; what leaves the image is lost."""
     n, _, side, _ = images.shape
     padded = F.pad(images, [SHIFT] * 4)[:, 0]  # (N, side + 2 SHIFT, side + 2 SHIFT)
@@ -67,22 +67,30 @@ class Run:
         self.optimiser = torch.optim.Adam(self.network.parameters(), weight_decay=1e-5)
         self.recipe = {"network": name, "epochs": epochs}
         self.parts = {"network": self.network, "average": self.average, "optimiser": self.optimiser}
-        self.epoch = resumed(self.checkpoint, self.parts, self.recipe)
+        self.log = resume(self.checkpoint, self.parts, self.recipe)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are finished."""
+        return len(self.log)
 
     def train_epoch(self, images: Tensor, labels: Tensor) -> None:
         random = torch.Generator().manual_seed(self.epoch)
         chosen = torch.randperm(len(labels), generator=random).split(BATCH)
         self.network.train()
+        total = 0.0
         for step, batch in enumerate(chosen):
             done = (self.epoch + step / len(chosen)) / self.epochs
             self.optimiser.param_groups[0]["lr"] = PEAK_LR * min(1.0, done * 20) * 0.5 * (1 + math.cos(math.pi * done))
-            outputs = self.network((shifted(images[batch], random) - MEAN) / STD)
+            outputs = self.network((shift(images[batch], random) - MEAN) / STD)
             self.optimiser.zero_grad()
-            F.cross_entropy(outputs, labels[batch], label_smoothing=0.05).backward()
+            loss = F.cross_entropy(outputs, labels[batch], label_smoothing=0.05)
+            loss.backward()
             self.optimiser.step()
             self._average()
-        self.epoch += 1
-        save_checkpoint(self.checkpoint, self.parts, self.recipe, self.epoch)
+            total += loss.item()
+        self.log.append({"loss": total / len(chosen)})
+        save_checkpoint(self.checkpoint, self.parts, self.recipe, self.log)
 
     @torch.no_grad()
     def _average(self) -> None:
