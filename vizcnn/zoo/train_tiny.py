@@ -178,25 +178,25 @@ def accuracy(network: nn.Module, split: Split) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def revive_filters(*networks: nn.Module) -> int:
+def revive_filters(*copies: nn.Module) -> int:
     """Let filters of the first layer that have decayed begin again, and get how many.
 
     A filter whose norm is below a fifth of the median becomes the mirror image of another, with the statistics of that
     one: what photographs hold to the left they hold to the right as often. The mirror images that are least like any
-    filter there is come first. networks: several of the same making; the first one decides for all.
+    filter there is come first. copies: of one network, such as its average; the first one decides for all.
     """
-    kernels = networks[0].get_parameter("conv1.weight")  # (F, 3, K, K)
+    kernels = copies[0].get_parameter("conv1.weight")  # (F, 3, K, K)
     norms = kernels.flatten(1).norm(dim=1)  # (F,)
-    decayed = (norms < norms.median() / 5).nonzero()[:, 0]
-    used = (norms >= norms.median() / 5).nonzero()[:, 0]
+    has_decayed = norms < norms.median() / 5
+    decayed, used = has_decayed.nonzero()[:, 0], (~has_decayed).nonzero()[:, 0]
     directions = F.normalize(kernels[used].flatten(1), dim=1)  # (U, 3KK)
-    mirrored = F.normalize(kernels[used].flip(3).flatten(1), dim=1)
+    mirrored = F.normalize(kernels[used].flip(3).flatten(1), dim=1)  # (U, 3KK)
     likeness = (mirrored @ directions.T).amax(1)  # (U,)
     sources = used[likeness.argsort()[: len(decayed)]]
-    for network in networks:
-        state = network.state_dict()
+    for copied in copies:
+        state = copied.state_dict()  # views of its values
         state["conv1.weight"][decayed] = state["conv1.weight"][sources].flip(3)
-        for name in ("weight", "bias", "running_mean", "running_var"):
+        for name in ("bias", "running_mean", "running_var"):  # its weight is one in all, see Run
             state[f"bn1.{name}"][decayed] = state[f"bn1.{name}"][sources]
     return len(decayed)
 
@@ -225,8 +225,8 @@ class Run:
         self.recipe, self.checkpoint = recipe, folder / "checkpoint.pth"
         self.network = _channels_last(ARCHITECTURES[recipe.network](classes))
         self.average = copy.deepcopy(self.network)
-        # A filter whose channel is scaled to nothing learns no more and decays to an empty picture: with this scale
-        # fixed, the first layer keeps all its filters in use.
+        # A filter whose channel is scaled to nothing learns no more and decays to an empty picture. With this scale
+        # fixed, nearly all stay in use; `revive_filters` sees to those whose bias has shut them.
         self.network.get_parameter("bn1.weight").requires_grad_(False)
         # Threads that each take a part of the batch, because threads inside an operation wait for each other busily:
         # on a machine with other work, that wastes most of their time.
