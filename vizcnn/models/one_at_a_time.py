@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vizcnn.errors import VizcnnWarning
+from vizcnn.errors import NetworkError, VizcnnWarning
 from vizcnn.models.functions import RAW
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import Unsettled
@@ -24,11 +24,13 @@ def runs_alone(model: Model, images: Tensor) -> bool:
     return model.one_at_a_time and len(images) > 1
 
 
-def read_alone(model: Model, images: Tensor, read: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any] | None:
+def read_alone(
+    model: Model, images: Tensor, read: Callable[[Tensor], dict[str, Any]], failure: NetworkError
+) -> dict[str, Any] | None:
     """What each of the images (N, C, H, W) gives alone, joined; None where they fail for another reason than being
     several. The model then remembers it, and it is said once.
 
-    read: from images to activations; it has failed for all of them together."""
+    read: from images to activations. failure: what it has raised for all of them together."""
     if len(images) < 2 or not images.is_contiguous():  # another memory format may be the reason
         return None
     try:
@@ -37,7 +39,8 @@ def read_alone(model: Model, images: Tensor, read: Callable[[Tensor], dict[str, 
         return None
     model.one_at_a_time = True
     warnings.warn(
-        f"{model.name} answers for one image, but not for several at once: each runs alone, which is slower",
+        f"{model.name} answers for one image, but not for several at once ({failure.__cause__ or failure}): each runs "
+        "alone, which is slower",
         VizcnnWarning,
         stacklevel=2,
     )

@@ -91,8 +91,8 @@ def read_activations(model: Model, images: Tensor, layers: Iterable[str]) -> dic
     wanted = pick_layers(layers)
     try:
         return _read_together(model, images, wanted)
-    except NetworkError:
-        alone = read_alone(model, images, lambda one: _read_together(model, one, wanted))
+    except NetworkError as error:
+        alone = read_alone(model, images, lambda one: _read_together(model, one, wanted), error)
         if alone is None:
             raise
         return alone
@@ -177,8 +177,8 @@ def open_reader(
             return join_activations([read_together(one.contiguous()) for one in images.split(1)])
         try:
             return read_together(images)
-        except NetworkError:
-            alone = read_alone(model, images, read_together)
+        except NetworkError as error:
+            alone = read_alone(model, images, read_together, error)
             if alone is None:
                 raise
             return alone
