@@ -1,6 +1,7 @@
 """One at a time: networks that take one image only, such as those that say `view(1, -1)` or were exported for one.
 
-They are found out where a run of several images fails and each of them alone does not. From then on each runs alone.
+They are found out where a run of several images fails, or gives the answer to one, as `x[0]` does, and each of them
+alone does not. From then on each runs alone.
 """
 
 from __future__ import annotations
@@ -13,22 +14,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vizcnn.errors import VizcnnWarning
-from vizcnn.models.functions import RAW
+from vizcnn.errors import NetworkError, VizcnnWarning
+from vizcnn.models.functions import OUTPUT, RAW
 from vizcnn.models.model import Model
-from vizcnn.models.outputs import Unsettled
+from vizcnn.models.outputs import Unsettled, find_output
+
+Read = Callable[[Tensor], dict[str, Any]]
+"""From images (N, C, H, W) to activations."""
 
 
-def runs_alone(model: Model, images: Tensor) -> bool:
-    """Whether these images (N, C, H, W) have to run one by one, as far as is known."""
-    return model.one_at_a_time and len(images) > 1
+def read_each(model: Model, images: Tensor, read: Read) -> dict[str, Any]:
+    """What `read` gives for all images (N, C, H, W) together, or where the network takes one only, for each alone.
+
+    Raises NetworkError."""
+    if model.one_at_a_time and len(images) > 1:
+        return join_activations([read(one.contiguous()) for one in images.split(1)])
+    try:
+        found = read(images)
+    except NetworkError:
+        if alone := _read_alone(model, images, read):
+            return alone
+        raise
+    return (_read_alone(model, images, read) or found) if _is_of_one(model, found, len(images)) else found
 
 
-def read_alone(model: Model, images: Tensor, read: Callable[[Tensor], dict[str, Any]]) -> dict[str, Any] | None:
+def _is_of_one(model: Model, found: Mapping[str, Any], images: int) -> bool:
+    """Whether what the network returned for several images is no output for these, but would be for one; of a run that
+    ended at layers, whether they give this for one."""
+    if images < 2:
+        return False
+    if OUTPUT not in found:
+        return all(isinstance(one, Tensor) and one.dim() <= 4 and len(one) == 1 for one in found.values())
+    return isinstance(found[OUTPUT], Unsettled) and isinstance(find_output(found[RAW], model.output, 1), Tensor)
+
+
+def _read_alone(model: Model, images: Tensor, read: Read) -> dict[str, Any] | None:
     """What each of the images (N, C, H, W) gives alone, joined; None where they fail for another reason than being
-    several. The model then remembers it, and it is said once.
-
-    read: from images to activations; it has failed for all of them together."""
+    several. The model then remembers it, and it is said once."""
     if len(images) < 2 or not images.is_contiguous():  # another memory format may be the reason
         return None
     try:
