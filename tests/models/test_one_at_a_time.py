@@ -84,7 +84,7 @@ def test_a_scan_finds_the_same(tmp_path: Path) -> None:
 
 def test_it_is_said_once() -> None:
     own = model(True)
-    with pytest.warns(VizcnnWarning, match="Net answers for one image, but not for several at once: each runs alone"):
+    with pytest.warns(VizcnnWarning, match="Net answers for one image, but not for several at once"):
         vizcnn.Saliency()(own, picture(SIZE), progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -31,11 +31,13 @@ def read_each(model: Model, images: Tensor, read: Read) -> dict[str, Any]:
         return join_activations([read(one.contiguous()) for one in images.split(1)])
     try:
         found = read(images)
-    except NetworkError:
-        if alone := _read_alone(model, images, read):
+    except NetworkError as error:
+        if alone := _read_alone(model, images, read, str(error.__cause__ or error)):
             return alone
         raise
-    return (_read_alone(model, images, read) or found) if _is_of_one(model, found, len(images)) else found
+    if _is_of_one(model, found, len(images)):
+        return _read_alone(model, images, read, f"it gives one answer for {len(images)}") or found
+    return found
 
 
 def _is_of_one(model: Model, found: Mapping[str, Any], images: int) -> bool:
@@ -48,9 +50,9 @@ def _is_of_one(model: Model, found: Mapping[str, Any], images: int) -> bool:
     return isinstance(found[OUTPUT], Unsettled) and isinstance(find_output(found[RAW], model.output, 1), Tensor)
 
 
-def _read_alone(model: Model, images: Tensor, read: Read) -> dict[str, Any] | None:
+def _read_alone(model: Model, images: Tensor, read: Read, reason: str) -> dict[str, Any] | None:
     """What each of the images (N, C, H, W) gives alone, joined; None where they fail for another reason than being
-    several. The model then remembers it, and it is said once."""
+    several. The model then remembers it, and it is said once. reason: what went wrong with all of them together."""
     if len(images) < 2 or not images.is_contiguous():  # another memory format may be the reason
         return None
     try:
@@ -59,7 +61,7 @@ def _read_alone(model: Model, images: Tensor, read: Read) -> dict[str, Any] | No
         return None
     model.one_at_a_time = True
     warnings.warn(
-        f"{model.name} answers for one image, but not for several at once: each runs alone, which is slower",
+        f"{model.name} answers for one image, but not for several at once ({reason}): each runs alone, which is slower",
         VizcnnWarning,
         stacklevel=2,
     )
