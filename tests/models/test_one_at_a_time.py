@@ -139,3 +139,10 @@ def test_a_function_of_one_image_is_asked_for_each() -> None:
     right = vizcnn.Occlusion(window=4)(model(False), picture(SIZE), 1, progress=False)
     found = vizcnn.Occlusion(window=4)(vizcnn.Model(ask, size=SIZE), picture(SIZE), progress=False)
     np.testing.assert_allclose(found.values, right.values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::vizcnn.errors.VizcnnWarning")
+@pytest.mark.parametrize("network", [Net(True), First(False)], ids=["fails on several", "takes the first"])
+def test_the_check_says_of_it_what_it_says_of_the_same_network_for_several(network: Net) -> None:
+    right, found = (vizcnn.check(each).rows for each in (model(False), vizcnn.Model(network, size=SIZE)))
+    assert [row[:2] for row in found] == [row[:2] for row in right]
