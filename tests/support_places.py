@@ -107,6 +107,6 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return across * down / (sum(areas) - across * down)
 
 
-def model_of(network: nn.Module, size: int | tuple[int, int] = 24, **options: Any) -> vizcnn.Model:
+def model_of(network: Any, size: int | tuple[int, int] = 24, **options: Any) -> vizcnn.Model:
     """A Model with the names of the colours and no normalisation."""
     return vizcnn.Model(network, size=size, **{"labels": COLOURS, **options})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.ascent import RECIPES, Objective, Outcome, Penalty, Pixels, Recipe, optimize, score_pictures
 from vizcnn.ascent.diversity import measure_similarity
-from vizcnn.errors import NonFiniteResult, NotDifferentiable, TargetError
+from vizcnn.errors import NonFiniteResult, NotDifferentiable, TargetError, VizcnnWarning
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.targets import OUTPUT, Target, target
@@ -396,6 +396,30 @@ class Mixing(nn.Module):
         return x.mean((0, 2, 3))[None]  # (1, C)
 
 
-def test_an_output_that_is_not_one_per_picture_is_refused() -> None:
-    with pytest.raises(TargetError, match=r"is \(1, 3\) for 2 images"):
-        ascend(model(Mixing()), [0, 1])
+def test_a_network_with_one_answer_for_several_pictures_has_each_alone() -> None:
+    with pytest.warns(VizcnnWarning, match="each runs alone"):
+        found = ascend(model(Mixing()), [0, 1])
+    assert found.scores.tolist() == pytest.approx([1, 1])
+    assert found.pictures[0, 1:].mean() < 1  # only the colour that is asked for is full
+
+
+class Viewing(nn.Module):
+    """A dense network whose forward takes memory as it lies, as many do: it fails on channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(3 * 64, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.fc(images.view(len(images), -1))
+        return scores
+
+
+@pytest.mark.parametrize("targets", [[1], [0, 2], ["fc:3", "fc:1"]])
+def test_a_network_that_views_its_images_as_rows_has_pictures(targets: list[Any]) -> None:
+    network = Viewing()
+    found = ascend(model(network), targets)
+    rows = [int(str(one).removeprefix("fc:")) for one in targets]
+    best = network.fc.weight[rows].clamp(min=0).sum(1) + network.fc.bias[rows]  # of pixels in [0, 1]
+    assert torch.allclose(found.scores, best.double(), rtol=0.01)

@@ -58,6 +58,7 @@ class Service:
 
 FUNCTIONS: dict[str, Any] = {
     "array": answer,
+    "array in the other byte order": lambda images: answer(images).astype(">f4"),
     "tensor": answer_tensors,
     "object that returns lists": Service(),
     "lambda": lambda x: answer(x),
@@ -254,3 +255,12 @@ def test_an_exported_network_for_one_image_is_asked_one_by_one() -> None:
         found = vizcnn.Occlusion(window=4, stride=3)(own, image, "c", progress=False)
     right = vizcnn.Occlusion(window=4, stride=3)(plain(), image, "c", progress=False)
     np.testing.assert_allclose(found.values, right.values, atol=1e-5)
+
+
+def test_the_check_says_why_probes_do_not_work() -> None:
+    found = vizcnn.check(vizcnn.Model(answer, **CONTRACT))
+    columns = found.columns
+    verdicts = {row[0]: dict(zip(columns, row, strict=True)) for row in found.rows}
+    reason = "it needs layers or gradients, and answer is a black box: a function shows its answers only. Use occlusion"
+    assert str(verdicts["cam"]["reason"]).startswith(reason)
+    assert verdicts["rise"]["reason"] == ""

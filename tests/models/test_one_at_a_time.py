@@ -107,3 +107,42 @@ def test_a_function_of_what_is_returned_gets_all_images_together(form: Any, targ
     found = vizcnn.Saliency(sign="signed")(model(True, form), images, target, progress=False)
     factor = 2 if isinstance(form(torch.ones(1, 3)), dict) else 1
     np.testing.assert_allclose(found.values, factor * right.values, rtol=1e-4, atol=1e-6)
+
+
+class First(Net):
+    """One that looks at the first image only, and does not fail on several."""
+
+    def forward(self, x: Tensor) -> Any:
+        out = super().forward(x[:1])
+        return out if self.single else out[0]
+
+
+@pytest.mark.filterwarnings("ignore::vizcnn.errors.VizcnnWarning")
+@pytest.mark.parametrize("squeezes", [False, True])
+@pytest.mark.parametrize("probe", [*PROBES, vizcnn.Invert(steps=2)], ids=lambda probe: probe.name())
+def test_a_network_that_looks_at_the_first_image_only(probe: Any, squeezes: bool) -> None:
+    images = picture(SIZE, count=4)
+    first = vizcnn.Model(First(not squeezes), size=SIZE)
+    right, found = (probe(own, images, seed=3, progress=False).arrays() for own in (model(False), first))
+    for name, values in right.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore::vizcnn.errors.VizcnnWarning")
+def test_a_function_of_one_image_is_asked_for_each() -> None:
+    network = Net(False).eval()
+
+    def ask(images: Any) -> float:
+        with torch.no_grad():
+            return float(network(torch.from_numpy(images[:1]))[0, 1])
+
+    right = vizcnn.Occlusion(window=4)(model(False), picture(SIZE), 1, progress=False)
+    found = vizcnn.Occlusion(window=4)(vizcnn.Model(ask, size=SIZE), picture(SIZE), progress=False)
+    np.testing.assert_allclose(found.values, right.values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::vizcnn.errors.VizcnnWarning")
+@pytest.mark.parametrize("network", [Net(True), First(False)], ids=["fails on several", "takes the first"])
+def test_the_check_says_of_it_what_it_says_of_the_same_network_for_several(network: Net) -> None:
+    right, found = (vizcnn.check(each).rows for each in (model(False), vizcnn.Model(network, size=SIZE)))
+    assert [row[:2] for row in found] == [row[:2] for row in right]

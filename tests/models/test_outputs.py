@@ -182,3 +182,7 @@ def test_the_network_runs_as_the_person_says() -> None:
         np.testing.assert_allclose(found.values, 3 * right.values, rtol=1e-4, atol=1e-6)
     other = vizcnn.Model(own.network, size=SIZE, forward=lambda network, x: network(x, x.new_full((len(x),), 4.0)))
     assert own.network_sha256() != other.network_sha256()
+    with pytest.raises(
+        ParameterError, match="forward is a function from the network and images to its answer, got 'x'"
+    ):
+        vizcnn.Model(own.network, size=SIZE, forward="x")  # type: ignore[arg-type]

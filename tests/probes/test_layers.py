@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn import zoo
 from vizcnn.cli.main import main
-from vizcnn.errors import ParameterError
+from vizcnn.errors import NetworkError, ParameterError
 from vizcnn.models import _torchvision
 from vizcnn.results import Table
 
@@ -116,6 +116,41 @@ def test_odd_networks() -> None:
         ("halves", "Halves", "tuple", 0, 0),
     ]
     assert "30 of the parameters belong to layers that are not called" in found.describe()
+
+
+class Scaled(nn.Module):
+    """Has a weight of its own beside layers in a list, which never runs itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.convs = nn.Parameter(torch.ones(1)), nn.ModuleList([nn.Conv2d(3, 3, 1) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * self.convs[1](self.convs[0](x))  # type: ignore[no-any-return]
+
+
+def test_what_layers_in_a_list_cost_is_no_cost_of_the_layer_around_it() -> None:
+    found = table(vizcnn.Model(nn.Sequential(Scaled()), size=8))
+    assert {row[0]: row[4] for row in found.rows} == {"0.convs.0": 9 * 64, "0.convs.1": 9 * 64, "0": 0}
+    assert "1,152 multiply-accumulates" in found.describe()
+
+
+class Aged(nn.Module):
+    """Needs more than images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor, age: float) -> Tensor:
+        return age * self.conv(x).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_a_network_that_needs_more_than_images() -> None:
+    found = table(vizcnn.Model(Aged(), size=8, forward=lambda network, images: network(images, 3.0)))
+    assert [row[:5] for row in found.rows] == [("conv", "Conv2d", "2x8x8", 8, 6 * 64)]
+    with pytest.raises(NetworkError, match="missing 1 required positional argument: 'age'"):
+        table(vizcnn.Model(Aged(), size=8))
 
 
 def test_the_command_line_needs_no_weights(tmp_path: Path) -> None:

@@ -302,6 +302,16 @@ def test_the_box_is_drawn_named_and_kept(tmp_path: Path) -> None:
     assert "dotted" not in occlude(model_of(ColourMaps()), PLACES, "red").describe()
 
 
+def test_a_function_that_finds_boxes_is_explained_as_a_network_is() -> None:
+    def ask(images: Any) -> list[dict[str, Any]]:
+        found = BlobDetector()(torch.from_numpy(images))
+        return [{key: value.numpy() for key, value in one.items()} for one in found]
+
+    right, same = (occlude(model_of(each), PLACES, "green#0") for each in (BlobDetector(), ask))
+    np.testing.assert_array_equal(same.values, right.values)
+    assert same.target_marks == right.target_marks
+
+
 def test_rise_explains_a_box() -> None:
     rise = vizcnn.Rise(masks=60, grid=4, fill="#000000")
     found = rise(model_of(BlobDetector()), PLACES, "green#0", progress=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -89,15 +89,16 @@ def optimize(
             pictures = optimize(model, objectives, RECIPES["robust"]).pictures  # (12, 3, 64, 64)
     """
     groups = list(_split_into_batches(objectives, batch))
-    for group in groups:
-        _check_targets(model, [objectives[i] for i in group], size)
+    layouts = [_choose_layout(model, [objectives[i] for i in group], size) for group in groups]
     done: list[Outcome] = []
     with bar(recipe.steps * len(groups), label, "step", shown=progress) as steps:
-        for group in groups:
+        for group, layout in zip(groups, layouts, strict=True):
             chosen = [objectives[i] for i in group]
             first = None if start is None else pick_rows(start, group)
             try:
-                ascent = _Ascent(model, chosen, recipe, size or model.input.size, first, seed, diversity, precision)
+                ascent = _Ascent(
+                    model, chosen, recipe, size or model.input.size, first, seed, diversity, precision, layout
+                )
                 done.append(replace(ascent.run(frames, steps), indices=tuple(group)))
             except KeyboardInterrupt:  # before the first step, or while scores were computed
                 if not done:
@@ -152,13 +153,23 @@ def _split_into_batches(objectives: Sequence[Objective], most: int) -> Iterator[
         yield batch
 
 
-def _check_targets(model: Model, objectives: Sequence[Objective], size: tuple[int, int] | None) -> None:
-    """Raise TargetError for a channel or position that the layer has not, and ShapeError for a size that the network
+def _choose_layout(model: Model, objectives: Sequence[Objective], size: tuple[int, int] | None) -> torch.memory_format:
+    """The memory format of the pictures: channels last, in which convolutions are faster, unless the network fails on
+    it, as where its forward says `x.view(len(x), -1)`.
+
+    Raises TargetError for a channel or position that the layer has not, and ShapeError for a size that the network
     cannot take, before anything is optimised."""
+    grey = model.grey(size)
+    pictures = grey.expand(min(2, len(objectives)), -1, -1, -1).contiguous()  # several, as in the ascent
     with torch.no_grad(), open_reader(model, objectives[0].target.layers) as read:
-        found = _read_picture(model, objectives[0], read, model.grey(size))
+        found = _read_picture(model, objectives[0], read, grey)
         for objective in objectives:
             objective.target(found)
+        read(pictures)  # shows a network that takes one image only
+        with suppress(NetworkError):
+            read(pictures.contiguous(memory_format=torch.channels_last))
+            return torch.channels_last
+    return torch.contiguous_format
 
 
 def _read_picture(model: Model, objective: Objective, read: Reader, picture: Tensor) -> Mapping[str, Any]:
@@ -218,6 +229,7 @@ class _Ascent:
         seed: int,
         diversity: float,
         precision: Precision,
+        layout: torch.memory_format,
     ) -> None:
         self.model, self.objectives, self.recipe, self.diversity = model, objectives, recipe, diversity
         self.shape = (model.input.channels, *size)
@@ -231,7 +243,7 @@ class _Ascent:
         )  # (N,), higher is better
         self.moved = torch.zeros(len(objectives), dtype=torch.bool, device=model.device)
         self.optimiser = OPTIMISERS[recipe.optimiser](self.parameters, recipe.rate)
-        self.precision = precision
+        self.precision, self.layout = precision, layout
         self.failed_redirections = torch.zeros(len(objectives), dtype=torch.int64, device=model.device)
         self.shown_score = torch.zeros(())
         self.best = _Best(self.first_pictures) if recipe.keep == "best" else None
@@ -329,7 +341,7 @@ class _Ascent:
     def _run(self, read: Reader, inputs: Tensor) -> dict[str, tuple[Any, ...]]:
         """Each layer's output for each of the inputs (n, C, H, W)."""
         with self._apply_precision():
-            outputs = read(inputs.to(self.model.dtype).contiguous(memory_format=torch.channels_last))
+            outputs = read(inputs.to(self.model.dtype).contiguous(memory_format=self.layout))
         return split_outputs(self.objectives[0].target.layers, outputs, len(inputs))
 
     def _differentiate(self, scores: Tensor, inputs: Tensor, signs: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def score_pictures(model: Model, objectives: Sequence[Objective], pictures: Tens
     float64 (N,)."""
     layers = objectives[0].target.layers
     with torch.no_grad(), open_reader(model, layers) as read:
-        outputs = split_outputs(layers, read(pictures.to(model.device, model.dtype)), len(objectives))
+        outputs = split_outputs(layers, read(pictures.to(model.device, model.dtype).contiguous()), len(objectives))
         return score_outputs(objectives, outputs).cpu().double()
 
 

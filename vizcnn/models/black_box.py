@@ -43,7 +43,8 @@ class BlackBox(nn.Module):
     A plain function gets a float32 array (N, C, H, W), or a tensor where its parameter is annotated so
     (`def ask(images: torch.Tensor)`); scripted, exported and quantized networks get a tensor, and run in eval mode. It
     returns the numbers as an array, a tensor or a list, one row per image, or several of these in a list, tuple or
-    dictionary. Raises NetworkError where it fails, and for what is no numbers."""
+    dictionary; of a detector, a list with a dictionary for each image, see `vizcnn.models.detection`. Raises
+    NetworkError where it fails, and for what is no numbers."""
 
     def __init__(self, function: Callable[..., Any], kind: Kind) -> None:
         super().__init__()
@@ -177,6 +178,8 @@ def _to_tensors(answer: Any, images: int) -> Any:
     a list with a row for each image."""
     if isinstance(answer, Mapping):
         return {key: _to_tensor(value) for key, value in answer.items()}
+    if isinstance(answer, list | tuple) and answer and all(isinstance(one, Mapping) for one in answer):
+        return [_to_tensors(one, 1) for one in answer]  # a detector's
     if isinstance(answer, list | tuple) and answer and all(hasattr(one, "shape") for one in answer):
         several = [_to_tensor(one) for one in answer]
         if len(several) != images or any(one.dim() > 1 or one.shape != several[0].shape for one in several):
@@ -200,4 +203,5 @@ def _to_tensor(numbers: Any) -> Tensor:
             f"the function must return numbers, as an array, a tensor or a list with a row for each image, got "
             f"{type(numbers).__name__}"
         )
-    return torch.from_numpy(np.array(array, np.float32 if isinstance(numbers, list | tuple | float) else array.dtype))
+    kind = np.dtype(np.float32) if isinstance(numbers, list | tuple | float) else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, kind))

@@ -64,7 +64,8 @@ def read_detections(raw: Any, images: int) -> list[Boxes]:
         got = f"a tensor {tuple(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
         raise TargetError(
             "boxes are asked for, and the network does not return a list with a dictionary of boxes, labels and scores "
-            f"for each image, but {got}. Name a class without a box, or a layer"
+            f"for each image, but {got}. Name a class without a box, or a layer, or say Model(forward=...) that makes "
+            "such a list"
         )
     if len(raw) != images:
         raise TargetError(f"the network returns {len(raw)} lists of boxes for {images} images. It must give one each")

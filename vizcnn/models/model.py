@@ -89,6 +89,8 @@ class Model:
         self.default_layer: str | None = None
         self.notes: tuple[str, ...] = ()
         self.trusts_pickle = False
+        if not (forward is None or callable(forward)):
+            raise ParameterError(f"forward is a function from the network and images to its answer, got {forward!r}")
         self.output, self.forward = check_pick(output), forward
         self.one_at_a_time = mixes_images(self.network)
         """Whether each of several images runs alone: mostly where the network has been found to take only one."""

@@ -1,6 +1,7 @@
 """One at a time: networks that take one image only, such as those that say `view(1, -1)` or were exported for one.
 
-They are found out where a run of several images fails and each of them alone does not. From then on each runs alone.
+They are found out where a run of several images fails, or gives the answer to one, as `x[0]` does, and each of them
+alone does not. From then on each runs alone.
 """
 
 from __future__ import annotations
@@ -14,37 +15,67 @@ import torch
 from torch import Tensor
 
 from vizcnn.errors import NetworkError, VizcnnWarning
-from vizcnn.models.functions import RAW
+from vizcnn.models.functions import OUTPUT, RAW
 from vizcnn.models.model import Model
-from vizcnn.models.outputs import Unsettled
+from vizcnn.models.outputs import Unsettled, find_output
+
+Read = Callable[[Tensor], dict[str, Any]]
+"""From images (N, C, H, W) to activations."""
 
 
-def runs_alone(model: Model, images: Tensor) -> bool:
-    """Whether these images (N, C, H, W) have to run one by one, as far as is known."""
-    return model.one_at_a_time and len(images) > 1
+def read_each(model: Model, images: Tensor, read: Read) -> dict[str, Any]:
+    """What `read` gives for all images (N, C, H, W) together, or where the network takes one only, for each alone.
+
+    Raises NetworkError."""
+    if model.one_at_a_time and len(images) > 1:
+        return join_activations([read(one.contiguous()) for one in images.split(1)])
+    try:
+        found = read(images)
+    except NetworkError as error:
+        if alone := _read_alone(model, images, read, str(error.__cause__ or error)):
+            return alone
+        raise
+    if _is_of_one(model, found, len(images)):
+        return _read_alone(model, images, read, f"it gives one answer for {len(images)}") or found
+    return found
 
 
-def read_alone(
-    model: Model, images: Tensor, read: Callable[[Tensor], dict[str, Any]], failure: NetworkError
-) -> dict[str, Any] | None:
+def _is_of_one(model: Model, found: Mapping[str, Any], images: int) -> bool:
+    """Whether what the network returned for several images is no output for these, but would be for one; of a run that
+    ended at layers, whether they give this for one."""
+    if images < 2:
+        return False
+    if OUTPUT not in found:
+        return all(isinstance(one, Tensor) and one.dim() <= 4 and len(one) == 1 for one in found.values())
+    return isinstance(found[OUTPUT], Unsettled) and isinstance(find_output(found[RAW], model.output, 1), Tensor)
+
+
+def _read_alone(model: Model, images: Tensor, read: Read, reason: str) -> dict[str, Any] | None:
     """What each of the images (N, C, H, W) gives alone, joined; None where they fail for another reason than being
-    several. The model then remembers it, and it is said once.
-
-    read: from images to activations. failure: what it has raised for all of them together."""
+    several. The model then remembers it, and it is said once. reason: what went wrong with all of them together."""
     if len(images) < 2 or not images.is_contiguous():  # another memory format may be the reason
         return None
     try:
         found = [read(one) for one in images.split(1)]
     except Exception:  # what the run of several raised says more
         return None
+    if _takes_several_after_all(model, images, read):
+        return None
     model.one_at_a_time = True
     warnings.warn(
-        f"{model.name} answers for one image, but not for several at once ({failure.__cause__ or failure}): each runs "
-        "alone, which is slower",
+        f"{model.name} answers for one image, but not for several at once ({reason}): each runs alone, which is slower",
         VizcnnWarning,
         stacklevel=2,
     )
     return join_activations(found)
+
+
+def _takes_several_after_all(model: Model, images: Tensor, read: Read) -> bool:
+    """Whether a second run of several images does what the first did not: then it was a failure of that moment."""
+    try:
+        return not _is_of_one(model, read(images), len(images))
+    except NetworkError:
+        return False
 
 
 def join_activations(alone: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 from torch.utils.flop_counter import flop_registry
 
-from vizcnn.errors import VizcnnError
-from vizcnn.models.failing import to_network_error
 from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, keep_last, watch_layers
 from vizcnn.models.model import Model
 from vizcnn.probing.facts import Facts
@@ -81,7 +79,7 @@ class _Macs:
         return self.layers.get(name, 0) - sum(self._count(f"{name}.{n}", child) for n, child in _list_members(module))
 
     def _count(self, name: str, module: nn.Module) -> int:
-        """The count of a layer with those inside it. An nn.ModuleList never runs itself: its members are added up."""
+        """The count of a layer with those inside it; of what never runs, as an nn.ModuleList, that of its members."""
         members = (self._count(f"{name}.{n}", child) for n, child in _list_members(module))
         return self.layers[name] if name in self.layers else sum(members)
 
@@ -93,27 +91,20 @@ def _run_once(model: Model) -> tuple[dict[str, Any], _Macs]:
         with MetaMode():
             return _run_and_count(model, images)
     except Exception:  # a network that looks at values while it runs needs real ones
-        zeros = torch.zeros_like(images, device=model.device)
-    try:
-        return _run_and_count(model, zeros)
-    except Exception as error:
-        if isinstance(error, VizcnnError):
-            raise
-        raise to_network_error(error, zeros, model.input.size) from error
+        return _run_and_count(model, torch.zeros_like(images, device=model.device))
 
 
 def _run_and_count(model: Model, images: Tensor) -> tuple[dict[str, Any], _Macs]:
-    outputs: dict[str, Any] = {}
-
+    outputs, other = dict[str, Any](), copy_for_dry_run(model)
     with (
-        copy_for_dry_run(model).borrowed() as network,
+        other.borrowed() as network,
         torch.no_grad(),
         watch_layers(network, keep_last(outputs, lambda _name, output: [output])),
         _Counting(network) as counter,
     ):
-        network(model.normalised(images))
-    counts = {name: counter.flops[name] // 2 for name, _ in network.named_modules()}
-    return outputs, _Macs(counts, counts[""])
+        other(images)
+    counts = {name: flops // 2 for name, flops in counter.flops.items()}
+    return outputs, _Macs(counts, counts.get("", 0))
 
 
 class _Counting(PlainMode):

@@ -100,7 +100,7 @@ def judge(probe: Probe[Any], facts: Facts) -> Verdict:
     name = probe.name()
     try:
         if probe.needs_network:
-            refuse_black_box(facts.model.network, facts.model.name, "it")
+            refuse_black_box(facts.model.network, facts.model.name)
         return Verdict(name, WORKS, takes=probe.rehearse(facts))
     except NotImplementedError:
         return Verdict(name, UNKNOWN, reason="the probe does not say what it needs (Probe.rehearse). Try it")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from vizcnn.errors import NetworkError, TargetError
 from vizcnn.models.batches import default_batch
 from vizcnn.models.layers.axes import Axes, find_axes, to_network_form, to_usual_form
 from vizcnn.models.model import Model, is_running
-from vizcnn.models.one_at_a_time import join_activations, read_alone, runs_alone
+from vizcnn.models.one_at_a_time import read_each
 from vizcnn.models.outputs import find_output
 from vizcnn.models.targets import OUTPUT, RAW, pick_layers
 
@@ -86,23 +86,15 @@ def _make_hook(name: str, seen: dict[str, Any], then: Callable[[str], None], kee
 
 def read_activations(model: Model, images: Tensor, layers: Iterable[str]) -> dict[str, Any]:
     """The outputs of layers for images (N, C, H, W) in [0, 1], and with them what `read_answer` gives."""
-    if runs_alone(model, images):
-        return join_activations([read_activations(model, one.contiguous(), layers) for one in images.split(1)])
     wanted = pick_layers(layers)
-    try:
-        return _read_together(model, images, wanted)
-    except NetworkError as error:
-        alone = read_alone(model, images, lambda one: _read_together(model, one, wanted), error)
-        if alone is None:
-            raise
-        return alone
 
+    def read(images: Tensor) -> dict[str, Any]:
+        with capture(model, wanted, find_axes(model, images, wanted)) as seen:
+            raw = model(images)
+        _refuse_missing(model, wanted, seen)
+        return {**seen, **read_answer(model, raw, len(images))}
 
-def _read_together(model: Model, images: Tensor, wanted: Sequence[str]) -> dict[str, Any]:
-    with capture(model, wanted, find_axes(model, images, wanted)) as seen:
-        raw = model(images)
-    _refuse_missing(model, wanted, seen)
-    return {**seen, **read_answer(model, raw, len(images))}
+    return read_each(model, images, read)
 
 
 @torch.no_grad()
@@ -173,15 +165,7 @@ def open_reader(
             raise _StopRun
 
     def read(images: Tensor) -> dict[str, Any]:
-        if runs_alone(model, images):
-            return join_activations([read_together(one.contiguous()) for one in images.split(1)])
-        try:
-            return read_together(images)
-        except NetworkError as error:
-            alone = read_alone(model, images, read_together, error)
-            if alone is None:
-                raise
-            return alone
+        return read_each(model, images, read_together)
 
     def read_together(images: Tensor) -> dict[str, Any]:
         nonlocal captured
