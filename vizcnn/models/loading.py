@@ -124,9 +124,7 @@ def _load_configured(configured: Configured, tag: str, default_tag: str, given: 
             f"{configured.where} has the name of a network that comes with vizcnn or torchvision, so it is not clear "
             "which is meant. Call it something else there"
         )
-    given = given.over(configured.read_given())
-    weights = tag or configured.weights
-    spec = f"{configured.network}@{weights}" if weights else configured.network
+    given, spec = given.over(configured.read_given()), configured.write_spec(tag)
     try:
         model = _load_source(spec, default_tag, given, configured.folder)
         given.apply(model)
