@@ -62,8 +62,8 @@ def load(
         channel for pixels in [0, 1]. `resize`, before the cut, is scaled with the size.
     class_names: of each output, in their order: a list, a mapping such as `id2label`, or a file with a name on each
         line, a JSON list or such a mapping.
-    input_channels, classes: how many an architecture of torchvision or timm is built for, where the weights of a file
-        do not tell.
+    input_channels, classes: how many an architecture of torchvision, timm or transformers is built for; the weights of
+        a file tell both.
     trust_pickle: read checkpoints that hold objects of any class, or a whole pickled network, whose weights are taken.
         Reading such a file runs the code that it names: for files whose makers you trust.
     white, display: of the model's input contract, in place of its own, see `vizcnn.models.contract.InputContract`.
@@ -145,8 +145,10 @@ def _load_source(spec: str, default_tag: str, given: Given, folder: Path | None 
     if kind == "timm" and not ending:
         return load_timm(name.removeprefix("timm:"), tag or default_tag, given)
     if ":" in name or ending:
+        given.refuse_classes(file + ending + name)
         return load_factory(file + ending + name, tag, given, folder)
     if name in zoo.list_names():
+        given.refuse_classes(name)
         return _load_bundled(name, tag)
     if name not in list_tasks():
         raise ModelNotFound(_explain_unknown(name, []))

@@ -22,7 +22,11 @@ from vizcnn.models.sources.downloads import describe_cache, explain_failure, fet
 from vizcnn.models.sources.processors import find_contract
 from vizcnn.models.sources.tags import is_file
 from vizcnn.models.sources.timm import load_timm_from_hub
-from vizcnn.models.sources.torchvision import note_unknown_normalisation, refuse_other_shape
+from vizcnn.models.sources.torchvision import (
+    note_unknown_normalisation,
+    refuse_other_than_filled,
+    refuse_other_than_published,
+)
 from vizcnn.models.threads import seed_random
 
 _SHOWN = 3  # weights of a list, by name
@@ -56,7 +60,7 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
     labels = _find_labels(config)
     contract, said = _find_contract(transformers, name, config, given)
     if not tag:
-        refuse_other_shape(spec, given, channels, classes)
+        refuse_other_than_published(spec, given, channels, classes)
         network, notes = _load_published(kind, config, name)
     else:
         if given.input_size is not None and hasattr(config, "image_size"):
@@ -75,6 +79,7 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
                 network = build(*usual)
         else:
             filled = build_filled(Architecture([build], *usual), tag, spec, trust_pickle=given.trust_pickle)
+            refuse_other_than_filled(spec, given, filled)
             network, usual = filled.network, (filled.classes, filled.channels)
             said += filled.notes
         channels = usual[1]
