@@ -10,12 +10,13 @@ import torch
 
 from vizcnn import zoo
 from vizcnn.errors import ModelNotFound, ParameterError, VizcnnError, describe_address, did_you_mean
-from vizcnn.models.checkpoints import CHECKPOINTS, NO_LAYERS, is_torchscript, split_part
+from vizcnn.models.checkpoints import NO_LAYERS, is_torchscript
 from vizcnn.models.given import Given, read_given
 from vizcnn.models.model import Model
 from vizcnn.models.sources.configured import FILES, Configured, list_configured
 from vizcnn.models.sources.factory import load_factory
 from vizcnn.models.sources.huggingface import load_huggingface
+from vizcnn.models.sources.tags import ends_as_checkpoint
 from vizcnn.models.sources.timm import load_timm
 from vizcnn.models.sources.torchvision import list_tasks, load_torchvision
 from vizcnn.models.threads import keep_random_state
@@ -158,7 +159,7 @@ def _load_source(spec: str, default_tag: str, given: Given, folder: Path | None 
 def _explain_unknown(name: str, configured: list[str]) -> str:
     if Path(name).suffix == ".pt2" or is_torchscript(name):
         return f"{name} cannot be probed: {NO_LAYERS}"
-    if Path(split_part(name)[0]).suffix in CHECKPOINTS:
+    if ends_as_checkpoint(name):
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
     bundled, near = ", ".join(zoo.list_names()), did_you_mean(name, [*configured, *zoo.list_names(), *list_tasks()])
     own = f"; of {' and '.join(FILES)}: {', '.join(configured)}" if configured else ""
