@@ -79,7 +79,7 @@ def check_features(model: Model, image: Tensor, layer: str | None) -> Features:
     with _open_feature_reader(model, name, enters) as read:
         noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(1)).to(image)
         both = torch.cat([image, noise])
-        found = read(both)
+        found = torch.cat([read(batch) for batch in both.split(choose_batch(model, (image.shape[2], image.shape[3])))])
         if not _check_alone(where, both, found, read, model.dtype):
             raise NonFiniteResult(f"the features of all images at {where} hold NaN or infinity. Check the weights")
     return Features(where, found.numpy(), np.arange(2), (None, None), (), ())
