@@ -72,7 +72,7 @@ def read_weights(file: str | Path, *, trust_pickle: bool = False) -> tuple[State
         here = (
             f". Its code must be found from {Path.cwd()}, or save the state_dict where the network was trained"
             if trust_pickle and isinstance(error, (ImportError, AttributeError))
-            else ""
+            else ". It may be cut off or damaged: copy it again"
         )
         raise WeightsError(f"{path} cannot be read as weights: {reason}{here}") from error
     found = tuple(_find_state_dicts(content))
