@@ -143,6 +143,28 @@ def test_without_tifffile_such_bands_are_refused_and_never_dropped(
         vizcnn.open_photo(io.BytesIO(tiff_of(array, **layout)), channels=array.shape[2])
 
 
+def save_pages(pages: list[Image.Image]) -> io.BytesIO:
+    file = io.BytesIO()
+    pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    return file
+
+
+def test_a_grey_page_for_each_channel_is_a_channel() -> None:
+    file = save_pages([Image.fromarray(SCENE[:, :, i] >> 4) for i in range(5)])
+    photo = vizcnn.open_photo(file, channels=5, white=4095)
+    np.testing.assert_allclose(photo.pixels, (SCENE >> 4) / 4095, atol=1e-6)
+    assert vizcnn.open_photo(file).channels == 1  # the first page, as ever
+    assert vizcnn.open_photo(file, channels=4).channels == 1
+    first = vizcnn.open_photo(file, channels=3)
+    np.testing.assert_allclose(first.pixels[..., 0], (SCENE[:, :, 0] >> 4) / 65535, atol=1e-6)
+
+
+def test_pages_of_several_sizes_are_no_channels() -> None:
+    file = save_pages([Image.new("L", (8, 8 + i)) for i in range(4)])
+    with pytest.raises(ImageError, match="its 4 pages are not of one size and kind"):
+        vizcnn.open_photo(file, channels=4)
+
+
 def test_twelve_bits_of_colour_are_read_by_tifffile() -> None:
     pytest.importorskip("tifffile")
     photo = vizcnn.open_photo(io.BytesIO(tiff_of(SCENE[:, :, :3] >> 4, photometric=2)), white=4095)

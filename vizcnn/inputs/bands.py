@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageSequence
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vizcnn.errors import ImageError
@@ -51,6 +51,36 @@ def read_array_file(file: IO[bytes]) -> npt.NDArray[Any]:
     file.seek(0)
     array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
     return array
+
+
+def has_page_per_channel(file: IO[bytes], reading: Reading) -> bool:
+    """Whether an open file is a TIFF with a grey page for each channel of the network, as microscopes write them."""
+    samples, _, _ = _read_tiff_facts(file)
+    if samples != 1 or reading.channels in (None, 1, 3):  # pages of other files are images of their own
+        return False
+    try:
+        with ignore_warnings(), Image.open(file, formats=["TIFF"]) as image:
+            return int(getattr(image, "n_frames", 1)) == reading.channels
+    except Exception:  # a damaged file: reading it says so
+        return False
+    finally:
+        file.seek(0)
+
+
+def read_pages(file: IO[bytes]) -> npt.NDArray[Any]:
+    """The grey pages of an open TIFF file as channels (H, W, C). Raises ImageError."""
+    with ignore_warnings(), Image.open(file, formats=["TIFF"]) as image:
+        refuse_size(*image.size)
+        count = int(getattr(image, "n_frames", 1))
+        if image.width * image.height * count > _MOST_SAMPLES:
+            raise ImageError(
+                f"{count} pages of {image.width} x {image.height} px are more than {_MOST_SAMPLES:,} samples. Cut out a "
+                "part first"
+            )
+        pages = [np.asarray(page) for page in ImageSequence.Iterator(image)]
+    if len({(page.shape, page.dtype) for page in pages}) > 1 or pages[0].ndim != 2:
+        raise ImageError(f"its {len(pages)} pages are not of one size and kind, so they are no channels of one image")
+    return np.stack(pages, -1)
 
 
 def needs_tifffile(file: IO[bytes], reading: Reading) -> bool:

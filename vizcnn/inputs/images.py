@@ -21,7 +21,15 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from vizcnn.errors import ImageError, VizcnnWarning, describe_address, did_you_mean
-from vizcnn.inputs.bands import ARRAY_ENDING, is_array_file, needs_tifffile, read_array_file, read_bands
+from vizcnn.inputs.bands import (
+    ARRAY_ENDING,
+    has_page_per_channel,
+    is_array_file,
+    needs_tifffile,
+    read_array_file,
+    read_bands,
+    read_pages,
+)
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.pixels import LARGEST, decode, decode_array
 from vizcnn.inputs.reading import PLAIN, Reading
@@ -240,8 +248,10 @@ def read_photo(file: IO[bytes], path: Path, reading: Reading = PLAIN) -> Photo:
     """Read the image in an open file, which errors call `path`. Raises ImageError as `open_photo` does."""
     if is_array_file(file):
         return _decode_samples(lambda: read_array_file(file), path, reading)
+    all_samples = replace(reading, channels=4)  # the last of four may be no opacity
+    if has_page_per_channel(file, reading):
+        return _decode_samples(lambda: read_pages(file), path, all_samples)
     if needs_tifffile(file, reading):
-        all_samples = replace(reading, channels=4)  # the last of four may be no opacity
         return _decode_samples(lambda: read_bands(file), path, all_samples)
     with raise_image_errors(path):
         image = _identify(file, path)
