@@ -375,6 +375,8 @@ SHORT = {
     "with pictures of its own size only": "one size only",
     "fails on images": "one size only",
     "no layer of .* gives": "no maps",
+    "and here is none": "boxes in images only",
+    "that layer would not show": "maps before the tokens only",
     "has no convolution": "no convolution",
     "is not active": "unit not active",
     "zero everywhere": "map is zero",
