@@ -262,7 +262,7 @@ ROWS: dict[str, Row] = {
     "one logit": Row(lambda _: wrap(small_cnn(classes=1), name="one-logit")),
     "one logit, two classes": Row(
         lambda _: wrap(small_cnn(classes=1), name="two-classes", labels=["no", "yes"]),
-        outputs=lambda network, x: torch.cat([network(x), -network(x)], 1),  # number 0 is the logit itself
+        outputs=lambda network, x: network(x) * x.new_tensor([1, -1]),  # number 0 is the logit itself
     ),
     "float16": Row(lambda _: wrap(small_cnn().half(), name="half"), precision=0.02),
     "bfloat16": Row(lambda _: wrap(_make_lively().bfloat16(), name="brain"), precision=0.1),
