@@ -130,6 +130,16 @@ def test_what_is_said_of_a_network_beside_its_name_is_used(mine: Path) -> None:
     assert found["output"]["labels"] == ["wren", "robin", "owl"]
 
 
+def test_the_command_that_it_names_next_says_it_too(mine: Path) -> None:
+    (mine / "na mes.txt").write_text("wren\nrobin\nowl\n")
+    (mine / "net.py").write_text("from mine import network\ndef make(): return network().network\n")
+    given = ["--input-size", "16x24", "--mean", "0.5,0.4,0.3", "--class-names", "na mes.txt", "--white", "4095.0"]
+    last = call("./net.py:make", *given, "--trust-pickle", cwd=mine)[0].splitlines()[-1]
+    typed = shlex.split(last.removeprefix("Next: vizcnn "))
+    assert typed[2:4] == ["-m", "./net.py:make"]
+    assert {*typed[4:]} == {*given, "--trust-pickle"}
+
+
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     out, err = call("tinny", cwd=tmp_path, status=1)
     assert out == ""

@@ -181,6 +181,16 @@ def test_before_and_after_training_side_by_side() -> None:
     assert "differs most between the two" in found.describe()
 
 
+def test_a_plain_network_of_a_function_is_compared_too(tmp_path: Path) -> None:
+    """What was said of the first network's input is not asked for again."""
+    file = tmp_path / "net.py"
+    file.write_text("from torch import nn\ndef make(): return nn.Sequential(nn.Conv2d(3, 4, 3))\n")
+    torch.save({"0.weight": torch.ones(4, 3, 3, 3), "0.bias": torch.zeros(4)}, tmp_path / "ones.pth")
+    model = vizcnn.load(f"{file}:make", input_size=20, mean=[0.5] * 3)
+    found = vizcnn.Filters(channel=0, compare=f"{file}:make@{tmp_path}/ones.pth")(model)
+    np.testing.assert_array_equal(found.arrays()["compared"], np.ones((4, 3, 3)))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

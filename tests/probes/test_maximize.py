@@ -459,6 +459,17 @@ def test_crops_of_the_best_real_images_stand_beside_each_picture(index: Path, tm
     found.save(tmp_path / "x.png")
 
 
+def test_grey_crops_stand_beside_pictures_in_colour(tmp_path: Path) -> None:
+    for i, shape in enumerate([(20, 24), (20, 24, 3)]):
+        pixels = np.random.default_rng(i).integers(0, 256, shape, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    files = [tmp_path / "0.png", tmp_path / "1.png"]
+    index = vizcnn.scan(model(), files, tmp_path / "index", layers=["3"], progress=False, loaders=0).folder
+    values = made(model(), "3:1", crops=str(index)).panels[1].values  # (5, 16, 16, 3)
+    grey = [bool((tile == tile[:, :, :1]).all()) for tile in values]
+    assert sorted(grey) == [False, True, True, True, True]  # three of them are blank
+
+
 def test_crops_of_another_network_and_of_what_was_not_scanned_are_refused(index: Path) -> None:
     other = model(small_cnn(classes=7))
     with pytest.raises(ParameterError, match="the index of another network"):

@@ -46,7 +46,8 @@ def check(
     spec = network or model
     if spec is None:
         session.finish(_list_facts, lambda facts: facts, _describe_installation, lambda facts: facts["problems"])
-    session.finish(lambda: _check(spec, device, said), lambda found: found.manifest(), _Description(spec), lambda _: [])
+    described = _Description(" ".join(["-m", shlex.quote(spec), *_list_options({**said, "device": device})]))
+    session.finish(lambda: _check(spec, device, said), lambda found: found.manifest(), described, lambda _: [])
 
 
 def _check(spec: str, device: str, said: dict[str, Any]) -> Any:
@@ -58,19 +59,33 @@ def _check(spec: str, device: str, said: dict[str, Any]) -> Any:
 
 
 class _Description:
-    """What the command prints of a Check: its own words, and the next command to type. spec: of the network."""
+    """What the command prints of a Check: its own words, and the next command to type.
 
-    def __init__(self, spec: str) -> None:
-        self.spec = spec
+    network: the options that name it and say what was said of it."""
+
+    def __init__(self, network: str) -> None:
+        self.network = network
 
     def __call__(self, found: Any) -> str:
         works = {row[0]: "" for row in found.rows if row[1] == "yes"}
         works |= {row[0]: f" -t {shlex.quote(row[2])}" for row in found.rows if row[1] == "with a target"}
         for name in _FIRST:
             if name in works and (source := found.facts["sample"]["source"]):
-                command = f"vizcnn {name} {source}{works[name]} -m {shlex.quote(self.spec)}"
+                command = f"vizcnn {name} {source}{works[name]} {self.network}"
                 return f"{found.describe()}\n\nNext: {command}"
         return str(found.describe())
+
+
+def _list_options(said: dict[str, Any]) -> Iterator[str]:
+    """The options that were given, as one types them again."""
+    for name, value in said.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, tuple):
+            value = ("x" if name == "input_size" else ",").join(map(str, value))
+        if value is True:
+            yield option
+        elif value not in (None, False) and (name, value) != ("device", DEVICE.default):
+            yield f"{option} {shlex.quote(str(value))}"
 
 
 def _list_facts() -> dict[str, Any]:

@@ -79,7 +79,9 @@ class Filters(Probe[ImageGrid]):
     def compute(self, subject: Subject) -> ImageGrid:
         model = subject.model
         name = self.layer or _find_first_convolution(model)
-        models = [model, *([load(self.compare, trust_pickle=model.trusts_pickle)] if self.compare else [])]
+        models = [model]
+        if self.compare:  # with the size of inputs, without which a plain network is no Model
+            models.append(load(self.compare, trust_pickle=model.trusts_pickle, input_size=model.input.size))
         kernels = [_read_kernels(each, name) for each in models]  # (K, C / groups, h, w)
         _refuse_other_shapes(models, kernels, name)
         channel = self._choose_channel(model, name, kernels[0])

@@ -215,7 +215,8 @@ def _add_crops(panel: Panel, pictures: Sequence[Made], crops_from: RealImages) -
         blank = ("", np.ones((*picture.pixels.shape[:2], 3 if panel.is_rgb else 1), np.float32))
         shown = [*picture.crops, *[blank] * (CROPS - len(picture.crops))]
         titles += [f"\n{title}" for title, _ in shown]  # as many lines as over the picture
-        tiles += [tile if panel.is_rgb else tile.mean(2) for _, tile in shown]
+        # a network for RGB has seen grey photographs too
+        tiles += [np.broadcast_to(tile, (*tile.shape[:2], 3)) if panel.is_rgb else tile.mean(2) for _, tile in shown]
     beside = replace(
         panel,
         key=f"{panel.key}.crops",
