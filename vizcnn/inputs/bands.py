@@ -74,8 +74,8 @@ def read_pages(file: IO[bytes]) -> npt.NDArray[Any]:
         count = int(getattr(image, "n_frames", 1))
         if image.width * image.height * count > _MOST_SAMPLES:
             raise ImageError(
-                f"{count} pages of {image.width} x {image.height} px are more than {_MOST_SAMPLES:,} samples. Cut out a "
-                "part first"
+                f"{count} pages of {image.width} x {image.height} px are more than {_MOST_SAMPLES:,} samples. Cut out "
+                "a part first"
             )
         pages = [np.asarray(page) for page in ImageSequence.Iterator(image)]
     if len({(page.shape, page.dtype) for page in pages}) > 1 or pages[0].ndim != 2:
