@@ -375,10 +375,12 @@ SHORT = {
     "with pictures of its own size only": "one size only",
     "fails on images": "one size only",
     "no layer of .* gives": "no maps",
+    "most of the network lies behind it and gives tokens": "tokens",
     "has no convolution": "no convolution",
     "is not active": "unit not active",
     "zero everywhere": "map is zero",
     "no gradient": "no gradient",
+    "is a box that is found in an image": "no box without an image",
     "whose style is taken": "needs `like`",
 }
 """From what a reason says to what the page says of it."""
