@@ -59,7 +59,8 @@ class Bench:
         """The most that any image reaches, of each class and of each channel of the layer."""
         highest: dict[str, list[Tensor]] = {OUTPUT: [], self.layer: []}
         for batch in self.images.split(_BATCH):
-            for name, values in read_activations(self.model, batch, list(highest)).items():
+            activations = read_activations(self.model, batch, list(highest))
+            for name, values in ((each, activations[each]) for each in highest):
                 highest[name].append((values.flatten(2).mean(2) if values.dim() > 2 else values).amax(0))
         return {name: torch.stack(values).amax(0) for name, values in highest.items()}
 

@@ -100,8 +100,43 @@ def test_modules_of_factories_are_found_beside_the_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "network",
+    ["./net.py:make@best.pth", "./net.py:make@./best.pth#0", "net:make@best.pth"],
+    ids=["file", "part", "module"],
+)
+def test_weights_behind_an_at_are_relative_to_the_file(folder: Path, network: str) -> None:
+    """Else another file of this name in the current folder would be taken without a word."""
+    best = vizcnn.load("birds").network.state_dict()
+    if "#" in network:
+        torch.save([best], folder / "best.pth")
+    torch.save(torch.load("../other.pth"), "best.pth")
+    (folder / "vizcnn.toml").write_text(f'[models.a]\nnetwork = "{network}"\ninput-size = 20\n')
+    assert vizcnn.load("a").network.state_dict()["0.bias"].tolist() == best["0.bias"].tolist()
+    other = vizcnn.load("a@../other.pth").network.state_dict()
+    assert other["0.bias"].tolist() == (best["0.bias"] + 1).tolist()
+
+
+def test_a_misspelt_table_is_said(folder: Path) -> None:
+    (folder / "vizcnn.toml").write_text('[model.owls]\nnetwork = "tiny"\n')
+    (folder / "pyproject.toml").write_text('[tool.vizcnn.model.owls]\nnetwork = "tiny"\n[tool.other]\na = 1\n')
+    with pytest.raises(ModelNotFound) as error:
+        vizcnn.load("owls")
+    for words in (
+        r"vizcnn.toml has an unknown table [model]. Networks stand under [models.NAME]",
+        r"pyproject.toml has an unknown table [tool.vizcnn.model]. Networks stand under [tool.vizcnn.models.NAME]",
+    ):
+        assert words in str(error.value)
+    assert "tool.other" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('network = "tiny"\nweights = 5', "models.a of .*, weights: a text is needed, got 5"),
+        (
+            'network = "simple@initial"\nweights = "best.pth"',
+            "names weights twice, 'best.pth' and behind the @ of 'simple@initial'. Leave one out",
+        ),
         ('network = "tiny"\ninput_size = 3', "has an unknown key 'input_size'. Did you mean 'input-size'?"),
         ('network = "tiny"\ninput-size = "x"', "models.a of .*vizcnn.toml, input-size: an input size is a side in px"),
         ('network = "tiny"\nantialias = 1', "antialias: true or false is needed, got 1"),

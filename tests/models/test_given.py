@@ -72,7 +72,9 @@ def test_files_of_class_names(folder: Path, text: str) -> None:
 def test_class_names_in_python() -> None:
     assert read_names(["a", "b"]) == read_names({1: "b", 0: "a"}) == ("a", "b")
     for wrong in ([], ["a", ""], [1, 2], {0: "a", 2: "b"}, {}, {"a": 0, "b": 0}, {"a": "b"}):
-        with pytest.raises(ParameterError, match="names of classes are a list of texts|a mapping names the classes"):
+        with pytest.raises(
+            ParameterError, match="names of classes are a list of texts|labels (as a mapping go|number the|give class)"
+        ):
             read_names(wrong)
 
 
@@ -81,7 +83,7 @@ def test_class_names_in_python() -> None:
     [
         ("cat\n\ndog", "names has no name of a class on line 2. Give every class one"),
         ("", "names has no name of a class on line 1"),
-        ('{"0": "cat", "2": "dog"}', "a mapping names the classes from 0 to 1, each once, got '0', '2'"),
+        ('{"0": "cat", "2": "dog"}', "labels number the classes from 0 without gaps, got none for 1 among 2"),
     ],
 )
 def test_files_that_name_no_classes(folder: Path, text: str, message: str) -> None:
@@ -131,6 +133,21 @@ def test_networks_that_exist_are_not_built_anew() -> None:
         vizcnn.load("resnet18", classes=7)
     with pytest.raises(ParameterError, match="tiny takes 3 channels, and input-channels 1 was given"):
         vizcnn.load("tiny", input_channels=1)
+    for spec in ("tiny", "./net.py:make"):
+        with pytest.raises(ParameterError, match=f"classes 7 was given, and {spec} is not built for a number of"):
+            vizcnn.load(spec, classes=7, input_size=20)
+
+
+def test_numbers_that_the_weights_of_a_file_contradict_are_refused(folder: Path) -> None:
+    network = vizcnn.load("squeezenet1_1@random", classes=3).network
+    torch.save(network.state_dict(), folder / "three.pth")
+    message = "the weights of squeezenet1_1@three.pth are for 3 channels and 3 classes, and 3 and 5 were given. Leave"
+    with pytest.raises(ParameterError, match=message):
+        vizcnn.load("squeezenet1_1@three.pth", classes=5)
+    with pytest.raises(ParameterError, match="for 3 channels and 3 classes, and 1 and 3 were given. Leave these out"):
+        vizcnn.load("squeezenet1_1@three.pth", input_channels=1)
+    model = vizcnn.load("squeezenet1_1@three.pth", classes=3, input_channels=3)
+    assert model.weights_sha256() == vizcnn.Model(network, size=224).weights_sha256()
 
 
 def test_a_factory_may_return_a_plain_network(folder: Path) -> None:

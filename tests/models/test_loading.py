@@ -164,12 +164,18 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, t
     torch.save({k: v for k, v in squeezenet.items() if k != "features.0.weight"}, tmp_path / "part.pth")
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "cut.safetensors").write_bytes(b"\x08")
+    (tmp_path / "empty.pth").touch()
+    torch.save(squeezenet, tmp_path / "other.safetensors")
+    save_file(squeezenet, tmp_path / "other.pth")
     for file, message in (
         ("attack.pth", "is no plain weights file: reading it would run code that it names"),
         ("list.pth", "holds no state_dict .* but list"),
         ("part.pth", "the weights do not fit the architecture. missing: features.0.weight. Name the architecture that"),
-        ("text.pth", "(cannot be read as weights|is no plain weights file)"),
-        ("cut.safetensors", "cannot be read as weights"),
+        ("text.pth", "text.pth is no checkpoint: it begins with 'hello', perhaps a page or a pointer instead of the"),
+        ("cut.safetensors", "cut.safetensors is no checkpoint: it begins with '.x08'"),
+        ("empty.pth", "empty.pth is no checkpoint: it is empty. Copy it again"),
+        ("other.safetensors", "torch.save has written it, and its name ends in .safetensors. Rename it to .pth"),
+        ("other.pth", "it is a safetensors file, and its name ends otherwise. Rename it to .safetensors"),
         ("missing.pth", "no weights file"),
     ):
         with pytest.raises(WeightsError, match=message) as caught:
@@ -180,8 +186,20 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, squeezenet: dict[str, t
         load("x.pt2")
     with pytest.raises(ModelNotFound, match="holds weights, not a network. Name the architecture too: ARCHITECTURE@"):
         load(str(tmp_path / "list.pth"))
-    with pytest.raises(ModelNotFound, match="holds weights, not a network. Name the architecture too: ARCHITECTURE@"):
-        load("runs.pth#ema")
+    for name in ("runs.pth#ema", "model_best.pth.tar"):
+        with pytest.raises(
+            ModelNotFound, match="holds weights, not a network. Name the architecture too: ARCHITECTURE@"
+        ):
+            load(name)
+
+
+def test_a_checkpoint_may_be_called_pth_tar(
+    tmp_path: Path, squeezenet: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch's own example of ImageNet calls it."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": squeezenet}, "model_best.pth.tar")
+    assert load("squeezenet1_0@model_best.pth.tar").name == "squeezenet1_0@model_best.pth.tar"
 
 
 def test_checkpoints_that_would_fill_the_memory_are_refused_before_they_do(

@@ -94,6 +94,8 @@ def test_a_photograph_of_the_right_size_is_not_resampled() -> None:
     [
         ({"size": (0, 4)}, "positive size"),
         ({"size": (4, 4), "channels": 0}, "1 or more channels"),
+        ({"size": (4, 4), "fit": "squash"}, "fit is crop or stretch, got 'squash'"),
+        ({"size": (4, 4), "interpolation": "nearest"}, "interpolation is bilinear or bicubic, got 'nearest'"),
         ({"size": (4, 4), "channels": 1}, r"mean and std need 1 values"),
         ({"size": (4, 4), "std": (1.0, 0.0, 1.0)}, "std must be positive"),
         ({"size": (4, 8), "resize": 5}, "at least the input's longer side 8 px, got 5"),

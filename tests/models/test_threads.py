@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import vizcnn
+from vizcnn.models.threads import round_as_float32
 from vizcnn.probing import registry
 from vizcnn.process import ignore_warnings
 from vizcnn.testing import delicate_model, state_of
@@ -27,6 +29,9 @@ OPTIONS: dict[str, dict[str, Any]] = {  # small, and without choices that depend
     "saliency": {"method": "smoothgrad", "samples": 4},
     "style": {"steps": 2, "size": 24},
 }
+
+
+BACKENDS: Any = torch.backends
 
 
 class Shared(nn.Module):
@@ -154,3 +159,56 @@ def test_random_numbers_go_on_as_if_nobody_had_asked() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda t: vizcnn.Saliency()(model, image, t, progress=False), range(12)))
     assert torch.equal(torch.rand(3), expected)
+
+
+class Rounding(nn.Module):
+    """Remembers how torch was told to round float32 while it ran; runs into a wall where `wall` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.wall = nn.Conv2d(3, 2, 3), False
+        self.seen: set[str] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen |= {BACKENDS.cudnn.conv.fp32_precision, BACKENDS.cuda.matmul.fp32_precision}
+        if self.wall:
+            raise RuntimeError("wall")
+        result: Tensor = self.conv(x).mean((2, 3))
+        return result
+
+
+def read_rounding() -> tuple[Any, ...]:
+    backends = BACKENDS
+    new = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv)
+    old = (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision())
+    return (*(each.fp32_precision for each in new), *old)
+
+
+@pytest.mark.parametrize("chosen", ["highest", "high", "medium"])
+@pytest.mark.parametrize("wall", [False, True])
+def test_float32_is_not_rounded_further_meanwhile_and_settings_come_back(chosen: str, wall: bool) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(chosen)
+    try:
+        found, network = read_rounding(), Rounding()
+        assert found[0] == "tf32"  # torch's own choice for convolutions on cards
+        network.wall = wall
+        with pytest.raises(vizcnn.errors.NetworkError, match="wall") if wall else nullcontext():
+            vizcnn.Saliency()(vizcnn.Model(network, size=8), torch.rand(2, 3, 8, 8), 0, progress=False)
+        assert network.seen <= {"ieee", "none"}
+        assert read_rounding() == found
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_of_two_overlapping_borrowers_the_last_puts_the_rounding_back() -> None:
+    found, inside = read_rounding(), []
+    with ExitStack() as first:
+        first.enter_context(round_as_float32())
+        second = ExitStack()
+        second.enter_context(round_as_float32())
+        first.close()
+        inside.append(BACKENDS.cudnn.conv.fp32_precision)
+        second.close()
+    assert inside == ["ieee"]
+    assert read_rounding() == found

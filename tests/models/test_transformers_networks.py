@@ -237,6 +237,29 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         vizcnn.load(f"hf:{tmp_path}/body")
 
 
+@pytest.mark.parametrize("options", [{}, {"input_size": 64}])
+def test_a_damaged_image_processor_is_not_taken_for_none(resnet: str, options: dict[str, Any]) -> None:
+    """Else the network would see pixels that are not normalised."""
+    (Path(resnet[3:]) / "preprocessor_config.json").write_text("{")
+    with pytest.raises(
+        ParameterError, match=r"its image processor \(preprocessor_config.json\) cannot be read: .*Mend"
+    ):
+        vizcnn.load(resnet, **options)
+
+
+def test_classes_with_gaps_have_no_names(resnet: str) -> None:
+    config = Path(resnet[3:]) / "config.json"
+    facts = json.loads(config.read_text())
+    config.write_text(json.dumps({**facts, "id2label": {"1": "cat", "2": "dog", "3": "fox"}}))
+    model = vizcnn.load(resnet)
+    assert model.labels is None
+    assert model.notes == (
+        f"{resnet}: id2label does not number its classes from 0 without gaps, so that they have no names",
+    )
+    named = vizcnn.load(resnet, class_names=["cat", "dog", "fox"])
+    assert (named.labels, named.notes) == (("cat", "dog", "fox"), ())
+
+
 def test_names_that_cannot_be_fetched(offline: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
         vizcnn.load("hf:nobody/nothing")

@@ -264,7 +264,7 @@ def test_a_segmentation_network_through_a_function() -> None:
     def area(output: Tensor) -> Tensor:
         return output[:, 1, 4, 4] + output[:, 0].mean((1, 2))
 
-    found = vizcnn.Cam(layer="1")(model(network), image(), area)
+    found = vizcnn.Cam(layer="1")(vizcnn.Model(network, size=16), image(), area)
     assert found.values.shape == (1, 1, 16, 16)
 
 

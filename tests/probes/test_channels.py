@@ -153,7 +153,7 @@ def test_style_takes_a_picture_of_the_same_channels(tmp_path: Path) -> None:
     before, after = result.scenes[0].values["total"]
     assert after < before
     assert [photo.channels for _, photo in result.scenes[0].sources] == [3, 3]
-    with pytest.raises(ImageError, match="mosaic has 3 channels .RGB., and the network takes 5"):
+    with pytest.raises(ImageError, match="mosaic, whose style is taken, has 3 channels, and Sequential takes 5"):
         vizcnn.Style(size=16)(model, one, progress=False)
 
 

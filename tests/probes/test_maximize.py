@@ -299,7 +299,7 @@ def test_two_hundred_renders_leave_the_network_as_it_was() -> None:
     assert state_of(of) == before
 
 
-@pytest.mark.parametrize("last", [2, 4, 6])
+@pytest.mark.parametrize("last", [2, 5, 8])
 def test_a_network_that_raises_on_the_way_is_left_as_it_was(last: int) -> None:
     of = delicate_model(last)
     before = state_of(of)
@@ -347,7 +347,7 @@ def test_ctrl_c_gives_the_pictures_as_far_as_they_got(preset: str, tmp_path: Pat
 def test_ctrl_c_in_a_later_batch_keeps_the_earlier_ones() -> None:
     whole = made(model(nn.Sequential(nn.Identity(), small_cnn())), "1.3:0-3", steps=5, batch=2)
     with pytest.raises(Interrupted) as stopped:
-        made(model(nn.Sequential(Interrupting(12), small_cnn())), "1.3:0-3", steps=5, batch=2)
+        made(model(nn.Sequential(Interrupting(16), small_cnn())), "1.3:0-3", steps=5, batch=2)
     found = stopped.value.result
     assert isinstance(found, Optimised)
     assert len(found.reached) == 4
@@ -358,7 +358,7 @@ def test_ctrl_c_in_a_later_batch_keeps_the_earlier_ones() -> None:
 def test_ctrl_c_while_the_values_are_computed_keeps_the_earlier_batches() -> None:
     whole = made(model(nn.Sequential(nn.Identity(), small_cnn())), "1.3:0-3", steps=5, batch=2)
     with pytest.raises(Interrupted) as stopped:
-        made(model(nn.Sequential(Interrupting(17), small_cnn())), "1.3:0-3", steps=5, batch=2)
+        made(model(nn.Sequential(Interrupting(21), small_cnn())), "1.3:0-3", steps=5, batch=2)
     found = stopped.value.result
     assert isinstance(found, Optimised)
     assert "stopped early: 2 of 4 pictures" in found.describe()
@@ -408,10 +408,8 @@ def test_an_unknown_spectrum_is_refused() -> None:
 
 
 def test_an_output_that_holds_no_classes_needs_a_target() -> None:
-    of = model(nn.Conv2d(3, 2, 3))
-    with pytest.raises(
-        TargetError, match=r"\(1, 2, 14, 14\), not \(N, classes\). Give a target, such as LAYER:CHANNEL"
-    ):
+    of = model(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(2)))
+    with pytest.raises(TargetError, match=r"\(1, 2, 196\), not \(N, classes\). Give a target, such as LAYER:CHANNEL"):
         made(of)
 
 

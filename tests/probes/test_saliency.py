@@ -143,7 +143,8 @@ def test_the_figure_states_the_method_and_the_sign() -> None:
 
 def test_regression_and_segmentation_through_a_function() -> None:
     segmenter = nn.Conv2d(3, 2, 3, padding=1)
-    found = vizcnn.Saliency(sign="signed")(model(segmenter), image(), lambda output: output[:, 1, 4, 4])
+    own = vizcnn.Model(segmenter, size=16)
+    found = vizcnn.Saliency(sign="signed")(own, image(), lambda output: output[:, 1, 4, 4])
     assert {tuple(p) for p in np.argwhere(values(found))} == {(y, x) for y in (3, 4, 5) for x in (3, 4, 5)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, namedtuple
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from support import small_cnn
+from support_networks import ask, hold_to_verdict
 from torch import nn
 
 import vizcnn
-from vizcnn.errors import ParameterError
+from vizcnn.errors import ParameterError, VizcnnWarning
 from vizcnn.probing.checking import describe_structure
-from vizcnn.results.check import Check
+from vizcnn.results.check import UNKNOWN, Check
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,74 @@ def test_a_network_that_fails_is_told_with_what_works_all_the_same() -> None:
     assert "the network itself fails on images (1, 3, 12, 12)" in found.facts["sample"]["error"]
     assert found.facts["run"]["seconds"] is None
     assert "filters" in {row[0] for row in found.rows if row[1] == "yes"}
+
+
+class Then(nn.Module):
+    """A small network, of whose output something else is made, or of something else than the images."""
+
+    def __init__(self, then: Any, *, first: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.then, self.first = small_cnn(), then, first
+
+    def forward(self, images: Any) -> Any:
+        return self.net(self.then(images)) if self.first else self.then(self.net(images))
+
+
+class Idle(nn.Module):
+    """A network that has a layer, and does not run it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+class OneWay(torch.autograd.Function):
+    """A function without a backward pass."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+def mix(images: torch.Tensor) -> torch.Tensor:
+    return nn.functional.batch_norm(images, None, None, training=True)
+
+
+ODD: dict[str, Any] = {
+    "whole numbers": lambda: Then(lambda output: (100 * output).long()),
+    "complex numbers": lambda: Then(lambda output: output + 0j),
+    "no numbers": lambda: Then(lambda output: output[:, :0]),
+    "batch statistics": lambda: Then(mix, first=True),
+    "one image": lambda: Then(lambda images: images.reshape(1, 3, 12, 12), first=True),
+    "detached": lambda: Then(lambda images: images.detach(), first=True),
+    "nothing": lambda: Then(lambda _: None),
+    "no layer runs": Idle,
+}
+
+
+@pytest.mark.parametrize("probe", ["cam", "deconvnet", "embed", "invert", "saliency", "top-images"])
+@pytest.mark.parametrize("odd", ODD)
+def test_the_verdicts_hold_of_odd_networks(odd: str, probe: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VizcnnWarning)
+        seen = ask(vizcnn.Model(ODD[odd](), size=12))
+        assert seen.verdicts[probe]["works"] != UNKNOWN, seen.verdicts[probe]["reason"]
+        hold_to_verdict(probe, seen)
+
+
+def test_a_backward_pass_that_fails_is_a_verdict() -> None:
+    found = vizcnn.check(vizcnn.Model(Then(OneWay.apply, first=True), size=12))
+    rows = {row[0]: row for row in found.rows}
+    assert str(rows["saliency"][4]).startswith(
+        "the network's backward pass fails: NotImplementedError: You must implement"
+    )
+    assert str(rows["saliency"][4]).endswith("Use occlusion or rise, which need no gradient")
+    assert (rows["deconvnet"][1], rows["occlusion"][1]) == ("no", "yes")
+    assert rows["cam"][1] == "yes"  # whose layer lies behind the failing part
 
 
 def test_only_a_model_can_be_checked() -> None:

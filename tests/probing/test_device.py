@@ -38,7 +38,7 @@ def test_every_probe_gives_the_processors_numbers() -> None:
 
 def test_every_probe_keeps_the_contract() -> None:
     broken = work()["contract"]
-    if "feature-maps" in broken:  # on a device several images share a run; where that fails, each runs alone
+    if "feature-maps" in broken:  # the run that raised only tried whether two images fit into one
         assert broken.pop("feature-maps").endswith("the network raised, and the probe hid it")
     assert broken == {}
 
@@ -46,11 +46,7 @@ def test_every_probe_keeps_the_contract() -> None:
 @pytest.mark.parametrize(
     ("what", "waits", "copies"),
     [
-        (
-            "maximize, step",
-            1.2,
-            2,
-        ),  # random numbers are sent; the bar shows each eighth score
+        ("maximize, step", 1.2, 2),  # random numbers are sent; the bar shows each eighth score
         ("dream, step", 1.2, 1),
         ("invert, step", 1.2, 0),
         ("style, step", 1.2, 0),

@@ -165,8 +165,8 @@ def _choose_layout(model: Model, objectives: Sequence[Objective], size: tuple[in
         found = _read_picture(model, objectives[0], read, grey)
         for objective in objectives:
             objective.target(found)
+        read(pictures)  # shows a network that takes one image only
         with suppress(NetworkError):
-            read(pictures)  # shows a network that takes one image only
             read(pictures.contiguous(memory_format=torch.channels_last))
             return torch.channels_last
     return torch.contiguous_format

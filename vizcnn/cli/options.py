@@ -85,7 +85,9 @@ LOADING = [
         help="Names of the outputs in their order: one on each line, a JSON list or id2label.",
     ),
     click.Option(
-        ["--input-channels"], type=click.IntRange(1), help="Build an architecture of torchvision or timm for so many."
+        ["--input-channels"],
+        type=click.IntRange(1),
+        help="Build an architecture of torchvision, timm or transformers for so many.",
     ),
     click.Option(["--classes"], type=click.IntRange(1), help="Build it for so many classes."),
     click.Option(

@@ -12,7 +12,7 @@ from vizcnn.errors import UnsuitableNetwork, VizcnnError
 from vizcnn.models.activation_checkpoints import skip_checkpoints
 from vizcnn.models.layers.axes import remember_layers
 from vizcnn.models.model import Model
-from vizcnn.models.threads import keep_random_state
+from vizcnn.models.threads import keep_random_state, round_as_float32
 from vizcnn.models.unwrapping import run_compiled_code_as_written
 
 
@@ -26,6 +26,7 @@ def borrow(model: Model, what: str) -> Iterator[None]:
         add_context(f"{what} on {model.name}"),
         _leave_inference_mode(),
         keep_random_state(),
+        round_as_float32(),
         model.borrowed(),
         remember_layers(model),
         skip_checkpoints(),

@@ -61,11 +61,13 @@ def read_weights(file: str | Path, *, trust_pickle: bool = False) -> tuple[State
         raise WeightsError(f"no weights file {path}")
     try:
         content = _read(path, trust_pickle)
-    except UnpicklingError as error:
-        raise WeightsError(_explain_unread(path, error)) from error
     except WeightsError:
         raise
     except Exception as error:
+        if other := _explain_start(path):
+            raise WeightsError(f"{path} is no checkpoint: {other}") from error
+        if isinstance(error, UnpicklingError):
+            raise WeightsError(_explain_unread(path, error)) from error
         reason = f"{type(error).__name__}: {take_first_line(error)}"
         here = (
             f". Its code must be found from {Path.cwd()}, or save the state_dict where the network was trained"
@@ -102,6 +104,28 @@ def _read(path: Path, trust_pickle: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False)
     with allow_numpy_numbers(), ignore_warnings("Detected pickle protocol"):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _explain_start(path: Path) -> str:
+    """Why a file that could not be read is none of its kind, by how it begins; "" where it begins as it should.
+
+    Many are a web page or a pointer that was downloaded in place of the weights, or have the ending of another kind."""
+    with open(path, "rb") as file:
+        start = file.read(24)
+    if not start:
+        return "it is empty. Copy it again"
+    is_safe, by_torch = start[8:9] == b"{", start.startswith((b"PK", b"\x80"))
+    if path.suffix == ".safetensors":
+        if is_safe:
+            return ""
+        if by_torch:
+            return "torch.save has written it, and its name ends in .safetensors. Rename it to .pth"
+    elif by_torch:
+        return ""
+    elif is_safe:
+        return "it is a safetensors file, and its name ends otherwise. Rename it to .safetensors"
+    shown = start.decode("ascii", "backslashreplace")
+    return f"it begins with {shown!r}, perhaps a page or a pointer instead of the weights. Download it again"
 
 
 def _explain_unread(path: Path, error: UnpicklingError) -> str:

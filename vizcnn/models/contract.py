@@ -17,6 +17,7 @@ from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.reading import Reading
 from vizcnn.inputs.resampling import resample
 
+_FITS, _INTERPOLATIONS = ("crop", "stretch"), ("bilinear", "bicubic")
 _LEVELS = 255  # what white is in bytes
 _LARGEST_SCALED = 25_000_000  # px; only images hundreds of times longer than wide come near
 
@@ -50,10 +51,13 @@ class InputContract:
     display: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if min(self.size) < 1 or self.channels < 1 or self.fit not in ("crop", "stretch"):
+        if min(self.size) < 1 or self.channels < 1:
             raise ParameterError(
-                f"an input has a positive size, 1 or more channels and a fit of crop or stretch, got {self}"
+                f"an input has a positive size and 1 or more channels, got {self.size} and {self.channels} channels"
             )
+        for name, value, known in (("fit", self.fit, _FITS), ("interpolation", self.interpolation, _INTERPOLATIONS)):
+            if value not in known:
+                raise ParameterError(f"{name} is {' or '.join(known)}, got {value!r}")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ParameterError(f"mean and std need {self.channels} values, got {self.mean} and {self.std}")
         check_normalisation(self.mean, self.std)

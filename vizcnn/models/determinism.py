@@ -91,6 +91,8 @@ def check_deterministic(what: str, alone: Tensor, in_company: Tensor, dtype: tor
     alone, in_company = _to_reals(alone), _to_reals(in_company)
     if not (alone.isfinite().all() and in_company.isfinite().all()):
         raise NonFiniteResult(f"{what} is {alone.flatten().tolist()[:3]} for one of these images. Check the weights")
+    if not alone.numel():
+        return
     worst = float((alone - in_company).abs().max())
     if worst > near * (1 + float(alone.abs().max())):
         raise UnsuitableNetwork(

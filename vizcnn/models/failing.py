@@ -23,6 +23,15 @@ def to_network_error(error: Exception, images: Tensor, size: tuple[int, int]) ->
     )
 
 
+def to_backward_error(error: Exception) -> NetworkError:
+    """What a network raised while its gradient was computed, as one line with a remedy."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return NetworkError(
+        f"the network's backward pass fails: {type(error).__name__}: {lines[0].rstrip('.')}. Use occlusion or rise, "
+        "which need no gradient"
+    )
+
+
 def _suggest_remedy(said: str, images: Tensor, size: tuple[int, int]) -> str:
     if "required positional argument" in said:
         return (

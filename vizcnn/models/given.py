@@ -23,7 +23,7 @@ class Given:
     """What a person says of a network; None is left to the source of the network.
 
     input_size: height and width in px. mean, std: per channel, for values in [0, 1]. class_names: one for each output.
-    input_channels, classes: what an architecture of torchvision or timm is built for.
+    input_channels, classes: what an architecture of torchvision, timm or transformers is built for.
     white, display, fit, resize, interpolation, antialias: as in `vizcnn.models.contract`. head, output: as for
         `vizcnn.Model`.
     layer: the layer that probes look at where they are told of none. trust_pickle: whether reading a file may run code.
@@ -51,6 +51,22 @@ class Given:
         values = ((each.name, getattr(self, each.name), getattr(other, each.name)) for each in fields(Given))
         return Given(**{name: value if own is None else own for name, own, value in values})
 
+    def refuse_classes(self, name: str) -> None:
+        """Raise ParameterError for a number of classes that was given, where nobody builds the network for it."""
+        if self.classes is not None:
+            raise ParameterError(
+                f"classes {self.classes} was given, and {name} is not built for a number of classes. Only "
+                "architectures of torchvision, timm and transformers are; leave it out"
+            )
+
+    def refuse_other_shape(self, weights: str, channels: int, classes: int, remedy: str) -> None:
+        """Raise ParameterError where other numbers were given than those that weights are for."""
+        if self.input_channels not in (None, channels) or self.classes not in (None, classes):
+            raise ParameterError(
+                f"{weights} are for {channels} channels and {classes} classes, and {self.input_channels or channels} "
+                f"and {self.classes or classes} were given. {remedy}"
+            )
+
     def apply(self, model: Model) -> None:
         """Put what was given in place of what a Model says of itself. Raises ParameterError."""
         from vizcnn.models.head import check_head
@@ -59,7 +75,7 @@ class Given:
         if self.input_channels not in (None, contract.channels):
             raise ParameterError(
                 f"{model.name} takes {contract.channels} channels, and input-channels {self.input_channels} was given. "
-                "Only architectures of torchvision and timm are built for another number; leave it out"
+                "Only architectures of torchvision, timm and transformers are built for another number; leave it out"
             )
         names = ("mean", "std", "white", "display", "fit", "resize", "interpolation", "antialias")
         changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -10,12 +10,13 @@ import torch
 
 from vizcnn import zoo
 from vizcnn.errors import ModelNotFound, ParameterError, VizcnnError, describe_address, did_you_mean
-from vizcnn.models.checkpoints import CHECKPOINTS, NO_LAYERS, is_torchscript, split_part
+from vizcnn.models.checkpoints import NO_LAYERS, is_torchscript
 from vizcnn.models.given import Given, read_given
 from vizcnn.models.model import Model
 from vizcnn.models.sources.configured import FILES, Configured, list_configured
 from vizcnn.models.sources.factory import load_factory
 from vizcnn.models.sources.huggingface import load_huggingface
+from vizcnn.models.sources.tags import ends_as_checkpoint
 from vizcnn.models.sources.timm import load_timm
 from vizcnn.models.sources.torchvision import list_tasks, load_torchvision
 from vizcnn.models.threads import keep_random_state
@@ -62,8 +63,8 @@ def load(
         channel for pixels in [0, 1]. `resize`, before the cut, is scaled with the size.
     class_names: of each output, in their order: a list, a mapping such as `id2label`, or a file with a name on each
         line, a JSON list or such a mapping.
-    input_channels, classes: how many an architecture of torchvision or timm is built for, where the weights of a file
-        do not tell.
+    input_channels, classes: how many an architecture of torchvision, timm or transformers is built for; the weights of
+        a file tell both.
     trust_pickle: read checkpoints that hold objects of any class, or a whole pickled network, whose weights are taken.
         Reading such a file runs the code that it names: for files whose makers you trust.
     white, display: of the model's input contract, in place of its own, see `vizcnn.models.contract.InputContract`.
@@ -124,9 +125,7 @@ def _load_configured(configured: Configured, tag: str, default_tag: str, given: 
             f"{configured.where} has the name of a network that comes with vizcnn or torchvision, so it is not clear "
             "which is meant. Call it something else there"
         )
-    given = given.over(configured.read_given())
-    weights = tag or configured.weights
-    spec = f"{configured.network}@{weights}" if weights else configured.network
+    given, spec = given.over(configured.read_given()), configured.write_spec(tag)
     try:
         model = _load_source(spec, default_tag, given, configured.folder)
         given.apply(model)
@@ -147,8 +146,10 @@ def _load_source(spec: str, default_tag: str, given: Given, folder: Path | None 
     if kind == "timm" and not ending:
         return load_timm(name.removeprefix("timm:"), tag or default_tag, given)
     if ":" in name or ending:
+        given.refuse_classes(file + ending + name)
         return load_factory(file + ending + name, tag, given, folder)
     if name in zoo.list_names():
+        given.refuse_classes(name)
         return _load_bundled(name, tag)
     if name not in list_tasks():
         raise ModelNotFound(_explain_unknown(name, []))
@@ -158,7 +159,7 @@ def _load_source(spec: str, default_tag: str, given: Given, folder: Path | None 
 def _explain_unknown(name: str, configured: list[str]) -> str:
     if Path(name).suffix == ".pt2" or is_torchscript(name):
         return f"{name} cannot be probed: {NO_LAYERS}"
-    if Path(split_part(name)[0]).suffix in CHECKPOINTS:
+    if ends_as_checkpoint(name):
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
     bundled, near = ", ".join(zoo.list_names()), did_you_mean(name, [*configured, *zoo.list_names(), *list_tasks()])
     own = f"; of {' and '.join(FILES)}: {', '.join(configured)}" if configured else ""

@@ -59,6 +59,8 @@ def _read_alone(model: Model, images: Tensor, read: Read, reason: str) -> dict[s
         found = [read(one) for one in images.split(1)]
     except Exception:  # what the run of several raised says more
         return None
+    if _takes_several_after_all(model, images, read):
+        return None
     model.one_at_a_time = True
     warnings.warn(
         f"{model.name} answers for one image, but not for several at once ({reason}): each runs alone, which is slower",
@@ -66,6 +68,14 @@ def _read_alone(model: Model, images: Tensor, read: Read, reason: str) -> dict[s
         stacklevel=2,
     )
     return join_activations(found)
+
+
+def _takes_several_after_all(model: Model, images: Tensor, read: Read) -> bool:
+    """Whether a second run of several images does what the first did not: then it was a failure of that moment."""
+    try:
+        return not _is_of_one(model, read(images), len(images))
+    except NetworkError:
+        return False
 
 
 def join_activations(alone: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

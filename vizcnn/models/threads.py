@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
+
+S = TypeVar("S")
 
 
 class _Lock:
@@ -26,6 +29,30 @@ class _Lock:
         self.number, self.lock = next(self.numbers), threading.RLock()
 
 
+class _Kept(Generic[S]):
+    """A state of the whole process that calls change. The first of several calls that overlap reads it and the last to
+    end puts it back: if each put back what it found itself, the last would bring back a state from the middle of
+    another."""
+
+    state: S  # as the first of the calls found it
+
+    def __init__(self, read: Callable[[], S], put_back: Callable[[S], None], lock: threading.RLock) -> None:
+        self.read, self.put_back, self.lock, self.calls = read, put_back, lock, 0
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        with self.lock:
+            self.state = self.state if self.calls else self.read()
+            self.calls += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.calls -= 1
+                if not self.calls:
+                    self.put_back(self.state)
+
+
 class _Shared:
     """What the threads of this process share."""
 
@@ -33,21 +60,8 @@ class _Shared:
         self.locks = WeakIdKeyDictionary()  # a module, parameter or buffer: its _Lock
         self.making = threading.Lock()  # of locks
         self.random = threading.RLock()  # torch's global random numbers
-        self.calls = 0  # that are running now, see keep_random_state
-        self.state: list[Tensor] = []  # of the random numbers, before the first of them
-
-
-_SHARED = _Shared()
-
-
-def _reset_locks() -> None:
-    """Start with new locks in a forked process: it has one thread, and nobody there would release the old ones."""
-    global _SHARED
-    _SHARED = _Shared()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_locks)
+        self.random_state = _Kept(_read_random_states, _put_back_random_states, self.random)
+        self.rounding = _Kept(_read_rounding, _put_back_rounding, threading.RLock())
 
 
 @contextmanager
@@ -74,21 +88,33 @@ def seed_random(seed: int) -> Iterator[None]:
 
 @contextmanager
 def keep_random_state() -> Iterator[None]:
-    """Afterwards torch's global random numbers continue as if nothing had been drawn, whatever a network has drawn.
-
-    Of several calls that overlap, the last to end puts the state back that the first one found: if each put back what
-    it found itself, the last would bring back a state from the middle of another."""
-    shared = _SHARED
-    with shared.random:
-        shared.state = shared.state if shared.calls else [torch.get_rng_state(), *_read_cuda_states()]
-        shared.calls += 1
-    try:
+    """Afterwards torch's global random numbers continue as if nothing had been drawn, whatever a network has drawn."""
+    with _SHARED.random_state.keep():
         yield
-    finally:
-        with shared.random:
-            shared.calls -= 1
-            if not shared.calls:
-                _put_back(shared.state)
+
+
+@contextmanager
+def round_as_float32() -> Iterator[None]:
+    """Inside, float32 networks compute in float32; afterwards torch's settings are as before.
+
+    On NVIDIA's cards torch rounds convolutions to the 10 bits of TF32 unless told otherwise, and a caller may have
+    asked for the like on other devices (`torch.set_float32_matmul_precision`). An image's answer then depends on its
+    company in the fourth digit, which is more than a window of occlusion often takes from it."""
+    with _SHARED.rounding.keep():
+        for each, precision in zip(_list_rounding(), _read_rounding(), strict=True):
+            if precision != "none":  # nothing was set, here or for all of torch
+                each.fp32_precision = "ieee"
+        yield
+
+
+def _read_random_states() -> list[Tensor]:
+    return [torch.get_rng_state(), *_read_cuda_states()]
+
+
+def _put_back_random_states(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for device, each in enumerate(states[1:]):
+        torch.cuda.set_rng_state(each, device)
 
 
 def _read_cuda_states() -> list[Tensor]:
@@ -96,7 +122,31 @@ def _read_cuda_states() -> list[Tensor]:
     return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
-def _put_back(state: list[Tensor]) -> None:
-    torch.set_rng_state(state[0])
-    for device, each in enumerate(state[1:]):
-        torch.cuda.set_rng_state(each, device)
+def _list_rounding() -> tuple[Any, ...]:
+    """Where torch keeps to how many bits float32 may be rounded, by kind of operation."""
+    backends: Any = torch.backends  # torch's own types do not know these
+    cards, processor = backends.cudnn, backends.mkldnn
+    return (cards.conv, cards.rnn, backends.cuda.matmul, processor.conv, processor.matmul, processor.rnn)
+
+
+def _read_rounding() -> list[str]:
+    return [each.fp32_precision for each in _list_rounding()]
+
+
+def _put_back_rounding(precisions: list[str]) -> None:
+    for each, precision in zip(_list_rounding(), precisions, strict=True):
+        if each.fp32_precision != precision:
+            each.fp32_precision = precision
+
+
+_SHARED = _Shared()
+
+
+def _reset_locks() -> None:
+    """Start with new locks in a forked process: it has one thread, and nobody there would release the old ones."""
+    global _SHARED
+    _SHARED = _Shared()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_locks)

@@ -19,10 +19,10 @@ from vizcnn.models.determinism import pick_rows
 from vizcnn.models.layers.axes import find_spatial_layers, pick_last_of_sizes
 from vizcnn.models.layers.capture import open_reader, read_activations
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.targets import OUTPUT, Target, target
 from vizcnn.models.terms import Unit
-from vizcnn.probing.attribution import answer_pairs, score
-from vizcnn.probing.facts import Facts, require_answer, require_run, require_steadiness
+from vizcnn.probing.attribution import answer_pairs, require_gradient, score
+from vizcnn.probing.facts import Facts, require_answer, require_backward, require_steadiness
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Mark, Panel, Projections, Row, Scene, format_score
@@ -58,13 +58,15 @@ class Deconvnet(Probe[Projections]):
         chosen = [] if facts.given else _choose_layers(facts.model)
         if chosen:
             require_steadiness(facts)
-            slopes = require_run(facts)
+            slopes = require_backward(facts)
             slopes.relus.check(pools=True)
+            if slopes.attached.isdisjoint(chosen):
+                require_gradient(torch.zeros(1), [target(f"strongest({layer})") for layer in chosen], "the pixels")
             for layer in chosen:
                 if layer not in slopes.attached:
                     raise _describe_lost(f"strongest({layer})")
             return f"the strongest units of {', '.join(chosen)}"
-        asked, slopes = require_answer(facts), require_run(facts)
+        asked, slopes = require_answer(facts), require_backward(facts)
         slopes.relus.check(pools=True)
         if not (score := float(slopes.score)) > 0:
             raise _describe_inactive(asked, score, facts.photo.name)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vizcnn.ascent import Objective, Penalty, Pixels, Recipe, check_objectives, optimize
 from vizcnn.ascent.matching import ActivationDistance
+from vizcnn.errors import TargetError
 from vizcnn.models.batches import answer_each
 from vizcnn.models.layers.axes import find_layers
 from vizcnn.models.layers.capture import read_activations
@@ -125,6 +126,8 @@ class Invert(Probe[Optimised]):
 def _choose_layers(model: Model) -> tuple[str, ...]:
     """The last layer of each of the last resolutions, and the network's last, in the order of running."""
     layers = find_layers(model, model.grey())
+    if not layers:
+        raise TargetError(f"no layer of {model.name} runs and gives a tensor, so there is nothing to invert")
     last = {layer.size: name for name, layer in layers.items() if layer.axes.places == 2}
     chosen = {*[name for size, name in last.items() if size[0] * size[1] > 1][-_MOST:], list(layers)[-1]}
     return tuple(name for name in layers if name in chosen)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vizcnn.errors import DegenerateResult, TargetError, UnsuitableNetwork, VizcnnError
+from vizcnn.errors import DegenerateResult, NetworkError, TargetError, UnsuitableNetwork, VizcnnError
 from vizcnn.inputs.photo import Photo
 from vizcnn.models.backward import ReluWatch
 from vizcnn.models.clean import CleanRuns, run_clean
 from vizcnn.models.determinism import score_each, score_images
+from vizcnn.models.failing import is_out_of_memory, to_backward_error
 from vizcnn.models.layers.axes import find_axes, find_spatial_layers, to_network_form, to_usual_form
 from vizcnn.models.layers.capture import Hook, hook_layer
 from vizcnn.models.model import Model
@@ -39,7 +40,7 @@ class Slopes:
     score: of the target, (1,), with its graph gone. pixels: d score / d pixels, (1, C, H, W). layer: the Model's
     default layer, or the last that gives maps. activations, gradients: its own A, and d score / d A, (1, C, h, w) both.
     relus: what ran. is_differentiable: whether the score has a gradient by anything. attached: the layers whose maps
-    have one by the pixels."""
+    have one by the pixels. failure: of the network's own run backward to the pixels, if it has failed."""
 
     score: Tensor
     pixels: Tensor | None
@@ -49,6 +50,7 @@ class Slopes:
     relus: ReluWatch
     is_differentiable: bool
     attached: frozenset[str]
+    failure: NetworkError | None = None
 
 
 @dataclass(frozen=True)
@@ -115,24 +117,25 @@ def observe(model: Model, image: Tensor, photo: Photo) -> Facts:
 
 def _ask_instead(model: Model, image: Tensor, output: Tensor | None) -> dict[str, Any]:
     """Another target, where no class is predicted, with the answer for it or the reason why there is none."""
-    chosen = _choose_target(model, image, output)
-    if chosen is None:
-        return {}
-    try:
-        clean = run_clean(model, image, (target(chosen).resolved(model),))
-    except VizcnnError as refusal:
-        return {"refusal": refusal}
-    return {"clean": clean, "target": clean.targets[0][0]}
+    for chosen in _list_targets(model, image, output):
+        try:
+            clean = run_clean(model, image, (target(chosen).resolved(model),))
+        except TargetError:  # no target for this network, such as a class of whole numbers
+            continue
+        except VizcnnError as refusal:
+            return {"refusal": refusal}
+        return {"clean": clean, "target": clean.targets[0][0]}
+    return {}
 
 
-def _choose_target(model: Model, image: Tensor, output: Tensor | None) -> str | None:
+def _list_targets(model: Model, image: Tensor, output: Tensor | None) -> Iterator[str]:
     """What to ask of a network that predicts no class: its one number, the class of most pixels, or else a layer."""
     if output is not None and output.dim() == 2 and output.shape[1]:
-        return "0"
+        yield "0"
     if output is not None and output.dim() == 4 and output.shape[1]:
-        return str(int(output[0].argmax(0).flatten().mode().values))
-    layers = [*find_spatial_layers(model, image)]
-    return f"energy({layers[-1]})" if layers else None
+        yield str(int(output[0].argmax(0).flatten().mode().values))
+    if layers := [*find_spatial_layers(model, image)]:
+        yield f"energy({layers[-1]})"
 
 
 def _run_backward(model: Model, image: Tensor, asked: Target) -> Slopes:
@@ -147,19 +150,41 @@ def _run_backward(model: Model, image: Tensor, asked: Target) -> Slopes:
         with _keep_output(model, layer, pixels) if layer else nullcontext(dict[str, Tensor]()) as kept, relus:
             scores = score_each(model, pixels, [asked])  # (1,)
         seen = kept.get("output", _NO_GRADIENT)
-        wanted = [each for each in (pixels, seen) if each.requires_grad]
-        found = torch.autograd.grad(scores.sum(), wanted, allow_unused=True) if scores.requires_grad else [None] * 2
-    gradients = found[1] if len(wanted) == 2 else None
+        by_pixels, by_layer, failure = _differentiate(scores, pixels, seen)
     return Slopes(
         scores.detach(),
-        found[0],
+        by_pixels,
         layer,
         seen.detach() if layer and "output" in kept else None,
-        gradients,
+        by_layer,
         relus,
         scores.requires_grad,
         frozenset(attached),
+        failure,
     )
+
+
+def _differentiate(
+    scores: Tensor, pixels: Tensor, seen: Tensor
+) -> tuple[Tensor | None, Tensor | None, NetworkError | None]:
+    """The gradients of the scores by the pixels and by what a layer has given, None where there is none; and why a part
+    of the network without a backward pass stops the former, which may lie before that layer."""
+    if not scores.requires_grad:
+        return None, None, None
+    wanted = [pixels, *([seen] if seen.requires_grad else [])]
+    try:
+        found = torch.autograd.grad(scores.sum(), wanted, allow_unused=True, retain_graph=True)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        failure = to_backward_error(error)
+    else:
+        return found[0], found[1] if len(wanted) == 2 else None, None
+    try:
+        (by_layer,) = torch.autograd.grad(scores.sum(), wanted[1:], allow_unused=True)
+    except Exception:  # there is no layer, or the failing part lies behind it
+        by_layer = None
+    return None, by_layer, failure
 
 
 def _note_gradient(name: str, attached: set[str]) -> Hook:
@@ -240,7 +265,7 @@ def require_slopes(facts: Facts) -> Slopes:
     """The answer to the image has a gradient with respect to the pixels that is finite and not zero. Returns what the
     runs forward and backward gave."""
     asked = require_answer(facts)
-    slopes = require_run(facts)
+    slopes = require_backward(facts)
     if slopes.pixels is None:
         require_gradient(slopes.score, [asked], "the pixels")
     assert slopes.pixels is not None
@@ -255,6 +280,14 @@ def require_run(facts: Facts) -> Slopes:
     if facts.slopes is None:
         raise facts.unclear or TargetError("there is nothing to explain")
     return facts.slopes
+
+
+def require_backward(facts: Facts) -> Slopes:
+    """The same, of a network whose run backward reaches the pixels or ends before them, but does not fail."""
+    slopes = require_run(facts)
+    if slopes.failure:
+        raise slopes.failure
+    return slopes
 
 
 def refuse_empty(facts: Facts, maps: Tensor) -> None:

@@ -124,7 +124,8 @@ def check_layers(model: Model, image: Tensor, layers: Sequence[str]) -> None:
     """Raise what a scan of these layers raises for any images, as far as one image (1, C, H, W) tells."""
     names = [OUTPUT if name == OUTPUT_NAME else name for name in layers]
     with torch.no_grad(), open_reader(model, names) as read:
-        together, alone = read(torch.cat([image, image.flip(-1)])), read(image)
+        # the other is darker, since the mean and deviation of a batch of mirror images are those of the image alone
+        together, alone = read(torch.cat([image, image.flip(-1) / 2])), read(image)
     if OUTPUT in names:
         require_output(together[OUTPUT])
     for name in names:

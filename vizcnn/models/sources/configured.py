@@ -13,7 +13,7 @@ In `pyproject.toml` the table is `[tool.vizcnn.models.NAME]`; in `vizcnn.toml` t
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from os.path import isdir
 from pathlib import Path
@@ -46,21 +46,37 @@ class Configured:
         """What to call it in messages."""
         return f"models.{self.name} of {self.file}"
 
-    @property
-    def network(self) -> str:
-        """The spec of its network, with absolute paths and without weights. Raises ParameterError."""
+    def write_spec(self, tag: str = "") -> str:
+        """What `vizcnn.load` reads for it, with absolute paths. tag: weights in place of those that the file names.
+
+        Raises ParameterError."""
+        network, own = self._split_network()
+        given = self.table.get("weights", "")
+        if not isinstance(given, str):
+            raise ParameterError(f"{self.where}, weights: a text is needed, got {given!r}")
+        if own and given:
+            raise ParameterError(
+                f"{self.where} names weights twice, {given!r} and behind the @ of {self.table['network']!r}. Leave one "
+                "out"
+            )
+        weights = tag or self._find_weights(own or given)
+        return f"{network}@{weights}" if weights else network
+
+    def _split_network(self) -> tuple[str, str]:
+        """The network, with an absolute path, and what stands behind its @, if anything."""
         spec = self.table.get("network")
         if not isinstance(spec, str) or not spec:
             raise ParameterError(f'{self.where} names no network. Give it one, such as network = "resnet18"')
         if spec.startswith("hf:") and isdir(self.folder / spec[3:]):
-            return f"hf:{self.folder / spec[3:]}"
-        file, ending, factory = spec.rpartition(".py:")
-        return f"{self.folder / file}{ending}{factory}" if ending else spec
+            return f"hf:{self.folder / spec[3:]}", ""
+        file, ending, rest = spec.rpartition(".py:")  # a path may hold an @ of its own
+        name, _, tag = rest.partition("@")
+        if name.startswith("hf:") and isdir(self.folder / name[3:]):
+            name = f"hf:{self.folder / name[3:]}"
+        return (f"{self.folder / file}{ending}{name}" if ending else name), tag
 
-    @property
-    def weights(self) -> str:
-        """A file of weights, absolute, or a tag; nothing where the file names none."""
-        tag = str(self.table.get("weights", ""))
+    def _find_weights(self, tag: str) -> str:
+        """A file of weights with its absolute path; a tag as it is."""
         return str(self.folder / tag) if is_file(tag) else tag
 
     def read_given(self) -> Given:
@@ -137,23 +153,36 @@ def list_configured(folder: Path | None = None) -> tuple[tuple[Configured, ...],
     for place in (start, *start.parents):
         for file in (place / name for name in FILES):
             try:
-                tables = _read_tables(file)
+                whole = _read(file)
             except (OSError, ValueError) as error:
                 problems.append(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}")
                 continue
-            for name, table in tables.items():
+            problems += _list_unknown(file, whole)
+            for name, table in _find_tables(file, whole).items():
                 found.setdefault(name, Configured(name, file, table if isinstance(table, dict) else {}))
     return tuple(found.values()), tuple(problems)
 
 
-def _read_tables(file: Path) -> Mapping[str, Any]:
-    """The tables of a file by the names of their networks; none where there is no such file."""
+def _read(file: Path) -> Mapping[str, Any]:
+    """All that a file holds; nothing where there is no such file."""
     try:
-        whole = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return {}
+
+
+def _find_tables(file: Path, whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tables of a file by the names of their networks."""
     inner = _look_up(whole, "tool", "vizcnn", "models")
     return inner if file.name == "pyproject.toml" else {**_look_up(whole, "models"), **inner}
+
+
+def _list_unknown(file: Path, whole: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each table that is meant for vizcnn and that it does not know, such as `[model.birds]`."""
+    own = [] if file.name == "pyproject.toml" else [key for key in whole if key not in ("models", "tool")]
+    for name in [*own, *(f"tool.vizcnn.{key}" for key in _look_up(whole, "tool", "vizcnn") if key != "models")]:
+        right = f"{name.rpartition('.')[0]}.models.NAME".removeprefix(".")
+        yield f"{file} has an unknown table [{name}]. Networks stand under [{right}]"
 
 
 def _look_up(table: Any, *keys: str) -> Mapping[str, Any]:

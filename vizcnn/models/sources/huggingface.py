@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os.path import isdir
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,14 @@ from vizcnn.models.sources.downloads import describe_cache, explain_failure, fet
 from vizcnn.models.sources.processors import find_contract
 from vizcnn.models.sources.tags import is_file
 from vizcnn.models.sources.timm import load_timm_from_hub
-from vizcnn.models.sources.torchvision import note_unknown_normalisation, refuse_other_shape
+from vizcnn.models.sources.torchvision import (
+    note_unknown_normalisation,
+    refuse_other_than_filled,
+    refuse_other_than_published,
+)
 from vizcnn.models.threads import seed_random
 
+_PROCESSOR = "preprocessor_config.json"
 _SHOWN = 3  # weights of a list, by name
 
 
@@ -53,10 +58,10 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
     notes: list[str] = []
     channels: Any = getattr(config, "num_channels", 3)
     classes = config.num_labels
-    labels = _find_labels(config)
+    labels, unnamed = _find_labels(config, spec)
     contract, said = _find_contract(transformers, name, config, given)
     if not tag:
-        refuse_other_shape(spec, given, channels, classes)
+        refuse_other_than_published(spec, given, channels, classes)
         network, notes = _load_published(kind, config, name)
     else:
         if given.input_size is not None and hasattr(config, "image_size"):
@@ -75,6 +80,7 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
                 network = build(*usual)
         else:
             filled = build_filled(Architecture([build], *usual), tag, spec, trust_pickle=given.trust_pickle)
+            refuse_other_than_filled(spec, given, filled)
             network, usual = filled.network, (filled.classes, filled.channels)
             said += filled.notes
         channels = usual[1]
@@ -93,7 +99,7 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
         output="logits",
         name=spec,
     )
-    model.notes += (*said, *(f"{spec}: {note}" for note in notes))
+    model.notes += (*said, *(unnamed if given.class_names is None else ()), *(f"{spec}: {note}" for note in notes))
     return model
 
 
@@ -149,7 +155,7 @@ def _refuse_other_folders(folder: Path) -> None:
         ) from error
     except ValueError as error:
         raise ModelNotFound(f"hf:{folder}: its config.json is no JSON: {error}") from error
-    if "architecture" in facts and "model_type" not in facts:
+    if isinstance(facts, dict) and "architecture" in facts and "model_type" not in facts:
         raise ModelNotFound(
             f"hf:{folder} is a folder of timm. Load it as timm:{facts['architecture']}@{folder / 'model.safetensors'}"
         )
@@ -206,9 +212,14 @@ def _find_contract(transformers: Any, name: str, config: Any, given: Given) -> t
     try:
         processor = fetch(make)
     except Exception as error:
+        if isfile(Path(name) / _PROCESSOR):
+            raise ParameterError(
+                f"hf:{name}: its image processor ({_PROCESSOR}) cannot be read: {take_first_line(error)}. Mend that "
+                "file; or remove it, and give --input-size, --mean and --std"
+            ) from error
         if given.input_size is None:
             raise ParameterError(
-                f"hf:{name} comes without an image processor (preprocessor_config.json), so nothing says how "
+                f"hf:{name} comes without an image processor ({_PROCESSOR}), so nothing says how "
                 "photographs become inputs. Give --input-size 224, --mean and --std, in Python input_size=224 and so on"
             ) from error
         unsaid = (
@@ -227,7 +238,11 @@ def _find_contract(transformers: Any, name: str, config: Any, given: Given) -> t
         raise ParameterError(f"hf:{name}: its image processor fails: {take_first_line(error)}") from error
 
 
-def _find_labels(config: Any) -> list[str] | None:
-    """The names of the classes; None where they are the numbers that transformers fills in."""
-    names = [str(config.id2label[index]) for index in range(len(config.id2label))]
-    return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
+def _find_labels(config: Any, spec: str) -> tuple[list[str] | None, list[str]]:
+    """The names of the classes, and what is to be said of them. None where they are the numbers that transformers fills
+    in, or not those of the outputs."""
+    names = config.id2label
+    if sorted(names) != [*range(len(names))]:
+        return None, [f"{spec}: id2label does not number its classes from 0 without gaps, so that they have no names"]
+    found = [str(names[index]) for index in range(len(names))]
+    return None if all(name == f"LABEL_{index}" for index, name in enumerate(found)) else found, []

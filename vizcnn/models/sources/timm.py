@@ -17,7 +17,11 @@ from vizcnn.models.given import Given
 from vizcnn.models.model import Model
 from vizcnn.models.sources.downloads import describe_cache, explain_failure, fetch
 from vizcnn.models.sources.tags import is_file
-from vizcnn.models.sources.torchvision import note_unknown_normalisation, refuse_other_shape
+from vizcnn.models.sources.torchvision import (
+    note_unknown_normalisation,
+    refuse_other_than_filled,
+    refuse_other_than_published,
+)
 from vizcnn.models.threads import seed_random
 
 
@@ -40,6 +44,7 @@ def load_timm(name: str, tag: str, given: Given) -> Model:
         spec = f"{spec}@{Path(tag).name}"
         architecture = Architecture([build], given.classes or usual[0] or 1000, given.input_channels or usual[1])
         filled = build_filled(architecture, tag, spec, trust_pickle=given.trust_pickle)
+        refuse_other_than_filled(spec, given, filled)
         model = _wrap(filled.network, spec, given, filled.channels)
         model.notes = (*filled.notes, *model.notes)
         return model
@@ -67,7 +72,7 @@ def load_timm_from_hub(name: str, given: Given) -> Model:
             f"downloaded ({explain_failure(error)}). Fetch model.safetensors elsewhere, and load it as "
             f"timm:{name.rpartition('/')[2]}@FILE"
         ) from error
-    refuse_other_shape(spec, given, *_count(network))
+    refuse_other_than_published(spec, given, *_count(network))
     return _wrap(network, spec, given)
 
 
@@ -110,7 +115,7 @@ def _load_published(timm: Any, name: str, facts: Any, given: Given) -> nn.Module
     if not (facts.hf_hub_id or facts.url or facts.file):
         raise WeightsError(f"timm has no weights for {name}. Load yours as {spec}@FILE, or use {spec}@random")
     channels, classes = facts.input_size[0], facts.num_classes
-    refuse_other_shape(spec, given, channels, classes)
+    refuse_other_than_published(spec, given, channels, classes)
     try:
         return fetch(lambda: _build(timm, name, facts, given, classes, channels, pretrained=True))
     except Exception as error:  # of whichever library has asked for them

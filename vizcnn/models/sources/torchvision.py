@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError, did_you_mean
 from vizcnn.models import _torchvision
-from vizcnn.models.architectures import Architecture, build_filled
+from vizcnn.models.architectures import Architecture, Filled, build_filled
 from vizcnn.models.checkpoints import CHECKPOINTS, take_first_line
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
@@ -88,20 +88,22 @@ def load_torchvision(name: str, tag: str, given: Given) -> Model:
             f"{name} has no weights tagged {tag!r}.{did_you_mean(tag, known)} There are: {', '.join(known)}, random, "
             f"or a file ending in {', '.join(CHECKPOINTS)}"
         )
-    refuse_other_shape(name, given, 3, len(source.labels))
+    refuse_other_than_published(name, given, 3, len(source.labels))
     _download(name, source.weights)
     network = library.get_model(name, weights=source.weights, progress=False)
     return _wrap(source, network, f"{name}@{source.weights.name}", len(source.labels), 3)
 
 
-def refuse_other_shape(name: str, given: Given, channels: int, classes: int) -> None:
+def refuse_other_than_published(name: str, given: Given, channels: int, classes: int) -> None:
     """Raise ParameterError where published weights are asked for, and another architecture than theirs is given."""
-    if given.input_channels not in (None, channels) or given.classes not in (None, classes):
-        raise ParameterError(
-            f"the published weights of {name} are for {channels} channels and {classes} classes, and "
-            f"{given.input_channels or channels} and {given.classes or classes} were given. Use {name}@FILE or "
-            f"{name}@random"
-        )
+    weights, remedy = f"the published weights of {name}", f"Use {name}@FILE or {name}@random"
+    given.refuse_other_shape(weights, channels, classes, remedy)
+
+
+def refuse_other_than_filled(spec: str, given: Given, filled: Filled) -> None:
+    """Raise ParameterError where the weights of a file tell other numbers than those that were given."""
+    remedy = "Leave these out: the weights tell both"
+    given.refuse_other_shape(f"the weights of {spec}", filled.channels, filled.classes, remedy)
 
 
 def _download(name: str, weights: Any) -> None:
@@ -163,6 +165,7 @@ def _load_file(source: _Source, file: str) -> Model:
         given.input_channels or 3,
     )
     filled = build_filled(architecture, file, spec, trust_pickle=given.trust_pickle)
+    refuse_other_than_filled(spec, given, filled)
     model = _wrap(source, filled.network, spec, filled.classes, filled.channels)
     model.notes = (*filled.notes, *model.notes)
     return model
