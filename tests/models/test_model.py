@@ -302,7 +302,7 @@ def test_weights_that_hooks_make_have_their_gradients_afterwards() -> None:
     before = [conv.weight for conv in convs]
     vizcnn.FeatureMaps()(vizcnn.Model(network, size=8), torch.rand(2, 3, 8, 8), progress=False)
     assert all(conv.weight is weight for conv, weight in zip(convs, before, strict=True))
-    sum(weight.sum() for weight in before).backward()  # as a penalty does before the next forward
+    torch.stack([weight.sum() for weight in before]).sum().backward()  # as a penalty does before the next forward
     assert all(parameter.grad is not None for conv in convs for n, parameter in conv.named_parameters() if n != "bias")
 
 
