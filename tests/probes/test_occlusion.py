@@ -180,8 +180,11 @@ def test_any_network_with_a_function_as_target() -> None:
     found = vizcnn.Occlusion(window=4, stride=4)(model, image, target=area)
     assert found.provenance.targets == (("area",),)
     assert found.meanings == ("score lost when covered",)
-    with pytest.raises(TargetError, match=r"\(1, 2, 16, 16\), .* so there is no predicted class"):
-        vizcnn.Occlusion()(model, image)
+    several = vizcnn.Model(Segmenter(), size=16, output=lambda raw: raw["out"].flatten(2))
+    with pytest.raises(
+        TargetError, match=r"there is no predicted class: the network.s output is \(1, 2, 256\) for one"
+    ):
+        vizcnn.Occlusion()(several, image)
 
 
 def test_outputs_after_a_softmax_are_called_probabilities() -> None:
