@@ -23,6 +23,8 @@ SPELLINGS: dict[str, Any] = {
     "in-place method": lambda x: x.relu_(),
     "clamp": lambda x: x.clamp(min=0),
     "in-place clamp": lambda x: torch.clamp_(x, 0),
+    "clip": lambda x: torch.clip(x, min=0),
+    "in-place clip": lambda x: x.clip_(0),
     "clamp_min": lambda x: torch.clamp_min(x, 0),
 }
 

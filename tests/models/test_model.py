@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from support import small_cnn
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import vizcnn
 from vizcnn.errors import ImageError, LayerNotFound, ParameterError, ShapeError, TargetError, UnsuitableNetwork
@@ -288,6 +289,21 @@ def test_what_a_forward_registers_or_resizes_is_gone_afterwards() -> None:
         network(images)
     assert state_of(model) == before
     assert [*model.network.state_dict()] == ["scale", "cache"]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_weights_that_hooks_make_have_their_gradients_afterwards() -> None:
+    convs = [nn.Conv2d(3, 3, 1) for _ in range(3)]
+    nn.utils.weight_norm(convs[0])
+    nn.utils.spectral_norm(convs[1])
+    prune.random_unstructured(convs[2], "weight", 0.5)
+    network = nn.Sequential(*convs)
+    network(torch.rand(1, 3, 8, 8))
+    before = [conv.weight for conv in convs]
+    vizcnn.FeatureMaps()(vizcnn.Model(network, size=8), torch.rand(2, 3, 8, 8), progress=False)
+    assert all(conv.weight is weight for conv, weight in zip(convs, before, strict=True))
+    torch.stack([weight.sum() for weight in before]).sum().backward()  # as a penalty does before the next forward
+    assert all(parameter.grad is not None for conv in convs for n, parameter in conv.named_parameters() if n != "bias")
 
 
 def test_sparse_buffers_do_no_harm() -> None:

@@ -74,7 +74,7 @@ def test_a_scan_finds_the_same(tmp_path: Path) -> None:
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(values).save(tmp_path / "photos" / f"{i}.png")
     right, found = (
-        vizcnn.scan(model(single), tmp_path / "photos", tmp_path / str(single), progress=False, loaders=0)
+        vizcnn.scan(model(single), tmp_path / "photos", tmp_path / str(single), progress=False, loaders=0, batch=4)
         for single in (False, True)
     )
     for layer in ("conv", "fc", "output"):

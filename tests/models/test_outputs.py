@@ -186,3 +186,23 @@ def test_the_network_runs_as_the_person_says() -> None:
         ParameterError, match="forward is a function from the network and images to its answer, got 'x'"
     ):
         vizcnn.Model(own.network, size=SIZE, forward="x")  # type: ignore[arg-type]
+
+
+class Matching(nn.Module):
+    """Compares images with three texts both ways, so that of three images either answer could be meant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.texts = small_cnn(), nn.Parameter(torch.eye(5)[:3])
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        per_image = self.body(images) @ self.texts.T
+        return {"per_image": per_image, "per_text": per_image.T}
+
+
+@pytest.mark.parametrize("probe", [vizcnn.TopImages(count=2), vizcnn.Embed(layer="output"), vizcnn.Saliency()])
+def test_two_outputs_that_only_a_batch_of_some_size_has_are_named_by_every_probe(probe: Any) -> None:
+    images, target = picture(SIZE, count=3), None if isinstance(probe, vizcnn.Embed) else 0
+    with pytest.raises(TargetError, match=r"could be its output: per_image \(3, 3\), per_text \(3, 3\)"):
+        probe(vizcnn.Model(Matching(), size=SIZE), images, target, progress=False)
+    assert probe(vizcnn.Model(Matching(), size=SIZE, output="per_image"), images, target, progress=False)

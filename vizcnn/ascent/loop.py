@@ -118,12 +118,15 @@ def check_objectives(model: Model, objectives: Sequence[Objective], *, size: tup
         picture = model.grey(size).requires_grad_()
         outputs = split_outputs(layers, _read_picture(model, objectives[0], read, picture), 1)
         for objective in objectives:
-            _check_scores(score_outputs([objective], outputs), objective)
+            scores = score_outputs([objective], outputs)
+            _require_gradient(scores, objective)
+            if not scores.isfinite().all():
+                raise _describe_infinite(model, scores)
 
 
-def _check_scores(scores: Tensor, objective: Objective) -> None:
-    """Raise NotDifferentiable for scores that do not depend on the picture as far as torch can tell, and
-    NonFiniteResult. objective: one of those that they belong to."""
+def _require_gradient(scores: Tensor, objective: Objective) -> None:
+    """Raise NotDifferentiable for scores that do not depend on the picture, as far as torch can tell. objective: one of
+    those that they belong to."""
     if not scores.requires_grad:
         if reason := objective.target.no_gradient:
             raise NotDifferentiable(f"{objective.target} has no gradient: {reason}")
@@ -131,11 +134,13 @@ def _check_scores(scores: Tensor, objective: Objective) -> None:
             f"{objective.target} has no gradient with respect to the picture: the network detaches or rounds what it "
             "computes before this layer. Choose an earlier layer"
         )
-    if not scores.isfinite().all():
-        raise NonFiniteResult(
-            f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
-            "smaller steps, or check the network's weights"
-        )
+
+
+def _describe_infinite(model: Model, scores: Tensor) -> NonFiniteResult:
+    return NonFiniteResult(
+        f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take smaller "
+        f"steps, or check the network's weights{advise_precision(model.dtype)}"
+    )
 
 
 def _split_into_batches(objectives: Sequence[Objective], most: int) -> Iterator[list[int]]:
@@ -316,10 +321,7 @@ class _Ascent:
         # One wait for the device in a step is enough: both answers come together.
         is_finite, is_stuck = torch.stack([scores.isfinite().all(), stuck.any()]).tolist()
         if not is_finite:
-            raise NonFiniteResult(
-                f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take "
-                f"smaller steps, or check the network's weights{advise_precision(self.model.dtype)}"
-            )
+            raise _describe_infinite(self.model, scores)
         if is_stuck:
             gradient = self._redirect(read, inputs, gradient, stuck.nonzero().flatten())
         if self.diversity:
@@ -346,7 +348,7 @@ class _Ascent:
 
     def _differentiate(self, scores: Tensor, inputs: Tensor, signs: Tensor) -> Tensor:
         """The gradient of the scores (n,), times these signs, with respect to the inputs (n, C, H, W)."""
-        _check_scores(scores, self.objectives[0])
+        _require_gradient(scores, self.objectives[0])
         gradient: Tensor
         (gradient,) = torch.autograd.grad((scores * signs).sum(), inputs, retain_graph=bool(self.diversity))
         return gradient

@@ -25,7 +25,7 @@ _RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 _CLIPPED = {F.hardtanh, F.hardtanh_}  # nn.ReLU6 is a hardtanh from 0 to 6
 _IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_, F.hardtanh_}
 _CLAMPS = {torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clamp_min, torch.clamp_min_,
-           Tensor.clamp_min, Tensor.clamp_min_}  # fmt: skip
+           Tensor.clamp_min, Tensor.clamp_min_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_}  # fmt: skip
 _OTHER_NAMES = (
     "leaky_relu silu gelu elu selu celu hardswish mish softplus softsign prelu rrelu glu threshold hardshrink "
     "softshrink tanhshrink logsigmoid tanh"

@@ -77,6 +77,14 @@ def find_output(raw: Any, output: Pick | None, images: int) -> Tensor | Unsettle
         return Unsettled(str(error))
 
 
+def require_output(output: Any) -> Tensor:
+    """The output that `find_output` has found. Raises TargetError where it is not clear which tensor that is."""
+    if isinstance(output, Unsettled):
+        raise TargetError(output.reason)
+    assert isinstance(output, Tensor)
+    return output
+
+
 def list_tensors(raw: Any) -> dict[str, Tensor]:
     """All tensors in what a network returns, by their keys, indices and names of fields, joined by points."""
     return dict(_walk(raw, ""))

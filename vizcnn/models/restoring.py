@@ -26,6 +26,12 @@ def borrow_network(network: nn.Module) -> Iterator[nn.Module]:
         modules = list(network.modules())
         modes = [(module, module.training) for module in modules]
         held = [(m, dict(m._parameters), dict(m._buffers)) for m in modules]
+        made = [
+            (vars(module), name, value)
+            for module in modules
+            for name, value in vars(module).items()
+            if isinstance(value, Tensor) and value.grad_fn is not None
+        ]
         buffers = [(b, b.clone()) for _, _, named in held for b in named.values() if b is not None]
         parameters = [(p, p.requires_grad, p.grad) for p in network.parameters()]
         try:
@@ -50,6 +56,8 @@ def borrow_network(network: nn.Module) -> Iterator[nn.Module]:
                 module._buffers.update(own_buffers)
             for buffer, values in buffers:
                 _put_back(buffer, values)
+            for members, name, value in made:  # weights that hooks make of parameters, such as the old weight_norm's
+                members[name] = value
 
 
 @contextmanager

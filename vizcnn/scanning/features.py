@@ -17,6 +17,7 @@ from vizcnn.inputs.datasets import Images
 from vizcnn.models.determinism import check_deterministic
 from vizcnn.models.layers.capture import choose_batch, open_reader
 from vizcnn.models.model import Model
+from vizcnn.models.outputs import require_output
 from vizcnn.models.targets import OUTPUT
 from vizcnn.progress import bar
 from vizcnn.scanning.layer_selection import OUTPUT_NAME, find_input_size, select_layers
@@ -115,7 +116,7 @@ def _open_feature_reader(model: Model, name: str, enters: bool) -> Iterator[Read
 
     def read(inputs: Tensor) -> Tensor:
         seen = run(inputs.to(model.device, model.dtype))
-        found = entered[name] if enters else _pool(name, seen[key]) if key == OUTPUT else seen[key]
+        found = entered[name] if enters else _pool(name, require_output(seen[key])) if key == OUTPUT else seen[key]
         if len(found) != len(inputs):
             raise TargetError(f"layer {name!r} gives {len(found)} vectors for {len(inputs)} images")
         return found.float().cpu()

@@ -13,6 +13,7 @@ from vizcnn.errors import NonFiniteResult, ShapeError
 from vizcnn.models.determinism import check_deterministic
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
+from vizcnn.models.outputs import require_output
 from vizcnn.models.targets import OUTPUT, RAW
 from vizcnn.scanning.layer_selection import OUTPUT_NAME, Shape
 from vizcnn.scanning.loader import Batch
@@ -94,7 +95,7 @@ def observe(model: Model, settings: ScanSettings) -> Iterator[Observe]:
             output = seen.pop(OUTPUT)
             del seen[RAW]
             if OUTPUT_NAME in settings.layers:
-                seen[OUTPUT_NAME] = keep(OUTPUT_NAME, output)
+                seen[OUTPUT_NAME] = keep(OUTPUT_NAME, require_output(output))
         for name, found in seen.items():
             if not isinstance(found, BatchStatistics):
                 raise ShapeError(
@@ -125,6 +126,8 @@ def check_layers(model: Model, image: Tensor, layers: Sequence[str]) -> None:
     with torch.no_grad(), open_reader(model, names) as read:
         # the other is darker, since the mean and deviation of a batch of mirror images are those of the image alone
         together, alone = read(torch.cat([image, image.flip(-1) / 2])), read(image)
+    if OUTPUT in names:
+        require_output(together[OUTPUT])
     for name in names:
         if not alone[name].isfinite().all():
             raise NonFiniteResult(f"there is no image that can be read and gives layer {name!r} finite activations")

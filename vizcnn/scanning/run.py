@@ -149,9 +149,9 @@ def _choose_settings(
     threads: int,
 ) -> ScanSettings:
     size = find_input_size(images, model)
-    return ScanSettings(
-        select_layers(model, size, layers), size, top, rank, batch or choose_batch(model, size), threads
-    )
+    at_once = choose_batch(model, size)
+    at_once = at_once if model.one_at_a_time else batch or at_once
+    return ScanSettings(select_layers(model, size, layers), size, top, rank, at_once, threads)
 
 
 def scan_in_memory(
