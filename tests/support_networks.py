@@ -103,12 +103,11 @@ def _make_hf(kind: str, config: str, **options: Any) -> Callable[[Path], vizcnn.
     return make
 
 
-def _make_onnx(folder: Path) -> vizcnn.Model:
-    """A file that a session of onnxruntime answers from."""
+def open_onnx(file: Path, conv: nn.Module, dense: nn.Module, images: str | int = "N") -> Any:
+    """A session of onnxruntime on a new file: a convolution, ReLU, the mean over all places and a dense layer of five
+    classes, of images (N, 3, 32, 32), or of so many at once."""
     onnx: Any = import_module("onnx")
     onnxruntime: Any = import_module("onnxruntime")
-
-    conv, dense = build(lambda: nn.Conv2d(3, 4, 3, padding=1)), build(lambda: nn.Linear(4, 5))
     weights = dict(zip("wbvc", [*conv.parameters(), *dense.parameters()], strict=True))
     make, floats = onnx.helper, onnx.TensorProto.FLOAT
     nodes = [
@@ -117,12 +116,18 @@ def _make_onnx(folder: Path) -> vizcnn.Model:
         make.make_node("ReduceMean", ["open"], ["pooled"], axes=[2, 3], keepdims=0),
         make.make_node("Gemm", ["pooled", "v", "c"], ["logits"], transB=1),
     ]
-    shapes: dict[str, list[str | int | None]] = {"input": ["N", 3, 32, 32], "logits": ["N", 5]}
+    shapes: dict[str, list[str | int | None]] = {"input": [images, 3, 32, 32], "logits": [images, 5]}
     ends = [make.make_tensor_value_info(name, floats, shape) for name, shape in shapes.items()]
     held = [onnx.numpy_helper.from_array(value.detach().numpy(), name) for name, value in weights.items()]
     graph = make.make_graph(nodes, "small", ends[:1], ends[1:], held)
-    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8), folder / "small.onnx")
-    session = onnxruntime.InferenceSession(folder / "small.onnx", providers=["CPUExecutionProvider"])
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8), file)
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def _make_onnx(folder: Path) -> vizcnn.Model:
+    """A file that a session of onnxruntime answers from."""
+    conv, dense = build(lambda: nn.Conv2d(3, 4, 3, padding=1)), build(lambda: nn.Linear(4, 5))
+    session = open_onnx(folder / "small.onnx", conv, dense)
     return wrap(lambda x: session.run(None, {"input": x})[0], name="small.onnx")
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from support import picture, small_cnn
+from support_networks import open_onnx
 from torch import Tensor, nn
 
 import vizcnn
@@ -87,30 +88,14 @@ def test_a_function_gets_the_maps_of_the_network_inside_it(function: Any, probe:
 def test_a_real_session_of_onnxruntime_gives_the_maps_of_the_same_network(
     tmp_path: Path, images_at_once: str | int
 ) -> None:
-    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
     conv, dense = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 5)
     for part, seed in ((conv, 0), (dense, 1)):
         generator = torch.Generator().manual_seed(seed)
         for parameter in part.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator)
-    weights = dict(zip("wbvc", [*conv.parameters(), *dense.parameters()], strict=True))
-    make, floats = onnx.helper, onnx.TensorProto.FLOAT
-    nodes = [
-        make.make_node("Conv", ["input", "w", "b"], ["maps"], pads=[1, 1, 1, 1]),
-        make.make_node("Relu", ["maps"], ["open"]),
-        make.make_node("ReduceMean", ["open"], ["pooled"], axes=[2, 3], keepdims=0),
-        make.make_node("Gemm", ["pooled", "v", "c"], ["logits"], transB=1),
-    ]
-    graph = make.make_graph(
-        nodes,
-        "small",
-        [make.make_tensor_value_info("input", floats, [images_at_once, 3, 32, 32])],
-        [make.make_tensor_value_info("logits", floats, [images_at_once, 5])],
-        [onnx.numpy_helper.from_array(value.detach().numpy(), name) for name, value in weights.items()],
-    )
-    file = tmp_path / "small.onnx"
-    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8), file)
-    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = open_onnx(tmp_path / "small.onnx", conv, dense, images_at_once)
 
     contract = {**CONTRACT, "size": 32}
     own = vizcnn.Model(lambda x: session.run(None, {"input": x})[0], name="small.onnx", **contract)
