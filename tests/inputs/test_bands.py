@@ -158,6 +158,12 @@ def test_a_grey_page_for_each_channel_is_a_channel() -> None:
         assert vizcnn.open_photo(file, channels=others, white=4095).channels in (1, 3)
 
 
+def test_three_grey_pages_are_three_photographs() -> None:
+    file = save_pages([Image.fromarray(SCENE[:, :, i].astype(np.uint8)) for i in range(3)])
+    photo = vizcnn.open_photo(file, channels=3)
+    np.testing.assert_allclose(photo.pixels[..., -1], SCENE[:, :, 0].astype(np.uint8) / 255, atol=1e-6)
+
+
 def test_pages_of_several_sizes_are_no_channels() -> None:
     file = save_pages([Image.new("L", (8, 8 + i)) for i in range(4)])
     with pytest.raises(ImageError, match="its 4 pages are not of one size and kind"):

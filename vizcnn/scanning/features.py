@@ -78,7 +78,7 @@ def check_features(model: Model, image: Tensor, layer: str | None) -> Features:
     name, enters = _choose_layer(model, (image.shape[2], image.shape[3]), layer)
     where = f"what enters {name}" if enters else name
     with _open_feature_reader(model, name, enters) as read:
-        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(1)).to(image)
+        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(271828)).to(image)
         both = torch.cat([image, noise])
         batch = choose_batch(model, (image.shape[2], image.shape[3]))
         found = torch.cat([read(part) for part in both.split(batch)])
