@@ -122,13 +122,16 @@ ODD: dict[str, Any] = {
     "no numbers": lambda: Then(lambda output: output[:, :0]),
     "batch statistics": lambda: Then(mix, first=True),
     "one image": lambda: Then(lambda images: images.reshape(1, 3, 12, 12), first=True),
+    "always the same": lambda: Then(lambda output: 0 * output + 1),
     "detached": lambda: Then(lambda images: images.detach(), first=True),
     "nothing": lambda: Then(lambda _: None),
     "no layer runs": Idle,
 }
 
 
-@pytest.mark.parametrize("probe", ["cam", "deconvnet", "embed", "invert", "saliency", "top-images"])
+@pytest.mark.parametrize(
+    "probe", ["cam", "deconvnet", "embed", "invert", "occlusion", "rise", "saliency", "top-images"]
+)
 @pytest.mark.parametrize("odd", ODD)
 def test_the_verdicts_hold_of_odd_networks(odd: str, probe: str) -> None:
     with warnings.catch_warnings():
