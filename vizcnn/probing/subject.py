@@ -129,8 +129,8 @@ class Subject:
         return self.keep(self.clean.run(strict=self.strict))
 
     def largest(self, i: int) -> float:
-        """The network's largest output for image i, in magnitude; 0 where the output is not one tensor."""
-        return 0.0 if self.output is None else float(self.output[i].abs().max())
+        """The network's largest output for image i, in magnitude; 0 where the output is not one tensor, or is empty."""
+        return 0.0 if self.output is None or not self.output.numel() else float(self.output[i].abs().max())
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
         """The most probable classes of each image, five at most; empty where probabilities or the names of classes are
