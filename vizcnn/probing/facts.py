@@ -251,7 +251,7 @@ def require_reaction(facts: Facts) -> Target:
     others = (torch.full_like(facts.image, 0.5), 1 - facts.image, facts.image.flip(-1), noise)
     with torch.no_grad():
         scores = np.concatenate([score_images(facts.model, each, [asked]).double().cpu().numpy() for each in others])
-    largest = 0.0 if facts.output is None else float(facts.output.abs().max())
+    largest = 0.0 if facts.output is None or not facts.output.numel() else float(facts.output.abs().max())
     if not differ(scores, facts.clean.scores[0], largest, facts.image.dtype).all():
         raise DegenerateResult(
             f"neither grey, nor the image's negative, its mirror image or noise changes {facts.describe(asked)} by "
