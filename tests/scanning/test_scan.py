@@ -599,7 +599,7 @@ def test_a_scan_leaves_no_trace(tmp_path: Path, loaders: int) -> None:
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_neither_does_one_that_fails(tmp_path: Path, loaders: int) -> None:
     threads, inputs = torch.get_num_threads(), pictures(40)
-    for last in (1, 2, 5, 9):
+    for last in (2, 5, 9):  # the first only tries whether two images fit into a run
         model = delicate_model(last)
         before = state_of(model)
         with pytest.raises(RuntimeError, match="fails on purpose"):

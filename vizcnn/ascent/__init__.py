@@ -9,8 +9,9 @@ becomes large. Each part is a module that can be read alone: how a picture comes
 noise (`regularizers`). A `Recipe` names one of each; `optimize` is the loop that runs it for a list of objectives.
 """
 
+from vizcnn.ascent.checks import check_objectives
 from vizcnn.ascent.diversity import compute_gram
-from vizcnn.ascent.loop import Outcome, check_objectives, optimize
+from vizcnn.ascent.loop import Outcome, optimize
 from vizcnn.ascent.objective import Objective, score_pictures
 from vizcnn.ascent.parametrization import Fourier, Maco, Parametrization, Pixels
 from vizcnn.ascent.recipe import RECIPES, Recipe, find_recipe

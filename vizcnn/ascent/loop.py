@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from vizcnn.ascent.checks import Reader, choose_layout, describe_infinite, require_gradient
 from vizcnn.ascent.diversity import measure_similarity
 from vizcnn.ascent.objective import Objective, score_outputs, score_pictures, split_outputs
 from vizcnn.ascent.optimisers import OPTIMISERS
 from vizcnn.ascent.parametrization import Pixels
 from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.rng import Rng
-from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, ShapeError
 from vizcnn.models.backward import Redirection
 from vizcnn.models.determinism import pick_rows
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
-from vizcnn.models.precision import advise_precision
 from vizcnn.progress import bar
 
-Reader = Callable[[Tensor], Mapping[str, Any]]
 Precision = Literal["float32", "bfloat16"]
 _PATIENCE = 3  # redirected gradients that were zero too, after which a picture is left as it is
 _SHOWN_EVERY = 8  # steps between updates of the progress bar's score
@@ -89,7 +87,7 @@ def optimize(
             pictures = optimize(model, objectives, RECIPES["robust"]).pictures  # (12, 3, 64, 64)
     """
     groups = list(_split_into_batches(objectives, batch))
-    layouts = [_choose_layout(model, [objectives[i] for i in group], size) for group in groups]
+    layouts = [choose_layout(model, [objectives[i] for i in group], size) for group in groups]
     done: list[Outcome] = []
     with bar(recipe.steps * len(groups), label, "step", shown=progress) as steps:
         for group, layout in zip(groups, layouts, strict=True):
@@ -109,40 +107,6 @@ def optimize(
     return _join(done)
 
 
-def check_objectives(model: Model, objectives: Sequence[Objective], *, size: tuple[int, int] | None = None) -> None:
-    """Raise what `optimize` raises until the gradient of its first step, from one run on a grey picture.
-
-    size: of the pictures; by default the Model's. The network must be borrowed."""
-    layers = frozenset[str]().union(*(objective.target.layers for objective in objectives))
-    with torch.inference_mode(False), torch.enable_grad(), open_reader(model, layers) as read:
-        picture = model.grey(size).requires_grad_()
-        outputs = split_outputs(layers, _read_picture(model, objectives[0], read, picture), 1)
-        for objective in objectives:
-            scores = score_outputs([objective], outputs)
-            _require_gradient(scores, objective)
-            if not scores.isfinite().all():
-                raise _describe_infinite(model, scores)
-
-
-def _require_gradient(scores: Tensor, objective: Objective) -> None:
-    """Raise NotDifferentiable for scores that do not depend on the picture, as far as torch can tell. objective: one of
-    those that they belong to."""
-    if not scores.requires_grad:
-        if reason := objective.target.no_gradient:
-            raise NotDifferentiable(f"{objective.target} has no gradient: {reason}")
-        raise NotDifferentiable(
-            f"{objective.target} has no gradient with respect to the picture: the network detaches or rounds what it "
-            "computes before this layer. Choose an earlier layer"
-        )
-
-
-def _describe_infinite(model: Model, scores: Tensor) -> NonFiniteResult:
-    return NonFiniteResult(
-        f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take smaller "
-        f"steps, or check the network's weights{advise_precision(model.dtype)}"
-    )
-
-
 def _split_into_batches(objectives: Sequence[Objective], most: int) -> Iterator[list[int]]:
     """Indices of objectives that end at the same layers, with all copies of a target together."""
     by_layers: dict[frozenset[str], dict[tuple[object, ...], list[int]]] = {}
@@ -156,39 +120,6 @@ def _split_into_batches(objectives: Sequence[Objective], most: int) -> Iterator[
                 batch = []
             batch += copies
         yield batch
-
-
-def _choose_layout(model: Model, objectives: Sequence[Objective], size: tuple[int, int] | None) -> torch.memory_format:
-    """The memory format of the pictures: channels last, in which convolutions are faster, unless the network fails on
-    it, as where its forward says `x.view(len(x), -1)`.
-
-    Raises TargetError for a channel or position that the layer has not, and ShapeError for a size that the network
-    cannot take, before anything is optimised."""
-    grey = model.grey(size)
-    pictures = grey.expand(min(2, len(objectives)), -1, -1, -1).contiguous()  # several, as in the ascent
-    with torch.no_grad(), open_reader(model, objectives[0].target.layers) as read:
-        found = _read_picture(model, objectives[0], read, grey)
-        for objective in objectives:
-            objective.target(found)
-        read(pictures)  # shows a network that takes one image only
-        with suppress(NetworkError):
-            read(pictures.contiguous(memory_format=torch.channels_last))
-            return torch.channels_last
-    return torch.contiguous_format
-
-
-def _read_picture(model: Model, objective: Objective, read: Reader, picture: Tensor) -> Mapping[str, Any]:
-    """What the layers give for a picture (1, C, H, W). Raises ShapeError for a size that the network cannot take."""
-    usual, size = model.input.size, tuple(picture.shape[2:])
-    try:
-        return read(picture)
-    except NetworkError as error:
-        if size == usual:
-            raise
-        raise ShapeError(
-            f"{model.name} reaches {objective.target} with pictures of its own size only, {usual[0]} x {usual[1]} px, "
-            f"got {size[0]} x {size[1]}: {error.__cause__}. Layers before the dense ones take any size"
-        ) from error
 
 
 def _join(outcomes: Sequence[Outcome]) -> Outcome:
@@ -321,7 +252,7 @@ class _Ascent:
         # One wait for the device in a step is enough: both answers come together.
         is_finite, is_stuck = torch.stack([scores.isfinite().all(), stuck.any()]).tolist()
         if not is_finite:
-            raise _describe_infinite(self.model, scores)
+            raise describe_infinite(self.model, scores)
         if is_stuck:
             gradient = self._redirect(read, inputs, gradient, stuck.nonzero().flatten())
         if self.diversity:
@@ -348,7 +279,7 @@ class _Ascent:
 
     def _differentiate(self, scores: Tensor, inputs: Tensor, signs: Tensor) -> Tensor:
         """The gradient of the scores (n,), times these signs, with respect to the inputs (n, C, H, W)."""
-        _require_gradient(scores, self.objectives[0])
+        require_gradient(scores, self.objectives[0])
         gradient: Tensor
         (gradient,) = torch.autograd.grad((scores * signs).sum(), inputs, retain_graph=bool(self.diversity))
         return gradient
