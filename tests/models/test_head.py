@@ -168,7 +168,8 @@ def test_maximize_and_occlusion_obey_too() -> None:
     model = vizcnn.Model(Ending(nn.Identity(), torch.tensor([0.5])), size=8, labels=["tumour"])
     (reached,) = vizcnn.Maximize(steps=1)(model, target="p(tumour)", progress=False).reached
     assert reached == pytest.approx(0.62, abs=0.02)
-    covered = vizcnn.Occlusion(fill="black", window=8)(model, torch.rand(1, 3, 8, 8), "p(tumour)", progress=False)
+    blue = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    covered = vizcnn.Occlusion(fill="black", window=8)(model, blue, "p(tumour)", progress=False)
     assert covered.scores[0, 0] == pytest.approx(0.62, abs=0.02)
     assert covered.meanings == ("probability lost when covered",)
 
