@@ -86,6 +86,7 @@ def _load(spec: str, size: int) -> Callable[[Path], vizcnn.Model]:
 
 def _make_timm(name: str, size: int, **options: Any) -> Callable[[Path], vizcnn.Model]:
     def make(_: Path) -> vizcnn.Model:
+        import_models()
         import timm
 
         return wrap(build(lambda: timm.create_model(name, num_classes=7, **options)), size, name=name)
@@ -95,6 +96,7 @@ def _make_timm(name: str, size: int, **options: Any) -> Callable[[Path], vizcnn.
 
 def _make_hf(kind: str, config: str, **options: Any) -> Callable[[Path], vizcnn.Model]:
     def make(_: Path) -> vizcnn.Model:
+        import_models()
         import transformers
 
         settings = getattr(transformers, config)(num_labels=5, **options)
@@ -205,6 +207,7 @@ def _make_lively_torchvision(room: str, name: str, size: int) -> Callable[[Path]
     all images would get one answer."""
 
     def make(_: Path) -> vizcnn.Model:
+        import_models()
         maker = getattr(import_module(f"torchvision.models.{room}"), name)
         network = build(lambda: maker(weights=None, weights_backbone=None, num_classes=3))
         model = vizcnn.Model(network, size=size, name=name.partition("_")[0])

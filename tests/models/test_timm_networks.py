@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from support import draw_photo
 import vizcnn
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError
 from vizcnn.inputs.images import open_photo
+from vizcnn.models._torchvision import import_models
 from vizcnn.models.sources import timm as source
 
+import_models()  # timm's own import fails beside a torchvision without its compiled operators
 timm = pytest.importorskip("timm")
 
 
@@ -128,3 +131,16 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ModelNotFound, match=r"timm:resnet18 needs timm .*pip install 'vizcnn\[timm\]'"):
         vizcnn.load("timm:resnet18")
+
+
+@pytest.mark.parametrize("source", ["timm", "hf"])
+def test_a_fresh_process_imports_what_it_needs_in_the_right_order(source: str, tmp_path: Path) -> None:
+    """Beside a torchvision without its compiled operators, timm and transformers fail if they come first."""
+    if source == "hf":
+        transformers = pytest.importorskip("transformers")
+        settings = transformers.ResNetConfig(num_labels=2, depths=[1, 1], hidden_sizes=[8, 8], embedding_size=8)
+        transformers.ResNetForImageClassification(settings).save_pretrained(tmp_path / "own")
+    spec = "timm:test_resnet@random" if source == "timm" else f"hf:{tmp_path / 'own'}"
+    code = f"import vizcnn; print(vizcnn.load({spec!r}, input_size=32, mean=[0.5] * 3, std=[1] * 3).input.size)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout == "(32, 32)\n", done.stderr

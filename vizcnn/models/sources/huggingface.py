@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from vizcnn.errors import ModelNotFound, ParameterError, WeightsError
+from vizcnn.models._torchvision import import_models
 from vizcnn.models.architectures import Architecture, build_filled
 from vizcnn.models.checkpoints import take_first_line
 from vizcnn.models.contract import InputContract
@@ -104,6 +105,7 @@ def _load(transformers: Any, kind: Any, config: Any, name: str, tag: str, given:
 
 
 def _import_transformers(wanted: str) -> Any:
+    import_models()  # which transformers cannot import beside a torchvision without its compiled operators
     try:
         import transformers
     except ImportError as error:

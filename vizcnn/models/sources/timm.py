@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from vizcnn.errors import ModelNotFound, WeightsError, did_you_mean
+from vizcnn.models._torchvision import import_models
 from vizcnn.models.architectures import Architecture, build_filled
 from vizcnn.models.given import Given
 from vizcnn.models.model import Model
@@ -78,6 +79,7 @@ def load_timm_from_hub(name: str, given: Given) -> Model:
 
 def import_timm(wanted: str) -> Any:
     """timm; ModelNotFound where it is not installed. wanted: the spec that needs it, for the message."""
+    import_models()  # beside a torchvision without its compiled operators, timm's own import would fail
     try:
         import timm
     except ImportError as error:
