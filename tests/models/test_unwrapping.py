@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 import vizcnn
 from vizcnn.errors import ParameterError
 
+pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")  # of the compiler
+
 runs = 0
 """How often compiled code has run."""
 
