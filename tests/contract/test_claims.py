@@ -51,7 +51,7 @@ def _make_narrow() -> nn.Module:
 
 NETWORKS: dict[str, Callable[[], vizcnn.Model]] = {
     "usual": lambda: wrap(small_cnn(), 16),
-    "random output": lambda: wrap(Altered(output=lambda y: F.dropout(y, 0.5)), 16),
+    "random output": lambda: wrap(Altered(output=lambda y: y + torch.rand_like(y)), 16),
     "random maps": lambda: wrap(Altered(maps=lambda y: F.dropout(y, 0.5)), 16),
     "NaN": lambda: wrap(Altered(output=lambda y: y * torch.nan), 16),
     "fails": lambda: wrap(Altered(output=_fail), 16),
