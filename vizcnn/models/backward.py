@@ -28,7 +28,7 @@ _CLAMPS = {torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clamp_m
            Tensor.clamp_min, Tensor.clamp_min_, torch.clip, torch.clip_, Tensor.clip, Tensor.clip_}  # fmt: skip
 _OTHER_NAMES = (
     "leaky_relu silu gelu elu selu celu hardswish mish softplus softsign prelu rrelu glu threshold hardshrink "
-    "softshrink tanhshrink logsigmoid tanh maximum minimum fmax fmin"
+    "softshrink tanhshrink logsigmoid tanh"
 )
 _OTHERS = {
     found
