@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import device
 import localisation
 import maps
 import numpy as np
@@ -150,3 +151,19 @@ def test_the_scan_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     table = read_rows(capsys.readouterr().out)
     assert [row[:4] for row in table] == [["lecture", "5", "195", "3"], ["tiny", "16", "2,756", "3"]]
     assert all(row[5].endswith("%") for row in table)
+
+
+def test_the_difference_of_two_results_is_a_share_of_the_largest_number() -> None:
+    near = {"values": np.array([1, -4], np.float32), "places": np.array([0, 1])}
+    far = {"values": np.array([1, -3.8], np.float32), "places": np.array([1, 0])}
+    assert device.measure_difference(far, near) == pytest.approx(0.05)
+    assert device.measure_difference(near, near) == 0
+
+
+def test_the_benchmark_of_devices_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--device", "cpu", "--size", "64", "--images", "2", "--probes", "filters", "layers", "scan"]
+    monkeypatch.setattr(sys, "argv", ["device", *arguments])
+    device.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert [row.split(" | ")[0] for row in rows] == ["| filters", "| layers", "| scan"]
+    assert all(row.split(" | ")[1:3] == ["0e+00", "0e+00"] for row in rows)  # the device is the processor itself

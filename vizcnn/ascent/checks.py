@@ -47,6 +47,7 @@ def require_gradient(scores: Tensor, objective: Objective) -> None:
 
 
 def describe_infinite(model: Model, scores: Tensor) -> NonFiniteResult:
+    """The error for scores (N,) of which one is NaN or infinite."""
     return NonFiniteResult(
         f"a target became {scores.detach().tolist()} during the ascent. Give it or its terms less weight, take smaller "
         f"steps, or check the network's weights{advise_precision(model.dtype)}"
