@@ -19,6 +19,7 @@ from vizcnn.results.record import Record
 from vizcnn.results.scatter import MapGrid, Scatter, Thumbnail, make_thumbnail
 from vizcnn.results.style import STYLES, Style, current_style, use_style
 from vizcnn.results.table import Table
+from vizcnn.results.trust import Trust
 
 __all__ = [
     "FORMATS",
@@ -49,6 +50,7 @@ __all__ = [
     "Style",
     "Table",
     "Thumbnail",
+    "Trust",
     "check_format",
     "current_style",
     "format_number",

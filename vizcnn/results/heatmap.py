@@ -43,6 +43,7 @@ class Heatmap(Maps):
     second_marks: per image and target, one more box, drawn lighter, or None; empty where a probe has none.
     target_marks: per image and target, the box that the target itself is about, such as a detector's, drawn dotted, or
         None; empty where no target is about a box.
+    trust: per image and target how far the map can be believed; empty where that was not asked for.
     """
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -142,6 +143,7 @@ class Heatmap(Maps):
             findings=pick(self.findings),
             second_marks=pick(self.second_marks),
             target_marks=pick(self.target_marks),
+            trust=pick(self.trust),
         )
 
     def sort(self, by: Literal["score", "name"] = "score", *, target: int = 0) -> Heatmap:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
 from vizcnn.results.base import Result
+from vizcnn.results.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Mark:
 class Maps(Result):
     """The fields of a `Heatmap`, which says what they are: its drawers know these, and it knows its drawers."""
 
-    parts: ClassVar[tuple[type, ...]] = (Box, Mark, Prediction)
+    parts: ClassVar[tuple[type, ...]] = (Box, Mark, Prediction, Trust)
 
     values: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
@@ -57,3 +58,4 @@ class Maps(Result):
     percentile: float = 100.0
     second_marks: tuple[tuple[Mark | None, ...], ...] = ()
     target_marks: tuple[tuple[Mark | None, ...], ...] = ()
+    trust: tuple[tuple[Trust, ...], ...] = ()

@@ -1,0 +1,50 @@
+"""Cells: the grid into which an image is cut, so that maps of any kind can be compared with what covering costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Maps = npt.NDArray[np.float64]
+
+LIKENESS = 12  # cells along a side over which two maps are compared: noise of px and upsampling do not count
+
+
+def split(length: int, parts: int) -> npt.NDArray[np.int64]:
+    """The edges of so many parts, as even as whole px allow: (parts + 1,), from 0 to the length."""
+    return np.linspace(0, length, parts + 1).round().astype(np.int64)
+
+
+def sum_cells(maps: Maps, grid: tuple[int, int]) -> Maps:
+    """What of each map (..., H, W) lies in each cell of a grid of so many rows and columns: (..., rows, columns)."""
+    rows, columns = (split(length, parts)[:-1] for length, parts in zip(maps.shape[-2:], grid, strict=True))
+    sums: Maps = np.add.reduceat(np.add.reduceat(maps, rows, -2), columns, -1)
+    return sums
+
+
+def enlarge_cells(cells: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Cells (..., rows, columns) as masks of px, (..., H, W)."""
+    rows, columns = (
+        np.repeat(np.arange(parts), np.diff(split(length, parts)))
+        for length, parts in zip(size, cells.shape[-2:], strict=True)
+    )
+    return cells[..., rows[:, None], columns]
+
+
+def compare(a: Maps, b: Maps) -> float:
+    """The likeness of two maps (H, W) of any sizes: Spearman's rank correlation over 12 x 12 cells, or as many as fit.
+
+    0 where one of them is even all over."""
+    grid = (min(LIKENESS, len(a), len(b)), min(LIKENESS, a.shape[1], b.shape[1]))
+    return float(correlate_ranks(sum_cells(a, grid).reshape(1, -1), sum_cells(b, grid).ravel())[0])
+
+
+def correlate_ranks(rows: Maps, values: Maps) -> Maps:
+    """Spearman's rank correlation of each of M rows (M, K) with the values (K,): (M,), 0 for a row of equal numbers."""
+    from scipy.stats import rankdata
+
+    a, b = rankdata(rows, axis=1), rankdata(values)
+    a, b = a - a.mean(1, keepdims=True), b - b.mean()
+    size = np.sqrt((a * a).sum(1) * (b @ b))  # (M,)
+    found: Maps = np.divide(a @ b, size, out=np.zeros(len(a)), where=size > 0)
+    return found
