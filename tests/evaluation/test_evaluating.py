@@ -186,14 +186,15 @@ def test_what_is_no_map_is_refused(maps: Any, kind: type[VizcnnError], said: str
 def test_what_else_is_wrong_is_refused_before_any_covering() -> None:
     counting = Counting(Regions())
     model, good = regions(network=counting), explain(0)
-    for options, said in [
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"contrast": np.zeros((2, 48, 48))}, "contrast: a map is"),
         ({"steadiness": good}, "steadiness is a function from an image to a map, got ndarray"),
         ({"target": ["upper left", "lower left"]}, "the maps explain one target, got 2"),
         ({"maps": {"a": good}, "contrast": explain}, "contrast of maps with names is a mapping by the same names"),
         ({"maps": {"a": good}, "contrast": {"A": explain}}, "contrast names 'A', .* Did you mean 'a'"),
         ({"fill": "blurr"}, "fill must be"),
-    ]:
+    ]
+    for options, said in mistakes:
         counting.images = 0
         with pytest.raises(VizcnnError, match=said):
             judge(**{"maps": good, "model": model, **options})
@@ -206,16 +207,23 @@ def test_what_else_is_wrong_is_refused_before_any_covering() -> None:
         judge(good, "uper left")
 
 
+class Empty(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :0]
+
+
 def test_a_target_that_nothing_changes_and_empty_outputs_are_refused() -> None:
     with pytest.raises(DegenerateResult, match="by no more than rounding"):
         judge(explain(0), "same")
     with pytest.raises(VizcnnError):
-        judge(explain(0), None, vizcnn.Model(nn.Sequential(nn.Flatten(), nn.Linear(48 * 48 * 3, 0)), size=SIZE))
+        judge(explain(0), None, regions(network=Empty()))
+    with pytest.raises(TargetError):
+        judge(explain(0), 0, vizcnn.Model(Empty(), size=SIZE))
 
 
 def test_a_result_of_ours_is_judged_for_its_own_targets() -> None:
     model = regions()
-    occlusion = vizcnn.Occlusion(window=8, stride=4, fill="black")
+    occlusion = vizcnn.Occlusion(window=16, stride=8, fill="black", engine="plain")
     result = occlusion(model, IMAGE, ["upper left", "lower right"], progress=False)
     others = occlusion(model, IMAGE, ["lower right", "upper right"], progress=False)
     found = vizcnn.evaluate(model, IMAGE, result, contrast=others, **ASK)
@@ -235,7 +243,7 @@ def test_a_result_of_ours_is_judged_for_its_own_targets() -> None:
 
 def test_a_result_of_another_image_or_target_is_refused() -> None:
     model = regions()
-    make = vizcnn.Occlusion(window=8, stride=4, fill="black")
+    make = vizcnn.Occlusion(window=16, stride=8, fill="black", engine="plain")
     result = make(model, IMAGE, "upper left", progress=False)
     several = make(model, torch.stack([IMAGE, IMAGE.flip(-1)]), "upper left", progress=False)
     for maps, target, options, said in [
@@ -274,10 +282,13 @@ def test_more_maps_take_no_more_runs() -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_network_is_left_as_it_was(fails: bool) -> None:
     network = small_cnn().train()
-    network[0].weight.requires_grad_(False)
-    network[3].weight.grad = torch.ones_like(network[3].weight)
+    first, second = network[0], network[3]
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(second, nn.Conv2d)
+    first.weight.requires_grad_(False)
+    second.weight.grad = torch.ones_like(second.weight)
     calls: list[bool] = []
-    handle = network[0].register_forward_hook(lambda *_: calls.append(True))
+    handle = first.register_forward_hook(lambda *_: calls.append(True))
     before = {name: value.clone() for name, value in network.state_dict().items()}
 
     def look(_: int) -> Maps:
@@ -294,9 +305,9 @@ def test_the_network_is_left_as_it_was(fails: bool) -> None:
         judge(explain(0), 2, model, contrast=look)
     assert network.training
     assert [p.requires_grad for p in network.parameters()] == [False, *[True] * 5]
-    assert torch.equal(network[3].weight.grad, torch.ones_like(network[3].weight))
+    assert torch.equal(second.weight.grad, torch.ones_like(second.weight))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert [*network[0]._forward_hooks] == [handle.id]
+    assert [*first._forward_hooks] == [handle.id]
 
 
 def test_maps_of_captum_are_taken_as_they_are() -> None:
@@ -307,14 +318,8 @@ def test_maps_of_captum_are_taken_as_they_are() -> None:
         found: torch.Tensor = IntegratedGradients(model).attribute(image, target=index, n_steps=2).sum(1)
         return found
 
-    found = judge(
-        attribute(0),
-        0,
-        model,
-        contrast=attribute,
-        completeness=torch.zeros(3, *SIZE),
-        steadiness=lambda x: attribute(0, x),
-    )
+    asked: dict[str, Any] = {"contrast": attribute, "steadiness": lambda image: attribute(0, image)}
+    found = judge(attribute(0), 0, model, completeness=torch.zeros(3, *SIZE), **asked)
     assert found.verdict == "supported"
     assert found.missing == pytest.approx(0, abs=1e-5)
     half = judge({"half": attribute(0) / 2, "whole": attribute(0)}, 0, model, completeness={"half": "black"})
@@ -340,10 +345,13 @@ def test_the_picture_is_moved_by_a_56th(side: int, distance: int) -> None:
 def test_a_map_that_moves_with_the_picture_is_steady_and_one_that_stays_is_not() -> None:
     image = torch.from_numpy(np.random.default_rng(0).random((1, 112, 112)))
     own = image[0].numpy()
-    for scale in (1, 2):
-        assert measure_steadiness(
-            own.repeat(scale, 0).repeat(scale, 1), image, lambda x: x[0, 0].numpy().repeat(scale, 0).repeat(scale, 1)
-        ) == pytest.approx(1)  # fmt: skip
+
+    def enlarge(image: torch.Tensor) -> Maps:
+        found: Maps = image[0, 0].numpy().repeat(2, 0).repeat(2, 1)
+        return found
+
+    assert measure_steadiness(own, image, lambda x: x[0, 0].numpy()) == pytest.approx(1)
+    assert measure_steadiness(enlarge(image[None]), image, enlarge) == pytest.approx(1)
     stays = measure_steadiness(own, image, lambda _: own)
     assert stays == pytest.approx(compare(own[:-2, :-2], own[2:, 2:]))
     assert stays < 0.9

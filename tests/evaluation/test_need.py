@@ -144,7 +144,7 @@ def test_noise_on_a_floor_finds_what_is_needed_no_better_than_null_maps() -> Non
     areas = sum_slowly(np.ones(size), (6, 6))
     drops = covered.reshape(100, 36) @ areas.ravel()
     rng, needs = np.random.default_rng(0), []
-    for seed in range(60):
+    for seed in range(30):
         noisy = drops + 10 * rng.standard_normal(100)
         coverings = Coverings(covered, noisy[:, None], np.zeros(1), 101)
         needs.append(judge_map(rng.uniform(1, 2, size), coverings, seed=seed).need)
