@@ -188,6 +188,7 @@ def test_what_else_is_wrong_is_refused_before_any_covering() -> None:
     model, good = regions(network=counting), explain(0)
     mistakes: list[tuple[dict[str, Any], str]] = [
         ({"contrast": np.zeros((2, 48, 48))}, "contrast: a map is"),
+        ({"maps": np.ones(SIZE)}, "even all over"),
         ({"steadiness": good}, "steadiness is a function from an image to a map, got ndarray"),
         ({"target": ["upper left", "lower left"]}, "the maps explain one target, got 2"),
         ({"maps": {"a": good}, "contrast": explain}, "contrast of maps with names is a mapping by the same names"),
