@@ -29,6 +29,7 @@ from vizcnn.models.targets import Target
 from vizcnn.occlusion.incremental import Engine, Untraceable, count_flops, record
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Projections, Result, Trust
+from vizcnn.results.trust import ALIKE
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 R = TypeVar("R", bound=Result)
@@ -88,6 +89,11 @@ class _WithOthers:
             for row, output in zip(subject.targets, outputs, strict=True)
         ]
 
+    @property
+    def has_two_classes(self) -> bool:
+        output = self.subject.output
+        return output is not None and output.shape[1:] == (2,)
+
     @cached_property
     def asked(self) -> list[int]:
         """The targets, by number, that have another class to compare with, in each image."""
@@ -136,9 +142,9 @@ class _WithOthers:
             made = cast(Judged, self.probe.compute(subject))
         except NonFiniteResult as error:
             return _Other(None, str(other), str(error))
-        except DegenerateResult as error:
+        except DegenerateResult:
             if isinstance(self.result, Projections):  # of a unit that is not active there is no projection
-                return _Other(None, str(other), str(error))
+                return _Other(None, str(other), f"there is nothing of {other} to project")
             return _Other(np.zeros(subject.size, np.float32), str(other), "zero everywhere")
         if made.partial:
             raise KeyboardInterrupt
@@ -165,6 +171,8 @@ def _judge(probe: MapMaker[Any], made: _WithOthers, result: Judged) -> tuple[tup
     for row, i in enumerate(numbers):
         others = [made.find_other(i, t) for t in range(made.count)]
         found = _judge_image(subject, row, explained[row], result.list_maps(row), others)
+        if made.has_two_classes and isinstance(result, Heatmap) and not result.signed:
+            found = [one if isinstance(one, str) else _excuse_likeness(one) for one in found]
         for target, one in zip(explained[row], found, strict=True):
             if isinstance(one, str):
                 reasons.setdefault(one, f"the map of {target} for {subject.photos[row].name}")
@@ -220,6 +228,15 @@ def _judge_one(values: Map, coverings: Coverings, t: int, other: _Other, seed: i
         )
     except (DegenerateResult, NonFiniteResult) as error:
         return str(error)
+
+
+def _excuse_likeness(trust: Trust) -> Trust:
+    """The same for a map without signs where there are two classes: of these, what speaks for one speaks against the
+    other, and the magnitudes of both may be the same though the map is about the classes."""
+    if trust.contrast is None or trust.contrast <= ALIKE:
+        return trust
+    note = "a map without signs can be the same for both of two classes"
+    return replace(trust, contrast=None, contrast_note=note)
 
 
 def _add_missing(trust: Trust | None, share: float) -> Trust | None:

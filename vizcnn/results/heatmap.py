@@ -128,7 +128,7 @@ class Heatmap(Maps):
             result.select([4, 0])
             result.select(result.scores[:, 0].argsort()[:6]).save("least-sure.png")
         """
-        chosen, last = [_require_number(i) for i in images], len(self.photos) - 1
+        chosen, last = [_require_number(i, "select() takes numbers of images") for i in images], len(self.photos) - 1
         if not chosen or min(chosen) < 0 or max(chosen) > last:
             raise ParameterError(f"select() takes numbers of images from 0 to {last}, got {chosen}")
 
@@ -163,7 +163,10 @@ class Heatmap(Maps):
 
             result.select_targets([1])
         """
-        chosen, last = [_require_number(t) for t in targets], len(self.meanings) - 1
+        chosen, last = (
+            [_require_number(t, "select_targets() takes numbers of targets") for t in targets],
+            len(self.meanings) - 1,
+        )
         if not chosen or min(chosen) < 0 or max(chosen) > last:
             raise ParameterError(f"select_targets() takes numbers of targets from 0 to {last}, got {chosen}")
 
@@ -233,11 +236,11 @@ def _say_partial(result: Heatmap) -> str:
     return "Interrupted: the map is partial."
 
 
-def _require_number(image: Any) -> int:
-    """The number of an image or target. A mask of truth values would read as numbers 0 and 1, and is refused."""
-    truth = isinstance(image, bool | np.bool_) or str(getattr(image, "dtype", "")).endswith("bool")
-    if truth or not hasattr(image, "__index__"):
-        raise ParameterError(
-            f"what to select is said in whole numbers, got {image!r}. Of a mask give mask.nonzero()[0]"
-        )
-    return int(image)
+def _require_number(given: Any, otherwise: str) -> int:
+    """The number of an image or target. A mask of truth values would read as numbers 0 and 1, and is refused.
+
+    otherwise: how the error begins."""
+    truth = isinstance(given, bool | np.bool_) or str(getattr(given, "dtype", "")).endswith("bool")
+    if truth or not hasattr(given, "__index__"):
+        raise ParameterError(f"{otherwise}, got {given!r}. Of a mask give mask.nonzero()[0]")
+    return int(given)
