@@ -139,7 +139,7 @@ def test_a_file_from_before_there_was_trust_opens_without(tmp_path: Path) -> Non
         del part["trust"]
     del record["sha256"]
     record["sha256"] = digest_of(manifest, record, arrays)
-    np.savez(file, **arrays, **{RECORD: np.array(json.dumps(record)), "manifest": np.array(json.dumps(manifest))})  # type: ignore[arg-type]
+    np.savez(file, **arrays, **{RECORD: np.array(json.dumps(record)), "manifest": np.array(json.dumps(manifest))})
     opened = vizcnn.load_result(file)
     assert isinstance(opened, vizcnn.Heatmap)
     assert (opened.trust, opened.provenance.trust) == ((), False)
