@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -376,6 +376,22 @@ def test_what_is_cut_short_is_not_judged(name: str, monkeypatch: pytest.MonkeyPa
     assert found.provenance.targets == (("a", "b"),)
     assert said == ["the call was interrupted before it was known how far the maps can be believed"]
     assert "how far its maps can be believed is not known" in found.describe()
+
+
+def test_ctrl_c_ends_a_call_that_makes_projections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first of two images is done, there is a partial result of both classes, which is not what was asked."""
+    compute, calls = vizcnn.Deconvnet.compute, list[int]()
+
+    def stop(probe: vizcnn.Deconvnet, subject: Subject) -> Projections:
+        calls.append(len(subject.targets[0]))
+        return replace(compute(probe, subject), partial=True)
+
+    monkeypatch.setattr(vizcnn.Deconvnet, "compute", stop)
+    network = Counting()
+    network.fc.bias.data += 10  # so that each class has something to project
+    with pytest.raises(KeyboardInterrupt):
+        ask(vizcnn.Deconvnet(), model(network), "a", count=2)
+    assert calls == [2]
 
 
 def test_integrated_gradients_say_what_their_sum_lacks() -> None:

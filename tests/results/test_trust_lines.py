@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from legibility import find_faults
-from test_heatmap import heatmap
-from test_projections import projections
+from support_maps import heatmap, projections
 
 import vizcnn
 from vizcnn.errors import ParameterError
