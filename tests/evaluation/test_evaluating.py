@@ -76,6 +76,22 @@ def test_a_map_that_knows_no_class_is_not_to_be_read_as_reasons() -> None:
     assert found.sentences[0].startswith("much the same map (1.00) for ")
 
 
+def test_of_two_classes_a_map_without_signs_may_be_the_same_for_both() -> None:
+    """What speaks for one speaks against the other: only signs could tell the maps apart."""
+    signed = draw_edges(0) - draw_edges(0).mean()
+    two = nn.Sequential(Regions(), nn.Linear(5, 2, bias=False))
+    nn.init.eye_(two[1].weight)
+    found = judge(
+        {"magnitudes": draw_edges(0), "signed": signed},
+        0,
+        vizcnn.Model(two, size=SIZE),
+        contrast={"magnitudes": draw_edges, "signed": lambda _: signed},
+    )
+    assert found["magnitudes"].contrast is None
+    assert "can be the same for both of two classes" in found["magnitudes"].describe()
+    assert found["signed"].verdict == "do not read as reasons"
+
+
 def test_without_contrast_nothing_is_called_supported() -> None:
     found = judge(explain(0))
     assert (found.contrast, found.verdict) == (None, "contrast not tested")

@@ -17,7 +17,7 @@ from vizcnn.evaluation.asking import Asked, ask
 from vizcnn.evaluation.cells import Maps
 from vizcnn.evaluation.contrast import choose_contrast
 from vizcnn.evaluation.coverings import Coverings, cover_image
-from vizcnn.evaluation.judging import check_map, judge_map
+from vizcnn.evaluation.judging import check_map, excuse_likeness, judge_map
 from vizcnn.evaluation.reading import check_named, check_photo, fit_map, read_map, split_heatmap
 from vizcnn.evaluation.steadiness import measure_steadiness
 from vizcnn.models.borrowing import add_context
@@ -259,6 +259,8 @@ def _judge(asked: Asked, case: _Case, coverings: Coverings, seed: int) -> Trust:
     trust = judge_map(
         case.fitted, coverings, case.t, contrast=other, contrast_target=what, contrast_note=note, seed=seed
     )
+    if asked.output is not None and asked.output.shape == (2,) and case.values.min() >= 0:
+        trust = excuse_likeness(trust)
     explain = case.options.get("steadiness")
     if explain is None:
         return trust

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +12,7 @@ from vizcnn.evaluation.cells import Maps, compare, measure_areas, sum_cells
 from vizcnn.evaluation.coverings import Coverings
 from vizcnn.evaluation.need import measure_need
 from vizcnn.evaluation.nulls import compute_percentile, make_middle, make_nulls
-from vizcnn.results.trust import Trust
+from vizcnn.results.trust import ALIKE, Trust
 
 _FINEST = 24  # cells along a side of what null maps are made of: coverings tell no finer parts apart
 
@@ -53,6 +55,14 @@ def judge_map(
         contrast_note=contrast_note,
         runs=coverings.runs,
     )
+
+
+def excuse_likeness(trust: Trust) -> Trust:
+    """The same for a map without signs where there are two classes: of these, what speaks for one speaks against the
+    other, and the magnitudes of both may be the same though the map is about the classes."""
+    if trust.contrast is None or trust.contrast <= ALIKE:
+        return trust
+    return replace(trust, contrast=None, contrast_note="a map without signs can be the same for both of two classes")
 
 
 def check_map(values: npt.NDArray[np.floating], grid: tuple[int, int], *, is_even: bool = False) -> Maps:

@@ -20,16 +20,14 @@ import torch
 from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnWarning
 from vizcnn.evaluation.contrast import choose_contrast
 from vizcnn.evaluation.coverings import GRID, HALVES, Coverings, cover_image
-from vizcnn.evaluation.judging import judge_map
+from vizcnn.evaluation.judging import excuse_likeness, judge_map
 from vizcnn.models.batches import default_batch
 from vizcnn.models.cost import Cost
 from vizcnn.models.determinism import score_images
-from vizcnn.models.scoring import differ
 from vizcnn.models.targets import Target
 from vizcnn.occlusion.incremental import Engine, Untraceable, count_flops, record
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Heatmap, Projections, Result, Trust
-from vizcnn.results.trust import ALIKE
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 R = TypeVar("R", bound=Result)
@@ -174,7 +172,7 @@ def _judge(probe: MapMaker[Any], made: _WithOthers, result: Judged) -> tuple[tup
         others = [made.find_other(i, t) for t in range(made.count)]
         found = _judge_image(subject, row, explained[row], result.list_maps(row), others)
         if made.has_two_classes and isinstance(result, Heatmap) and not result.signed:
-            found = [one if isinstance(one, str) else _excuse_likeness(one) for one in found]
+            found = [one if isinstance(one, str) else excuse_likeness(one) for one in found]
         for target, one in zip(explained[row], found, strict=True):
             if isinstance(one, str):
                 reasons.setdefault(one, f"the map of {target} for {subject.photos[row].name}")
@@ -189,7 +187,7 @@ def _judge_image(
     subject: Subject, i: int, targets: Sequence[Target], maps: Sequence[Map], others: Sequence[_Other]
 ) -> list[Trust | str]:
     """How far each map of image i can be believed, or why that cannot be said."""
-    image, largest = subject.inputs[i], subject.largest(i)
+    image = subject.inputs[i]  # (C, H, W)
     scores = subject.scores[i]  # (T,)
     if [*targets] != [*subject.targets[i]]:
         with torch.no_grad():
@@ -200,6 +198,7 @@ def _judge_image(
             image,
             targets,
             scores,
+            largest=subject.largest(i),
             seed=subject.seed,
             batch=default_batch(subject.size),
             layout=subject.layout,
@@ -207,14 +206,10 @@ def _judge_image(
         )
     except NonFiniteResult as error:
         return [str(error)] * len(maps)
-    moved = differ(scores - coverings.drops, scores, largest, subject.inputs.dtype)  # (T,)
     return [
-        _judge_one(own, coverings, t, other, subject.seed) if moved[t] else _UNMOVED
+        _judge_one(own, coverings, t, other, subject.seed)
         for t, (own, other) in enumerate(zip(maps, others, strict=True))
     ]
-
-
-_UNMOVED = "covering parts of the image changes the target by no more than rounding"
 
 
 def _judge_one(values: Map, coverings: Coverings, t: int, other: _Other, seed: int) -> Trust | str:
@@ -230,15 +225,6 @@ def _judge_one(values: Map, coverings: Coverings, t: int, other: _Other, seed: i
         )
     except (DegenerateResult, NonFiniteResult) as error:
         return str(error)
-
-
-def _excuse_likeness(trust: Trust) -> Trust:
-    """The same for a map without signs where there are two classes: of these, what speaks for one speaks against the
-    other, and the magnitudes of both may be the same though the map is about the classes."""
-    if trust.contrast is None or trust.contrast <= ALIKE:
-        return trust
-    note = "a map without signs can be the same for both of two classes"
-    return replace(trust, contrast=None, contrast_note=note)
 
 
 def _add_missing(trust: Trust | None, share: float) -> Trust | None:
