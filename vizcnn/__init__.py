@@ -17,6 +17,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.ascent import Recipe as Recipe
     from vizcnn.errors import Interrupted as Interrupted
     from vizcnn.errors import VizcnnError as VizcnnError
+    from vizcnn.evaluation import evaluate as evaluate
     from vizcnn.inputs.images import open_photo as open_photo
     from vizcnn.inputs.photo import Photo as Photo
     from vizcnn.models.contract import InputContract as InputContract
@@ -56,7 +57,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
 
-_ROOMS = ("ascent", "errors", "inputs", "probing", "results", "scanning", "testing")
+_ROOMS = ("ascent", "errors", "evaluation", "inputs", "probing", "results", "scanning", "testing")
 """The parts of vizcnn with public names of their own, which load on first use too."""
 
 _HOMES = {
@@ -92,6 +93,7 @@ _HOMES = {
     "VizcnnError": "vizcnn.errors",
     "check": "vizcnn.probing.checking",
     "direction": "vizcnn.models.targets",
+    "evaluate": "vizcnn.evaluation",
     "load": "vizcnn.models.loading",
     "load_result": "vizcnn.results",
     "open_photo": "vizcnn.inputs.images",
@@ -136,6 +138,7 @@ __all__ = [
     "VizcnnError",
     "check",
     "direction",
+    "evaluate",
     "load",
     "load_result",
     "open_photo",

@@ -31,6 +31,18 @@ def enlarge_cells(cells: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.ND
     return cells[..., rows[:, None], columns]
 
 
+def enlarge_map(values: Maps, size: tuple[int, int]) -> Maps:
+    """A map (H, W) with at least so many rows and columns: each of its values is repeated where there are fewer.
+
+    So each cell of a grid gets of a coarse map, such as 7 x 7 for 224 px, what lies in it, wherever its edges are."""
+    rows, columns = (
+        (np.arange(length) + 0.5) * own // length if own < length else np.arange(own)
+        for length, own in zip(size, values.shape, strict=True)
+    )
+    enlarged: Maps = values[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
+    return enlarged
+
+
 def compare(a: Maps, b: Maps) -> float:
     """The likeness of two maps (H, W) of any sizes: Spearman's rank correlation over 12 x 12 cells, or as many as fit.
 

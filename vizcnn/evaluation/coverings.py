@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vizcnn.evaluation.cells import enlarge_cells
 from vizcnn.models.model import Model
-from vizcnn.models.scoring import Indices, Scores, score_batches
+from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.models.targets import Target
 from vizcnn.occlusion.windows import make_baseline
 
@@ -25,7 +25,8 @@ class Coverings:
 
     covered: bool (K, rows, columns), the cells of a grid that were covered together: first each cell alone, then random
         halves, in pairs of which the second covers what the first leaves.
-    drops: float64 (K, T), each target's score for the image less its score under the covering.
+    drops: float64 (K, T), each target's score for the image less its score under the covering. All 0 where no cell, or
+        no half, changes the target by more than rounding, which would have ranks like anything else.
     scores: float64 (T,), the targets' for the image as it is.
     runs: of the network, with that of the image as it is.
     """
@@ -52,6 +53,7 @@ def cover_image(
     targets: Sequence[Target],
     scores: Scores,
     *,
+    largest: float = 0.0,
     halves: int = HALVES,
     fill: str = "blur",
     seed: int = 0,
@@ -62,6 +64,7 @@ def cover_image(
     """Cover the cells of a 6 x 6 grid, each alone and then random halves of them, and score the targets each time.
 
     image: (C, H, W) in [0, 1]. targets: resolved. scores: float64 (T,), theirs for the image as it is.
+    largest: the magnitude of the network's largest output for the image, by which rounding is judged too; 0 if unknown.
     halves: how many random halves, an even number. fill: what covers, as for occlusion.
     batch, layout, shown: as for `score_batches`. The network should be borrowed meanwhile."""
     size = (image.shape[1], image.shape[2])
@@ -78,7 +81,12 @@ def cover_image(
         model, cover, np.arange(len(covered)), targets, batch=batch, layout=layout, label="trust", shown=shown
     ):
         found[indices] = some
-    return Coverings(covered, scores - found, scores, len(covered) + 1)
+    drops = scores - found  # (K, T)
+    cells = covered.shape[1] * covered.shape[2]
+    for part in (slice(cells), slice(cells, None)):
+        if len(found[part]):
+            drops[part, ~differ(found[part], scores, largest, image.dtype)] = 0
+    return Coverings(covered, drops, scores, len(covered) + 1)
 
 
 def choose_coverings(grid: tuple[int, int], halves: int, seed: int) -> npt.NDArray[np.bool_]:

@@ -31,7 +31,13 @@ def judge_map(
     contrast: the same method's map for another class, of any size; None where there is none, for which `contrast_note`
         is the reason. An even one, such as zeros, is like no map.
     seed: of the null maps.
-    Raises ShapeError, NonFiniteResult for NaN or infinity, and DegenerateResult for a map that is even all over."""
+    Raises ShapeError, NonFiniteResult for NaN or infinity, and DegenerateResult for a map that is even all over and for
+    a target that no covering changes."""
+    if not coverings.drops[:, target].any():
+        raise DegenerateResult(
+            "covering parts of the image changes the target by no more than rounding: it needs no part more than "
+            "another, and no map can be judged by that. Take another target or fill"
+        )
     own = check_map(values, coverings.grid)
     coarse = sum_cells(own, (min(_FINEST, own.shape[0]), min(_FINEST, own.shape[1])))
     found, middle = measure_need(np.stack([coarse, make_middle(coarse.shape)]), coverings, target)

@@ -15,12 +15,12 @@ from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.readers import list_readers
-from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.clean import run_clean
 from vizcnn.models.determinism import check_without_images
 from vizcnn.models.model import Model
+from vizcnn.models.preparing import prepare_source
 from vizcnn.models.remembering import keep, recall
 from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
@@ -122,7 +122,7 @@ def _read_inputs(
         for number, (name, read) in enumerate(list_readers(images, model.input.reading), 1):
             place = f"{name} {number}" if name in _NAMELESS else name
             try:
-                found = _prepare_source(model, read())
+                found = prepare_source(model, read())
             except (ImageError, ShapeError) as error:
                 refuse(place, error)
                 found = []
@@ -152,40 +152,6 @@ def _stack(inputs: list[Tensor]) -> Tensor:
     for i in reversed(range(len(stacked))):
         stacked[i] = inputs.pop()
     return stacked
-
-
-def _prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, Box, Tensor] | ShapeError]:
-    """The photograph of each image in a source, the box of it that the network sees, and the input (C, H, W); of one
-    among several that cannot be used, why.
-
-    A photograph is resized and cropped; a tensor is an input already, and its photograph is made from it."""
-    if not isinstance(source, Tensor):
-        inputs, box = model.prepared(source)  # (C, H, W)
-        return [(source, box, inputs)]
-    batch = source[None] if source.dim() == 3 else source
-    if batch.dim() != 4 or batch.shape[1] != model.input.channels:
-        raise ShapeError(
-            f"an input tensor is ({model.input.channels}, H, W) or a batch of these, got {tuple(source.shape)}"
-        )
-    values = batch.detach().to(model.device, model.dtype)
-    if not batch.numel():
-        raise ShapeError(f"an input tensor is empty: {tuple(source.shape)}. Pass at least one image")
-    own = values.clone()  # what the person does to theirs later must not reach the result
-    near = own.cpu()  # (N, C, H, W), moved at once
-    errors = [_find_fault(one) for one in near]
-    if errors[0] and all(errors):
-        raise errors[0]
-    parts = zip(errors, near, own, strict=True)
-    return [error or (to_photo(one), Box(0, 0, *one.shape[1:]), x) for error, one, x in parts]
-
-
-def _find_fault(image: Tensor) -> ShapeError | None:
-    """Why an input (C, H, W) cannot be used; None if it can."""
-    try:
-        check_unit_range(image)
-    except ShapeError as error:
-        return error
-    return None
 
 
 def _resolve_targets(probe: ProbeLike, model: Model, target: Any) -> tuple[Target, ...] | None:
