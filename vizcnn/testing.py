@@ -27,7 +27,7 @@ from vizcnn.probing.checking import judge
 from vizcnn.probing.facts import observe
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.rebuilding import probe_from
-from vizcnn.results import Heatmap, Result, load_result
+from vizcnn.results import Heatmap, Projections, Result, load_result
 from vizcnn.results.check import UNKNOWN, WORKS
 from vizcnn.results.storing import RECORD
 
@@ -107,7 +107,8 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     No trace on the network after a normal run, a bad target and a network that raises in the probe's last use of it,
     and the network can still be trained; inputs unchanged; same seed, same numbers; for an image the same map, or none,
     alone and beside another; it does not say that it would fail where it works; results save and describe themselves,
-    have records, and say with which options the probe is made again; the command line gives the same arrays.
+    have records, and say with which options the probe is made again; of probes that make maps, these are the same with
+    `trust`, which leaves no trace either and is saved; the command line gives the same arrays.
     folder: an empty folder to write into. options: of the probe, such as fewer steps for a quicker check.
     """
     assert registry.read_summary(name).strip(), f"{name} has no summary: write a docstring"
@@ -119,6 +120,8 @@ def check_probe(name: str, folder: Path, **options: Any) -> None:
     result = _run(probe, delicate_model())
     _check_result(result, folder)
     _check_manifest(probe, result)
+    if probe.makes_maps:
+        _check_trust(probe, result, folder)
     _check_command_line(name, probe, options, folder)
 
 
@@ -241,6 +244,23 @@ def _check_result(result: Result, folder: Path) -> None:
             _same_arrays(result.arrays(), opened.arrays(), f"the numbers differ when {kind} is opened again")
     with np.load(folder / "result.npz") as saved:
         _same_arrays(result.arrays(), _numbers_in(saved), "the saved numbers differ")
+
+
+def _check_trust(probe: Probe[Any], result: Result, folder: Path) -> None:
+    """Check that maps are the same where it is asked how far they can be believed, that what was found out is saved,
+    and that the network is left as it was."""
+    error = _leaves_no_trace("a run with trust", delicate_model(), probe, _images(), trust=True)
+    if error:
+        raise error
+    trusted = _run(probe, delicate_model(), trust=True)
+    assert isinstance(trusted, Heatmap | Projections), "a probe with makes_maps returns a Heatmap"
+    _same_arrays(result.arrays(), trusted.arrays(), "with trust the numbers differ")
+    assert len(trusted.trust) == len(trusted.provenance.images), "there is no trust for each image"
+    for kind in (".npz", ".safetensors"):
+        opened = load_result(trusted.save(folder / f"trusted{kind}"))
+        assert isinstance(opened, Heatmap | Projections)
+        assert opened.trust == trusted.trust, f"trust differs when {kind} is opened again"
+    _check_records(trusted)
 
 
 def _check_manifest(probe: Probe[Any], result: Result) -> None:

@@ -147,6 +147,8 @@ def _are_same(found: Mapping[str, Any], style: str | None, expected: Provenance)
         return False
     if not wanted["weights_sha256"]:  # of a black box nothing tells whether it is the same
         return False
+    if found.get("trust", False) != wanted["trust"]:  # which those that were made before it was asked do not say
+        return False
     return all(name in found and found[name] == wanted[name] for name in _SAME)
 
 

@@ -127,10 +127,17 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
         help="Answer from the index of a scan: LAYER:CHANNEL... The network is needed only for what an index does not "
         "hold; -m names it.",
     )
+    trust = click.Option(
+        ["--trust"],
+        is_flag=True,
+        help="Say below each map how far it can be believed: 101 more runs of the network per image, and a map of "
+        "another class.",
+    )
     return [
         *([index] if probe.answer is not Probe.answer else []),
         *([dry] if probe.estimate_cost is not Probe.estimate_cost else []),
         *([target] if probe.needs_target else []),
+        *([trust] if probe.makes_maps else []),
         click.Option(["-m", "--model"], help=_MODEL_HELP),
         click.Option(["-o", "--out"], type=click.Path(path_type=Path), help=_OUT_HELP),
         STYLE,
@@ -183,6 +190,7 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
         asked: dict[str, Any] = {"target": targets or None, "seed": call.seed}
         if kind.streams:
             session.run(load, None, Work(partial(_call_once, probe, call.images or (), **asked)))
+        asked |= {"trust": call.trust} if kind.makes_maps else {}
         if call.dry_run:
             session.estimate(load, call.images, partial(probe.dry_run, **asked))
         work = Work(partial(probe, **asked), partial(probe.identify_call, **asked))

@@ -17,8 +17,10 @@ def choose_contrast(model: Model, target: Target, output: Tensor | None) -> Targ
     The second best class may share the first one's evidence, and the last may be the opposite of it.
     target: resolved. output: the network's for the image, (K,)."""
     ((weight, unit), *others) = target.terms
-    if others or not isinstance(unit, Unit) or unit.layer or unit.has_place:
+    if others or not isinstance(unit, Unit) or unit.layer:
         return f"{target} is no class"
+    if unit.has_place:
+        return f"{target} is about a part of the output, and no class of the whole image"
     if output is None or output.dim() != 1:
         return "the network's output is not one number for each class"
     if len(output) < 2:

@@ -131,6 +131,23 @@ class CleanRuns:
         return picked
 
     @torch.no_grad()
+    def add_targets(self, more: Sequence[Sequence[Target]]) -> CleanRuns:
+        """The same for these targets of each image too, behind its own.
+
+        more: numbers that the output (N, ...) holds, so that no run is needed but those that are missing."""
+        answers = [
+            replace(
+                answer,
+                targets=(*answer.targets, *some),
+                scores=torch.cat([answer.scores, *(each(_read_output(answer)) for each in some)]),
+            )
+            for answer, some in zip(self._list_answers(), more, strict=True)
+        ]
+        extended = CleanRuns(replace(self._asked, given=None), self._findings)  # as if each image had its own
+        extended._known = dict(enumerate(answers))
+        return extended
+
+    @torch.no_grad()
     def run(self, images: Collection[int] | None = None, *, strict: bool = False) -> Answers[None]:
         """Run what has not been run. Returns which images are left, and why the others are not.
 
@@ -309,6 +326,12 @@ def _answer(
         )
     outputs = [None] * images if output is None else output
     return [_Answer(*one) for one in zip(outputs, targets, scores, strict=True)]
+
+
+def _read_output(answer: _Answer) -> dict[str, Any]:
+    """The output of one image, as targets read it."""
+    assert answer.output is not None
+    return {OUTPUT: answer.output[None]}
 
 
 def _bring_near(output: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +24,7 @@ from vizcnn.models.targets import Target
 from vizcnn.models.terms import describe_activations
 from vizcnn.probing.attribution import (
     Map,
+    compare_sums,
     each_map,
     find_peak,
     heatmap,
@@ -77,6 +79,7 @@ class Cam(Probe[Heatmap]):
     """
 
     paper: ClassVar[str] = "see the method"
+    makes_maps: ClassVar[bool] = True
 
     method: Method = param("grad-cam", "How the channels are weighted.")
     layer: str | None = param(None, "Dotted name of the layer; by default the last with more than one position.")
@@ -101,7 +104,7 @@ class Cam(Probe[Heatmap]):
         warn_of_softmax(subject)
         if self.method == "score-cam":  # which sees altered images only
             subject = subject.run()
-        layer = self.layer or subject.model.default_layer or find_last_spatial_layer(subject.model, subject.inputs[:1])
+        layer = self._choose_layer(subject)
 
         def make_maps(images: Tensor, targets: Sequence[Target]) -> list[Map]:
             small = self._weigh_channels(subject, images, targets, layer)  # (B, h, w)
@@ -118,6 +121,21 @@ class Cam(Probe[Heatmap]):
             paper=_PAPERS[self.method],
             details={"method": self.method, "layer": layer},
         )
+
+    def measure_missing(self, subject: Subject, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
+        """Of `cam`, whose map has the target's score less the bias as its mean."""
+        if self.method != "cam":
+            return None
+        layer = self._choose_layer(subject)
+        biases = [
+            _score_without(subject.model, image[None], [*targets], layer)
+            for image, targets in zip(subject.inputs, subject.targets, strict=True)
+        ]
+        promised = subject.scores - torch.stack(biases).double().cpu().numpy()  # (N, T)
+        return compare_sums(values.mean((2, 3), dtype=np.float64), promised, subject.scores)
+
+    def _choose_layer(self, subject: Subject) -> str:
+        return self.layer or subject.model.default_layer or find_last_spatial_layer(subject.model, subject.inputs[:1])
 
     def _mark_region(self, values: Tensor, layer: str) -> Map:
         """A map (H, W) with the box of its strongest region; the sentence names the tighter place of its maximum."""
@@ -262,6 +280,15 @@ _FORMULAE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@torch.no_grad()
+def _score_without(model: Model, images: Tensor, targets: Sequence[Target], layer: str) -> Tensor:
+    """The score of each target for its image, (B,), that is left when the layer gives nothing: the bias.
+
+    images: (B, C, H, W), or one for all targets."""
+    with hook_layer(model.layer(layer), lambda _module, _inputs, output: torch.zeros_like(output)):
+        return score_each(model, images.expand(len(targets), -1, -1, -1), targets)
+
+
 def _require_average_pooling(
     subject: Subject,
     images: Tensor,
@@ -274,8 +301,7 @@ def _require_average_pooling(
     model = subject.model
     with torch.no_grad():
         scores = score_each(model, images, targets)  # (B,)
-        with hook_layer(model.layer(layer), lambda _module, _inputs, output: torch.zeros_like(output)):
-            biases = score_each(model, images, targets)  # (B,), what is left when the layer gives nothing
+    biases = _score_without(model, images, targets, layer)  # (B,)
     contributions = gradients * activations  # (B, C, h, w); they add up to the score less the bias if all is linear
     missing = (scores - biases - contributions.sum((1, 2, 3))).abs()  # (B,)
     uneven = (gradients - gradients.mean((2, 3), keepdim=True)).abs().amax((1, 2, 3))  # (B,)

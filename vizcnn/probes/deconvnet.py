@@ -50,6 +50,7 @@ class Deconvnet(Probe[Projections]):
     """
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+    makes_maps: ClassVar[bool] = True
 
     def default_targets(self, model: Model) -> Sequence[Any] | None:
         return [f"strongest({layer})" for layer in _choose_layers(model)] or None
@@ -71,6 +72,12 @@ class Deconvnet(Probe[Projections]):
         if not (score := float(slopes.score)) > 0:
             raise _describe_inactive(asked, score, facts.photo.name)
         return str(asked)
+
+    def choose_explained(self, subject: Subject) -> Sequence[Sequence[Target]]:
+        return [
+            _choose_positions(subject, image.expand(len(targets), -1, -1, -1), targets)
+            for image, targets in zip(subject.inputs, subject.targets, strict=True)
+        ]
 
     def compute(self, subject: Subject) -> Projections:
         subject = subject.run()

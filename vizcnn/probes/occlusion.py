@@ -48,6 +48,7 @@ class Occlusion(Probe[Heatmap]):
     """
 
     paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+    makes_maps: ClassVar[bool] = True
     needs_network: ClassVar[bool] = False
 
     window: int | tuple[int, int] | None = param(

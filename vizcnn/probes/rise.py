@@ -53,6 +53,7 @@ class Rise(Probe[Heatmap]):
     """
 
     paper: ClassVar[str] = "Petsiuk et al. 2018, arXiv:1806.07421"
+    makes_maps: ClassVar[bool] = True
     needs_network: ClassVar[bool] = False
 
     masks: int = param(

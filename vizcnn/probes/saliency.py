@@ -7,15 +7,26 @@ from contextlib import nullcontext
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vizcnn.models.backward import ReluRule, guide, rectify
 from vizcnn.models.batches import default_batch, run_batches
+from vizcnn.models.determinism import score_images
 from vizcnn.models.precision import warn_of_underflow
 from vizcnn.models.targets import Target
 from vizcnn.occlusion.windows import check_fill, make_baseline
-from vizcnn.probing.attribution import Map, each_map, find_densest, heatmap, score, score_inputs, warn_of_softmax
+from vizcnn.probing.attribution import (
+    Map,
+    compare_sums,
+    each_map,
+    find_densest,
+    heatmap,
+    score,
+    score_inputs,
+    warn_of_softmax,
+)
 from vizcnn.probing.facts import Facts, require_slopes
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
@@ -58,6 +69,7 @@ class Saliency(Probe[Heatmap]):
     """
 
     paper: ClassVar[str] = "see the method"
+    makes_maps: ClassVar[bool] = True
 
     method: Method = param("gradient", "How to attribute.")
     sign: Literal["abs", "signed"] | None = param(None, "abs or signed; by default as fits the method.")
@@ -104,6 +116,24 @@ class Saliency(Probe[Heatmap]):
             paper=_PAPERS[self.method],
             details={"method": self.method, "sign": sign},
         )
+
+    def measure_missing(self, subject: Subject, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
+        """Of integrated gradients, whose contributions add up to the target's score less that of the baseline."""
+        if self.method != "integrated-gradients" or self.sign == "abs":
+            return None
+        changes = []
+        for image, targets, own in zip(subject.inputs, subject.targets, subject.scores, strict=True):
+            start = self._make_start(subject, image[None]).to(image.dtype)  # (1, C, H, W)
+            with torch.no_grad():
+                changes.append(own - score_images(subject.model, start, targets)[0].double().cpu().numpy())
+        return compare_sums(values.sum((2, 3), dtype=np.float64), np.stack(changes), subject.scores)
+
+    def _make_start(self, subject: Subject, images: Tensor) -> Tensor:
+        """Where the way to each of the images (B, C, H, W) begins, in float32 at least."""
+        mean, spread = subject.model.input.mean, (images.shape[2] // 4,) * 2
+        return make_baseline(
+            self.baseline, images.to(torch.promote_types(images.dtype, torch.float32)), mean, spread
+        )  # (B, C, H, W)
 
     def _choose_batch(self, subject: Subject) -> tuple[int, int]:
         """How many images to make maps of at once, and how many images, or altered copies of them, share a run.
@@ -162,10 +192,8 @@ class Saliency(Probe[Heatmap]):
             return _add_gradients(subject, images, targets, add_noise, weights, at_once)
 
         def integrate(images: Tensor, targets: Sequence[Target]) -> Tensor:
-            mean, spread = subject.model.input.mean, (images.shape[2] // 4,) * 2
-            precise = images.to(torch.promote_types(images.dtype, torch.float32))  # (B, C, H, W)
-            start = make_baseline(self.baseline, precise, mean, spread)  # (B, C, H, W)
-            way = precise - start  # (B, C, H, W)
+            start = self._make_start(subject, images)  # (B, C, H, W)
+            way = images - start  # (B, C, H, W)
             nodes, sizes = (
                 torch.from_numpy(each / 2).to(way) for each in np.polynomial.legendre.leggauss(self.steps)
             )  # (steps,) both, on [-1/2, 1/2]

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -268,6 +269,19 @@ def warn_of_softmax(subject: Subject) -> None:
             VizcnnWarning,
             stacklevel=2,
         )
+
+
+def compare_sums(
+    sums: npt.NDArray[np.float64], promised: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """What sums of maps (N, T) lack of those that the method promises, as a share of these: 0 where all is there.
+
+    NaN where the promised sum is too small beside the scores that it is a difference of for a share to say anything."""
+    known = np.abs(promised) > _LEAST * np.maximum(np.abs(scores), np.abs(scores - promised))
+    return np.divide(promised - sums, promised, out=np.full_like(promised, np.nan), where=known)
+
+
+_LEAST = 1e-2
 
 
 def find_densest(values: Tensor, side: float = 0.2) -> Box:

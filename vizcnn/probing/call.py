@@ -15,8 +15,8 @@ class Call:
 
     images: files and folders. network, targets: for a probe of the network alone, the arguments MODEL and TARGET.
     target, model: the options of those names. workers, dask: who shares the images. index: the folder of the scan that
-    answers in place of a network. style: that the picture is drawn in. trust_pickle and input_size to display: what is
-    said of the network, as for `vizcnn.load`.
+    answers in place of a network. style: that the picture is drawn in. trust: whether it is asked how far maps can be
+    believed. trust_pickle and input_size to display: what is said of the network, as for `vizcnn.load`.
     """
 
     images: tuple[str, ...] | None = None
@@ -39,6 +39,7 @@ class Call:
     workers: int | None = None
     dask: str | None = None
     style: str | None = None
+    trust: bool = False
     trust_pickle: bool = False
     dry_run: bool = False
     json: bool = False

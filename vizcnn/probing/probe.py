@@ -29,8 +29,12 @@ from vizcnn.probing.entries import find_plugin
 from vizcnn.probing.options import fits, name_type, write
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from vizcnn.models.cost import Cost
     from vizcnn.models.model import Model
+    from vizcnn.models.targets import Target
     from vizcnn.probing.facts import Facts
     from vizcnn.probing.subject import Subject
     from vizcnn.results import Provenance, Result
@@ -146,6 +150,8 @@ class Probe(Generic[R]):
     """False for probes that only compare the network's answers to altered images, and so explain black boxes too."""
     needs_target: ClassVar[bool] = True
     """False for probes that explain no target: a target is refused, and the network may give any kind of output."""
+    makes_maps: ClassVar[bool] = False
+    """True for probes that return a Heatmap of each target: they take `trust=True`, and --trust on the command line."""
 
     def __init_subclass__(cls) -> None:
         own_doc = cls.__doc__
@@ -211,6 +217,20 @@ class Probe(Generic[R]):
         set; the call then raises Interrupted with it."""
         raise NotImplementedError
 
+    def choose_explained(self, subject: Subject) -> Sequence[Sequence[Target]]:
+        """What the maps of each image explain, where the method takes something else than the subject's targets, such
+        as the strongest neuron of a channel. Its loss is what `trust` compares the maps with."""
+        return subject.targets
+
+    def measure_missing(
+        self,
+        subject: Subject,  # noqa: ARG002 - for probes that override it, like the other
+        values: npt.NDArray[np.float32],  # noqa: ARG002
+    ) -> npt.NDArray[np.float64] | None:
+        """For a method whose maps promise a sum, what they lack of it as a share of it, (N, T); NaN where that is too
+        small to be compared with. None for other methods. values: of the subject's maps, (N, T, H, W)."""
+        return None
+
     def answer(
         self,
         index: Index,  # noqa: ARG002 - for probes that override it, like the others
@@ -236,15 +256,23 @@ class Probe(Generic[R]):
         """What `compute` would cost; None for probes that take a moment. Probes that override this have --dry-run."""
         return None
 
-    def dry_run(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Cost | None:
+    def dry_run(
+        self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0, trust: bool = False
+    ) -> Cost | None:
         """What a call with the same arguments would cost, estimated in a moment."""
-        with self._prepare(model, images, target, seed=seed, progress=False) as subject:
-            return self.estimate_cost(subject)
+        with self._prepare(model, images, target, seed=seed, progress=False, trust=trust) as subject:
+            if not trust:
+                return self.estimate_cost(subject)
+            from vizcnn.probing.trusting import estimate_with_trust
 
-    def identify_call(self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0) -> Provenance:
+            return estimate_with_trust(self, subject)
+
+    def identify_call(
+        self, model: Model, images: Any = None, target: Any = None, *, seed: int = 0, trust: bool = False
+    ) -> Provenance:
         """The provenance that the result of a call with the same arguments has, but for `details` and `paper`, found
         without computing the result."""
-        with self._prepare(model, images, target, seed=seed, progress=False) as subject:
+        with self._prepare(model, images, target, seed=seed, progress=False, trust=trust) as subject:
             return subject.provenance()
 
     def __call__(
@@ -256,6 +284,7 @@ class Probe(Generic[R]):
         seed: int = 0,
         progress: bool = True,
         strict: bool = False,
+        trust: bool = False,
     ) -> R:
         """Probe a network.
 
@@ -275,11 +304,18 @@ class Probe(Generic[R]):
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
         strict: raise at the first image that cannot be read or explained. Otherwise it is left out, with a warning, and
             `result.refused` says why; where no image is left, its error is raised in any case.
+        trust: also find out how far each map can be believed, see `vizcnn.results.Trust`: 101 more runs of the network
+            for each image, and the map of another class. The maps are the same without it. Of probes that make maps.
 
         Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C has cut the result short.
         """
-        with self._prepare(model, images, target, seed=seed, progress=progress, strict=strict) as subject:
-            result = self.compute(subject)
+        with self._prepare(model, images, target, seed=seed, progress=progress, strict=strict, trust=trust) as subject:
+            if trust:
+                from vizcnn.probing.trusting import compute_with_trust
+
+                result = compute_with_trust(self, subject)
+            else:
+                result = self.compute(subject)
         if result.refused:
             warn_of_refused(result.refused)
         if result.partial:
@@ -287,14 +323,28 @@ class Probe(Generic[R]):
         return result
 
     def _prepare(
-        self, model: Model, images: Any, target: Any, *, seed: int, progress: bool, strict: bool = False
+        self,
+        model: Model,
+        images: Any,
+        target: Any,
+        *,
+        seed: int,
+        progress: bool,
+        strict: bool = False,
+        trust: bool = False,
     ) -> AbstractContextManager[Subject]:
         from vizcnn.probing.preparation import prepare
         from vizcnn.probing.subject import Question
 
+        if trust and not self.makes_maps:
+            raise ParameterError(
+                f"trust is of maps that say which parts of an image a target needs, and {type(self).__name__} makes "
+                "none. Leave it out, or take a probe such as Occlusion"
+            )
         named = [option.name for option in list_options(type(self)) if option.param.is_file]
         files = tuple((name, digest) for name in named if (digest := _digest_file(getattr(self, name))))
-        question = Question(self.name(), self.write_options(), self.paper, files, find_plugin(type(self).__module__))
+        plugin = find_plugin(type(self).__module__)
+        question = Question(self.name(), self.write_options(), self.paper, files, plugin, trust)
         return prepare(self, question, model, images, target, seed=seed, progress=progress, strict=strict)
 
 

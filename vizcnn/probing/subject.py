@@ -32,13 +32,14 @@ _NAME = 36  # letters of a class in a sentence, which two lines are to hold
 class Question:
     """Who asks: the probe's name, its options and the paper it follows, for the provenance of the result.
 
-    files, plugin: as in `Provenance`."""
+    files, plugin, trust: as in `Provenance`."""
 
     probe: str
     options: Mapping[str, Any]
     paper: str
     files: tuple[tuple[str, str], ...] = ()
     plugin: str = ""
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,10 @@ class Subject:
 
         For probes that compare with the scores of the images as they are; others get these when they ask for them."""
         return self.keep(self.clean.run(strict=self.strict))
+
+    def add_targets(self, more: Sequence[Sequence[Target]]) -> Subject:
+        """The same subject with these targets of each image too, which the output holds, such as other classes."""
+        return replace(self, clean=self.clean.add_targets(more))
 
     def largest(self, i: int) -> float:
         """The network's largest output for image i, in magnitude; 0 where the output is not one tensor, or is empty."""
@@ -248,4 +253,5 @@ class Subject:
             paper=paper or self.question.paper,
             files=self.question.files,
             plugin=self.question.plugin,
+            trust=self.question.trust,
         )

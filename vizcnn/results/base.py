@@ -49,6 +49,7 @@ class Provenance:
         not torch's or torchvision's own, labels and head. Empty in results that were saved before there was one.
     files: options that name a file, each with the digest of its contents.
     plugin: the distribution that the probe comes from, with its version, where that is not vizcnn and is known.
+    trust: whether it was asked how far the maps can be believed.
     """
 
     version: str
@@ -69,6 +70,7 @@ class Provenance:
     network_sha256: str = ""
     files: tuple[tuple[str, str], ...] = ()
     plugin: str = ""
+    trust: bool = False
 
     @property
     def display(self) -> tuple[int, ...] | None:

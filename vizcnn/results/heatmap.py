@@ -16,6 +16,7 @@ from vizcnn.results.map_sheet import count_sheet_pages, draw_sheet
 from vizcnn.results.maps import Maps
 from vizcnn.results.overlay import choose_colours, second_mark, target_mark
 from vizcnn.results.records import make_even, name_edges
+from vizcnn.results.trust import describe_trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 FEW = 6
 """Images that are drawn as large panels; more are drawn as small tiles."""
+
+_TRUST = (("trust", "verdict"), ("need", "need"))  # columns of records, and what they hold of a Trust
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Heatmap(Maps):
     second_marks: per image and target, one more box, drawn lighter, or None; empty where a probe has none.
     target_marks: per image and target, the box that the target itself is about, such as a detector's, drawn dotted, or
         None; empty where no target is about a box.
-    trust: per image and target how far the map can be believed; empty where that was not asked for.
+    trust: per image and target how far the map can be believed, or None where that could not be found out; empty where
+        it was not asked for.
     """
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -66,6 +70,7 @@ class Heatmap(Maps):
                 "box": asdict(mark.box) if (mark := self.marks[i][t]) else None,
                 "second_box": asdict(second.box) if (second := second_mark(self, i, t)) else None,
                 "target_box": asdict(own.box) if (own := target_mark(self, i, t)) else None,
+                "trust": trust.summary() if self.trust and (trust := self.trust[i][t]) else None,
             }
             for t in range(self.values.shape[1])
         ]
@@ -73,8 +78,12 @@ class Heatmap(Maps):
 
     @classmethod
     def records_of(cls, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """One for each image and target. Boxes are in px of the photograph; `predicted` is the most probable class."""
+        """One for each image and target. Boxes are in px of the photograph; `predicted` is the most probable class.
+
+        Where it was asked how far the maps can be believed, `trust` is the verdict and `need` its figure, see `Trust`.
+        """
         maps = [one for image in summary["images"] for one in image["maps"]]
+        has_trust = any(one.get("trust") for one in maps)
         more_boxes = [name for name in ("second_box", "target_box") if any(one.get(name) for one in maps)]
         return make_even(
             {
@@ -90,6 +99,7 @@ class Heatmap(Maps):
                 "lowest": one["lowest"],
                 **name_edges(one["box"]),
                 **{edge: at for name in more_boxes for edge, at in name_edges(one[name], name).items()},
+                **({name: (one["trust"] or {}).get(key) for name, key in _TRUST} if has_trust else {}),
                 "finding": one["finding"],
             }
             for i, image in enumerate(summary["images"])
@@ -98,12 +108,12 @@ class Heatmap(Maps):
         )
 
     def describe(self) -> str:
-        lines = [
-            f"{photo.name}: {finding}"
-            for photo, findings in zip(self.photos, self.findings, strict=True)
-            for finding in findings
-        ]
-        return "\n".join(lines + ["Interrupted: the map is partial."] * self.partial)
+        lines = list[str]()
+        for i, (photo, findings) in enumerate(zip(self.photos, self.findings, strict=True)):
+            for t, finding in enumerate(findings):
+                lines.append(f"{photo.name}: {finding}")
+                lines += [f"  {describe_trust(self.trust[i][t])}"] if self.trust else []
+        return "\n".join(lines + [_say_partial(self)] * self.partial)
 
     def scale(self, image: int, target: int) -> float:
         """The value at which a map's colours end. Maps of an image that mean the same share the largest of theirs."""
@@ -118,7 +128,7 @@ class Heatmap(Maps):
             result.select([4, 0])
             result.select(result.scores[:, 0].argsort()[:6]).save("least-sure.png")
         """
-        chosen, last = [_require_number(i) for i in images], len(self.photos) - 1
+        chosen, last = [_require_number(i, "select() takes numbers of images") for i in images], len(self.photos) - 1
         if not chosen or min(chosen) < 0 or max(chosen) > last:
             raise ParameterError(f"select() takes numbers of images from 0 to {last}, got {chosen}")
 
@@ -145,6 +155,41 @@ class Heatmap(Maps):
             target_marks=pick(self.target_marks),
             trust=pick(self.trust),
         )
+
+    def select_targets(self, targets: Iterable[int]) -> Heatmap:
+        """The same result with only these targets, in this order.
+
+        targets: their numbers, counted from 0. Raises ParameterError for a target that is not there, and for none.
+
+            result.select_targets([1])
+        """
+        chosen, last = (
+            [_require_number(t, "select_targets() takes numbers of targets") for t in targets],
+            len(self.meanings) - 1,
+        )
+        if not chosen or min(chosen) < 0 or max(chosen) > last:
+            raise ParameterError(f"select_targets() takes numbers of targets from 0 to {last}, got {chosen}")
+
+        def pick(rows: tuple[tuple[T, ...], ...]) -> tuple[tuple[T, ...], ...]:
+            return tuple(tuple(row[t] for t in chosen) for row in rows)
+
+        origin = self.provenance
+        return replace(
+            self,
+            provenance=replace(origin, targets=pick(origin.targets), target_specs=pick(origin.target_specs)),
+            values=self.values[:, chosen],
+            scores=self.scores[:, chosen],
+            meanings=tuple(self.meanings[t] for t in chosen),
+            marks=pick(self.marks),
+            findings=pick(self.findings),
+            second_marks=pick(self.second_marks),
+            target_marks=pick(self.target_marks),
+            trust=pick(self.trust),
+        )
+
+    def list_maps(self, image: int) -> list[npt.NDArray[np.float32]]:
+        """The map of each target for an image, (H, W), over what the network saw of it."""
+        return [*self.values[image]]
 
     def sort(self, by: Literal["score", "name"] = "score", *, target: int = 0) -> Heatmap:
         """The same result with its images in order: by the `score` of a target, highest first, or by `name`.
@@ -185,9 +230,17 @@ class Heatmap(Maps):
         return draw_rows(self, page) if len(self.photos) <= FEW else draw_sheet(self, page)
 
 
-def _require_number(image: Any) -> int:
-    """The number of an image. A mask of truth values would read as images 0 and 1, and is refused."""
-    truth = isinstance(image, bool | np.bool_) or str(getattr(image, "dtype", "")).endswith("bool")
-    if truth or not hasattr(image, "__index__"):
-        raise ParameterError(f"select() takes numbers of images, got {image!r}. Of a mask give mask.nonzero()[0]")
-    return int(image)
+def _say_partial(result: Heatmap) -> str:
+    if result.provenance.trust:
+        return "Interrupted: the result is partial, and how far its maps can be believed is not known."
+    return "Interrupted: the map is partial."
+
+
+def _require_number(given: Any, otherwise: str) -> int:
+    """The number of an image or target. A mask of truth values would read as numbers 0 and 1, and is refused.
+
+    otherwise: how the error begins."""
+    truth = isinstance(given, bool | np.bool_) or str(getattr(given, "dtype", "")).endswith("bool")
+    if truth or not hasattr(given, "__index__"):
+        raise ParameterError(f"{otherwise}, got {given!r}. Of a mask give mask.nonzero()[0]")
+    return int(given)

@@ -19,7 +19,7 @@ from vizcnn.results.drawing import (
     wrap_text,
 )
 from vizcnn.results.maps import Maps
-from vizcnn.results.overlay import choose_colours, draw_bar, draw_map, name_marks
+from vizcnn.results.overlay import choose_colours, draw_bar, draw_map, name_marks, say_trust
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.panels import format_score
 from vizcnn.results.style import current_style
@@ -79,13 +79,14 @@ class _Layout:
         """The height of a line with its texts and the space below."""
         predictions = max(len(self.result.predictions[panel.i][:_LABELS]) * (panel.t is None) for panel in line)
         below = max(
-            measure_lines(predictions, current_style().text), self.measure_marks(line) + self._measure_bars(line)
+            measure_lines(predictions, current_style().text), self.measure_words(line) + self._measure_bars(line)
         )
         return self.head + self.measure_pictures(line) + _SPACE + below + _BETWEEN
 
-    def measure_marks(self, line: _Line) -> float:
-        """The height of the texts below a line's maps that say what boxes are."""
-        return measure_lines(max(len(self.list_marks(panel)) for panel in line), current_style().small)
+    def measure_words(self, line: _Line) -> float:
+        """The height of the texts below a line's maps: what boxes are, and how far the maps can be believed."""
+        lines = max(len(self.list_marks(panel)) + len(self.list_trust(panel)) for panel in line)
+        return measure_lines(lines, current_style().small)
 
     def _measure_bars(self, line: _Line) -> float:
         """The height of a line's colour bars with their texts."""
@@ -100,6 +101,11 @@ class _Layout:
         """The lines below a map that say what its boxes are."""
         words = [] if panel.t is None else name_marks(self.result, panel.i, panel.t)
         return [part for text in words for part in wrap_text(text, self.side, current_style().small)]
+
+    def list_trust(self, panel: _Panel) -> list[str]:
+        """The lines below these that say how far a map can be believed; none where that was not asked for."""
+        words = "" if panel.t is None else say_trust(self.result, panel.i, panel.t)
+        return wrap_text(words, self.side, current_style().small)
 
     def list_legend(self, panel: _Panel) -> list[str]:
         """The lines below a colour bar."""
@@ -189,7 +195,9 @@ def _draw_panel(page: Page, layout: _Layout, panel: _Panel, left: float, top: fl
         _write_predictions(page, result, panel.i, left, top, layout.side)
         return
     draw_map(ax, result, panel.i, panel.t)
-    page.write(left, top, "\n".join(layout.list_marks(panel)), style.small, color=style.muted)
+    marks = layout.list_marks(panel)
+    page.write(left, top, "\n".join(marks), style.small, color=style.muted)
+    page.write(left, top + measure_lines(len(marks), style.small), "\n".join(layout.list_trust(panel)), style.small)
 
 
 def _draw_bar(page: Page, layout: _Layout, panel: _Panel, left: float, top: float, line: _Line) -> None:
@@ -197,7 +205,7 @@ def _draw_bar(page: Page, layout: _Layout, panel: _Panel, left: float, top: floa
     if panel.t is None or not panel.bar:
         return
     size = current_style().small
-    top += layout.head + layout.measure_pictures(line) + _SPACE + layout.measure_marks(line) + _SPACE
+    top += layout.head + layout.measure_pictures(line) + _SPACE + layout.measure_words(line) + _SPACE
     ax = page.add_axes(left, top, layout.measure_bar(panel), _BAR)
     draw_bar(ax, choose_colours(layout.result, panel.i, panel.t))
     top += _BAR + _SPACE + measure_lines(1, size)
@@ -232,15 +240,18 @@ def plot_map(result: Maps, ax: Axes | None, i: int, t: int) -> Axes:
     if ax is None:
         width = min(5.6, style.width)
         height, across = result.photos[i].size
-        ax = new_figure(width, 0.6 + min(_HIGHEST, max(0.4, height / across)) * 0.75 * width).add_subplot()
+        wide = 0.75 * width  # about what the map gets
+        words = measure_lines(len(wrap_text(say_trust(result, i, t), wide, style.small)), style.small)
+        ax = new_figure(width, 0.6 + min(_HIGHEST, max(0.4, height / across)) * wide + words).add_subplot()
     draw_map(ax, result, i, t)
     width, high = measure_axes(ax)
     method = result.provenance.details.get("method", result.provenance.probe)
     score = f", score {format_score(result.scores[i, t], result.meanings[t])}"
     name = f"{method}: {result.provenance.targets[i][t]}"
     ax.set_title(fit_text(name, width - measure_text(score, style.title), style.title) + score, fontsize=style.title)
-    marks = [part for text in name_marks(result, i, t) for part in wrap_text(text, width, style.small)]
-    ax.set_xlabel("\n".join(marks), fontsize=style.small, loc="left")
+    texts = [*name_marks(result, i, t), say_trust(result, i, t)]
+    words = [part for text in texts for part in wrap_text(text, width, style.small)]
+    ax.set_xlabel("\n".join(words), fontsize=style.small, loc="left")
     bar = ax.figure.colorbar(
         ScalarMappable(colours.norm, colours.ramp()), extend=colours.extend, ax=ax, fraction=0.046, pad=0.03
     )

@@ -15,6 +15,7 @@ from vizcnn.results.overlay import Colours, choose_colours, draw_bar, paint_map
 from vizcnn.results.page import Page, measure_caption, measure_lines
 from vizcnn.results.panels import format_score
 from vizcnn.results.style import current_style
+from vizcnn.results.trust import name_verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,9 +78,21 @@ class _Layout:
 
     def measure_line(self, line: _Line) -> float:
         """The height of a line with its headings, its labels and the space below."""
-        labels = max(len(_list_labels(self.result, tile.i, tile.t)) for tile in line.tiles)
+        labels = max(len(self.list_labels(tile)) for tile in line.tiles)
         texts = 0.03 + measure_lines(labels, current_style().small)
         return self.measure_headings(line) + self.measure_pictures(line) + texts + _BETWEEN
+
+    def list_labels(self, tile: _Tile) -> list[tuple[str, str]]:
+        """The lines below a tile, each with the number at its end: the image's name, the target with its score, the
+        class that the network names, and how far the map can be believed."""
+        result, i, t = self.result, tile.i, tile.t
+        target = result.provenance.targets[i][t]
+        lines = [(result.photos[i].name, ""), (target, format_score(result.scores[i, t], result.meanings[t]))]
+        for best in result.predictions[i][:1]:
+            words = "predicted" if best.label == target else f"seen as {best.label}"
+            lines.append((words, f"{best.said(100, 0)}%"))
+        verdict = name_verdict(result.trust[i][t]) if result.trust else ""
+        return lines + [(line, "") for line in wrap_text(verdict, self.side, current_style().small)]
 
     def measure_bar(self) -> float:
         """The height of the colour bar with its numbers."""
@@ -120,17 +133,6 @@ def draw_sheet(result: Maps, page: int) -> Figure:
     return drawn.figure
 
 
-def _list_labels(result: Maps, i: int, t: int) -> list[tuple[str, str]]:
-    """The lines below a tile, each with the number at its end: the image's name, the target with its score, and the
-    class that the network names."""
-    target = result.provenance.targets[i][t]
-    lines = [(result.photos[i].name, ""), (target, format_score(result.scores[i, t], result.meanings[t]))]
-    for best in result.predictions[i][:1]:
-        words = "predicted" if best.label == target else f"seen as {best.label}"
-        lines.append((words, f"{best.said(100, 0)}%"))
-    return lines
-
-
 def _describe_scale(result: Maps) -> str:
     """What the colours of all tiles say, and what they share."""
     end = f"the {result.percentile:g}th percentile" if result.percentile < 100 else "the largest value"
@@ -141,6 +143,8 @@ def _describe_scale(result: Maps) -> str:
     return (
         f"{meanings}{box}. Colours end at {end} of the image ({own}); weak values are transparent. "
         "Below a tile: its image, the target with its score, the predicted class with its probability"
+        + ", how far the map can be believed"
+        * bool(result.trust)
     )
 
 
@@ -222,7 +226,7 @@ def _draw_tile(ax: Axes, layout: _Layout, tile: _Tile, colours: Colours, bottom:
 def _write_label(page: Page, layout: _Layout, tile: _Tile, top: float) -> None:
     """Write the lines below a tile, each with its number at the right."""
     style, left = current_style(), layout.find_left(tile.column)
-    for k, (name, number) in enumerate(_list_labels(layout.result, tile.i, tile.t)):
+    for k, (name, number) in enumerate(layout.list_labels(tile)):
         down = top + measure_lines(k, style.small)
         room = layout.side - measure_text(number, style.small) - 0.06 * bool(number)
         colour = style.ink if k == 1 else style.muted

@@ -58,4 +58,4 @@ class Maps(Result):
     percentile: float = 100.0
     second_marks: tuple[tuple[Mark | None, ...], ...] = ()
     target_marks: tuple[tuple[Mark | None, ...], ...] = ()
-    trust: tuple[tuple[Trust, ...], ...] = ()
+    trust: tuple[tuple[Trust | None, ...], ...] = ()

@@ -14,6 +14,7 @@ from vizcnn.inputs.photo import Photo, to_floats, to_grey
 from vizcnn.results.drawing import dim_unseen, draw_box, draw_photo
 from vizcnn.results.maps import Maps, Mark
 from vizcnn.results.style import current_style
+from vizcnn.results.trust import describe_trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,6 +137,11 @@ def name_marks(result: Maps, i: int, t: int) -> list[str]:
         ("box", result.marks[i][t]), ("dashed", second_mark(result, i, t)), ("dotted", target_mark(result, i, t))
     )  # fmt: skip
     return [f"{kind}: {mark.text}" for kind, mark in boxes if mark]
+
+
+def say_trust(result: Maps, i: int, t: int) -> str:
+    """How far a map can be believed, in words; "" where that was not asked for."""
+    return describe_trust(result.trust[i][t]) if result.trust else ""
 
 
 def draw_bar(ax: Axes, colours: Colours, ends: tuple[str, str, str] | None = None) -> None:

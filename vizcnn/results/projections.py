@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
 
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
@@ -17,6 +20,7 @@ from vizcnn.results.panel_layout import MARK
 from vizcnn.results.panels import Panel, Scene
 from vizcnn.results.style import current_style
 from vizcnn.results.tiles import draw_square, make_photo_strip, pick_colour, scale_to_levels
+from vizcnn.results.trust import Trust, describe_trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,15 +35,58 @@ class Projections(ImageGrid):
     """An ImageGrid of one-tile panels, each a pattern that fills the box of its mark on the photograph.
 
     `figure()` draws each pattern where it lies, and a little around it in mid-grey, beside the same part of the
-    photograph."""
+    photograph.
+
+    trust: per photograph and pattern how far it can be believed as a map of its magnitudes, or None where that could
+        not be found out; empty where it was not asked for.
+    """
+
+    parts: ClassVar[tuple[type, ...]] = (*ImageGrid.parts, Trust)
+
+    trust: tuple[tuple[Trust | None, ...], ...] = field(default=(), kw_only=True)
+
+    def summary(self) -> dict[str, Any]:
+        trust = [[one and one.summary() for one in row] for row in self.trust]
+        return super().summary() | ({"trust": trust} if trust else {})
+
+    def describe(self) -> str:
+        if not self.trust:
+            return super().describe()
+        lines = list[str]()
+        for finding, row, trusts in zip(self.findings, self.rows, self.trust, strict=True):
+            judged = zip(row.panels, trusts, strict=True)
+            lines += [finding, *(f"  {panel.title}: {describe_trust(one)}" for panel, one in judged)]
+        return "\n".join(lines)
+
+    def list_maps(self, image: int) -> list[npt.NDArray[np.float32]]:
+        """The magnitudes of each pattern of a photograph, over all that the network saw of it, (H, W) in px of the
+        input: the largest over channels, and zero where nothing reaches."""
+        row = self.rows[image]
+        assert row.scene is not None
+        marks = zip(row.panels, row.scene.marks, strict=True)
+        return [_place_pattern(panel, mark.box, row.scene.seen) for panel, mark in marks if mark]
 
     def _make_blocks(self) -> list[Block]:
-        return [_make_block(row.panels, row.scene) for row in self.rows if row.scene]
+        trust = self.trust or [()] * len(self.rows)
+        return [_make_block(row.panels, row.scene, own) for row, own in zip(self.rows, trust, strict=True) if row.scene]
 
 
-def _make_block(panels: tuple[Panel, ...], scene: Scene) -> Block:
+def _place_pattern(panel: Panel, box: Box, seen: Box) -> npt.NDArray[np.float32]:
+    """The magnitudes of a pattern (1, h, w) or (1, h, w, C) that fills a box of the photograph, (H, W)."""
+    pattern = np.abs(panel.values[0])
+    if pattern.ndim == 3:
+        pattern = pattern.max(2)  # (h, w)
+    down, across = pattern.shape[0] / (box.bottom - box.top), pattern.shape[1] / (box.right - box.left)
+    whole = np.zeros((round(down * (seen.bottom - seen.top)), round(across * (seen.right - seen.left))), np.float32)
+    top, left = round(down * (box.top - seen.top)), round(across * (box.left - seen.left))
+    whole[top : top + pattern.shape[0], left : left + pattern.shape[1]] = pattern
+    return whole
+
+
+def _make_block(panels: tuple[Panel, ...], scene: Scene, trust: Sequence[Trust | None]) -> Block:
     side, in_a_line = _choose_size(len(panels))
-    pairs = [_Pair.of(panel, scene, i, side) for i, panel in enumerate(panels)]
+    said = [describe_trust(one) for one in trust] or [""] * len(panels)
+    pairs = [_Pair.of(panel, scene, i, side, said[i]) for i, panel in enumerate(panels)]
     lines = [_make_line(pairs[first : first + in_a_line]) for first in range(0, len(pairs), in_a_line)]
     return Block(tuple(lines), make_photo_strip(scene, side, max(pair.head for pair in pairs[:in_a_line])))
 
@@ -82,11 +129,12 @@ class _Pair:
     size: tuple[float, float]
     head: float
     said: tuple[str, ...]
+    trusted: tuple[str, ...]
     width: float
 
     @classmethod
-    def of(cls, panel: Panel, scene: Scene, i: int, side: float) -> _Pair:
-        """The pair of panel i. side: the most that a tile measures, in inches."""
+    def of(cls, panel: Panel, scene: Scene, i: int, side: float, trust: str) -> _Pair:
+        """The pair of panel i. side: the most that a tile measures, in inches. trust: how far it can be believed."""
         mark, style = scene.marks[i], current_style()
         if mark is None:
             raise ShapeError(f"a projection lies in a box of the photograph, and {panel.title} has none. Give a mark")
@@ -94,8 +142,9 @@ class _Pair:
         down, across = view.bottom - view.top, view.right - view.left
         size = side * down / max(down, across), side * across / max(down, across)
         said = tuple(wrap_text(f"{panel.titles[0]}; {panel.scale()}", width, style.small))
-        head = measure_lines(1, style.title) + measure_lines(len(said), style.small) + 0.06
-        return cls(panel, scene.photo, mark.box, view, pick_colour(i), size, head, said, width)
+        trusted = tuple(wrap_text(trust, width, style.small))
+        head = measure_lines(1, style.title) + measure_lines(len(said) + len(trusted), style.small) + 0.06
+        return cls(panel, scene.photo, mark.box, view, pick_colour(i), size, head, said, trusted, width)
 
     def draw(self, page: Page, left: float, top: float, head: float) -> None:
         """head: the height of the heads of all pairs in the line."""
@@ -121,6 +170,8 @@ class _Pair:
         ax.text(indent, 0, title, fontsize=style.title, color=style.ink, va="top")
         below = measure_lines(1, style.title)
         ax.text(0, below, "\n".join(self.said), fontsize=style.small, color=style.muted, va="top")
+        below += measure_lines(len(self.said), style.small)
+        ax.text(0, below, "\n".join(self.trusted), fontsize=style.small, color=style.ink, va="top")
 
     def _draw_pattern(self, ax: Axes) -> None:
         place = self.box.left - 0.5, self.box.right - 0.5, self.box.bottom - 0.5, self.box.top - 0.5

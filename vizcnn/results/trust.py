@@ -37,7 +37,8 @@ class Trust:
     blob: the same for a blob in the middle of the image.
     contrast: from -1 to 1, the likeness (Spearman, over cells) of this map and that of a class the network did not
         choose; None where that was not tested.
-    contrast_target: that class. contrast_note: why it was not tested, or "".
+    contrast_target: that class. contrast_note: why it was not tested; of a map that is no map, what it is, such as
+        `zero everywhere`; or "".
     runs: of the network, shared by all maps of this image and target.
     steadiness: from -1 to 1, the likeness of the map with that of the picture moved by a few px; None if not asked for.
     missing: what the map's sum lacks of the answer's change that it should add up to, as a share of that; None if not
@@ -95,7 +96,7 @@ class Trust:
             return f"much the same map ({size}) for {what}, which the network did not choose"
         if self.contrast > DISTINCT:
             return f"partly the same map ({size}) for {what}"
-        return f"another map for {what} (likeness {size})"
+        return f"another map for {what} ({self.contrast_note or f'likeness {size}'})"
 
     def describe(self) -> str:
         """The verdict and its reasons in one line: `✓ supported: better than 97 of 100 random maps at ...; ...`."""
@@ -104,3 +105,16 @@ class Trust:
     def summary(self) -> dict[str, Any]:
         """The figures, the verdict and the sentences as plain values, for JSON."""
         return {**asdict(self), "verdict": self.verdict, "sentences": list(self.sentences)}
+
+
+def describe_trust(trust: Trust | None) -> str:
+    """The verdict and its reasons in one line. None: it was asked for, and could not be found out."""
+    return trust.describe() if trust else _UNJUDGED
+
+
+def name_verdict(trust: Trust | None) -> str:
+    """The verdict alone, with its sign."""
+    return f"{trust.sign} {trust.verdict}" if trust else _UNJUDGED
+
+
+_UNJUDGED = "– not judged"
