@@ -110,7 +110,7 @@ def list_probes(size: tuple[int, int]) -> dict[str, Probe[Heatmap]]:
     """The methods by name. Occlusion takes windows of a quarter of the image, and moves them by half a window."""
     side = min(size) // 4
     return {
-        "occlusion": vizcnn.Occlusion(window=side, stride=side // 2),
+        "occlusion": vizcnn.Occlusion(window=side, stride=side // 2, engine="plain"),
         "grad-cam": vizcnn.Cam(method="grad-cam"),
         "integrated-gradients": vizcnn.Saliency(method="integrated-gradients", steps=STEPS),
         "smoothgrad": vizcnn.Saliency(method="smoothgrad", samples=SAMPLES),
@@ -219,22 +219,22 @@ def judge_image(model: vizcnn.Model, name: str, image: Tensor, seed: int) -> tup
 # ---- networks and images --------------------------------------------------------------------------------------------
 
 
-def load_published(folder: Path, name: str) -> vizcnn.Model:
-    """One of PUBLISHED, from its file in the folder of weights."""
+def load_published(folder: Path, name: str, side: int = 224) -> vizcnn.Model:
+    """One of PUBLISHED, from its file in the folder of weights. side: of its input, but for those of CIFAR-10."""
     (file,) = folder.glob(f"{name}.*pth")
     if name in ("mobilenet_v2", "squeezenet1_0"):
-        model = vizcnn.load(f"{name}@{file}")
+        model = vizcnn.load(f"{name}@{file}", input_size=side)
         model.name = name
         return model
-    network, options = _describe(name)
+    network, options = _describe(name, side)
     network.load_state_dict(torch.load(file, weights_only=True))
     return vizcnn.Model(network.eval(), name=name, **options)
 
 
-def _describe(name: str) -> tuple[nn.Module, dict[str, Any]]:
+def _describe(name: str, side: int) -> tuple[nn.Module, dict[str, Any]]:
     """A network without its weights, and the options of its Model."""
     if name == "tiny_darknet":
-        return Darknet(), {"size": 224, "resize": 256, **_NORM}
+        return Darknet(), {"size": side, **_NORM}
     if name == "cifar10_resnet20":
         return Cifar(), {"size": 32, "labels": _CIFAR, **_NORM}
     return LeNet(), {"size": 32, "labels": _CIFAR, "mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -255,7 +255,9 @@ def read_validation(archive: Path, count: int) -> Tensor:
 
 def list_cases(options: argparse.Namespace) -> Iterator[tuple[vizcnn.Model, Iterable[tuple[str, Tensor]]]]:
     """Each network with its images by name."""
-    photographs = read_validation(options.folder / "tiny-imagenet-200.tar.xz", options.images + _MOST)
+    archive = options.folder / "tiny-imagenet-200.tar.xz"
+    is_small = {"tiny", PLANTED} & {*options.networks}
+    photographs = read_validation(archive, options.images + _MOST) if is_small else torch.empty(0)
     for name in options.networks:
         if name == PLANTED:
             made = planted.make(photographs, held_out=max(options.planted, 1), epochs=options.epochs)
@@ -265,7 +267,7 @@ def list_cases(options: argparse.Namespace) -> Iterator[tuple[vizcnn.Model, Iter
         elif name == "tiny":
             yield vizcnn.load(name), ((str(i), image) for i, image in enumerate(photographs[: options.images]))
         else:
-            model = load_published(options.folder / "weights", name)
+            model = load_published(options.folder / "weights", name, options.side)
             yield model, read_photos(options.folder / "images" / "photos", model, options.photos)
 
 
@@ -364,6 +366,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NETWORK", help=" ".join(names))
     parser.add_argument("--images", type=int, default=100, help="validation images for tiny")
     parser.add_argument("--photos", type=int, default=20, help="photographs for each published network")
+    parser.add_argument("--side", type=int, default=224, help="of the photographs that networks of ImageNet get, in px")
     parser.add_argument("--planted", type=int, default=60, help="images with a planted tag")
     parser.add_argument("--epochs", type=int, default=8, help="of the planted network's training")
     parser.add_argument("--json", type=Path, help="a file for all figures of all maps")
