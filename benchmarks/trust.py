@@ -26,7 +26,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, cast
 
 import numpy as np
@@ -36,6 +35,7 @@ from published import Cifar, Darknet, LeNet
 from scipy.ndimage import gaussian_filter, sobel
 from torch import Tensor, nn
 from tqdm import tqdm
+from trust_bars import EDGES, FIELD, HEAD, MIDDLE, PLANTED, Bar, Row, check_bars, describe_shift, format_table
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, UnsuitableNetwork
@@ -47,12 +47,8 @@ from vizcnn.evaluation.nulls import make_middle
 from vizcnn.models.targets import Target
 from vizcnn.probing.probe import Probe
 from vizcnn.results import Heatmap
-from vizcnn.results.trust import Trust
 from vizcnn.zoo import train_tiny
 
-METHODS = ("occlusion", "grad-cam", "integrated-gradients", "smoothgrad", "gradient", "guided-backprop")
-EDGES, MIDDLE, FIELD = "edges (Sobel)", "blob in the middle", "random field"
-PLANTED = "planted"
 PUBLISHED = ("mobilenet_v2", "squeezenet1_0", "tiny_darknet", "cifar10_resnet20", "captum_cifar10_lenet")
 FIELDS = 9  # random fields for each image, three of each smoothness
 STEPS, SAMPLES = 8, 8  # of integrated gradients, and of SmoothGrad
@@ -62,38 +58,6 @@ _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 AGAIN = 64  # px; larger images are not covered a second time, for the cost
 
 _MOST = 2000  # photographs that the planted network is trained on
-
-
-@dataclass(frozen=True)
-class Row:
-    """A map and what was said of it. is_wrong: it is another class's. trust: None where the method refuses. again: need
-    with other halves and other null maps."""
-
-    network: str
-    image: str
-    map: str
-    is_wrong: bool
-    trust: Trust | None
-    again: float | None = None
-
-    @property
-    def name(self) -> str:
-        return self.map + " of a wrong class" * self.is_wrong
-
-    def reaches(self, need: float) -> bool:
-        return self.trust is not None and self.trust.need >= need
-
-    @property
-    def is_supported(self) -> bool:
-        return self.trust is not None and self.trust.verdict == "supported"
-
-    @property
-    def is_class_free(self) -> bool:
-        return self.trust is not None and self.trust.verdict == "do not read as reasons"
-
-    def summary(self) -> dict[str, Any]:
-        what = {"network": self.network, "image": self.image, "map": self.map, "is_wrong": self.is_wrong}
-        return {**what, "again": self.again, "trust": self.trust and self.trust.summary()}
 
 
 @dataclass(frozen=True)
@@ -271,94 +235,6 @@ def list_cases(options: argparse.Namespace) -> Iterator[tuple[vizcnn.Model, Iter
             yield model, read_photos(options.folder / "images" / "photos", model, options.photos)
 
 
-# ---- what is printed ------------------------------------------------------------------------------------------------
-
-HEAD = "| network | map | maps | refused | need, median | at least 90 | at least 95 | supported | not reasons |"
-
-
-def measure_share(rows: Sequence[Row], holds: Callable[[Row], bool]) -> float:
-    return sum(map(holds, rows)) / max(len(rows), 1)
-
-
-def format_table(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each kind of map of one network; shares are of all maps, a refused one among them."""
-    for name in dict.fromkeys(row.name for row in rows):
-        own = [row for row in rows if row.name == name]
-        needs = [row.trust.need for row in own if row.trust]
-        middle = f"{median(needs):.0f}" if needs else "-"
-        columns = (lambda row: row.reaches(90), lambda row: row.reaches(95), lambda row: row.is_supported)
-        shares = [f"{measure_share(own, holds):.0%}" for holds in (*columns, lambda row: row.is_class_free)]
-        cells = [own[0].network, name, str(len(own)), str(len(own) - len(needs)), middle, *shares]
-        yield f"| {' | '.join(cells)} |"
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What a share of the maps must keep. least: whether the bound is the least share, else the most.
-
-    rows: of which maps; by_network: the share for each network."""
-
-    what: str
-    bound: float
-    least: bool
-    share: float
-    count: int
-    by_network: dict[str, float]
-
-    @property
-    def is_kept(self) -> bool:
-        return self.share >= self.bound if self.least else self.share <= self.bound
-
-    def format(self) -> str:
-        each = ", ".join(f"{name} {share:.0%}" for name, share in self.by_network.items())
-        bound = f"{'at least' if self.least else 'at most'} {self.bound:.0%}"
-        kept = "kept" if self.is_kept else "**not kept**"
-        return f"| {self.what} | {bound} | {self.share:.1%} of {self.count} | {kept} | {each} |"
-
-
-def check_bars(rows: Sequence[Row]) -> list[Bar]:
-    """What the figures must keep, with what they reach; without those of which there are no maps.
-
-    Bars of photographs are over all networks but the planted one."""
-
-    def take(name: str, is_planted: bool = False) -> list[Row]:
-        return [row for row in rows if row.name == name and (row.network == PLANTED) == is_planted]
-
-    def make(what: str, bound: float, least: bool, own: list[Row], holds: Callable[[Row], bool]) -> Bar:
-        networks = dict.fromkeys(row.network for row in own)
-        shares = {name: measure_share([row for row in own if row.network == name], holds) for name in networks}
-        return Bar(what, bound, least, measure_share(own, holds), len(own), shares)
-
-    again = [row for row in rows if row.again is not None and row.map in METHODS]
-    wrong = "guided-backprop of a wrong class"
-    bars = [
-        make("random fields: need at least 90", 0.10, False, take(FIELD), lambda row: row.reaches(90)),
-        make(f"{EDGES}: supported", 0, False, take(EDGES), lambda row: row.is_supported),
-        make(f"{MIDDLE}: supported", 0, False, take(MIDDLE), lambda row: row.is_supported),
-        make(f"{wrong}: supported", 0.05, False, take(wrong), lambda row: row.is_supported),
-        make("occlusion: supported", 0.95, True, take("occlusion"), lambda row: row.is_supported),
-        *(
-            make(f"planted, {name}: need at least 95", 0.95, True, take(name, True), lambda row: row.reaches(95))
-            for name in ("occlusion", "integrated-gradients")
-        ),
-        make("planted, grad-cam: need at least 90", 0.10, False, take("grad-cam", True), lambda row: row.reaches(90)),
-        make("two seeds: need on the same side of 90", 0.85, True, again, _is_repeated),
-    ]
-    return [bar for bar in bars if bar.count]
-
-
-def _is_repeated(row: Row) -> bool:
-    return row.trust is not None and row.again is not None and row.reaches(90) == (row.again >= 90)
-
-
-def measure_shift(rows: Sequence[Row]) -> float:
-    """By how much need moves with other halves and other null maps, the median over maps of the methods."""
-    shifts = [
-        abs(row.trust.need - row.again) for row in rows if row.map in METHODS and row.trust and row.again is not None
-    ]
-    return median(shifts)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder of images and weights")
@@ -391,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Bar]:
     bars = check_bars(rows)
     print("\n| bar | bound | reached | | by network |\n|---|---|---|---|---|")
     print("\n".join(bar.format() for bar in bars))
-    print(f"\nWith other halves and null maps need moves by {measure_shift(rows):.0f} (median).")
+    print(f"\n{describe_shift(rows)}")
     print(f"Judging {len(rows)} maps against 100 null maps each took {runs} runs of the network.")
     return bars
 
