@@ -26,7 +26,7 @@ CHANCE = replace(GOOD, need=40)
 def make_row(
     name: str, found: Trust | None, network: str = "net", *, is_wrong: bool = False, again: float = 95
 ) -> trust_bars.Row:
-    return trust_bars.Row(network, "0", name, is_wrong, found, again)
+    return trust_bars.Row(network, "0", name, is_wrong, found, again if found else None)
 
 
 def cut_pieces(count: int, side: int) -> Tensor:

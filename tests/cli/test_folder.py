@@ -257,6 +257,27 @@ def test_a_picture_in_another_style_is_made_again(workers: tuple[str, ...]) -> N
     assert len(found(*asked, "--style", "screen")["results"]) == 6
 
 
+def test_pictures_without_trust_are_made_again_with_it() -> None:
+    asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
+    assert [one["images"][0]["maps"][0]["trust"] for one in found(*asked)["results"]] == [None, None]
+    for one in found(*asked, "--trust", "--workers", "1")["results"]:
+        assert one["images"][0]["maps"][0]["trust"]["runs"] == 101
+        assert (provenance_in(Path(one["file"])) or {})["trust"] is True
+    assert len(found(*asked, "--trust")["there"]) == 2
+    assert len(found(*asked)["results"]) == 2
+
+
+def test_a_picture_from_before_there_was_trust_is_kept() -> None:
+    asked = ("saliency", "photos/0.png", "photos/1.png", *SMALL, "-o", "out")
+    for one in found(*asked)["results"]:
+        record = provenance_in(Path(one["file"]))
+        assert record is not None
+        del record["trust"]
+        with Image.open(one["file"]) as picture:
+            picture.save(one["file"], **save_options("png", record))
+    assert len(found(*asked)["there"]) == 2
+
+
 def test_a_picture_for_a_paper_is_a_pdf_where_no_file_is_named() -> None:
     for style in ("print", "print-wide"):
         (result,) = found("saliency", "photos/0.png", *SMALL, "--style", style)["results"]
@@ -628,3 +649,13 @@ def test_the_help_says_what_is_done_with_many_images() -> None:
         assert said in text
     assert "--workers" not in call("filters", "--help").output
     assert "--workers" not in call("top-images", "--help").output
+
+
+def test_the_help_offers_trust_with_its_price_where_maps_are_made() -> None:
+    for name in ("cam", "deconvnet", "occlusion", "rise", "saliency"):
+        text = " ".join(call(name, "--help").output.split())
+        assert "--trust Say below each map how far it can be believed: 101 more runs" in text
+    for name in ("dream", "embed", "feature-maps", "filters", "invert", "layers", "maximize", "style", "top-images"):
+        assert "--trust " not in call(name, "--help").output
+        answer = call(name, "photos/0.png", "--trust")
+        assert (answer.exit_code, "No such option" in answer.output) == (2, True)

@@ -120,6 +120,8 @@ def test_an_option_may_replace_an_inherited_option_but_nothing_else() -> None:
 class Everything(Probe[Result]):
     """A probe that has all of the shared options."""
 
+    makes_maps = True
+
     def answer(self, *_: Any, **__: Any) -> Result:
         raise NotImplementedError
 

@@ -8,26 +8,12 @@ import numpy as np
 import pytest
 from legibility import find_faults
 from support import ORIGIN
+from support_maps import projections
 
 import vizcnn
 from vizcnn.errors import ShapeError
 from vizcnn.geometry import Box
-from vizcnn.inputs.photo import Photo
-from vizcnn.results import Mark, Panel, Projections, Row, Scene, current_style
-
-
-def projections(size: tuple[int, int], boxes: list[Box], name: str = "a.jpg", images: int = 1) -> Projections:
-    """Of each box a pattern of 4 x 4 px with its brightest in the upper left."""
-    values = np.zeros((1, 4, 4, 3), np.float32)
-    values[0, 0, 0] = 2
-    panels = tuple(
-        Panel(f"target{i}", f"layer{i}.conv:17@3,4", values, (17,), ("activation 3.2",), ((-2.0, 2.0),), "projection")
-        for i in range(len(boxes))
-    )
-    photo = Photo(np.random.default_rng(0).random((*size, 3), np.float32), name)
-    seen = Box(0, 0, min(size), min(size))
-    row = Row(panels, Scene(photo, seen, tuple(Mark(box, "unit") for box in boxes)))
-    return Projections(ORIGIN, (row,) * images, ("found",))
+from vizcnn.results import Projections, Row, Scene, current_style
 
 
 def test_a_pattern_lies_in_its_box_beside_the_same_part_of_the_photograph() -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from legibility import find_faults
-from test_heatmap import heatmap
-from test_projections import projections
+from support_maps import heatmap, projections
 
 import vizcnn
 from vizcnn.errors import ParameterError
@@ -20,6 +19,7 @@ from vizcnn.geometry import Box
 from vizcnn.results import Trust
 from vizcnn.results.storing import RECORD, digest_of
 from vizcnn.results.style import STYLES
+from vizcnn.results.trust import describe_trust
 
 pytestmark = pytest.mark.filterwarnings("ignore:no installed font", "ignore:matplotlib .* draws Arabic", "ignore:Glyph")
 
@@ -108,7 +108,7 @@ def test_words_over_projections_are_whole_and_apart(style: str) -> None:
     assert found.describe().splitlines() == [
         "found",
         f"  layer0.conv:17@3,4: {SUPPORTED.describe()}",
-        f"  layer1.conv:17@3,4: {TRUSTS[4].describe()}",  # type: ignore[union-attr]
+        f"  layer1.conv:17@3,4: {describe_trust(TRUSTS[4])}",
         "  layer2.conv:17@3,4: – not judged",
     ]
 
@@ -126,7 +126,7 @@ def test_trust_is_saved_and_opened(kind: str, tmp_path: Path) -> None:
     for found in (trusted(2, 3), replace(projections((9, 9), [Box(0, 0, 9, 9)]), trust=((SUPPORTED,),))):
         opened = vizcnn.load_result(found.save(tmp_path / f"a{kind}"))
         assert type(opened) is type(found)
-        assert opened.trust == found.trust  # type: ignore[attr-defined]
+        assert opened.trust == found.trust
         assert opened.describe() == found.describe()
 
 
@@ -139,7 +139,8 @@ def test_a_file_from_before_there_was_trust_opens_without(tmp_path: Path) -> Non
         del part["trust"]
     del record["sha256"]
     record["sha256"] = digest_of(manifest, record, arrays)
-    np.savez(file, **arrays, **{RECORD: np.array(json.dumps(record)), "manifest": np.array(json.dumps(manifest))})  # type: ignore[arg-type]
+    texts: dict[str, Any] = {RECORD: np.array(json.dumps(record)), "manifest": np.array(json.dumps(manifest))}
+    np.savez(file, **arrays, **texts)
     opened = vizcnn.load_result(file)
     assert isinstance(opened, vizcnn.Heatmap)
     assert (opened.trust, opened.provenance.trust) == ((), False)
@@ -164,7 +165,7 @@ def test_words_stand_below_each_finding_and_on_the_page(tmp_path: Path) -> None:
         "a.png: found",
         f"  {SUPPORTED.describe()}",
         "a.png: found",
-        f"  {TRUSTS[1].describe()}",  # type: ignore[union-attr]
+        f"  {describe_trust(TRUSTS[1])}",
     ]
     assert SUPPORTED.describe() in found.save(tmp_path / "a.html").read_text()
 

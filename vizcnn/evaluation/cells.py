@@ -22,6 +22,11 @@ def sum_cells(maps: Maps, grid: tuple[int, int]) -> Maps:
     return sums
 
 
+def measure_areas(size: tuple[int, ...], grid: tuple[int, int]) -> Maps:
+    """How many px, or values of a map of this height and width, lie in each cell: (rows, columns)."""
+    return sum_cells(np.ones(size), grid)
+
+
 def enlarge_cells(cells: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Cells (..., rows, columns) as masks of px, (..., H, W)."""
     rows, columns = (
@@ -44,11 +49,13 @@ def enlarge_map(values: Maps, size: tuple[int, int]) -> Maps:
 
 
 def compare(a: Maps, b: Maps) -> float:
-    """The likeness of two maps (H, W) of any sizes: Spearman's rank correlation over 12 x 12 cells, or as many as fit.
+    """The likeness of two maps (H, W) of any sizes: Spearman's rank correlation of their means in 12 x 12 cells, or in
+    as many as fit. 0 where one of them is even all over.
 
-    0 where one of them is even all over."""
+    Means, for cells differ by a row or a column: the sums of two maps with a floor would be alike for that alone."""
     grid = (min(LIKENESS, len(a), len(b)), min(LIKENESS, a.shape[1], b.shape[1]))
-    return float(correlate_ranks(sum_cells(a, grid).reshape(1, -1), sum_cells(b, grid).ravel())[0])
+    own, other = (sum_cells(one, grid) / measure_areas(one.shape, grid) for one in (a, b))
+    return float(correlate_ranks(own.reshape(1, -1), other.ravel())[0])
 
 
 def correlate_ranks(rows: Maps, values: Maps) -> Maps:

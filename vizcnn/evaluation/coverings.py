@@ -10,11 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.evaluation.cells import enlarge_cells
+from vizcnn import progress
+from vizcnn.evaluation.cells import enlarge_cells, split
+from vizcnn.models.batches import default_batch
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.models.targets import Target
+from vizcnn.occlusion import Case, Sweep
 from vizcnn.occlusion.windows import make_baseline
+from vizcnn.process import ignore_warnings
 
 GRID, HALVES = 6, 64
 
@@ -28,7 +32,8 @@ class Coverings:
     drops: float64 (K, T), each target's score for the image less its score under the covering. All 0 where no cell, or
         no half, changes the target by more than rounding, which would have ranks like anything else.
     scores: float64 (T,), the targets' for the image as it is.
-    runs: of the network, with that of the image as it is.
+    runs: of the network, with that of the image as it is. Of those for one cell, only what the cell can change may have
+        been computed.
     """
 
     covered: npt.NDArray[np.bool_]
@@ -63,6 +68,8 @@ def cover_image(
 ) -> Coverings:
     """Cover the cells of a 6 x 6 grid, each alone and then random halves of them, and score the targets each time.
 
+    Of cells alone the incremental engine of occlusion computes what they can change, where that saves enough; it checks
+    itself against full runs, and falls back on these.
     image: (C, H, W) in [0, 1]. targets: resolved. scores: float64 (T,), theirs for the image as it is.
     largest: the magnitude of the network's largest output for the image, by which rounding is judged too; 0 if unknown.
     halves: how many random halves, an even number. fill: what covers, as for occlusion.
@@ -76,17 +83,61 @@ def cover_image(
         masks = torch.from_numpy(enlarge_cells(covered[indices], size)).to(image.device)  # (B, H, W)
         return torch.where(masks[:, None], baseline, image)  # (B, C, H, W)
 
-    found = np.empty((len(covered), len(targets)))
+    found, cells = np.empty((len(covered), len(targets))), covered.shape[1] * covered.shape[2]
+    case = Case("", image, baseline, tuple(targets), scores, largest)
+    alone = _score_alone(model, case, covered.shape[1:], batch, layout, shown=shown)
+    if alone is not None:
+        found[:cells] = alone
+    rest = np.arange(0 if alone is None else cells, len(covered))
     for indices, some in score_batches(
-        model, cover, np.arange(len(covered)), targets, batch=batch, layout=layout, label="trust", shown=shown
+        model, cover, rest, targets, batch=batch, layout=layout, label="trust", shown=shown
     ):
         found[indices] = some
     drops = scores - found  # (K, T)
-    cells = covered.shape[1] * covered.shape[2]
     for part in (slice(cells), slice(cells, None)):
         if len(found[part]):
             drops[part, ~differ(found[part], scores, largest, image.dtype)] = 0
     return Coverings(covered, drops, scores, len(covered) + 1)
+
+
+# Recording the network and checking four of so few windows costs what is saved: of small images, where cells are small
+# beside what units see, and above this share of the FLOPs of full runs. Else 12 to 23% of all runs' time are saved.
+_SMALLEST, _LARGEST_SHARE = 128, 0.7  # px, share
+
+
+def _score_alone(
+    model: Model,
+    case: Case,
+    grid: tuple[int, int],
+    batch: int | None,
+    layout: torch.memory_format | None,
+    *,
+    shown: bool,
+) -> Scores | None:
+    """The targets' scores when each cell alone is covered, (cells, T), by the incremental engine; None where it would
+    not save much, and full runs are as fast."""
+    size = (case.image.shape[1], case.image.shape[2])
+    if min(size) < _SMALLEST:
+        return None
+    rows, columns = (np.stack([edges[:-1], edges[1:]], 1) for edges in map(split, size, grid))  # (parts, 2)
+    windows = np.hstack([rows.repeat(len(columns), 0), np.tile(columns, (len(rows), 1))])  # (cells, 4)
+    with ignore_warnings("Occlusion runs the network in full"):  # nobody has asked for one engine or the other
+        sweep = Sweep(
+            model,
+            [case],
+            windows,
+            batch=batch or default_batch(size),
+            layout=layout or torch.contiguous_format,
+            largest_share=_LARGEST_SHARE,
+        )
+        if sweep.incremental is None:
+            return None
+        found = np.empty((len(windows), len(case.targets)))
+        with progress.bar(len(windows), "trust", "image", shown=shown) as bar:
+            for indices, some in sweep.score(case):
+                found[indices] = some
+                bar.update(len(indices))
+    return found
 
 
 def choose_coverings(grid: tuple[int, int], halves: int, seed: int) -> npt.NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vizcnn.errors import DegenerateResult, ParameterError, ShapeError
 from vizcnn.evaluation.asking import Asked, ask
-from vizcnn.evaluation.cells import Maps, enlarge_cells, sum_cells
+from vizcnn.evaluation.cells import Maps, enlarge_cells, measure_areas, sum_cells
 from vizcnn.evaluation.judging import check_map
 from vizcnn.evaluation.nulls import make_middle
 from vizcnn.evaluation.reading import check_named, check_photo, fit_map, read_map
@@ -203,7 +203,7 @@ def _choose_orders(maps: list[Maps], cells: tuple[int, int], plan: _Plan) -> Ord
 
 def _average_cells(values: Maps, cells: tuple[int, int]) -> Maps:
     """The mean of a map (H, W) in each cell."""
-    return sum_cells(values, cells) / sum_cells(np.ones_like(values), cells)
+    return sum_cells(values, cells) / measure_areas(values.shape, cells)
 
 
 def _score_orders(

@@ -215,7 +215,7 @@ def _make_cases(asked: Asked, given: list[_Given], maps: Any) -> Iterator[_Case]
             if isinstance(one.map, Heatmap):
                 _check_targets(one.map, asked.targets[t : t + 1])
             _check_options(one.options, asked, t)
-            fitted = fit_map(values, asked.size, asked.photo, asked.seen)
+            fitted = check_map(fit_map(values, asked.size, asked.photo, asked.seen), (1, 1))
             yield _Case(one.name, one.map, one.options, t, values=values, fitted=fitted)
 
 

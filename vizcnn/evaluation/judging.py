@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ShapeError
-from vizcnn.evaluation.cells import Maps, compare, sum_cells
+from vizcnn.evaluation.cells import Maps, compare, measure_areas, sum_cells
 from vizcnn.evaluation.coverings import Coverings
 from vizcnn.evaluation.need import measure_need
 from vizcnn.evaluation.nulls import compute_percentile, make_middle, make_nulls
@@ -39,9 +39,11 @@ def judge_map(
             "another, and no map can be judged by that. Take another target or fill"
         )
     own = check_map(values, coverings.grid)
-    coarse = sum_cells(own, (min(_FINEST, own.shape[0]), min(_FINEST, own.shape[1])))
-    found, middle = measure_need(np.stack([coarse, make_middle(coarse.shape)]), coverings, target)
-    nulls = measure_need(make_nulls(coarse, seed=seed), coverings, target)
+    grid = (min(_FINEST, own.shape[0]), min(_FINEST, own.shape[1]))
+    areas = measure_areas(own.shape, grid)  # cells differ by a row or a column, and null maps know that too
+    means = sum_cells(own, grid) / areas
+    found, middle = measure_need(np.stack([means, make_middle(grid)]) * areas, coverings, target)
+    nulls = measure_need(make_nulls(means, seed=seed) * areas, coverings, target)
     return Trust(
         need=compute_percentile(found, nulls),
         correlation=float(found),

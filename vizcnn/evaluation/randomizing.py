@@ -180,7 +180,7 @@ def _redraw(modules: Sequence[nn.Module], rng: torch.Generator, drawn: set[int])
 
 
 def _describe(names: list[str], likenesses: list[float]) -> Iterator[str]:
-    """What is left of the map after the first step, and after the last."""
+    """What is left of the map after the first step and after the last, where there is a map."""
     for step, what in ((1, f"{names[0]} alone is random"), (len(names), f"all {len(names)} are")):
-        if step < 2 or len(names) > 1:
+        if (step == 1 or len(names) > 1) and np.isfinite(likenesses[step]):
             yield f"likeness {likenesses[step]:.2f} when {what}"

@@ -54,6 +54,7 @@ class Sweep:
     """A sweep of windows (n, 4) over several images of one size, for one call.
 
     batch: images per run. engine: as in the option of Occlusion. layout: how images lie in memory, see `score_batches`.
+    largest_share: with engine auto, the incremental engine is used up to this share of the FLOPs of full runs.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class Sweep:
         batch: int,
         engine: Literal["auto", "plain", "incremental"] = "auto",
         layout: torch.memory_format = torch.contiguous_format,
+        largest_share: float = LARGEST_SHARE,
     ) -> None:
         self.model, self.cases, self.windows = model, cases, windows
-        self.batch, self.engine, self.layout = batch, engine, layout
+        self.batch, self.engine, self.layout, self.largest_share = batch, engine, layout, largest_share
         self.full_runs = FullRuns(model, windows, batch, layout)
         self.incremental: IncrementalRuns | None = None  # None: full runs do the work
         self.graph: Graph | None = None
@@ -84,7 +86,7 @@ class Sweep:
         except Exception as error:
             self._fall_back(error)
         else:
-            if self._is_settled or self.shares["flops_executed"] <= LARGEST_SHARE:
+            if self._is_settled or self.shares["flops_executed"] <= self.largest_share:
                 self.incremental = incremental
 
     def _plan_incremental(self, graph: Graph) -> tuple[IncrementalRuns, dict[str, float]]:

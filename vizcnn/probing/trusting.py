@@ -119,6 +119,8 @@ class _WithOthers:
             return made
         if isinstance(made, Heatmap) and (made.partial or len(made.photos) == len(self.subject.photos)):
             return made.select_targets(range(self.count))
+        if made is not None and made.partial:  # no Heatmap, of which the maps that were asked for could be kept
+            raise KeyboardInterrupt
         return self.probe.compute(self.subject)
 
     @cached_property

@@ -241,8 +241,8 @@ def plot_map(result: Maps, ax: Axes | None, i: int, t: int) -> Axes:
         width = min(5.6, style.width)
         height, across = result.photos[i].size
         wide = 0.75 * width  # about what the map gets
-        words = measure_lines(len(wrap_text(say_trust(result, i, t), wide, style.small)), style.small)
-        ax = new_figure(width, 0.6 + min(_HIGHEST, max(0.4, height / across)) * wide + words).add_subplot()
+        below = measure_lines(len(wrap_text(say_trust(result, i, t), wide, style.small)), style.small)
+        ax = new_figure(width, 0.6 + min(_HIGHEST, max(0.4, height / across)) * wide + below).add_subplot()
     draw_map(ax, result, i, t)
     width, high = measure_axes(ax)
     method = result.provenance.details.get("method", result.provenance.probe)
