@@ -71,10 +71,9 @@ class Question:
 
 
 def list_probes(size: tuple[int, int]) -> dict[str, Probe[Heatmap]]:
-    """The methods by name. Occlusion takes windows of a quarter of the image, and moves them by half a window."""
-    side = min(size) // 4
+    """The methods by name. Occlusion moves its windows, a fifth of the image by default, by half a window."""
     return {
-        "occlusion": vizcnn.Occlusion(window=side, stride=side // 2, engine="plain"),
+        "occlusion": vizcnn.Occlusion(stride=round(min(size) / 10), engine="plain"),
         "grad-cam": vizcnn.Cam(method="grad-cam"),
         "integrated-gradients": vizcnn.Saliency(method="integrated-gradients", steps=STEPS),
         "smoothgrad": vizcnn.Saliency(method="smoothgrad", samples=SAMPLES),
