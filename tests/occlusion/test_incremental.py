@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from published import Cifar, Darknet
 from support import ROOT, Size, assert_same, check_same, enliven, picture, sizes
 from torch import Tensor, nn
 
@@ -119,55 +119,6 @@ def test_a_unit_is_read_before_its_memory_changes_under_another_name() -> None:
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ParameterError, match="Occlusion: engine"):
         vizcnn.Occlusion(engine="fast")  # type: ignore[arg-type]
-
-
-class Darknet(nn.Sequential):
-    """The chain of ../shared/data/MANIFEST.md."""
-
-    def __init__(self) -> None:
-        plan = ["3-16-3", "M", "16-32-3", "M", "32-16-1", "16-128-3", "128-16-1", "16-128-3", "M", "128-32-1"]
-        plan += ["32-256-3", "256-32-1", "32-256-3", "M", "256-64-1", "64-512-3", "512-64-1", "64-512-3", "512-128-1"]
-        layers: list[nn.Module] = []
-        for one in plan:
-            if one == "M":
-                layers.append(nn.MaxPool2d(2, 2))
-                continue
-            i, o, k = map(int, one.split("-"))
-            layers += [nn.Conv2d(i, o, k, padding=k // 2, bias=False), nn.BatchNorm2d(o, eps=1e-3), nn.LeakyReLU(0.1)]
-        super().__init__(*layers, nn.Conv2d(128, 1000, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
-class Cifar(nn.Module):
-    """The 20-layer residual network of He et al. for CIFAR-10, with shortcuts that skip places and add channels."""
-
-    class Block(nn.Module):
-        def __init__(self, inputs: int, outputs: int) -> None:
-            super().__init__()
-            self.conv1 = nn.Conv2d(inputs, outputs, 3, outputs // inputs, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(outputs)
-            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(outputs)
-            self.more = (outputs - inputs) // 2
-
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-            y += F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more, self.more)) if self.more else x
-            return F.relu(y)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        widths = [(16, 16), (16, 32), (32, 64)]
-        self.layer1, self.layer2, self.layer3 = (
-            nn.Sequential(self.Block(i, o), self.Block(o, o), self.Block(o, o)) for i, o in widths
-        )
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
-        x = F.avg_pool2d(x, x.size()[3])
-        out: Tensor = self.linear(x.view(x.size(0), -1))
-        return out
 
 
 @pytest.mark.parametrize(

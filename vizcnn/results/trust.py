@@ -57,14 +57,15 @@ class Trust:
 
     @property
     def verdict(self) -> Verdict:
-        """The figures in a few words. A map is supported only where its contrast was tested too."""
+        """The figures in a few words. A map is supported only where another class was tested, and has another map."""
         if self.contrast is not None and self.contrast > ALIKE:
             return "do not read as reasons"
         if self.need < CHANCE:
             return "no better than chance"
         if self.contrast is None:
             return "contrast not tested"
-        return "supported" if self.need >= SUPPORTED else "weakly supported"
+        is_distinct = self.contrast <= DISTINCT  # what is partly the same for another class is partly no reason
+        return "supported" if self.need >= SUPPORTED and is_distinct else "weakly supported"
 
     @property
     def sign(self) -> str:
