@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,21 +64,37 @@ def cover_image(
     image: (C, H, W) in [0, 1]. targets: resolved. scores: float64 (T,), theirs for the image as it is.
     halves: how many random halves, an even number. fill: what covers, as for occlusion.
     batch, layout, shown: as for `score_batches`. The network should be borrowed meanwhile."""
-    size = (image.shape[1], image.shape[2])
-    covered = choose_coverings((min(GRID, size[0]), min(GRID, size[1])), halves, seed)
-    side = max(1, min(size) // 5)
-    baseline = make_baseline(fill, image, model.input.mean, (side, side))  # (C, H, W)
+    covered = choose_coverings(choose_grid(image), halves, seed)
+    cover = make_cover(model, image, fill)
 
-    def cover(indices: Indices) -> Tensor:
-        masks = torch.from_numpy(enlarge_cells(covered[indices], size)).to(image.device)  # (B, H, W)
-        return torch.where(masks[:, None], baseline, image)  # (B, C, H, W)
+    def alter(indices: Indices) -> Tensor:
+        return cover(covered[indices])  # (B, C, H, W)
 
     found = np.empty((len(covered), len(targets)))
     for indices, some in score_batches(
-        model, cover, np.arange(len(covered)), targets, batch=batch, layout=layout, label="trust", shown=shown
+        model, alter, np.arange(len(covered)), targets, batch=batch, layout=layout, label="trust", shown=shown
     ):
         found[indices] = some
     return Coverings(covered, scores - found, scores, len(covered) + 1)
+
+
+def choose_grid(image: Tensor) -> tuple[int, int]:
+    """The rows and columns of cells into which an image (C, H, W) is cut: 6 x 6, or as many as it has px."""
+    return min(GRID, image.shape[1]), min(GRID, image.shape[2])
+
+
+def make_cover(model: Model, image: Tensor, fill: str = "blur") -> Callable[[npt.NDArray[np.bool_]], Tensor]:
+    """A function from cells that are covered, bool (B, rows, columns), to the image (C, H, W) with each of these
+    coverings, (B, C, H, W). fill: what covers, as for occlusion."""
+    size = (image.shape[1], image.shape[2])
+    side = max(1, min(size) // 5)
+    baseline = make_baseline(fill, image, model.input.mean, (side, side))  # (C, H, W)
+
+    def cover(cells: npt.NDArray[np.bool_]) -> Tensor:
+        masks = torch.from_numpy(enlarge_cells(cells, size)).to(image.device)  # (B, H, W)
+        return torch.where(masks[:, None], baseline, image)  # (B, C, H, W)
+
+    return cover
 
 
 def choose_coverings(grid: tuple[int, int], halves: int, seed: int) -> npt.NDArray[np.bool_]:
