@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 
@@ -11,7 +11,7 @@ from vizcnn import progress
 from vizcnn.errors import Interrupted, ParameterError, VizcnnError
 from vizcnn.evaluation.coverings import GRID, HALVES, Coverings, cover_image
 from vizcnn.explaining import changes, maps
-from vizcnn.explaining.question import Question, ask, refuse_other_networks
+from vizcnn.explaining.question import ask, refuse_other_networks
 from vizcnn.explaining.tiles import Crops, make_pictures
 from vizcnn.explaining.units import SHOWN, choose_layer, measure_effects
 from vizcnn.models.determinism import score_images
@@ -19,7 +19,7 @@ from vizcnn.models.model import Model
 from vizcnn.models.remembering import promise_unchanged
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.results import Evidence, Explanation, UnitEffect
+from vizcnn.results import Evidence, Explanation, Tile, UnitEffect
 
 _METHODS = {False: maps.Effort(strides=3, steps=32, masks=600), True: maps.Effort(strides=2, steps=12, masks=0)}
 _CHANGES = {False: changes.Effort(steps=12, candidates=12), True: changes.Effort(steps=8, candidates=6)}
@@ -113,9 +113,7 @@ class _Work:
 
     def do(self) -> Explanation:
         price = self._list_prices()
-        with progress.Whole(
-            sum(price.values()), "explain", self.model.name, shown=self.subject.progress
-        ) as whole:
+        with progress.Whole(sum(price.values()), "explain", self.model.name, shown=self.subject.progress) as whole:
             with whole.part(price["coverings"]):
                 coverings = self._cover()
             judged = []
@@ -189,7 +187,8 @@ class _Work:
         channels = effects.list_strongest()
         if not channels:
             self.units_note = f"No single channel of {self.layer} lowers the answer when it is set to zero"
-        tiles, kind = [()] * len(channels), ""
+        tiles: list[tuple[Tile, ...]] = [()] * len(channels)
+        kind: Literal["optimised", "crops", ""] = ""
         if self.crops:
             tiles, kind = self.crops.cut(self.question, self.layer, channels), "crops"
         elif channels:

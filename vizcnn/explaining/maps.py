@@ -26,6 +26,8 @@ from vizcnn.probing.attribution import find_peak
 from vizcnn.probing.probe import Probe
 from vizcnn.results import Consensus, Evidence, Heatmap
 
+Values = npt.NDArray[np.float32]
+
 _FINEST = 24  # cells along a side: coverings tell no finer parts apart
 _HIGHEST = 0.9  # the share of the highest rank that belongs to the place of a consensus
 
@@ -64,84 +66,90 @@ class Judged:
 
 
 def make_map(question: Question, name: str, probe: Probe[Heatmap], coverings: Coverings) -> Judged:
-    """One method's map for the answer, judged. Where it compares runs, also that of the answer less its rival, which is
-    the difference of two maps: both are means of what targets lose."""
+    """One method's map for the answer, judged; of occlusion also that of the answer less its rival."""
     if probe.needs_network and question.model.is_black_box:
         return Judged((), ((name, "a black box shows its answers alone"),), None)
-    contrast = question.contrast if isinstance(question.contrast, Target) else None
-    targets = [question.answer, *([contrast] if contrast else [])]
-    if isinstance(probe, Occlusion) and question.rival not in targets:
-        targets.append(question.rival)
     try:
-        found = _call(question, probe, targets)
-        evidence = _judge(question, name, found, targets, coverings)
+        found = _Found.ask(question, probe)
+        return Judged((_judge(question, name, found, coverings),), (), _judge_difference(question, found, coverings))
     except VizcnnError as error:
         return Judged((), ((name, str(error)),), None)
-    rather = _compare_rival(question, found, targets, coverings) if isinstance(probe, Occlusion) else None
-    return Judged((evidence,), (), rather)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The maps that one call of a probe gives for a question, float32 (H, W) each.
+
+    contrast: of the class that was not chosen; zeros where the method gives it no map. apart: of the answer less its
+    rival; None where it is not asked for, or is the same for both."""
+
+    heatmap: Heatmap
+    contrast: Values | None
+    apart: Values | None
+
+    @property
+    def values(self) -> Values:
+        return self.heatmap.values[0, 0]
+
+    @classmethod
+    def ask(cls, question: Question, probe: Probe[Heatmap]) -> _Found:
+        """Ask for all maps at once, which then share their runs, and without one that cannot be made. Raises
+        VizcnnError where the answer itself has none."""
+        contrast = question.contrast if isinstance(question.contrast, Target) else None
+        apart = question.answer - question.rival if isinstance(probe, Occlusion) else None
+        others = [one for one in (contrast, apart) if one]
+        for chosen in (others, others[:1], others[1:], []):
+            try:
+                found = _call(question, probe, [question.answer, *chosen])
+                break
+            except DegenerateResult:
+                if not chosen:
+                    raise
+        maps = dict(zip(chosen, found.values[0, 1:], strict=True))
+        none = np.zeros_like(found.values[0, 0])
+        return cls(found, maps.get(contrast, none) if contrast else None, maps.get(apart) if apart else None)
 
 
 def _call(question: Question, probe: Probe[Heatmap], targets: list[Target]) -> Heatmap:
-    """The maps of the targets; of the answer alone where another has none. `targets` is then cut."""
     image, subject = question.image[None], question.subject  # (1, C, H, W)
-
-    def call() -> Heatmap:
-        return probe(question.model, image, [*targets], seed=subject.seed, progress=subject.progress, strict=True)
-
-    try:
-        return call()
-    except DegenerateResult:
-        if len(targets) == 1:
-            raise
-        del targets[1:]
-        return call()
+    return probe(question.model, image, targets, seed=subject.seed, progress=subject.progress, strict=True)
 
 
-def _judge(
-    question: Question, name: str, found: Heatmap, targets: Sequence[Target], coverings: Coverings
-) -> Evidence:
-    contrast = question.contrast
-    note = contrast if isinstance(contrast, str) else ""
-    has_contrast = isinstance(contrast, Target) and contrast in targets
-    if isinstance(contrast, Target) and not has_contrast:
-        note = f"the method gives no map of {contrast}"
+def _judge(question: Question, name: str, found: _Found, coverings: Coverings) -> Evidence:
+    contrast, values, heatmap = question.contrast, found.values, found.heatmap
     trust = judge_map(
-        found.values[0, 0],
+        values,
         coverings,
-        contrast=found.values[0, targets.index(contrast)] if isinstance(contrast, Target) and has_contrast else None,
-        contrast_target=str(contrast) if has_contrast else "",
-        contrast_note=note,
+        contrast=found.contrast,
+        contrast_target="" if isinstance(contrast, str) else str(contrast),
+        contrast_note=contrast if isinstance(contrast, str) else "",
         seed=question.subject.seed,
     )
-    place = _find_place(question, found.values[0, 0])
-    return Evidence(name, found.meanings[0], found.values[0, 0], found.signed, found.percentile, trust, place)
+    place = _find_place(question, values)
+    return Evidence(name, heatmap.meanings[0], values, heatmap.signed, heatmap.percentile, trust, place)
 
 
-def _compare_rival(
-    question: Question, found: Heatmap, targets: Sequence[Target], coverings: Coverings
-) -> Evidence | None:
-    """What speaks for the answer rather than its rival. Its contrast: what speaks for a class that was not chosen."""
-    if question.rival not in targets:
+def _judge_difference(question: Question, found: _Found, coverings: Coverings) -> Evidence | None:
+    """What speaks for the answer rather than its rival. Its contrast: what speaks for a third class rather than that
+    rival, which is a difference of maps, as these are means of what targets lose."""
+    if found.apart is None:
         return None
-    rival, contrast = found.values[0, targets.index(question.rival)], question.contrast
-    values = found.values[0, 0] - rival  # (H, W)
-    apart = replace(coverings, drops=coverings.drops[:, :1] - coverings.drops[:, 1:])
-    has_third = isinstance(contrast, Target) and contrast != question.rival and contrast in targets
+    third = None
+    if found.contrast is not None and question.contrast != question.rival:
+        third = found.contrast - found.values + found.apart
     try:
         trust = judge_map(
-            values,
-            apart,
-            contrast=found.values[0, targets.index(contrast)] - rival  # type: ignore[arg-type]
-            if has_third
-            else None,
-            contrast_target=f"{contrast} rather than {question.rival}" if has_third else "",
-            contrast_note="" if has_third else "there is no third class",
+            found.apart,
+            replace(coverings, drops=coverings.drops[:, :1] - coverings.drops[:, 1:]),
+            contrast=third,
+            contrast_target="" if third is None else f"{question.contrast} rather than {question.rival}",
+            contrast_note="there is no third class" if third is None else "",
             seed=question.subject.seed,
         )
     except DegenerateResult:  # the same map for both
         return None
-    meaning = f"{question.subject.quantity(0)} of the answer less that of its rival, lost when covered"
-    return Evidence("Occlusion", meaning, values, True, 100.0, trust, _find_place(question, values))
+    place, meaning = _find_place(question, found.apart), found.heatmap.meanings[0]
+    return Evidence("Occlusion", f"difference of: {meaning}", found.apart, True, 100.0, trust, place)
 
 
 def find_consensus(question: Question, maps: Sequence[Evidence]) -> Consensus | None:
@@ -163,11 +171,11 @@ def rank_cells(values: Maps) -> Maps:
     return ranks
 
 
-def _find_place(question: Question, values: npt.NDArray[np.float32], share: float = 0.8) -> str:
+def _find_place(question: Question, values: Values, share: float = 0.8) -> str:
     """Where a map of any size that spans the image is highest, in words; "" for nowhere."""
     box = find_peak(torch.from_numpy(values), share)
     if box is None:
         return ""
     height, width = question.subject.size
     onto = Box(0, 0, height, width)
-    return question.subject.place(0, question.subject.in_photo(0, box.map_onto(values.shape, onto)))  # type: ignore[arg-type]
+    return question.subject.place(0, question.subject.in_photo(0, box.map_onto(values.shape, onto)))

@@ -15,6 +15,8 @@ from vizcnn.results.maps import Prediction
 from vizcnn.results.storing import AS_BYTES
 from vizcnn.results.trust import Trust
 
+_AGREED = 0.3  # the likeness from which maps agree
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -66,6 +68,11 @@ class Consensus:
     ranks: npt.NDArray[np.float32]
     likeness: float
     place: str
+
+    @property
+    def is_agreed(self) -> bool:
+        """Whether the maps point at the same places; else each is better read by itself."""
+        return self.likeness >= _AGREED
 
 
 @dataclass(frozen=True)
@@ -147,10 +154,9 @@ class Explained(Result):
         """Which maps are taken together, or why none are."""
         names = [one.method for one in self.supported]
         if self.consensus:
-            return (
-                f"The mean of the ranks of {join_names(names)}; likeness {self.consensus.likeness:.2f}"
-                + self._say_rest()
-            )
+            said = "" if self.consensus.is_agreed else ": they hardly agree, so read each by itself"
+            likeness = f"{self.consensus.likeness:.2f}"
+            return f"The mean of the ranks of {join_names(names)} (likeness {likeness}){said}{self._say_rest()}"
         if names:
             return f"Only {names[0]} is supported: there is no second map that it could agree with" + self._say_rest()
         return "No map is supported, so none are put together" + self._say_rest() * bool(self.maps)

@@ -1,4 +1,4 @@
-"""The page of an explanation as .html: whole in one file, without a script, on paper too, light or dark as one likes."""
+"""The page of an explanation as .html: whole in one file, without a script, for paper too, light or dark."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -14,10 +14,11 @@ from PIL import Image
 from vizcnn.errors import escape_invisible
 from vizcnn.inputs.photo import Pixels, to_floats
 from vizcnn.results.explained import Answer, Explained
-from vizcnn.results.explanation_panels import SIDE, Panel, Section, list_sections
+from vizcnn.results.explanation_panels import SIDE, Panel, Section, list_sections, pack_sections
 from vizcnn.results.explanation_words import write_sentences
 from vizcnn.results.photos import as_bytes, shrink
 
+_COLUMNS = 4
 _QUALITY = 90  # of the pictures, which are JPEG: a page stays under a MB
 
 _LOOK = """
@@ -34,7 +35,14 @@ h2 { font-size: 1.15rem; margin: 0 0 1rem; }
 h3 { font-size: .95rem; font-weight: 600; margin: 0 0 .35rem; }
 p { margin: 0 0 .6rem; }
 .about { color: var(--muted); margin: .3rem 0 1.8rem; }
-.top, .panels { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 1.5rem; }
+.top, .row { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0 1.5rem; }
+.panels { display: grid; gap: 1.5rem; }
+.span-1 { grid-column: span 1; } .span-2 { grid-column: span 2; }
+.span-3 { grid-column: span 3; } .span-4 { grid-column: span 4; }
+.span-1 .panels { grid-template-columns: minmax(0, 1fr); }
+.span-2 .panels { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+.span-3 .panels { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+.span-4 .panels { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 .words { grid-column: span 2; font-size: 1.08rem; }
 section { border-top: 1px solid var(--faint); margin-top: 2.2rem; padding-top: 1.2rem; }
 img { display: block; width: 100%; border-radius: 3px; }
@@ -48,12 +56,16 @@ dl { margin: 0; font-size: .92rem; }
 dl div { display: grid; grid-template-columns: 1fr auto; gap: 0 .8rem; margin-bottom: .55rem; }
 dt, dd { margin: 0; }
 .asked { font-weight: 600; }
-meter { grid-column: span 2; width: 100%; height: .5rem; }
+.bar { grid-column: span 2; height: .4rem; margin-top: .15rem; background: var(--faint); }
+.bar i { display: block; height: 100%; background: var(--muted); }
+.asked .bar i { background: var(--ink); }
 footer { border-top: 1px solid var(--faint); color: var(--muted); font-size: .8rem; margin-top: 2.5rem;
   padding-top: 1rem; }
 pre { white-space: pre-wrap; }
 @media (max-width: 48rem) {
-  .top, .panels { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .top, .row { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .row section { grid-column: span 2; }
+  .row section .panels { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
@@ -74,7 +86,7 @@ def write_page(found: Explained, manifest: Mapping[str, Any]) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{_escape(title)}</title><style>{_LOOK}</style></head><body>",
             *_write_top(found),
-            *(line for each in list_sections(found) for line in _write_section(each)),
+            *(line for row in pack_sections(list_sections(found), _COLUMNS) for line in _write_row(row)),
             f"<footer><p>{_escape(found.small_print)}</p>",
             "<details><summary>Everything in numbers</summary>",
             f"<pre>{_escape(json.dumps(manifest, indent=2))}</pre></details></footer>",
@@ -106,12 +118,20 @@ def _write_top(found: Explained) -> Iterator[str]:
 def _write_answer(answer: Answer, *, is_asked: bool) -> str:
     which = ' class="asked"' if is_asked else ""
     share = answer.probability
-    meter = "" if share is None else f'<meter value="{share:.4f}" aria-label="probability">{answer.amount}</meter>'
-    return f"<div{which}><dt>{_escape(answer.label)}</dt><dd>{_escape(answer.amount)}</dd>{meter}</div>"
+    bar = "" if share is None else f'<dd class="bar"><i style="width: {share:.2%}"></i></dd>'
+    return f"<div{which}><dt>{_escape(answer.label)}</dt><dd>{_escape(answer.amount)}</dd>{bar}</div>"
 
 
-def _write_section(section: Section) -> Iterator[str]:
-    yield f"<section><h2>{_escape(section.title)}</h2>"
+def _write_row(row: Sequence[Section]) -> Iterator[str]:
+    """Sections beside each other, each as wide as its panels."""
+    yield '<div class="row">'
+    for section in row:
+        yield from _write_section(section, len(section.panels) if len(row) > 1 else _COLUMNS)
+    yield "</div>"
+
+
+def _write_section(section: Section, columns: int) -> Iterator[str]:
+    yield f'<section class="span-{columns}"><h2>{_escape(section.title)}</h2>'
     if section.panels:
         yield '<div class="panels">'
         for panel in section.panels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image
 from vizcnn.inputs.photo import Pixels, to_floats
 from vizcnn.results.drawing import shorten
 from vizcnn.results.explained import Change, Evidence, Explained, UnitEffect
-from vizcnn.results.explanation_words import count_cells, name
+from vizcnn.results.explanation_words import count_cells
 from vizcnn.results.overlay import Colours, paint_map
 from vizcnn.results.photos import resize, shrink
 from vizcnn.results.trust import Trust
@@ -57,6 +57,24 @@ def list_sections(found: Explained) -> list[Section]:
     return [each for each in (where, together, change, units) if each.panels or each.note]
 
 
+def pack_sections(sections: Sequence[Section], columns: int) -> list[list[Section]]:
+    """The sections of each row: several where all their panels fit beside each other. Longer ones are parted."""
+    parts = [
+        Section(each.title if at == 0 else "", each.panels[at : at + columns], each.note * (at + columns >= count))
+        for each in sections
+        for count in [max(1, len(each.panels))]
+        for at in range(0, count, columns)
+    ]
+    rows: list[list[Section]] = []
+    for part in parts:
+        taken = sum(max(1, len(each.panels)) for each in rows[-1]) if rows else columns
+        if part.title and part.panels and taken + len(part.panels) <= columns:
+            rows[-1].append(part)
+        else:
+            rows.append([part])
+    return rows
+
+
 def _list_maps(found: Explained) -> Iterator[Panel]:
     for one in found.maps:
         yield _draw_evidence(found, one, one.method)
@@ -69,28 +87,27 @@ def _list_together(found: Explained) -> Iterator[Panel]:
     else:
         colours = Colours(1.0, _HALF, signed=False)
         pixels = paint_map(found.photo, found.seen, consensus.ranks, colours, SIDE)
-        place = f" Highest in the {consensus.place}." if consensus.place else ""
+        place = f" Highest in the {_join_numbers(consensus.place)}." if consensus.place else ""
         yield Panel("All together", pixels, f"{support}.{place}", alt=f"Where the maps agree.{place}")
     if found.rather:
-        title = f"{shorten(found.asked.label, 24)} rather than {shorten(found.rival.label, 24)}"
-        yield _draw_evidence(found, found.rather, title)
+        yield _draw_evidence(found, found.rather, f"Rather than {shorten(found.rival.label, 24)}")
 
 
 def _draw_evidence(found: Explained, one: Evidence, title: str) -> Panel:
     colours = Colours.of([one.values], signed=one.signed, percentile=one.percentile)
     pixels = paint_map(found.photo, found.seen, one.values, colours, SIDE)
-    place = f"Highest in the {one.place}." if one.place else "Above zero nowhere."
+    place = f"Highest in the {_join_numbers(one.place)}." if one.place else "Above zero nowhere."
     return Panel(title, pixels, place, one.trust, f"{title}: {one.meaning}. {place}")
 
 
 def _list_changes(found: Explained) -> Iterator[Panel]:
-    top, total = found.top, found.cells
+    total = found.cells
     if found.flip is None:
         yield Panel("Covered: another answer", None, "No set of parts that was tried changes the answer.")
     else:
         said = f"{found.flip.answer.label} {found.flip.answer.amount}"
-        count = count_cells(int(found.flip.covered.sum()))
-        caption = f"{count} of {total} covered: {said}. With any one of them shown it stays {name(top.label)}."
+        count = int(found.flip.covered.sum())
+        caption = f"{count_cells(count, total)} covered: {said}." + _say_needed(count)
         yield Panel("Covered: another answer", paint_change(found.flip), caption, alt=caption)
     if found.keep is None:
         yield Panel("Alone: the same answer", None, "No smaller part of the image was found that keeps the answer.")
@@ -98,11 +115,20 @@ def _list_changes(found: Explained) -> Iterator[Panel]:
         shown = total - int(found.keep.covered.sum())
         said = f"{found.keep.answer.label} {found.keep.answer.amount}"
         caption = (
-            f"{count_cells(shown)} of {total} shown: {said}. Without any one of them it is another answer."
+            f"{count_cells(shown, total)} shown: {said}.{_say_needed(shown)}"
             if shown
             else f"With everything covered: {said}. The answer needs nothing of the image."
         )
         yield Panel("Alone: the same answer", paint_change(found.keep), caption, alt=caption)
+
+
+def _say_needed(count: int) -> str:
+    return " None of them can be left out." * (count > 1)
+
+
+def _join_numbers(place: str) -> str:
+    """A place whose numbers do not part from their axis at the end of a line."""
+    return place.replace("(x ", "(x\u00a0").replace("y ", "y\u00a0").replace(" px", "\u00a0px")
 
 
 def paint_change(change: Change) -> Pixels:
@@ -173,7 +199,14 @@ def _make_rgb(pixels: Pixels) -> Pixels:
 
 
 def _say_left_out(found: Explained) -> str:
-    return ". ".join(f"Not made: {name} ({reason})" for name, reason in found.left_out)
+    """What the colours mean, and which methods have no map."""
+    signs = {one.signed for one in found.maps}
+    colours = ["Red speaks for the answer, blue against it"] * (True in signs)
+    colours += ["of maps without a sign, brighter is stronger" if colours else "Brighter is stronger"] * (
+        False in signs
+    )
+    left_out = [f"Not made: {name} ({reason})" for name, reason in found.left_out]
+    return ". ".join(["; ".join(colours), *left_out] if colours else left_out)
 
 
 def _say_units(found: Explained) -> str:

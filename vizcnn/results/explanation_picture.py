@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from vizcnn.results.drawing import dim_unseen, draw_image, draw_photo, fit_picture, fit_text, wrap_text
 from vizcnn.results.explained import Explained
-from vizcnn.results.explanation_panels import Panel, Section, list_sections
+from vizcnn.results.explanation_panels import Panel, Section, list_sections, pack_sections
 from vizcnn.results.explanation_words import write_sentences
 from vizcnn.results.page import Page, measure_lines
 from vizcnn.results.style import current_style
@@ -55,7 +54,7 @@ class _Layout:
 def draw_explanation(found: Explained) -> Figure:
     """The answers and the sentences, then the sections with their panels below each other."""
     layout = _Layout(current_style().width)
-    rows = _pack(list_sections(found), layout.columns)
+    rows = pack_sections(list_sections(found), layout.columns)
     head = _Head(found, layout)
     heights = [max(_Block(each, layout).height for each in row) for row in rows]
     height = _MARGIN + head.height + sum(_BELOW + each for each in heights) + _MARGIN / 2
@@ -69,24 +68,6 @@ def draw_explanation(found: Explained) -> Figure:
             column += max(1, len(section.panels))
         top += _BELOW + high
     return page.figure
-
-
-def _pack(sections: Sequence[Section], columns: int) -> list[list[Section]]:
-    """The sections of each row: several where all their panels fit beside each other. Longer ones are parted."""
-    parts = [
-        Section(each.title if at == 0 else "", each.panels[at : at + columns], each.note * (at + columns >= count))
-        for each in sections
-        for count in [max(1, len(each.panels))]
-        for at in range(0, count, columns)
-    ]
-    rows: list[list[Section]] = []
-    for part in parts:
-        taken = sum(max(1, len(each.panels)) for each in rows[-1]) if rows else columns
-        if part.title and part.panels and taken + len(part.panels) <= columns:
-            rows[-1].append(part)
-        else:
-            rows.append([part])
-    return rows
 
 
 class _Head:

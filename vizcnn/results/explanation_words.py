@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from vizcnn.results.drawing import shorten
 from vizcnn.results.explained import Explained, join_names
 
-_ALIKE = 0.3  # the likeness from which maps point at the same place
 _NAME = 36  # letters of a class
 _SENTENCES = 4
 
@@ -28,8 +27,9 @@ def cut_place(place: str) -> str:
     return place.partition(" (")[0]
 
 
-def count_cells(count: int) -> str:
-    return "1 part" if count == 1 else f"{count} parts"
+def count_cells(count: int, total: int) -> str:
+    """`3 of 36 parts`."""
+    return f"{count} of {total} part{'s' * (total != 1)}"
 
 
 def _say_answer(found: Explained) -> str:
@@ -57,7 +57,7 @@ def _say_where(found: Explained) -> str:
             "random maps); no second method confirms it."
         )
     passed = f"{names} each beat at least {int(need)} of 100 random maps"
-    if consensus.likeness < _ALIKE:
+    if not consensus.is_agreed:
         return f"{passed}, but they do not point at the same place (likeness {consensus.likeness:.2f})."
     return (
         f"What matters most lies {_say_place(consensus.place)}: {passed}, and they agree (likeness "
@@ -79,7 +79,7 @@ def _say_change(found: Explained) -> str:
         )
     count = int(flip.covered.sum())
     said = (
-        f"Covering {count_cells(count)} of {found.cells} changes the answer to {name(flip.answer.label)} "
+        f"Covering {count_cells(count, found.cells)} of the image changes the answer to {name(flip.answer.label)} "
         f"({flip.answer.amount})"
     )
     if keep is None:
@@ -87,17 +87,14 @@ def _say_change(found: Explained) -> str:
     shown = found.cells - int(keep.covered.sum())
     if shown == 0:
         return f"{said}, though with everything covered it is {name(top.label)} again ({keep.answer.amount})."
-    return (
-        f"{said}; {count_cells(shown)} alone {'is' if shown == 1 else 'are'} enough for {name(top.label)} "
-        f"({keep.answer.amount})."
-    )
+    return f"{said}; {shown} alone {'is' if shown == 1 else 'are'} enough for {name(top.label)} ({keep.answer.amount})."
 
 
 def _say_more(found: Explained) -> Iterator[str]:
     rather = found.rather
     if rather and rather.is_supported and rather.place:
         yield (
-            f"For {name(found.asked.label)} rather than {name(found.rival.label)} speaks most the "
+            f"What speaks for {name(found.asked.label)} rather than {name(found.rival.label)} lies most in the "
             f"{cut_place(rather.place)} (better than {rather.trust.need:.0f} of 100 random maps)."
         )
     if found.units and found.units[0].effect > 0:
