@@ -49,7 +49,7 @@ def make_explanation(name: str = "cat.jpg", label: str = "tabby", **changes: Any
     cells[1, 2:4] = True
     top, other = Answer(3, label, 7.5, 0.62), Answer(5, "Egyptian cat", 6.0, 0.3)
     pixels = (RNG.random((24, 24, 3)) * 255).round().astype(np.uint8)
-    floats = pixels.astype(np.float32) / 255
+    floats = (pixels / 255).astype(np.float32)
     consensus = Consensus(
         ("Occlusion", "RISE"), RNG.random((24, 24)).astype(np.float32), 0.6, "upper left (x 2-9, y 3-8 px)"
     )
@@ -117,10 +117,10 @@ def test_each_sentence_has_its_numbers_on_the_page(tmp_path: Path) -> None:
     found = make_explanation()
     assert found.sentences == (
         "The network says “tabby” (62%); next comes “Egyptian cat” (30%).",
-        "What matters most lies in the upper left: Occlusion and RISE each beat at least 91 of 100 random maps, and they "
-        "agree (likeness 0.60).",
-        "Covering 2 of 36 parts of the image changes the answer to “Egyptian cat” (30%); 2 alone are enough for “tabby” "
-        "(62%).",
+        "What matters most lies in the upper left: Occlusion and RISE each beat at least 91 of 100 random maps, and "
+        "they agree (likeness 0.60).",
+        "Covering 2 of 36 parts of the image changes the answer to “Egyptian cat” (30%); 2 alone are enough for "
+        "“tabby” (62%).",
         "What speaks for “tabby” rather than “Egyptian cat” lies most in the upper left (better than 99 of 100 random "
         "maps).",
     )
@@ -173,19 +173,17 @@ def test_the_page_is_whole_and_runs_nothing_whatever_names_hold(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("label", ["tabby", "a class of a very long name, as they are in ImageNet, " * 2, "$x_1$ 猫"])
-def test_all_texts_of_the_picture_can_be_read(style: str, label: str) -> None:
+def test_all_texts_of_the_picture_can_be_read(style: str) -> None:
     with use_style(style):
-        faults = find_faults(make_explanation(label=label).figure())
+        faults = find_faults(
+            make_explanation(label="a class of a very long name of $x_1$, as in ImageNet, " * 2).figure()
+        )
         bare = make_explanation(
             maps=(), rather=None, consensus=None, units=(), units_note="Not made: units (a black box)", flip=None,
             keep=None, tiles_are="",
         )  # fmt: skip
         faults += find_faults(bare.figure())
-    small = [fault for fault in faults if "px high" in fault]
-    assert not [fault for fault in faults if fault not in small]
-    if not style.startswith("print"):
-        assert not small
+    assert not faults
 
 
 def test_it_opens_again_as_it_was(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ class _Found:
 
     @property
     def values(self) -> Values:
-        return self.heatmap.values[0, 0]
+        values: Values = self.heatmap.values[0, 0]
+        return values
 
     @classmethod
     def ask(cls, question: Question, probe: Probe[Heatmap]) -> _Found:

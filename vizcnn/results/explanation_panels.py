@@ -67,7 +67,7 @@ def pack_sections(sections: Sequence[Section], columns: int) -> list[list[Sectio
     ]
     rows: list[list[Section]] = []
     for part in parts:
-        taken = sum(max(1, len(each.panels)) for each in rows[-1]) if rows else columns
+        taken = sum(len(each.panels) or columns for each in rows[-1]) if rows else columns
         if part.title and part.panels and taken + len(part.panels) <= columns:
             rows[-1].append(part)
         else:
@@ -218,6 +218,6 @@ def _say_units(found: Explained) -> str:
         "": "",
     }[found.tiles_are]
     return (
-        f"Channels of {found.layer} that matter most here, of {found.channels}, each set to zero. Left: where it is "
-        f"active{beside}"
+        f"Channels of layer {found.layer} that matter most here, of {found.channels}, each set to zero. Left: where "
+        f"it is active{beside}"
     )

@@ -25,7 +25,7 @@ _SPACE = 0.07  # inches between a picture and its words
 _TALLEST = 1.3  # of a picture, in widths
 _BAR = 0.07  # inches, the height of an answer's bar
 _HEADLINE = 6.0  # points that the headline is larger than a title
-_SMALLER = 0.5  # points that captions are smaller than small letters
+_SMALLER, _SMALLEST = 0.5, 6.0  # points that captions are smaller than small letters, and the least that they are
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,19 @@ class _Layout:
 def draw_explanation(found: Explained) -> Figure:
     """The answers and the sentences, then the sections with their panels below each other."""
     layout = _Layout(current_style().width)
-    rows = pack_sections(list_sections(found), layout.columns)
+    packed = pack_sections(list_sections(found), layout.columns)
+    rows = [[_Block(each, layout, is_alone=len(row) == 1) for each in row] for row in packed]
     head = _Head(found, layout)
-    heights = [max(_Block(each, layout).height for each in row) for row in rows]
+    heights = [max(block.height for block in row) for row in rows]
     height = _MARGIN + head.height + sum(_BELOW + each for each in heights) + _MARGIN / 2
     page = Page(layout.width, height, found.small_print)
     head.draw(page, _MARGIN)
     top = _MARGIN + head.height
     for row, high in zip(rows, heights, strict=True):
         column = 0
-        for section in row:
-            _Block(section, layout).draw(page, top + _BELOW, column)
-            column += max(1, len(section.panels))
+        for block in row:
+            block.draw(page, top + _BELOW, column)
+            column += block.span
         top += _BELOW + high
     return page.figure
 
@@ -143,14 +144,13 @@ class _Head:
 class _Block:
     """A section: its title over a line, its panels beside each other, and a note."""
 
-    def __init__(self, section: Section, layout: _Layout) -> None:
+    def __init__(self, section: Section, layout: _Layout, *, is_alone: bool) -> None:
         style = current_style()
-        self.section, self.layout = section, layout
-        self.span = max(1, len(section.panels)) if section.panels else layout.columns
+        self.layout, self.span = layout, layout.columns if is_alone else len(section.panels)
         self.cards = [_Card(panel, layout.column) for panel in section.panels]
         self.points = style.small
         self.title = wrap_text(section.title, layout.measure(self.span), style.title, "bold")
-        self.note = wrap_text(section.note, layout.measure(layout.columns), self.points) if section.note else []
+        self.note = wrap_text(section.note, layout.measure(self.span), self.points) if section.note else []
         self.picture = max((card.picture for card in self.cards), default=0.0)
 
     @property
@@ -183,7 +183,7 @@ class _Card:
 
     def __init__(self, panel: Panel, width: float) -> None:
         style = current_style()
-        self.panel, self.width, self.points = panel, width, style.small - _SMALLER
+        self.panel, self.width, self.points = panel, width, max(_SMALLEST, style.small - _SMALLER)
         self.size = (0.0, 0.0) if panel.pixels is None else fit_picture(panel.pixels.shape[:2], width, _TALLEST)
         trust = panel.trust
         self.verdict = wrap_text(f"{trust.sign} {trust.verdict}", width, style.small, "bold") if trust else []
