@@ -17,13 +17,13 @@ class Lamp(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.eye = nn.Conv2d(3, 3, 1)
+        self.eye = nn.Conv2d(3, 4, 1)  # of which the fourth sees nothing
         with torch.no_grad():
-            self.eye.weight.copy_(torch.eye(3)[:, :, None, None])
+            self.eye.weight.copy_(torch.eye(4)[:, :3, None, None])
             self.eye.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, images: Tensor) -> Tensor:
-        seen = self.eye(images)  # (N, 3, H, W)
+        seen = self.eye(images)[:, :3]  # (N, 3, H, W)
         height, width = seen.shape[2] // 6, seen.shape[3] // 6
         top, left = CELL[0] * height, CELL[1] * width
         light = seen[:, :, top : top + height, left : left + width].mean((1, 2, 3))  # (N,)

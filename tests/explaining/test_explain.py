@@ -14,7 +14,7 @@ from support_explaining import CELL, cells_of, light_cell, make_lamp
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import ParameterError, TargetError, UnsuitableNetwork
+from vizcnn.errors import DegenerateResult, ParameterError, TargetError, UnsuitableNetwork
 from vizcnn.explaining.explain import Explain
 
 
@@ -224,6 +224,15 @@ def test_what_is_no_classifier_is_refused(network: nn.Module, said: str) -> None
         explain(model, picture((12, 12)))
     with pytest.raises(UnsuitableNetwork, match=said):
         explain(model, picture((12, 12)), "0")
+
+
+def test_an_answer_that_no_part_of_the_image_changes_is_refused() -> None:
+    class Constant(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack([9 + 0 * images.mean((1, 2, 3)), images.mean((1, 2, 3))], 1)
+
+    with pytest.raises(DegenerateResult, match=r"no covering of any part of the image changes 0 .* \(it stays 9\)"):
+        explain(vizcnn.Model(Constant(), size=12), picture((12, 12)))
 
 
 def test_what_is_no_class_is_refused() -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn
 
 import torch
 
 from vizcnn import progress
-from vizcnn.errors import Interrupted, ParameterError, VizcnnError
+from vizcnn.errors import DegenerateResult, Interrupted, ParameterError, VizcnnError
 from vizcnn.evaluation.coverings import GRID, HALVES, Coverings, cover_image
 from vizcnn.explaining import changes, maps
 from vizcnn.explaining.question import ask, refuse_other_networks
 from vizcnn.explaining.tiles import Crops, make_pictures
 from vizcnn.explaining.units import SHOWN, choose_layer, measure_effects
+from vizcnn.models.borrowing import borrow
 from vizcnn.models.determinism import score_images
 from vizcnn.models.model import Model
+from vizcnn.models.precision import advise_precision
 from vizcnn.models.remembering import promise_unchanged
+from vizcnn.models.scoring import differ
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
 from vizcnn.results import Evidence, Explanation, Tile, UnitEffect
@@ -69,9 +73,11 @@ class Explain(Probe[Explanation]):
     quick: bool = param(False, "Without rise, with 16 random halves and coarser maps.")
     crops: str | None = param(None, "The index of a scan: shows units by their best crops.")
 
-    def default_targets(self, model: Model) -> Sequence[Any] | None:
-        refuse_other_networks(model)
-        return None
+    def _prepare(self, model: Model, *args: Any, **how: Any) -> AbstractContextManager[Subject]:
+        if isinstance(model, Model):
+            with borrow(model, type(self).__name__):
+                refuse_other_networks(model)  # before a target is looked for, of which messages would speak
+        return super()._prepare(model, *args, **how)
 
     def compute(self, subject: Subject) -> Explanation:
         if len(subject.photos) != 1:
@@ -168,7 +174,7 @@ class _Work:
         with torch.no_grad():
             targets = [question.answer, question.rival]
             scores = score_images(self.model, question.image[None], targets)[0].double().cpu().numpy()  # (2,)
-        return cover_image(
+        coverings = cover_image(
             self.model,
             question.image,
             targets,
@@ -178,6 +184,14 @@ class _Work:
             layout=subject.layout,
             shown=subject.progress,
         )
+        covered = coverings.scores - coverings.drops  # (K, 2)
+        if not differ(covered, coverings.scores, subject.largest(0), self.model.dtype)[0]:
+            raise DegenerateResult(
+                f"no covering of any part of the image changes {question.answer} by more than rounding (it stays "
+                f"{question.score:g}), so there is nothing to explain by parts of it: a dead unit, a network that does "
+                f"not see the input, or one in half precision. Try another target{advise_precision(self.model.dtype)}"
+            )
+        return coverings
 
     def _find_units(self) -> tuple[tuple[UnitEffect, ...], int, Any]:
         """The strongest units, of how many, and what their pictures are."""
