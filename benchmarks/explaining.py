@@ -42,7 +42,7 @@ def measure(model: vizcnn.Model, image: str, *, quick: bool) -> Cost:
     def count(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
         seen[0] += len(inputs[0])
 
-    handle = model.network.register_forward_pre_hook(count)  # type: ignore[arg-type]
+    handle = model.network.register_forward_pre_hook(count)
     start, busy = time.perf_counter(), _find_busy()
     try:
         with warnings.catch_warnings():

@@ -27,7 +27,7 @@ class Lamp(nn.Module):
         height, width = seen.shape[2] // 6, seen.shape[3] // 6
         top, left = CELL[0] * height, CELL[1] * width
         light = seen[:, :, top : top + height, left : left + width].mean((1, 2, 3))  # (N,)
-        return torch.stack([torch.zeros_like(light), 8 * (light - 0.75), seen[:, :, ::5].mean((1, 2, 3)) - 3], 1)
+        return torch.stack([0.1 * (1 - light), 8 * (light - 0.75), seen[:, :, ::5].mean((1, 2, 3)) - 3], 1)
 
 
 def make_lamp(**options: object) -> vizcnn.Model:

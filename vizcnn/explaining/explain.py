@@ -189,7 +189,8 @@ class _Work:
             raise DegenerateResult(
                 f"no covering of any part of the image changes {question.answer} by more than rounding (it stays "
                 f"{question.score:g}), so there is nothing to explain by parts of it: a dead unit, a network that does "
-                f"not see the input, or one in half precision. Try another target{advise_precision(self.model.dtype)}"
+                "not see the input, or one in half precision. Try another target, or the probability, p(CLASS)"
+                f"{advise_precision(self.model.dtype)}"
             )
         return coverings
 

@@ -56,7 +56,8 @@ def _say_where(found: Explained) -> str:
             f"What matters most lies {_say_place(supported[0].place)}, says {names} (better than {need:.0f} of 100 "
             "random maps); no second method confirms it."
         )
-    passed = f"{names} each beat at least {int(need)} of 100 random maps"
+    beaten = "all 100" if need == 100 else f"at least {int(need)} of 100"
+    passed = f"{names} each beat {beaten} random maps"
     if not consensus.is_agreed:
         return f"{passed}, but they do not point at the same place (likeness {consensus.likeness:.2f})."
     return (
