@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from support_explaining import light_cell
 
 import vizcnn
 from vizcnn.cli.main import main
@@ -45,6 +46,14 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("lamp.py").write_text(LAMP)
 
 
+@pytest.fixture
+def photo_file() -> Path:
+    """A photograph in which the lamp is lit."""
+    pixels = (light_cell().permute(1, 2, 0).numpy() * 255).round().astype("uint8")
+    Image.fromarray(pixels).save("photo.png")
+    return Path("photo.png")
+
+
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["explain", *(str(a) for a in arguments), "-m", "./lamp.py:network", "--quick"])
 
@@ -52,7 +61,7 @@ def call(*arguments: object) -> Result:
 def test_one_image_gives_one_picture_and_a_few_sentences(photo_file: Path) -> None:
     answer = call(photo_file)
     assert answer.exit_code == 0, answer.output
-    assert re.search(r"photo\.png: The network says “\w+” \(\d+%\); next comes", answer.output)
+    assert re.search(r"photo\.png: The network says “lit” \(\d+%\); next comes “dark”", answer.output)
     assert "Occlusion: " in answer.output
     assert "RISE: not made, left out to be quick" in answer.output
     with Image.open("photo-explain.png") as picture:
@@ -61,7 +70,7 @@ def test_one_image_gives_one_picture_and_a_few_sentences(photo_file: Path) -> No
 
 def test_several_images_get_a_page_each_and_are_not_made_again(photo_file: Path) -> None:
     with Image.open(photo_file) as picture:
-        picture.rotate(180).save("turned.png")
+        picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save("turned.png")
     first = call(photo_file, "turned.png", "-o", "pages")
     assert first.exit_code == 0, first.output
     assert {path.name for path in Path("pages").iterdir()} == {"photo-explain.png", "turned-explain.png"}
