@@ -18,6 +18,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.errors import Interrupted as Interrupted
     from vizcnn.errors import VizcnnError as VizcnnError
     from vizcnn.evaluation import evaluate as evaluate
+    from vizcnn.explaining.explain import explain as explain
     from vizcnn.inputs.images import open_photo as open_photo
     from vizcnn.inputs.photo import Photo as Photo
     from vizcnn.models.contract import InputContract as InputContract
@@ -47,6 +48,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.receptive import receptive_fields as receptive_fields
     from vizcnn.results import Curve as Curve
     from vizcnn.results import Exemplars as Exemplars
+    from vizcnn.results import Explanation as Explanation
     from vizcnn.results import Heatmap as Heatmap
     from vizcnn.results import ImageGrid as ImageGrid
     from vizcnn.results import Result as Result
@@ -67,6 +69,7 @@ _HOMES = {
     "Dream": "vizcnn.probes.dream",
     "Embed": "vizcnn.probes.embed",
     "Exemplars": "vizcnn.results",
+    "Explanation": "vizcnn.results",
     "FeatureMaps": "vizcnn.probes.feature_maps",
     "Filters": "vizcnn.probes.filters",
     "Heatmap": "vizcnn.results",
@@ -94,6 +97,7 @@ _HOMES = {
     "check": "vizcnn.probing.checking",
     "direction": "vizcnn.models.targets",
     "evaluate": "vizcnn.evaluation",
+    "explain": "vizcnn.explaining.explain",
     "load": "vizcnn.models.loading",
     "load_result": "vizcnn.results",
     "open_photo": "vizcnn.inputs.images",
@@ -112,6 +116,7 @@ __all__ = [
     "Dream",
     "Embed",
     "Exemplars",
+    "Explanation",
     "FeatureMaps",
     "Filters",
     "Heatmap",
@@ -139,6 +144,7 @@ __all__ = [
     "check",
     "direction",
     "evaluate",
+    "explain",
     "load",
     "load_result",
     "open_photo",

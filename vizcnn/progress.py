@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
@@ -20,7 +25,71 @@ class _Bar(tqdm):  # type: ignore[type-arg]
 def bar(total: int | None, label: str, unit: str, *, shown: bool = True) -> Any:
     """A tqdm bar on stderr: use it as a context and call `update(n)`. It vanishes when done.
 
+    Inside a part of a `Whole` it is none of its own, and moves that part of the whole bar.
     total: None where it is not known."""
+    if whole := _WHOLE.get():
+        return _Inner(whole, total)
     return _Bar(
         total=total, desc=label, unit=unit, delay=DELAY, leave=False, disable=not shown, dynamic_ncols=True, miniters=1
     )
+
+
+class Whole:
+    """One bar over work of several parts, for which the price is known beforehand.
+
+    total: of all parts, in runs of a network. name: of the network. As soon as the first runs are done, the number of
+    runs and the seconds that they will take are said on stderr, where these are more than the two seconds of a bar."""
+
+    def __init__(self, total: float, label: str, name: str, *, shown: bool = True) -> None:
+        self._bar = bar(round(total), label, "run", shown=shown)
+        self._total, self._name, self._shown = total, name, shown
+        self._start, self._done, self._end = time.monotonic(), 0.0, 0.0
+
+    def __enter__(self) -> Whole:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    @contextmanager
+    def part(self, runs: float) -> Iterator[None]:
+        """While the context is open, bars move the whole one, by so many runs together."""
+        before, self._end = self._done, self._done + runs
+        token = _WHOLE.set(self)
+        try:
+            yield
+        finally:
+            _WHOLE.reset(token)
+        self._move(before + runs)
+
+    def advance(self, share: float, runs: float) -> None:
+        """Move by a share of so many runs, at most to the end of the part."""
+        self._move(min(self._end, self._done + share * runs))
+
+    @property
+    def left(self) -> float:
+        """How many runs of the part are left."""
+        return self._end - self._done
+
+    def _move(self, to: float) -> None:
+        first, before = self._done == 0, round(self._done)
+        self._done = to
+        self._bar.update(round(to) - before)
+        seconds = (time.monotonic() - self._start) * self._total / max(to, 1e-9)
+        if first and self._shown and seconds > DELAY:
+            _Bar.write(f"vizcnn: about {self._total:,.0f} runs of {self._name}, {seconds:.0f} s", file=sys.stderr)
+
+
+_WHOLE: ContextVar[Whole | None] = ContextVar("whole", default=None)
+
+
+class _Inner(_Bar):
+    """A bar that is not drawn and moves a part of a whole one."""
+
+    def __init__(self, whole: Whole, total: int | None) -> None:
+        super().__init__(total=total, disable=True)
+        self._whole, self._steps, self._runs = whole, total, whole.left
+
+    def update(self, n: float | None = 1) -> None:
+        if self._steps:
+            self._whole.advance((n or 0) / self._steps, self._runs)

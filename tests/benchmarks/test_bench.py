@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import device
+import explaining
 import localisation
 import maps
 import numpy as np
@@ -167,3 +168,14 @@ def test_the_benchmark_of_devices_runs(monkeypatch: pytest.MonkeyPatch, capsys: 
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
     assert [row.split(" | ")[0] for row in rows] == ["| filters", "| layers", "| scan"]
     assert all(row.split(" | ")[1:3] == ["0e+00", "0e+00"] for row in rows)  # the device is the processor itself
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_cost_of_an_explanation_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["explaining", "-m", "tiny", "--quick", "--threads", "1"])
+    explaining.main()
+    row = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    assert row[:2] == ["| tiny", "quick"]
+    assert 200 < int(row[2].replace(",", "")) < 1500

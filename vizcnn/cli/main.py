@@ -41,6 +41,8 @@ class ProbeGroup(click.Group):
         with formatter.section("Probes"):
             formatter.write_dl([(name, registry.read_summary(name)) for name in registry.list_names()])
         helps = {name: each.get_short_help_str(80) for name, each in COMMANDS.items()}
+        with formatter.section("All about one image"):
+            formatter.write_dl([("explain", helps.pop("explain"))])
         with formatter.section("Your network"):
             formatter.write_dl([("check", helps.pop("check"))])
         with formatter.section("Data sets"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,24 +74,20 @@ def cover_image(
     largest: the magnitude of the network's largest output for the image, by which rounding is judged too; 0 if unknown.
     halves: how many random halves, an even number. fill: what covers, as for occlusion.
     batch, layout, shown: as for `score_batches`. The network should be borrowed meanwhile."""
-    size = (image.shape[1], image.shape[2])
-    covered = choose_coverings((min(GRID, size[0]), min(GRID, size[1])), halves, seed)
-    side = max(1, min(size) // 5)
-    baseline = make_baseline(fill, image, model.input.mean, (side, side))  # (C, H, W)
+    covered = choose_coverings(choose_grid(image), halves, seed)
+    cover = make_cover(model, image, fill)
 
-    def cover(indices: Indices) -> Tensor:
-        masks = torch.from_numpy(enlarge_cells(covered[indices], size)).to(image.device)  # (B, H, W)
-        return torch.where(masks[:, None], baseline, image)  # (B, C, H, W)
+    def alter(indices: Indices) -> Tensor:
+        return cover(covered[indices])  # (B, C, H, W)
 
     found, cells = np.empty((len(covered), len(targets))), covered.shape[1] * covered.shape[2]
-    case = Case("", image, baseline, tuple(targets), scores, largest)
+    case = Case("", image, _make_baseline(model, image, fill), tuple(targets), scores, largest)
     alone = _score_alone(model, case, covered.shape[1:], batch, layout, shown=shown)
     if alone is not None:
         found[:cells] = alone
     rest = np.arange(0 if alone is None else cells, len(covered))
-    for indices, some in score_batches(
-        model, cover, rest, targets, batch=batch, layout=layout, label="trust", shown=shown
-    ):
+    runs = score_batches(model, alter, rest, targets, batch=batch, layout=layout, label="trust", shown=shown)
+    for indices, some in runs:
         found[indices] = some
     drops = scores - found  # (K, T)
     for part in (slice(cells), slice(cells, None)):
@@ -138,6 +134,29 @@ def _score_alone(
                 found[indices] = some
                 bar.update(len(indices))
     return found
+
+
+def choose_grid(image: Tensor) -> tuple[int, int]:
+    """The rows and columns of cells into which an image (C, H, W) is cut: 6 x 6, or as many as it has px."""
+    return min(GRID, image.shape[1]), min(GRID, image.shape[2])
+
+
+def make_cover(model: Model, image: Tensor, fill: str = "blur") -> Callable[[npt.NDArray[np.bool_]], Tensor]:
+    """A function from cells that are covered, bool (B, rows, columns), to the image (C, H, W) with each of these
+    coverings, (B, C, H, W). fill: what covers, as for occlusion."""
+    size, baseline = (image.shape[1], image.shape[2]), _make_baseline(model, image, fill)
+
+    def cover(cells: npt.NDArray[np.bool_]) -> Tensor:
+        masks = torch.from_numpy(enlarge_cells(cells, size)).to(image.device)  # (B, H, W)
+        return torch.where(masks[:, None], baseline, image)  # (B, C, H, W)
+
+    return cover
+
+
+def _make_baseline(model: Model, image: Tensor, fill: str) -> Tensor:
+    """What shows where an image (C, H, W) is covered, (C, H, W): cells are blurred as windows of their size are."""
+    side = max(1, min(image.shape[1:]) // 5)
+    return make_baseline(fill, image, model.input.mean, (side, side))
 
 
 def choose_coverings(grid: tuple[int, int], halves: int, seed: int) -> npt.NDArray[np.bool_]:

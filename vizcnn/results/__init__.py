@@ -6,6 +6,8 @@ from vizcnn.results.curve import Curve
 from vizcnn.results.drawing import prepare_drawing, shorten
 from vizcnn.results.excited import Excited, make_exemplar
 from vizcnn.results.exemplars import Exemplars
+from vizcnn.results.explained import Answer, Change, Consensus, Evidence, Tile, UnitEffect
+from vizcnn.results.explanation import Explanation
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap
 from vizcnn.results.maps import Mark, Prediction
@@ -24,10 +26,15 @@ from vizcnn.results.trust import Trust
 __all__ = [
     "FORMATS",
     "STYLES",
+    "Answer",
+    "Change",
     "Check",
+    "Consensus",
     "Curve",
+    "Evidence",
     "Excited",
     "Exemplars",
+    "Explanation",
     "Heatmap",
     "ImageGrid",
     "MapGrid",
@@ -50,7 +57,9 @@ __all__ = [
     "Style",
     "Table",
     "Thumbnail",
+    "Tile",
     "Trust",
+    "UnitEffect",
     "check_format",
     "current_style",
     "format_number",
