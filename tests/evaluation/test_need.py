@@ -115,6 +115,29 @@ def test_null_maps_know_nothing_and_look_alike() -> None:
     assert not np.array_equal(nulls, make_nulls(values, seed=1))
 
 
+def test_nine_tenths_are_ninety_and_no_less() -> None:
+    for below in range(101):
+        nulls = np.where(np.arange(100) < below, 0.0, 2.0)
+        assert compute_percentile(1.0, nulls) == below
+        nulls[:7] = 1.0  # ties
+        expected = (nulls < 1).sum() + 3.5
+        assert compute_percentile(1.0, nulls) == expected
+
+
+@pytest.mark.parametrize(("floor", "unit"), [(1, 0.1), (3, 0.1), (7, 0.1), (7, 1e-30)])
+def test_cells_that_hold_the_same_share_a_rank(floor: int, unit: float) -> None:
+    """A marked part on a floor, as fractions and as whole numbers, of which all sums are exact."""
+    covered = choose_coverings((6, 6), 64, 0)
+    coverings = Coverings(covered, np.random.default_rng(0).standard_normal((100, 1)), np.zeros(1), 101)
+    marked = np.full((64, 64), floor, float)
+    marked[30:44, 20:40] = 10
+    whole, found = judge_map(marked, coverings), judge_map(marked * unit, coverings)
+    assert found.correlation == pytest.approx(whole.correlation, abs=1e-12)
+    other = np.full((64, 64), floor, float)
+    other[5:9, 50:60] = 10
+    assert compare(marked * unit, other * unit) == pytest.approx(compare(marked, other), abs=1e-12)
+
+
 def test_ties_count_half() -> None:
     assert compute_percentile(1.0, np.array([0.0, 1.0, 1.0, 2.0])) == 50
     assert compute_percentile(3.0, np.arange(3.0)) == 100

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 Maps = npt.NDArray[np.float64]
 
+_DIGITS = 10  # that sums are compared with: in later ones equal sums differ, for the order of adding
+
 LIKENESS = 12  # cells along a side over which two maps are compared: noise of px and upsampling do not count
 
 
@@ -48,6 +50,13 @@ def enlarge_map(values: Maps, size: tuple[int, int]) -> Maps:
     return enlarged
 
 
+def resize_map(values: Maps, size: tuple[int, int]) -> Maps:
+    """A map (H, W) with just so many rows and columns: coarse ones are enlarged, and of finer ones means are taken, so
+    that the cells of an image of this size, which are whole px, get what lies in them."""
+    enlarged = enlarge_map(values, size)
+    return enlarged if enlarged.shape == size else sum_cells(enlarged, size) / measure_areas(enlarged.shape, size)
+
+
 def compare(a: Maps, b: Maps) -> float:
     """The likeness of two maps (H, W) of any sizes: Spearman's rank correlation of their means in 12 x 12 cells, or in
     as many as fit. 0 where one of them is even all over.
@@ -59,11 +68,20 @@ def compare(a: Maps, b: Maps) -> float:
 
 
 def correlate_ranks(rows: Maps, values: Maps) -> Maps:
-    """Spearman's rank correlation of each of M rows (M, K) with the values (K,): (M,), 0 for a row of equal numbers."""
-    from scipy.stats import rankdata
+    """Spearman's rank correlation of each of M rows (M, K) with the values (K,): (M,), 0 for a row of equal numbers.
 
-    a, b = rankdata(rows, axis=1), rankdata(values)
+    Numbers that differ by rounding alone are equal, and share a rank: a map with an even floor has many."""
+    a, b = _rank(rows), _rank(values[None])[0]
     a, b = a - a.mean(1, keepdims=True), b - b.mean()
     size = np.sqrt((a * a).sum(1) * (b @ b))  # (M,)
     found: Maps = np.divide(a @ b, size, out=np.zeros(len(a)), where=size > 0)
     return found
+
+
+def _rank(rows: Maps) -> Maps:
+    """The ranks of the numbers of each row (M, K), ties in the middle of theirs: (M, K)."""
+    from scipy.stats import rankdata
+
+    largest = np.abs(rows).max(1, keepdims=True)  # (M, 1)
+    ranks: Maps = rankdata((rows / np.where(largest > 0, largest, 1)).round(_DIGITS), axis=1)
+    return ranks
