@@ -155,6 +155,8 @@ def test_a_target_that_nothing_changes_by_more_than_rounding_is_judged_by_nothin
     assert found.drops[:, 2].all()
     values = np.random.default_rng(0).standard_normal(SIZE)
     for target in (0, 1):
-        with pytest.raises(DegenerateResult, match=r"by no more than rounding: .* Take another target or fill"):
+        with pytest.raises(
+            DegenerateResult, match=r"by no more than rounding: .* Take another target, or another cover"
+        ):
             judge_map(values, found, target)
     assert judge_map(values, found, 2).runs == 101

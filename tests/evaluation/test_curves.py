@@ -111,6 +111,7 @@ def test_small_images_have_fewer_cells(size: tuple[int, int]) -> None:
         (ParameterError, {"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         (ParameterError, {"grid": 1}, "grid must be"),
         (ParameterError, {"orders": 1.5}, "orders must be"),
+        (ParameterError, {"seed": -1}, "delete: seed must be a whole number"),
         (ParameterError, {"fill": "x"}, "delete: fill must be"),
         (ParameterError, {"target": [0, 1]}, "a curve is of one target, got 2"),
         (ParameterError, {"maps": {}}, "at least one"),
@@ -121,6 +122,25 @@ def test_small_images_have_fewer_cells(size: tuple[int, int]) -> None:
 def test_what_makes_no_curve_is_refused(kind: type[VizcnnError], given: dict[str, Any], said: str) -> None:
     with pytest.raises(kind, match=said):
         delete(make_model(), IMAGE, **{"maps": VALUES, "target": 0, "progress": False, **given})
+
+
+def test_one_step_covers_all_at_once() -> None:
+    found = delete(make_model(), IMAGE, VALUES, 0, steps=1, progress=False)
+    assert found.x.tolist() == [0, 100]
+    assert (found.lines == found.lines[0]).all()
+
+
+def test_a_heatmap_is_followed_for_what_it_explains() -> None:
+    model = make_model()
+    predicted = model(IMAGE)[0].argmax()
+    other = "abcde"[(int(predicted) + 1) % 5]
+    result = vizcnn.Saliency()(model, IMAGE, other, progress=False)
+    found = insert(model, IMAGE, result, progress=False)
+    assert found.title.startswith(f"{other} while")
+    np.testing.assert_array_equal(found.lines, insert(model, IMAGE, result.values[0, 0], other, progress=False).lines)
+    for maps in (result, {"ours": result}):
+        with pytest.raises(ParameterError, match="the Heatmap explains"):
+            insert(model, IMAGE, maps, "abcde"[int(predicted)], progress=False)
 
 
 def test_a_target_that_nothing_changes_has_no_curve() -> None:

@@ -209,6 +209,7 @@ def test_what_else_is_wrong_is_refused_before_any_covering() -> None:
         ({"maps": {"a": good}, "contrast": explain}, "contrast of maps with names is a mapping by the same names"),
         ({"maps": {"a": good}, "contrast": {"A": explain}}, "contrast names 'A', .* Did you mean 'a'"),
         ({"fill": "blurr"}, "fill must be"),
+        ({"seed": 1.5}, "evaluate: seed must be a whole number of at least 0 .* got 1.5"),
     ]
     for options, said in mistakes:
         counting.images = 0
@@ -273,6 +274,25 @@ def test_a_result_of_another_image_or_target_is_refused() -> None:
         with pytest.raises(ParameterError, match=said):
             judge(maps, target, model, **options)
     assert judge(several.select([0]), None, model)["upper left"].need > 90
+
+
+def test_a_map_finer_than_a_tiny_input_is_shared_out_by_its_pixels() -> None:
+    size = (5, 7)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(35, 3))
+    model, image = vizcnn.Model(network, size=size, channels=1), picture(size, 1)[0]
+    values = np.random.default_rng(0).random(size)
+    coarse, fine = (
+        vizcnn.evaluate(model, image, maps, 0, contrast=np.zeros(size), progress=False)
+        for maps in (values, values.repeat(40, 0).repeat(40, 1))
+    )
+    assert fine == coarse
+
+
+def test_another_class_need_not_be_one_that_was_not_chosen() -> None:
+    """For a class that was not predicted the person's own contrast may be the one that was."""
+    said = judge(explain(0), contrast=explain(0)).describe()
+    assert said.startswith("! do not read as reasons: much the same map (1.00) for another class; better than")
+    assert "choose" not in said
 
 
 def test_the_same_seed_gives_the_same_and_another_other_halves() -> None:

@@ -139,6 +139,11 @@ def test_a_step_without_a_map_is_a_gap() -> None:
     assert not any("nan" in one for one in found.findings)
 
 
+def test_one_layer_is_spoken_of_once() -> None:
+    (said,) = randomize(make_model(), take_gradient, layers=["0"], progress=False).findings
+    assert said.endswith("when 0 alone is random")
+
+
 def test_what_cannot_be_made_random_is_refused() -> None:
     with pytest.raises(UnsuitableNetwork, match="black box"):
         randomize(make_model(lambda x: x.mean((2, 3))), draw_edges)
@@ -148,6 +153,8 @@ def test_what_cannot_be_made_random_is_refused() -> None:
         randomize(make_model(), draw_edges, layers=["1"])
     with pytest.raises(ParameterError, match="layers are a list of names"):
         randomize(make_model(), draw_edges, layers=[])
+    with pytest.raises(ParameterError, match="seed must be"):
+        randomize(make_model(), draw_edges, seed=-1)
     with pytest.raises(LayerNotFound):
         randomize(make_model(), draw_edges, layers=["conv"])
     with pytest.raises(ParameterError, match="explain is a function"):

@@ -308,7 +308,8 @@ def test_a_map_is_kept_without_trust_where_covering_changes_nothing() -> None:
     assert found.trust == ((None,),)
     assert said == [
         "the map of a for tensor is not judged: covering parts of the image changes the target by no more than "
-        "rounding: it needs no part more than another, and no map can be judged by that. Take another target or fill"
+        "rounding: it needs no part more than another, and no map can be judged by that. Take another target, or "
+        "another cover: vizcnn.evaluate(..., fill='black')"
     ]
     assert "– not judged" in found.describe()
 
@@ -331,6 +332,14 @@ def test_a_third_partys_map_that_points_at_nothing_is_not_judged() -> None:
     assert found.trust == ((None,), (None,))
     assert len(said) == 1
     assert "is not judged: the map is even all over" in said[0]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_what_is_no_seed_is_refused_before_any_run(seed: Any) -> None:
+    network = Counting()
+    with pytest.raises(ParameterError, match="seed must be a whole number of at least 0"):
+        ask(vizcnn.Occlusion(window=8), model(network), seed=seed)
+    assert network.seen == 0
 
 
 def test_other_probes_refuse_before_any_run() -> None:

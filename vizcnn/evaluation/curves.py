@@ -16,12 +16,13 @@ from vizcnn.evaluation.asking import Asked, ask
 from vizcnn.evaluation.cells import Maps, enlarge_cells, measure_areas, sum_cells
 from vizcnn.evaluation.judging import check_map
 from vizcnn.evaluation.nulls import make_middle
-from vizcnn.evaluation.reading import check_named, check_photo, fit_map, read_map
+from vizcnn.evaluation.reading import check_explained, check_named, check_photo, fit_map, read_map
 from vizcnn.models.borrowing import add_context
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
+from vizcnn.models.threads import check_seed
 from vizcnn.occlusion.windows import check_fill, make_baseline
-from vizcnn.results import Curve
+from vizcnn.results import Curve, Heatmap
 
 Orders = npt.NDArray[np.int64]
 """(orders, cells): the numbers of the cells, that which comes first at the front."""
@@ -56,7 +57,7 @@ def delete(
         >>> bool(curve.areas[0] < curve.areas[1])
         True
 
-    image, maps, target: as for `vizcnn.evaluate`; maps by name have a line each. No target: the class predicted.
+    image, maps, target: as for `vizcnn.evaluate`; maps by name have a line each.
     grid: the image is cut into so many cells along each side, or as many as it has px. A cell's place in the order is
         by the map's mean in it; cells of the same mean are in random order.
     steps: so many times some cells more are covered. orders: random ones, of which the mean is drawn.
@@ -121,6 +122,7 @@ class _Plan:
 
     def __post_init__(self) -> None:
         check_fill(f"{self.kind}: fill", self.fill)
+        check_seed(self.kind, self.seed)
         for name, value, least in (("grid", self.grid, 2), ("steps", self.steps, 1), ("orders", self.orders, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ParameterError(f"{self.kind}: {name} must be a whole number of at least {least}, got {value!r}")
@@ -138,6 +140,8 @@ class _Plan:
 
 def _draw_curve(plan: _Plan, model: Model, image: Any, maps: Any, target: Any) -> Curve:
     """The curve with a line for each map, and those of random orders and the order from the centre outwards."""
+    if target is None and isinstance(maps, Heatmap):
+        target = list(maps.provenance.target_specs[0])
     with ask(plan.kind, model, image, target) as asked:
         if len(asked.targets) != 1:
             raise ParameterError(f"a curve is of one target, got {len(asked.targets)}. Call it for each of them")
@@ -187,6 +191,8 @@ def _name_maps(maps: Any) -> Mapping[str, Any]:
 def _read(asked: Asked, given: Any, name: str) -> Maps:
     with add_context(f"map {name!r}" if name != "the map" else ""):
         check_photo(given, asked.photo)
+        if isinstance(given, Heatmap):
+            check_explained(given, asked.targets)
         values = fit_map(read_map(given), asked.size, asked.photo, asked.seen)
         return check_map(values, (1, 1))
 
@@ -214,7 +220,8 @@ def _score_orders(
     None and all of the cells are the same in each order, and run once."""
     ranks = orders.argsort(1)  # (orders, cells): each cell's place
     first = ranks[:, None] < counts[1:-1, None]  # (orders, P - 2, cells)
-    every = np.concatenate([np.zeros_like(first[:1, 0]), ~np.zeros_like(first[:1, 0]), *first])  # (2 + ..., cells)
+    none = np.zeros((1, orders.shape[1]), bool)
+    every = np.concatenate([none, ~none, *first])  # (2 + ..., cells)
     covered = (every if plan.kind == "delete" else ~every).reshape(-1, *cells)
     image, side = asked.image, max(1, min(asked.size) // 5)
     baseline = make_baseline(plan.fill, image, asked.model.input.mean, (side, side))  # (C, H, W)
@@ -240,6 +247,6 @@ def _score_orders(
             f"{asked.targets[0]} changes by no more than rounding when parts of the image are covered, or all of it: "
             "no order is better than another. Take another target or fill"
         )
-    none, all_of_it, rest = found[0, 0], found[1, 0], found[2:, 0].reshape(len(orders), -1)
-    ends = (np.full((len(orders), 1), end) for end in (none, all_of_it))
+    rest = found[2:, 0].reshape(len(orders), len(counts) - 2)
+    ends = (np.full((len(orders), 1), end) for end in found[:2, 0])
     return np.concatenate([next(ends), rest, next(ends)], 1)

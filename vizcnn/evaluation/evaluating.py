@@ -18,13 +18,21 @@ from vizcnn.evaluation.cells import Maps
 from vizcnn.evaluation.contrast import choose_contrast
 from vizcnn.evaluation.coverings import Coverings, cover_image
 from vizcnn.evaluation.judging import check_map, excuse_likeness, judge_map
-from vizcnn.evaluation.reading import check_named, check_photo, fit_map, read_map, split_heatmap
+from vizcnn.evaluation.reading import (
+    check_explained,
+    check_named,
+    check_photo,
+    fit_map,
+    read_map,
+    split_heatmap,
+)
 from vizcnn.evaluation.steadiness import measure_steadiness
 from vizcnn.models.borrowing import add_context
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import score_batches
 from vizcnn.models.targets import Target
 from vizcnn.models.terms import Unit
+from vizcnn.models.threads import check_seed
 from vizcnn.occlusion.windows import check_fill, make_baseline
 from vizcnn.results import Heatmap, Trust
 
@@ -124,6 +132,7 @@ def evaluate(
     Raises ParameterError, ShapeError (a map that spans something else), TargetError, NonFiniteResult, DegenerateResult
     (a map that is even all over, a target that no covering changes)."""
     check_fill("evaluate: fill", fill)
+    check_seed("evaluate", seed)
     given = _collect(maps, {"contrast": contrast, "steadiness": steadiness, "completeness": completeness})
     if target is None and isinstance(maps, Heatmap):
         target = list(maps.provenance.target_specs[0])
@@ -160,8 +169,7 @@ class _Given:
 
 @dataclass(frozen=True)
 class _Case(_Given):
-    """The same, checked. t: the number of the target. values: the map as it was given. fitted: at least as fine as the
-    input."""
+    """The same, checked. t: the number of the target. values: the map as it was given. fitted: as fine as the input."""
 
     t: int = 0
     values: Maps = field(kw_only=True)
@@ -204,7 +212,7 @@ def _share(key: str, value: Any, names: list[str], *, is_heatmap: bool) -> Mappi
 def _make_cases(asked: Asked, given: list[_Given], maps: Any) -> Iterator[_Case]:
     """The maps, read and checked. Raises ParameterError for maps of other images, targets or classes."""
     if isinstance(maps, Heatmap):
-        _check_targets(maps, asked.targets)
+        check_explained(maps, asked.targets)
     elif len(asked.targets) != 1:
         raise ParameterError(f"the maps explain one target, got {len(asked.targets)}. Call it for each of them")
     for i, one in enumerate(given):
@@ -213,20 +221,10 @@ def _make_cases(asked: Asked, given: list[_Given], maps: Any) -> Iterator[_Case]
             check_photo(one.map, asked.photo)
             values = read_map(one.map)
             if isinstance(one.map, Heatmap):
-                _check_targets(one.map, asked.targets[t : t + 1])
+                check_explained(one.map, asked.targets[t : t + 1])
             _check_options(one.options, asked, t)
             fitted = check_map(fit_map(values, asked.size, asked.photo, asked.seen), (1, 1))
             yield _Case(one.name, one.map, one.options, t, values=values, fitted=fitted)
-
-
-def _check_targets(heatmap: Heatmap, targets: tuple[Target, ...]) -> None:
-    """Raise ParameterError where a Heatmap explains something else."""
-    own, wanted = heatmap.provenance.target_specs[0], tuple(one.spec for one in targets)
-    if own != wanted:
-        raise ParameterError(
-            f"the Heatmap explains {', '.join(own)}, and the target is {', '.join(wanted)}. Give the target that it "
-            "explains"
-        )
 
 
 def _check_options(options: Mapping[str, Any], asked: Asked, t: int) -> None:
@@ -266,7 +264,10 @@ def _judge(asked: Asked, case: _Case, coverings: Coverings, seed: int) -> Trust:
         return trust
 
     def make_map(image: Tensor) -> Maps:
-        return fit_map(read_map(explain(image)), asked.size, asked.photo, asked.seen)
+        with add_context("steadiness"):
+            return check_map(
+                fit_map(read_map(explain(image)), asked.size, asked.photo, asked.seen), (1, 1), is_even=True
+            )
 
     return replace(trust, steadiness=measure_steadiness(case.fitted, asked.image, make_map))
 

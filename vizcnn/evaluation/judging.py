@@ -38,7 +38,8 @@ def judge_map(
     if not coverings.drops[:, target].any():
         raise DegenerateResult(
             "covering parts of the image changes the target by no more than rounding: it needs no part more than "
-            "another, and no map can be judged by that. Take another target or fill"
+            "another, and no map can be judged by that. Take another target, or "
+            "another cover: vizcnn.evaluate(..., fill='black')"
         )
     own = check_map(values, coverings.grid)
     grid = (min(_FINEST, own.shape[0]), min(_FINEST, own.shape[1]))

@@ -19,6 +19,7 @@ from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.layers.axes import find_layers
 from vizcnn.models.model import Model
+from vizcnn.models.threads import check_seed
 from vizcnn.models.unwrapping import list_modules
 from vizcnn.progress import bar
 from vizcnn.results import Curve
@@ -60,6 +61,7 @@ def randomize(
     Raises ParameterError (a network that cannot be copied or has no weights), LayerNotFound, UnsuitableNetwork (a black
     box), and what `explain` raises for the network as it is."""
     check_model("randomize", model)
+    check_seed("randomize", seed)
     if not callable(explain):
         raise ParameterError(f"explain is a function from a model to a map, got {type(explain).__name__}")
     with add_context(f"randomize on {model.name}"):
@@ -181,6 +183,7 @@ def _redraw(modules: Sequence[nn.Module], rng: torch.Generator, drawn: set[int])
 
 def _describe(names: list[str], likenesses: list[float]) -> Iterator[str]:
     """What is left of the map after the first step and after the last, where there is a map."""
-    for step, what in ((1, f"{names[0]} alone is random"), (len(names), f"all {len(names)} are")):
-        if (step == 1 or len(names) > 1) and np.isfinite(likenesses[step]):
+    said = {len(names): f"all {len(names)} are"} | {1: f"{names[0]} alone is random"}
+    for step, what in sorted(said.items()):
+        if np.isfinite(likenesses[step]):
             yield f"likeness {likenesses[step]:.2f} when {what}"

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from vizcnn.errors import ParameterError, ShapeError
-from vizcnn.evaluation.cells import Maps, enlarge_map
+from vizcnn.evaluation.cells import Maps, resize_map
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
+from vizcnn.models.targets import Target
 from vizcnn.results import Heatmap
 
 
@@ -75,8 +76,18 @@ def check_photo(given: Any, photo: Photo) -> None:
         )
 
 
+def check_explained(given: Heatmap, targets: tuple[Target, ...]) -> None:
+    """Raise ParameterError where a Heatmap explains something else."""
+    own, wanted = given.provenance.target_specs[0], tuple(one.spec for one in targets)
+    if own != wanted:
+        raise ParameterError(
+            f"the Heatmap explains {', '.join(own)}, and the target is {', '.join(wanted)}. Give the target that it "
+            "explains"
+        )
+
+
 def fit_map(values: Maps, size: tuple[int, int], photo: Photo, seen: Box) -> Maps:
-    """The map with at least as many rows and columns as the input, which it spans.
+    """The map with as many rows and columns as the input, which it spans.
 
     size: height and width of the input. photo, seen: the image, and the box of it that the network sees.
     Raises ShapeError for a map that spans something else, such as all of a photograph of which a part is seen."""
@@ -93,7 +104,7 @@ def fit_map(values: Maps, size: tuple[int, int], photo: Photo, seen: Box) -> Map
             f"the map's sides are as {own[0]} to {own[1]} and those of the network's input as {size[0]} to {size[1]}: "
             "it spans another part of the image. Give a map of what the network sees, see Model.prepared"
         )
-    return enlarge_map(values, size)
+    return resize_map(values, size)
 
 
 def _has_shape(own: tuple[int, ...], other: tuple[float, float]) -> bool:

@@ -13,9 +13,12 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
+
+from vizcnn.errors import ParameterError
 
 S = TypeVar("S")
 
@@ -74,6 +77,12 @@ def lock_network(network: nn.Module) -> Iterator[None]:
         for each in sorted(locks, key=lambda lock: lock.number):
             held.enter_context(each.lock)
         yield
+
+
+def check_seed(what: str, seed: int) -> None:
+    """Raise ParameterError for what cannot seed both torch's and NumPy's random numbers. what: who asks."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise ParameterError(f"{what}: seed must be a whole number of at least 0 and below 2**63, got {seed!r}")
 
 
 @contextmanager

@@ -304,7 +304,7 @@ class Probe(Generic[R]):
         progress: show a progress bar on stderr for whatever takes longer than two seconds.
         strict: raise at the first image that cannot be read or explained. Otherwise it is left out, with a warning, and
             `result.refused` says why; where no image is left, its error is raised in any case.
-        trust: also find out how far each map can be believed, see `vizcnn.results.Trust`: 101 more runs of the network
+        trust: also find out how far each map can be believed, see `vizcnn.results.Trust`: 100 more runs of the network
             for each image, and the map of another class. The maps are the same without it. Of probes that make maps.
 
         Raises Interrupted, a KeyboardInterrupt that holds the result, where Ctrl-C has cut the result short.
@@ -333,9 +333,11 @@ class Probe(Generic[R]):
         strict: bool = False,
         trust: bool = False,
     ) -> AbstractContextManager[Subject]:
+        from vizcnn.models.threads import check_seed
         from vizcnn.probing.preparation import prepare
         from vizcnn.probing.subject import Question
 
+        check_seed(type(self).__name__, seed)
         if trust and not self.makes_maps:
             raise ParameterError(
                 f"trust is of maps that say which parts of an image a target needs, and {type(self).__name__} makes "
