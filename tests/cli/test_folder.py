@@ -654,7 +654,7 @@ def test_the_help_says_what_is_done_with_many_images() -> None:
 def test_the_help_offers_trust_with_its_price_where_maps_are_made() -> None:
     for name in ("cam", "deconvnet", "occlusion", "rise", "saliency"):
         text = " ".join(call(name, "--help").output.split())
-        assert "--trust Say below each map how far it can be believed: 101 more runs" in text
+        assert "--trust Say below each map how far it can be believed: 100 more runs" in text
     for name in ("dream", "embed", "feature-maps", "filters", "invert", "layers", "maximize", "style", "top-images"):
         assert "--trust " not in call(name, "--help").output
         answer = call(name, "photos/0.png", "--trust")

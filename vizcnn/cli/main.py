@@ -132,7 +132,7 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
     trust = click.Option(
         ["--trust"],
         is_flag=True,
-        help="Say below each map how far it can be believed: 101 more runs of the network per image, and a map of "
+        help="Say below each map how far it can be believed: 100 more runs of the network per image, and a map of "
         "another class.",
     )
     return [

@@ -35,11 +35,11 @@ class Trust:
     correlation: from -1 to 1, how well the map does: the mean of two rank correlations (Spearman) between how much of
         the map lies in what was covered and how much the target lost.
     blob: the same for a blob in the middle of the image.
-    contrast: from -1 to 1, the likeness (Spearman, over cells) of this map and that of a class the network did not
-        choose; None where that was not tested.
+    contrast: from -1 to 1, the likeness (Spearman, over cells) of this map and that of another class; None where that
+        was not tested.
     contrast_target: that class. contrast_note: why it was not tested; of a map that is no map, what it is, such as
         `zero everywhere`; or "".
-    runs: of the network, shared by all maps of this image and target.
+    runs: of the network, that of the image as it is among them; shared by all maps and targets of this image.
     steadiness: from -1 to 1, the likeness of the map with that of the picture moved by a few px; None if not asked for.
     missing: what the map's sum lacks of the answer's change that it should add up to, as a share of that; None if not
         asked for, or where the method promises no sum.
@@ -76,7 +76,7 @@ class Trust:
     def sentences(self) -> tuple[str, ...]:
         """What was found, the verdict's reason first."""
         said = [
-            f"better than {self.need:.0f} of 100 random maps at finding what the network needs",
+            f"better than {int(self.need)} of 100 random maps at finding what the network needs",  # 89.5 is below 90
             self._say_contrast(),
             *["a blob in the middle does as well"] * (self.blob >= self.correlation),
         ]
@@ -85,7 +85,7 @@ class Trust:
             said.append(f"{kind} when the picture moves a little (likeness {self.steadiness:.2f})")
         if self.missing is not None:
             share = f"its sum is {100 * (1 - self.missing):.0f}% of what it should add up to"
-            said.append(share + " (more steps help)" * (abs(self.missing) > _SLACK))
+            said.append(share + " (integrated gradients: more steps help)" * (abs(self.missing) > _SLACK))
         order = (1, 0) if self.verdict == "do not read as reasons" else (0, 1)
         return (*(said[i] for i in order), *said[2:])
 
@@ -94,7 +94,7 @@ class Trust:
             return "not tested on another class" + f": {self.contrast_note}" * bool(self.contrast_note)
         what, size = self.contrast_target or "another class", f"{self.contrast:.2f}"
         if self.contrast > ALIKE:
-            return f"much the same map ({size}) for {what}, which the network did not choose"
+            return f"much the same map ({size}) for another class" + f", {what}" * bool(self.contrast_target)
         if self.contrast > DISTINCT:
             return f"partly the same map ({size}) for {what}"
         return f"another map for {what} ({self.contrast_note or f'likeness {size}'})"
