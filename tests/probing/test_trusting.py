@@ -265,19 +265,19 @@ def test_black_boxes_are_judged_too(probe: Any) -> None:
 
 
 def test_a_network_in_half_precision_is_judged() -> None:
-    grain = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))  # which a blur takes away
+    grain = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).round()  # a blur takes it away
     networks = [Counting(), Counting()]
     for network in networks:
         network.fc.bias.data.zero_()  # so that the image moves most of the answer, and not the last digits
     networks[1].half()
     for probe in (vizcnn.Occlusion(window=8, stride=8, engine="plain"), vizcnn.Cam(method="layer-cam")):
         exact, rough = (
-            probe(model(network), grain, "a", progress=False, trust=True).trust[0][0] for network in networks
+            probe(model(network), grain, "b", progress=False, trust=True).trust[0][0] for network in networks
         )
         assert rough is not None
         assert exact is not None
-        assert rough.correlation == pytest.approx(exact.correlation, abs=0.1)  # of which need is the rank
-        assert rough.contrast == pytest.approx(exact.contrast, abs=0.1)
+        assert rough.correlation == pytest.approx(exact.correlation, abs=0.05)  # of which need is the rank
+        assert rough.contrast == pytest.approx(exact.contrast, abs=0.05)
 
 
 def test_a_network_that_takes_one_image_only_is_judged() -> None:
