@@ -114,7 +114,7 @@ class _Work:
         except VizcnnError as error:
             if self.options.crops:
                 raise
-            return "", f"Not made: units ({error})"
+            return "", f"Not made: units ({error.fact})"
 
     def do(self) -> Explanation:
         price = self._list_prices()
@@ -141,6 +141,7 @@ class _Work:
             asked=question.asked,
             rival=question.rival_answer,
             quantity=subject.short_quantity(0),
+            score=question.score,
             maps=found,
             left_out=tuple(left_out),
             consensus=maps.find_consensus(question, found),
