@@ -55,7 +55,7 @@ def _say_where(found: Explained) -> str:
     if consensus is None:
         (one,) = supported
         return (
-            f"{what} {_say_place(one.place)}, says {names} (better than {need:.0f} of 100 random maps)"
+            f"{what} {_say_place(one.place)}, says {names} (better than {int(need)} of 100 random maps)"
             f"{_AGAINST * one.is_rather_against}; no second method confirms it."
         )
     beaten = "all 100" if need == 100 else f"at least {int(need)} of 100"
@@ -95,7 +95,7 @@ def _say_more(found: Explained) -> Iterator[str]:
     if rather and rather.is_supported and rather.place:
         yield (
             f"What speaks most for {name(found.asked.label)} rather than {name(found.rival.label)} lies "
-            f"{_say_place(rather.place)} (better than {rather.trust.need:.0f} of 100 random maps)"
+            f"{_say_place(rather.place)} (better than {int(rather.trust.need)} of 100 random maps)"
             f"{_AGAINST * rather.is_rather_against}."
         )
     if found.units and found.units[0].effect > 0:
