@@ -38,3 +38,13 @@ def test_a_message_is_one_legible_line_whatever_it_quotes() -> None:
     error.add_context("in\nhere")
     assert str(error).startswith("in here: got array")
     assert errors.escape_invisible("two\nlines\tand \x9b") == "two\nlines\tand \\x9b"
+    assert errors.escape_invisible("a\u202eb\u2067c") == "a\\u202eb\\u2067c"  # they turn what stands behind them
+
+
+def test_the_fact_of_a_message_is_its_first_sentence_without_context() -> None:
+    error = errors.DegenerateResult("the map of St. Bernard for a.jpg is zero. Try another method. Or none")
+    error.add_context("Cam on x")
+    error.add_context("more")
+    assert str(error).startswith("more: Cam on x: the map")
+    assert error.fact == "the map of St. Bernard for a.jpg is zero"
+    assert errors.WeightsError("file is broken").fact == "file is broken"

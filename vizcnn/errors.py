@@ -10,12 +10,14 @@ from typing import Any
 
 from vizcnn.tracebacks import render
 
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_END = re.compile(r"(?<=[a-z\d)]{2})\. (?=[A-Z])")  # of a sentence, and not of `St.` before a name
 
 
 def escape_invisible(text: str) -> str:
     """The text with an escape such as `\\x1b` for each character that has no sign: such a character steers a terminal,
-    makes an SVG invalid or cannot be written at all. Ends of lines and tabs stay."""
+    turns the direction of what stands behind it, makes an SVG invalid or cannot be written at all. Ends of lines and
+    tabs stay."""
     return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -28,11 +30,19 @@ def to_one_line(message: object) -> str:
 class VizcnnError(Exception):
     """Base of all errors raised on purpose. Its message is one line, whatever names and values it quotes."""
 
+    _said = ""  # the message before anything was put in front of it
+
     def __str__(self) -> str:
         return to_one_line(super().__str__())
 
+    @property
+    def fact(self) -> str:
+        """The first sentence, without what was being done and without the remedy."""
+        return _END.split(self._said or str(self), maxsplit=1)[0]
+
     def add_context(self, context: str) -> None:
         """Put what was being done in front of the message, on the error's way out."""
+        self._said = self._said or str(self)
         self.args = (f"{context}: {self}",)
 
     def _render_traceback_(self) -> list[str]:

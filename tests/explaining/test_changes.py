@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vizcnn.explaining.changes import Effort, Gains, Sets, find_set
+from vizcnn.explaining.changes import Effort, Gains, Sets, find_set, find_smallest
 
 EFFORT = Effort(steps=6, candidates=5)
 RNG = np.random.default_rng(0)
@@ -41,6 +41,23 @@ def test_no_cell_of_a_set_can_be_left_out() -> None:
         fewer = found.copy()
         fewer[cell] = False
         assert judge(fewer[None])[0] <= 0
+
+
+def test_more_effort_finds_no_larger_set() -> None:
+    def judge(sets: Sets) -> Gains:
+        """Two cells do, which none of the first steps of the long way takes: others lead it on."""
+        lure = 0.4 * sets[:, 10:15].sum(1) - 1.9
+        return np.asarray(np.maximum(np.where(sets[:, :2].all(1), 1.0, -2.0), lure))
+
+    hints = np.zeros(36)
+    hints[:2] = 1
+    long, short = Effort(steps=12, candidates=36), Effort(steps=8, candidates=2)
+    sizes = [found.sum() for each in (long, short) if (found := find_set(judge, hints, each)) is not None]
+    assert sizes == [5, 2]
+    found = find_smallest(judge, hints, (long, short))
+    assert found is not None
+    assert np.flatnonzero(found).tolist() == [0, 1]
+    assert find_smallest(lambda sets: -np.ones(len(sets)), hints, (long, short)) is None
 
 
 def test_there_is_no_set_where_all_cells_do_not_do_and_an_empty_one_where_none_are_needed() -> None:

@@ -235,10 +235,28 @@ def test_an_answer_that_no_part_of_the_image_changes_is_refused() -> None:
         explain(vizcnn.Model(Constant(), size=12), picture((12, 12)))
 
 
+def test_a_probability_is_told_as_one_and_its_units_too() -> None:
+    found = explain(make_lamp(), light_cell(), "p(lit)")
+    assert found.quantity == "probability"
+    assert found.score == pytest.approx(found.asked.probability, abs=1e-6)
+    assert 0 < found.units[0].effect <= found.score
+
+
+def test_a_method_without_a_map_is_told_in_a_few_words() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(432, 4))
+    torch.manual_seed(0)
+    found = explain(vizcnn.Model(flat, size=12, name="flat"), picture((12, 12)))
+    reasons = [*dict(found.left_out).values(), found.units_note]
+    assert any("of more than one position" in reason for reason in reasons)
+    assert not any("input (" in reason or " on flat" in reason for reason in reasons)
+
+
 def test_what_is_no_class_is_refused() -> None:
     model = vizcnn.Model(small_cnn(), size=12)
     with pytest.raises(TargetError, match="explain is about a class of the network's output, got 0:1"):
         explain(model, picture((12, 12)), "0:1")
+    with pytest.raises(TargetError, match="explain is about a class of the network's output, got -"):
+        explain(model, picture((12, 12)), -vizcnn.target("0"))
     with pytest.raises(TargetError, match="explain is about one target"):
         explain(model, picture((12, 12)), ["0", "1"])
     with pytest.raises(ParameterError, match="explain takes one image, got 2"):

@@ -41,6 +41,7 @@ def make_trust(need: float = 97.0, contrast: float | None = 0.2) -> Trust:
 def make_evidence(method: str, trust: Trust, *, signed: bool = True) -> Evidence:
     values = RNG.normal(size=(24, 24)).astype(np.float32)
     values = values if signed else np.abs(values)
+    values[:] *= 1 if values.max() > -values.min() else -1  # most speaks for it
     return Evidence(method, "logit", values, signed, 100.0, trust, "upper left (x 2-9, y 3-8 px)")
 
 
@@ -64,6 +65,7 @@ def make_explanation(name: str = "cat.jpg", label: str = "tabby", **changes: Any
         asked=top,
         rival=other,
         quantity="logit",
+        score=7.5,
         maps=(
             make_evidence("Occlusion", make_trust()),
             make_evidence("Grad-CAM", make_trust(40.0), signed=False),
@@ -117,11 +119,11 @@ def test_each_sentence_has_its_numbers_on_the_page(tmp_path: Path) -> None:
     found = make_explanation()
     assert found.sentences == (
         "The network says “tabby” (62%); next comes “Egyptian cat” (30%).",
-        "What matters most lies in the upper left: Occlusion and RISE each beat at least 91 of 100 random maps, and "
-        "they agree (likeness 0.60).",
+        "What speaks most for “tabby” lies in the upper left: Occlusion and RISE each beat at least 91 of 100 random "
+        "maps, and they agree (likeness 0.60).",
         "Covering 2 of 36 parts of the image changes the answer to “Egyptian cat” (30%); 2 alone are enough for "
         "“tabby” (62%).",
-        "What speaks for “tabby” rather than “Egyptian cat” lies most in the upper left (better than 99 of 100 random "
+        "What speaks most for “tabby” rather than “Egyptian cat” lies in the upper left (better than 99 of 100 random "
         "maps).",
     )
     page = save_page(found, tmp_path).text
@@ -139,6 +141,36 @@ def test_what_is_not_supported_is_not_said() -> None:
     assert "no second method confirms it" in one.sentences[1]
     assert "Only Occlusion is supported" in one.say_support()
     assert "Left out, as not supported: Grad-CAM" in one.say_support()
+
+
+def test_a_map_whose_strongest_values_speak_against_the_answer_is_said_to(tmp_path: Path) -> None:
+    def turn(one: Evidence) -> Evidence:
+        return replace(one, values=-one.values)
+
+    occlusion, cam, _ = make_explanation().maps
+    found = make_explanation(maps=(turn(occlusion), cam), consensus=None, rather=turn(occlusion))
+    assert (
+        "(better than 97 of 100 random maps), but what speaks against it is stronger; no second" in found.sentences[1]
+    )
+    assert found.sentences[3].endswith("random maps), but what speaks against it is stronger.")
+    assert save_page(found, tmp_path).text.count("What speaks against the answer is stronger.") == 2
+    page = save_page(make_explanation(maps=(occlusion, cam), consensus=None, rather=occlusion), tmp_path)
+    assert "against the answer is stronger" not in page.text
+
+
+def test_what_a_unit_changes_is_told_in_the_number_that_is_explained(tmp_path: Path) -> None:
+    found = make_explanation(quantity="probability", score=0.62, rather=None)
+    found = replace(found, units=(replace(found.units[0], effect=0.12),))
+    assert "the probability of “tabby” changes from 0.62 to 0.5." in found.sentences[3]
+    assert "Without it the probability changes from 0.62 to 0.5." in save_page(found, tmp_path).text
+
+
+def test_paper_gets_the_wide_page_and_a_small_screen_one_column(tmp_path: Path) -> None:
+    make_explanation().save(tmp_path / "page.html")
+    look = (tmp_path / "page.html").read_text(encoding="utf-8").partition("</style>")[0]
+    narrow = re.findall(r"@media ([^{]*max-width[^{]*)\{", look)
+    assert narrow
+    assert all(rule.startswith("screen") for rule in narrow)  # paper is about as narrow as a tablet
 
 
 def test_maps_that_point_at_different_places_are_not_said_to_agree() -> None:

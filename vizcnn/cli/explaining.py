@@ -36,8 +36,8 @@ def explain(
     images: tuple[str, ...], model: str, target: str | None, quick: bool, index: str | None, seed: int, **given: Any
 ) -> None:
     """Why does the network say that of this image? Four methods side by side, each with how far it can be believed, and
-    where the supported ones agree; the units that matter most; the smallest part whose covering changes the answer, and
-    the smallest that alone keeps it; and all of it in a few sentences.
+    where the supported ones agree; the units that matter most; a few parts whose covering changes the answer, and a few
+    that alone keep it, as few as a search found; and all of it in a few sentences.
 
     For classifiers of two or more classes. A black box shows occlusion and rise. What it will cost is said first.
 

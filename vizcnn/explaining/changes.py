@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,22 +38,31 @@ class Effort:
         return 2 * (self.steps * self.candidates // 2 + 12)
 
 
-def find_changes(question: Question, coverings: Coverings, effort: Effort) -> tuple[Change | None, Change | None]:
+def find_changes(
+    question: Question, coverings: Coverings, efforts: Sequence[Effort]
+) -> tuple[Change | None, Change | None]:
     """The smallest set found whose covering changes what the network says, and the smallest that alone keeps it.
 
     None where none was found. Both are found greedily: cells are added as long as they bring the answer nearer to the
-    border, then those that are not needed are taken out again; so none of what is left can be left out. What is
-    reported was seen in a run of its own."""
+    border, then those that are not needed are taken out again; so none of what is left can be left out. Of several
+    efforts that with the smallest set counts: a longer one may take a worse way. What is reported was seen in a run of
+    its own."""
     top = question.best[0].number
     hints = coverings.drops[: coverings.alone, 0] - coverings.drops[: coverings.alone, 1]
     hints = hints if top == question.asked.number else -hints  # else the rival is what the network says
     margins = _make_margins(question, top)
-    flip = find_set(lambda sets: -margins(sets), hints, effort)
-    keep = find_set(lambda sets: margins(~sets), hints, effort)
+    flip = find_smallest(lambda sets: -margins(sets), hints, efforts)
+    keep = find_smallest(lambda sets: margins(~sets), hints, efforts)
     return (
         None if flip is None else _confirm(question, flip, lambda number: number != top),
         None if keep is None else _confirm(question, ~keep, lambda number: number == top),
     )
+
+
+def find_smallest(judge: Judge, hints: Gains, efforts: Sequence[Effort]) -> npt.NDArray[np.bool_] | None:
+    """The smallest of the sets that these efforts find, as of `find_set`; the first of several."""
+    found = [one for effort in efforts if (one := find_set(judge, hints, effort)) is not None]
+    return min(found, key=np.count_nonzero, default=None)
 
 
 def find_set(judge: Judge, hints: Gains, effort: Effort) -> npt.NDArray[np.bool_] | None:

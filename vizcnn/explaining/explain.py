@@ -25,7 +25,8 @@ from vizcnn.probing.subject import Subject
 from vizcnn.results import Evidence, Explanation, Tile, UnitEffect
 
 _METHODS = {False: maps.Effort(strides=3, steps=32, masks=600), True: maps.Effort(strides=2, steps=12, masks=0)}
-_CHANGES = {False: changes.Effort(steps=12, candidates=12), True: changes.Effort(steps=8, candidates=6)}
+_SHORT = changes.Effort(steps=8, candidates=6)
+_CHANGES = {False: (changes.Effort(steps=12, candidates=12), _SHORT), True: (_SHORT,)}
 _ASCENT = {False: 48, True: 24}
 _QUICK_HALVES = 16
 _SMALL = 0.2  # of a run of the network: one step of a small picture costs about three of these
@@ -114,7 +115,7 @@ class _Work:
         except VizcnnError as error:
             if self.options.crops:
                 raise
-            return "", f"Not made: units ({error})"
+            return "", f"Not made: units ({error.fact})"
 
     def do(self) -> Explanation:
         price = self._list_prices()
@@ -141,6 +142,7 @@ class _Work:
             asked=question.asked,
             rival=question.rival_answer,
             quantity=subject.short_quantity(0),
+            score=question.score,
             maps=found,
             left_out=tuple(left_out),
             consensus=maps.find_consensus(question, found),
@@ -163,7 +165,7 @@ class _Work:
         for name, probe, runs, shared in self.methods:
             possible = not (probe.needs_network and self.model.is_black_box)
             price[name] = possible * runs * (1 if shared else min(2, several))
-        price["changes"] = _CHANGES[self.options.quick].runs
+        price["changes"] = sum(effort.runs for effort in _CHANGES[self.options.quick])
         steps = 0 if self.crops else 3 * _SMALL * SHOWN * _ASCENT[self.options.quick]
         price["units"] = SHOWN + steps if self.layer else 0
         return price

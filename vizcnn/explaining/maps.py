@@ -73,7 +73,7 @@ def make_map(question: Question, name: str, probe: Probe[Heatmap], coverings: Co
         found = _Found.ask(question, probe)
         return Judged((_judge(question, name, found, coverings),), (), _judge_difference(question, found, coverings))
     except VizcnnError as error:
-        return Judged((), ((name, str(error)),), None)
+        return Judged((), ((name, error.fact),), None)
 
 
 @dataclass(frozen=True)

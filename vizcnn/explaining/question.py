@@ -104,7 +104,7 @@ def refuse_no_classifier(model: Model, output: object) -> None:
 
 def _find_class(target: Target) -> int:
     """The number of the class that a target is. Raises TargetError."""
-    ((_, unit), *others) = target.terms
-    if others or not isinstance(unit, Unit) or unit.layer or unit.has_place:
+    ((weight, unit), *others) = target.terms
+    if others or weight != 1 or not isinstance(unit, Unit) or unit.layer or unit.has_place:
         raise TargetError(f"explain is about a class of the network's output, got {target}. Name a class, or none")
     return int(unit.channel)

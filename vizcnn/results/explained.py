@@ -56,6 +56,11 @@ class Evidence:
     def is_supported(self) -> bool:
         return self.trust.verdict == "supported"
 
+    @property
+    def is_rather_against(self) -> bool:
+        """Whether the strongest value speaks against what the map is of."""
+        return self.signed and bool(-self.values.min() > self.values.max())
+
 
 @dataclass(frozen=True)
 class Consensus:
@@ -122,6 +127,7 @@ class Explained(Result):
     asked: Answer
     rival: Answer
     quantity: str
+    score: float
     maps: tuple[Evidence, ...]
     left_out: tuple[tuple[str, str], ...]
     consensus: Consensus | None
@@ -173,6 +179,7 @@ class Explained(Result):
             "target": _list_answer(self.asked),
             "runner_up": _list_answer(self.rival),
             "quantity": self.quantity,
+            "score": self.score,
             "maps": [_list_evidence(one) for one in self.maps],
             "left_out": [{"method": name, "reason": reason} for name, reason in self.left_out],
             "consensus": self.consensus

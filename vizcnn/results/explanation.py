@@ -24,7 +24,8 @@ class Explanation(Explained):
 
     photo, seen: the image, and the box of it that the network saw.
     answers: the top answers, best first. asked: the one that is explained. rival: the one it is compared with, the best
-        of the others. quantity: what their scores are called.
+        of the others. quantity, score: the number that is explained, such as the logit or the probability of `asked`,
+        what it is called and how large it is.
     maps: one of each method, with how far it can be believed. left_out: methods without a map, each with the reason.
     consensus: where the supported maps agree; None where fewer than two are supported.
     rather: the occlusion map of the answer less its rival; None where there is none.
@@ -35,7 +36,7 @@ class Explanation(Explained):
     """
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """The maps by method, each (H, W), `consensus` and `rather` where there are any, and each unit's effect."""
+        """The maps by method, each (H, W), and `consensus` and `rather` where there are any."""
         found = {f"map {one.method}": one.values for one in self.maps}
         found |= {"consensus": self.consensus.ranks} if self.consensus else {}
         return found | ({"rather": self.rather.values} if self.rather else {})

@@ -62,13 +62,23 @@ dt, dd { margin: 0; }
 footer { border-top: 1px solid var(--faint); color: var(--muted); font-size: .8rem; margin-top: 2.5rem;
   padding-top: 1rem; }
 pre { white-space: pre-wrap; }
-@media (max-width: 48rem) {
+@media screen and (max-width: 48rem) {
   .top, .row { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .row section { grid-column: span 2; }
   .row section .panels { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .words { margin-top: 1.2rem; }
+}
+@media screen and (max-width: 24rem) {
+  body { padding: 1.5rem 1rem; }
+  .top, .row, .row section .panels { grid-template-columns: minmax(0, 1fr); }
+  .words, .row section { grid-column: span 1; }
+  .top { gap: 1rem; }
 }
 @media print {
-  body { max-width: none; padding: 0; font-size: 10pt; }
+  :root { font-size: 9pt; }
+  body { max-width: none; padding: 0; }
+  .row { break-inside: avoid; }
+  section { margin-top: 1.4rem; padding-top: .8rem; }
   figure, h2 { break-inside: avoid; }
   h2 { break-after: avoid; }
   details { display: none; }

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcnn.inputs.photo import Pixels, to_floats
-from vizcnn.results.drawing import shorten
 from vizcnn.results.explained import Change, Evidence, Explained, UnitEffect
 from vizcnn.results.explanation_words import count_cells
 from vizcnn.results.overlay import Colours, paint_map
@@ -53,7 +52,7 @@ def list_sections(found: Explained) -> list[Section]:
     where = Section("Where does it look?", tuple(_list_maps(found)), _say_left_out(found))
     together = Section("Where do the maps agree, and what decides?", tuple(_list_together(found)))
     change = Section("What would change its mind?", tuple(_list_changes(found)))
-    units = Section("By what?", tuple(_list_units(found)), _say_units(found))
+    units = Section("Which features does it use?", tuple(_list_units(found)), _say_units(found))
     return [each for each in (where, together, change, units) if each.panels or each.note]
 
 
@@ -90,13 +89,14 @@ def _list_together(found: Explained) -> Iterator[Panel]:
         place = f" Highest in the {_join_numbers(consensus.place)}." if consensus.place else ""
         yield Panel("All together", pixels, f"{support}.{place}", alt=f"Where the maps agree.{place}")
     if found.rather:
-        yield _draw_evidence(found, found.rather, f"Rather than {shorten(found.rival.label, 24)}")
+        yield _draw_evidence(found, found.rather, f"Rather than {found.rival.label}")
 
 
 def _draw_evidence(found: Explained, one: Evidence, title: str) -> Panel:
     colours = Colours.of([one.values], signed=one.signed, percentile=one.percentile)
     pixels = paint_map(found.photo, found.seen, one.values, colours, SIDE)
     place = f"Highest in the {_join_numbers(one.place)}." if one.place else "Above zero nowhere."
+    place += " What speaks against the answer is stronger." * (one.is_rather_against and bool(one.place))
     return Panel(title, pixels, place, one.trust, f"{title}: {one.meaning}. {place}")
 
 
@@ -127,8 +127,10 @@ def _say_needed(count: int) -> str:
 
 
 def _join_numbers(place: str) -> str:
-    """A place whose numbers do not part from their axis at the end of a line."""
-    return place.replace("(x ", "(x\u00a0").replace("y ", "y\u00a0").replace(" px", "\u00a0px")
+    """A place whose numbers part neither from each other nor from their axis at the end of a line."""
+    words, bracket, numbers = place.partition(" (")
+    numbers = numbers.replace("-", "\u2011").replace(" ", "\u00a0").replace(",\u00a0", ", ")
+    return words + bracket + numbers
 
 
 def paint_change(change: Change) -> Pixels:
@@ -165,7 +167,7 @@ def _find_edge(inside: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool
 
 def _list_units(found: Explained) -> Iterator[Panel]:
     for unit in found.units:
-        score = found.asked.score
+        score = found.score
         caption = f"Without it the {found.quantity} changes from {score:.3g} to {score - unit.effect:.3g}."
         yield Panel(unit.target, _paint_unit(found, unit), caption, alt=f"{unit.target}: where it is active. {caption}")
 
@@ -218,6 +220,6 @@ def _say_units(found: Explained) -> str:
         "": "",
     }[found.tiles_are]
     return (
-        f"Channels of layer {found.layer} that matter most here, of {found.channels}, each set to zero. Left: where "
-        f"it is active{beside}"
+        f"The channels of {found.layer} that matter most here, of {found.channels}, each set to zero. Left: where it "
+        f"is active{beside}"
     )

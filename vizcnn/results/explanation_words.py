@@ -9,6 +9,7 @@ from vizcnn.results.explained import Explained, join_names
 
 _NAME = 36  # letters of a class
 _SENTENCES = 4
+_AGAINST = ", but what speaks against it is stronger"
 
 
 def write_sentences(found: Explained) -> tuple[str, ...]:
@@ -49,21 +50,19 @@ def _say_where(found: Explained) -> str:
     supported, consensus = found.supported, found.consensus
     if not supported:
         return "No map passes the test against random maps, so nothing is said of where the network looks."
-    names = join_names([one.method for one in supported])
+    names, what = join_names([one.method for one in supported]), f"What speaks most for {name(found.asked.label)} lies"
     need = min(one.trust.need for one in supported)
     if consensus is None:
+        (one,) = supported
         return (
-            f"What matters most lies {_say_place(supported[0].place)}, says {names} (better than {need:.0f} of 100 "
-            "random maps); no second method confirms it."
+            f"{what} {_say_place(one.place)}, says {names} (better than {int(need)} of 100 random maps)"
+            f"{_AGAINST * one.is_rather_against}; no second method confirms it."
         )
     beaten = "all 100" if need == 100 else f"at least {int(need)} of 100"
     passed = f"{names} each beat {beaten} random maps"
     if not consensus.is_agreed:
         return f"{passed}, but they do not point at the same place (likeness {consensus.likeness:.2f})."
-    return (
-        f"What matters most lies {_say_place(consensus.place)}: {passed}, and they agree (likeness "
-        f"{consensus.likeness:.2f})."
-    )
+    return f"{what} {_say_place(consensus.place)}: {passed}, and they agree (likeness {consensus.likeness:.2f})."
 
 
 def _say_place(place: str) -> str:
@@ -95,11 +94,12 @@ def _say_more(found: Explained) -> Iterator[str]:
     rather = found.rather
     if rather and rather.is_supported and rather.place:
         yield (
-            f"What speaks for {name(found.asked.label)} rather than {name(found.rival.label)} lies most in the "
-            f"{cut_place(rather.place)} (better than {rather.trust.need:.0f} of 100 random maps)."
+            f"What speaks most for {name(found.asked.label)} rather than {name(found.rival.label)} lies "
+            f"{_say_place(rather.place)} (better than {int(rather.trust.need)} of 100 random maps)"
+            f"{_AGAINST * rather.is_rather_against}."
         )
     if found.units and found.units[0].effect > 0:
-        one, score = found.units[0], found.asked.score
+        one, score = found.units[0], found.score
         yield (
             f"Of {found.channels} features that the network computes last, {one.target} counts most: without it the "
             f"{found.quantity} of {name(found.asked.label)} changes from {score:.3g} to {score - one.effect:.3g}."
