@@ -16,9 +16,8 @@ from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.readers import list_readers
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.clean import CleanRuns, run_clean
-from vizcnn.models.head import QUANTITIES
 from vizcnn.models.model import Model
-from vizcnn.models.preparing import prepare_source
+from vizcnn.models.preparing import prepare_source, require_model
 from vizcnn.models.scoring import Scores
 from vizcnn.models.targets import Target, parse_targets
 from vizcnn.results import Provenance
@@ -67,13 +66,7 @@ class Asked:
     @property
     def largest(self) -> float:
         """The magnitude of the largest output, by which rounding is judged; 0 where there is none."""
-        return 0.0 if self.output is None or not self.output.numel() else float(self.output.abs().max())
-
-    @property
-    def quantity(self) -> str:
-        """What the first target's score is called."""
-        kind = self.targets[0].quantity
-        return kind if kind != "logit" or self.output is None else QUANTITIES[self.clean.head]
+        return self.clean.measure_largest(0)
 
     def provenance(self, probe: str, options: Mapping[str, Any], paper: str, seed: int) -> Provenance:
         """The provenance of a result about the first target."""
@@ -91,7 +84,7 @@ def ask(what: str, model: Model, image: Any, target: Any) -> Iterator[Asked]:
 
     what: who asks, for messages. image: as a probe takes one. target: as a probe takes it; None for the class
     predicted. Raises ParameterError for what is no Model and for more than one image, and what probes raise."""
-    check_model(what, model)
+    require_model(what, model)
     with borrow(model, what), torch.no_grad():
         identity = model.provenance()  # before any run: some count their runs in a buffer
         found = [one for _, read in list_readers(image, model.input.reading) for one in prepare_source(model, read())]
@@ -123,12 +116,3 @@ def make_provenance(
         seed=seed,
         paper=paper,
     )
-
-
-def check_model(what: str, model: Any) -> None:
-    """Raise ParameterError for what is no Model."""
-    if not isinstance(model, Model):
-        raise ParameterError(
-            f"{what} needs a vizcnn.Model, got {type(model).__name__}. "
-            "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
-        )

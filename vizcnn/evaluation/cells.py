@@ -9,6 +9,8 @@ Maps = npt.NDArray[np.float64]
 
 _DIGITS = 10  # that sums are compared with: in later ones equal sums differ, for the order of adding
 
+_FINEST = 24  # cells along a side that are of use: coverings tell no finer parts apart
+
 LIKENESS = 12  # cells along a side over which two maps are compared: noise of px and upsampling do not count
 
 
@@ -22,6 +24,11 @@ def sum_cells(maps: Maps, grid: tuple[int, int]) -> Maps:
     rows, columns = (split(length, parts)[:-1] for length, parts in zip(maps.shape[-2:], grid, strict=True))
     sums: Maps = np.add.reduceat(np.add.reduceat(maps, rows, -2), columns, -1)
     return sums
+
+
+def choose_finest(size: tuple[int, ...]) -> tuple[int, int]:
+    """The finest grid that a map of this height and width needs: 24 x 24, or as many cells as it has values."""
+    return min(_FINEST, size[0]), min(_FINEST, size[1])
 
 
 def measure_areas(size: tuple[int, ...], grid: tuple[int, int]) -> Maps:

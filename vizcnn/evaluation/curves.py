@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from vizcnn.errors import DegenerateResult, ParameterError, ShapeError
 from vizcnn.evaluation.asking import Asked, ask
-from vizcnn.evaluation.cells import Maps, enlarge_cells, measure_areas, sum_cells
+from vizcnn.evaluation.cells import Maps, measure_areas, sum_cells
+from vizcnn.evaluation.coverings import make_cover
 from vizcnn.evaluation.judging import check_map
 from vizcnn.evaluation.nulls import make_middle
 from vizcnn.evaluation.reading import check_explained, check_named, check_photo, fit_map, read_map
@@ -21,7 +21,7 @@ from vizcnn.models.borrowing import add_context
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.models.threads import check_seed
-from vizcnn.occlusion.windows import check_fill, make_baseline
+from vizcnn.occlusion.windows import check_fill
 from vizcnn.results import Curve, Heatmap
 
 Orders = npt.NDArray[np.int64]
@@ -163,7 +163,7 @@ def _draw_curve(plan: _Plan, model: Model, image: Any, maps: Any, target: Any) -
             names=(*named, "random orders", "centre first"),
             x_name=f"share of the image {plan.done}",
             x_unit="%",
-            y_name=asked.quantity,
+            y_name=asked.clean.name_quantity(asked.targets[0].quantity),
             title=f"{asked.targets[0]} while {asked.photo.name} is {plan.done}",
         )
     areas = replace(curve, lines=scores, names=tuple(map(str, range(len(scores))))).areas
@@ -223,17 +223,15 @@ def _score_orders(
     none = np.zeros((1, orders.shape[1]), bool)
     every = np.concatenate([none, ~none, *first])  # (2 + ..., cells)
     covered = (every if plan.kind == "delete" else ~every).reshape(-1, *cells)
-    image, side = asked.image, max(1, min(asked.size) // 5)
-    baseline = make_baseline(plan.fill, image, asked.model.input.mean, (side, side))  # (C, H, W)
+    cover = make_cover(asked.model, asked.image, plan.fill)
 
-    def cover(indices: Indices) -> Tensor:
-        masks = torch.from_numpy(enlarge_cells(covered[indices], asked.size)).to(image.device)  # (B, H, W)
-        return torch.where(masks[:, None], baseline, image)  # (B, C, H, W)
+    def alter(indices: Indices) -> Tensor:
+        return cover(covered[indices])  # (B, C, H, W)
 
     found = np.empty((len(covered), 1))
     for indices, some in score_batches(
         asked.model,
-        cover,
+        alter,
         np.arange(len(covered)),
         asked.targets,
         batch=plan.batch,
@@ -242,7 +240,7 @@ def _score_orders(
         shown=plan.progress,
     ):
         found[indices] = some
-    if not differ(found, asked.scores, asked.largest, image.dtype).any():
+    if not differ(found, asked.scores, asked.largest, asked.image.dtype).any():
         raise DegenerateResult(
             f"{asked.targets[0]} changes by no more than rounding when parts of the image are covered, or all of it: "
             "no order is better than another. Take another target or fill"

@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ShapeError
-from vizcnn.evaluation.cells import Maps, compare, measure_areas, sum_cells
+from vizcnn.evaluation.cells import Maps, choose_finest, compare, measure_areas, sum_cells
 from vizcnn.evaluation.coverings import Coverings
 from vizcnn.evaluation.need import measure_need
 from vizcnn.evaluation.nulls import compute_percentile, make_middle, make_nulls
 from vizcnn.results.trust import ALIKE, Trust
-
-_FINEST = 24  # cells along a side of what null maps are made of: coverings tell no finer parts apart
 
 
 def judge_map(
@@ -42,7 +40,7 @@ def judge_map(
             "another cover: vizcnn.evaluate(..., fill='black')"
         )
     own = check_map(values, coverings.grid)
-    grid = (min(_FINEST, own.shape[0]), min(_FINEST, own.shape[1]))
+    grid = choose_finest(own.shape)
     areas = measure_areas(own.shape, grid)  # cells differ by a row or a column, and null maps know that too
     means = sum_cells(own, grid) / areas
     found, middle = measure_need(np.stack([means, make_middle(grid)]) * areas, coverings, target)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError
-from vizcnn.evaluation.asking import check_model, make_provenance
+from vizcnn.evaluation.asking import make_provenance
 from vizcnn.evaluation.cells import compare
 from vizcnn.evaluation.judging import check_map
 from vizcnn.evaluation.reading import read_map
@@ -19,6 +19,7 @@ from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.layers.axes import find_layers
 from vizcnn.models.model import Model
+from vizcnn.models.preparing import require_model
 from vizcnn.models.threads import check_seed
 from vizcnn.models.unwrapping import list_modules
 from vizcnn.progress import bar
@@ -60,7 +61,7 @@ def randomize(
     Paper: Adebayo et al. 2018, "Sanity Checks for Saliency Maps", arXiv:1810.03292.
     Raises ParameterError (a network that cannot be copied or has no weights), LayerNotFound, UnsuitableNetwork (a black
     box), and what `explain` raises for the network as it is."""
-    check_model("randomize", model)
+    require_model("randomize", model)
     check_seed("randomize", seed)
     if not callable(explain):
         raise ParameterError(f"explain is a function from a model to a map, got {type(explain).__name__}")

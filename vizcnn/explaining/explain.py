@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 
@@ -86,11 +86,7 @@ class Explain(Probe[Explanation]):
             try:
                 return _Work(self, subject.run()).do()
             except Interrupted:  # a method's own partial result is no explanation
-                _stop()
-
-
-def _stop() -> NoReturn:
-    raise KeyboardInterrupt from None
+                raise KeyboardInterrupt from None
 
 
 class _Work:

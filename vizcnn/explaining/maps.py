@@ -12,7 +12,7 @@ import torch
 from scipy.stats import rankdata
 
 from vizcnn.errors import DegenerateResult, VizcnnError
-from vizcnn.evaluation.cells import Maps, compare, sum_cells
+from vizcnn.evaluation.cells import Maps, choose_finest, compare, sum_cells
 from vizcnn.evaluation.coverings import Coverings
 from vizcnn.evaluation.judging import excuse_likeness, judge_map
 from vizcnn.explaining.question import Question
@@ -28,7 +28,6 @@ from vizcnn.results import Consensus, Evidence, Heatmap
 
 Values = npt.NDArray[np.float32]
 
-_FINEST = 24  # cells along a side: coverings tell no finer parts apart
 _HIGHEST = 0.9  # the share of the highest rank that belongs to the place of a consensus
 
 
@@ -168,7 +167,7 @@ def find_consensus(question: Question, maps: Sequence[Evidence]) -> Consensus | 
 
 def rank_cells(values: Maps) -> Maps:
     """The ranks of a map (H, W) over 24 x 24 cells, or as many as fit, from 0 to 1: float64 (h, w)."""
-    grid = (min(_FINEST, values.shape[0]), min(_FINEST, values.shape[1]))
+    grid = choose_finest(values.shape)
     means = sum_cells(values, grid) / sum_cells(np.ones_like(values), grid)  # cells may differ by a row of px
     ranks: Maps = ((rankdata(means) - 1) / max(1, means.size - 1)).reshape(grid)
     return ranks

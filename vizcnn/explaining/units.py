@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vizcnn import progress
 from vizcnn.errors import DegenerateResult
 from vizcnn.explaining.question import Question
 from vizcnn.models.batches import default_batch, run_batches
@@ -66,20 +65,16 @@ def measure_effects(question: Question, layer: str) -> Effects:
     network does not let its images become more on the way."""
     model, image = question.model, question.image[None]  # (1, C, H, W)
     maps = read_activations(model, image, [layer])[layer]  # (1, C, h, w)
-    count, everything = maps.shape[1], np.arange(maps.shape[1])
-    with progress.bar(count, "units", "channel", shown=question.subject.progress) as bar:
-        scores = _run_behind(question, layer, count)
-    effects = None
+    activations, count = maps[0].float().cpu().numpy(), maps.shape[1]
+    scores = _run_behind(question, layer, count)
     if scores is not None:
-        effects = Effects(layer, question.score - scores, maps[0].float().cpu().numpy())
+        effects = Effects(layer, question.score - scores, activations)
         chosen = np.array([*dict.fromkeys([*effects.list_strongest(), 0, count - 1])])
         whole = _run_whole(question, layer, chosen)
         if _are_same(scores[chosen], whole, model):
             effects.losses[chosen] = question.score - whole
-            bar.update(count)
             return effects
-    scores = _run_whole(question, layer, everything)
-    return Effects(layer, question.score - scores, maps[0].float().cpu().numpy())
+    return Effects(layer, question.score - _run_whole(question, layer, np.arange(count)), activations)
 
 
 def _are_same(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64], model: Model) -> bool:

@@ -24,7 +24,7 @@ from vizcnn.models.determinism import (
     pick_rows,
     score_activations,
 )
-from vizcnn.models.head import Head, Makers, find_head, is_made_by_weights
+from vizcnn.models.head import QUANTITIES, Head, Makers, find_head, is_made_by_weights
 from vizcnn.models.kept_checks import make_key
 from vizcnn.models.layers.capture import read_activations
 from vizcnn.models.model import Model
@@ -115,6 +115,14 @@ class CleanRuns:
         """The targets' scores, (N, T). Raises NonFiniteResult."""
         scores = [answer.scores for answer in self._list_answers()]
         return torch.stack(scores).double().numpy() if scores else np.empty((0, 0))
+
+    def measure_largest(self, i: int) -> float:
+        """The magnitude of the largest output for image i; 0 where the output is not one tensor, or is empty."""
+        return 0.0 if self.output is None or not self.output.numel() else float(self.output[i].abs().max())
+
+    def name_quantity(self, kind: str) -> str:
+        """What scores of a target's kind are called: the kind, but for a class what the output holds of it."""
+        return kind if kind != "logit" or self.output is None else QUANTITIES[self.head]
 
     @property
     def remaining(self) -> Answers[None]:

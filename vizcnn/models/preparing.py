@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from vizcnn.errors import ShapeError
+from vizcnn.errors import ParameterError, ShapeError
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import Photo
 from vizcnn.inputs.tensors import check_unit_range, to_photo
 from vizcnn.models.model import Model
+
+
+def require_model(what: str, model: Any) -> None:
+    """Raise ParameterError for what is no Model. what: who needs one."""
+    if not isinstance(model, Model):
+        raise ParameterError(
+            f"{what} needs a vizcnn.Model, got {type(model).__name__}. "
+            "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
+        )
 
 
 def prepare_source(model: Model, source: Photo | Tensor) -> list[tuple[Photo, Box, Tensor] | ShapeError]:

@@ -20,7 +20,7 @@ from vizcnn.models.borrowing import add_context, borrow
 from vizcnn.models.clean import run_clean
 from vizcnn.models.determinism import check_without_images
 from vizcnn.models.model import Model
-from vizcnn.models.preparing import prepare_source
+from vizcnn.models.preparing import prepare_source, require_model
 from vizcnn.models.remembering import keep, recall
 from vizcnn.models.targets import Target, parse_targets
 from vizcnn.probing.subject import Question, Subject
@@ -60,11 +60,7 @@ def prepare(
 
     An error from inside the context says which probe met it, on which model and input.
     """
-    if not isinstance(model, Model):
-        raise ParameterError(
-            f"{type(probe).__name__} needs a vizcnn.Model, got {type(model).__name__}. "
-            "Wrap a network: vizcnn.Model(network, size=..., mean=..., std=...), or vizcnn.load('tiny')"
-        )
+    require_model(type(probe).__name__, model)
     with borrow(model, type(probe).__name__):
         if probe.needs_network:
             refuse_black_box(model.network, model.name)

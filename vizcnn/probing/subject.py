@@ -17,7 +17,7 @@ from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.photo import Photo
 from vizcnn.models.batches import Answers
 from vizcnn.models.clean import CleanRuns
-from vizcnn.models.head import QUANTITIES, Head
+from vizcnn.models.head import Head
 from vizcnn.models.model import Model
 from vizcnn.models.targets import Target
 from vizcnn.models.two_classes import expand_probabilities
@@ -135,7 +135,7 @@ class Subject:
 
     def largest(self, i: int) -> float:
         """The network's largest output for image i, in magnitude; 0 where the output is not one tensor, or is empty."""
-        return 0.0 if self.output is None or not self.output.numel() else float(self.output[i].abs().max())
+        return self.clean.measure_largest(i)
 
     def predictions(self, top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
         """The most probable classes of each image, five at most; empty where probabilities or the names of classes are
@@ -157,7 +157,7 @@ class Subject:
         """What the scores of target t are called: logit, probability, activation of a layer, or score."""
         kinds = {row[t].quantity for row in self.targets}
         kind = kinds.pop() if len(kinds) == 1 else "score"
-        return kind if kind != "logit" or self.output is None else QUANTITIES[self.head]
+        return self.clean.name_quantity(kind)
 
     def short_quantity(self, t: int) -> str:
         """The same without the layer, for sentences and titles that name it anyway: `activation`."""

@@ -124,7 +124,7 @@ class _WithOthers:
     @cached_property
     def _rows(self) -> dict[int, int]:
         """For each image of which maps were made together its row among these."""
-        return {} if self.together is None else {i: row for row, i in enumerate(locate(self.together, self.subject))}
+        return {} if self.together is None else {i: row for row, i in enumerate(_locate(self.together, self.subject))}
 
     def find_other(self, i: int, t: int) -> _Other:
         """The map to compare with that of image i for target t."""
@@ -151,7 +151,7 @@ class _WithOthers:
         return _Other(made.list_maps(0)[-1], str(other))
 
 
-def locate(result: Result, subject: Subject) -> list[int]:
+def _locate(result: Result, subject: Subject) -> list[int]:
     """Which image of the subject, by number, each image of a result is."""
     known, found, start = [(photo.name, photo.sha256()) for photo in subject.photos], list[int](), 0
     for image in result.provenance.images:
@@ -162,7 +162,7 @@ def locate(result: Result, subject: Subject) -> list[int]:
 
 def _judge(probe: MapMaker[Any], made: _WithOthers, result: Judged) -> tuple[tuple[Trust | None, ...], ...]:
     """How far each map can be believed; None with a warning where that cannot be said."""
-    numbers = locate(result, made.subject)
+    numbers = _locate(result, made.subject)
     subject = made.subject.select(numbers)
     explained = probe.choose_explained(subject)
     missing = probe.measure_missing(subject, result.values) if isinstance(result, Heatmap) else None
