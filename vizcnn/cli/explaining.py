@@ -15,7 +15,7 @@ from vizcnn.probing.call import Call
 @with_options(STYLE, DEVICE, *LOADING, *SHARING, *REPORTING)
 @click.command(short_help="Why does the network say that of this image? Several methods on one page, judged.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--quick", is_flag=True, help="Without rise, with 16 random halves and coarser maps: a quarter the time.")
+@click.option("--quick", is_flag=True, help="Without rise, with 16 random halves and coarser maps: half the time.")
 @click.option("-t", "--target", help="A class, by name or number, or p(CLASS). Default: what the network says.")
 @click.option("-m", "--model", default="tiny", show_default=True, help="As for the probes.")
 @click.option(

@@ -48,7 +48,7 @@ def explain(
     model: a classifier of at least two classes; of a black box there are neither gradients nor units.
     image: one, as for a probe. target: a class; by default what the network says. It is compared with the best of the
         other classes.
-    quick: without rise, with 16 random halves in place of 64 and coarser maps: about a quarter of the time.
+    quick: without rise, with 16 random halves in place of 64 and coarser maps: a third to two thirds of the time.
     index: the folder of a scan of `layer`: units are then shown by their best crops, else by pictures made for them.
     seed: of masks, halves, null maps and pictures.
     progress: show one bar for all on stderr, and before it what it will cost.
