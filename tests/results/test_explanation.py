@@ -30,6 +30,7 @@ from vizcnn.results import (
     load_result,
     use_style,
 )
+from vizcnn.results.explanation_panels import list_sections
 
 RNG = np.random.default_rng(0)
 
@@ -178,7 +179,9 @@ def test_maps_that_point_at_different_places_are_not_said_to_agree() -> None:
     assert consensus is not None
     apart = make_explanation(consensus=replace(consensus, likeness=0.05))
     assert "do not point at the same place (likeness 0.05)" in apart.sentences[1]
-    assert "hardly agree" in apart.say_support()
+    assert "hardly agree (likeness 0.05), so read each by itself" in apart.say_support()
+    together = {panel.title: panel for each in list_sections(apart) for panel in each.panels}["All together"]
+    assert together.pixels is None
 
 
 def test_a_network_without_probabilities_is_told_by_its_scores(tmp_path: Path) -> None:

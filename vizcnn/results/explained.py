@@ -160,9 +160,10 @@ class Explained(Result):
         """Which maps are taken together, or why none are."""
         names = [one.method for one in self.supported]
         if self.consensus:
-            said = "" if self.consensus.is_agreed else ": they hardly agree, so read each by itself"
-            likeness = f"{self.consensus.likeness:.2f}"
-            return f"The mean of the ranks of {join_names(names)} (likeness {likeness}){said}{self._say_rest()}"
+            likeness, rest = f"likeness {self.consensus.likeness:.2f}", self._say_rest()
+            if self.consensus.is_agreed:
+                return f"The mean of the ranks of {join_names(names)} ({likeness}){rest}"
+            return f"{join_names(names)} hardly agree ({likeness}), so read each by itself{rest}"
         if names:
             return f"Only {names[0]} is supported: there is no second map that it could agree with" + self._say_rest()
         return "No map is supported, so none are put together" + self._say_rest() * bool(self.maps)

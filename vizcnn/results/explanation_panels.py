@@ -81,7 +81,7 @@ def _list_maps(found: Explained) -> Iterator[Panel]:
 
 def _list_together(found: Explained) -> Iterator[Panel]:
     consensus, support = found.consensus, found.say_support()
-    if consensus is None:
+    if consensus is None or not consensus.is_agreed:  # a mean of maps that differ would be none of them
         yield Panel("All together", None, f"{support}.")
     else:
         colours = Colours(1.0, _HALF, signed=False)
