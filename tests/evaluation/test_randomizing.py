@@ -123,6 +123,19 @@ def test_odd_networks_forget_each_of_their_weights_once() -> None:
         assert torch.equal(last[name], value) == constant, name
 
 
+def test_weights_that_two_layers_share_are_drawn_once() -> None:
+    seen = list[Tensor]()
+
+    def look(model: vizcnn.Model) -> Tensor:
+        seen.append(model.network.again.weight.detach().clone())  # type: ignore[union-attr, operator]
+        return take_gradient(model)
+
+    randomize(make_model(Odd().eval()), look, layers=["tied", "again"], progress=False)
+    before, tied, again = seen
+    assert not torch.equal(before, tied)
+    assert torch.equal(tied, again)
+
+
 def test_a_step_without_a_map_is_a_gap() -> None:
     calls = []
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import vizcnn
 from vizcnn.errors import DegenerateResult, ParameterError, TargetError, UnsuitableNetwork
+from vizcnn.evaluation.cells import compare
 from vizcnn.explaining.explain import Explain
 
 
@@ -65,6 +66,10 @@ def test_a_map_of_the_answer_rather_than_its_rival_is_that_of_their_difference(l
     apart = vizcnn.target("lit") - vizcnn.target("dark")
     found = vizcnn.Occlusion(stride=1)(model, light_cell(), apart, progress=False)
     assert lit.rather.values == pytest.approx(found.values[0, 0], abs=1e-5)
+    other = vizcnn.target("third") - vizcnn.target("dark")
+    third = vizcnn.Occlusion(stride=1)(model, light_cell(), other, progress=False).values[0, 0].astype(float)
+    likeness = compare(lit.rather.values.astype(float), third)
+    assert lit.rather.trust.contrast == pytest.approx(likeness, abs=0.02)
 
 
 def test_the_class_that_is_asked_for_is_compared_with_what_the_network_says() -> None:

@@ -302,6 +302,25 @@ class Taut(nn.Module):
         return logits - logits.detach() + torch.arange(5.0)
 
 
+class Uneven(nn.Module):
+    """One output so large that what moves another is no more than the rounding of that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Counting()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x)
+        return logits * torch.tensor([1.0, 1, 1, 1, 0]) + torch.tensor([0.0, 0, 0, 0, 1e7])
+
+
+def test_what_covering_changes_is_judged_by_the_rounding_of_the_largest_output() -> None:
+    with record() as said:
+        found = ask(vizcnn.Saliency(), model(Uneven()), "a")
+    assert found.trust == ((None,),)
+    assert any("no more than rounding" in text for text in said)
+
+
 def test_a_map_is_kept_without_trust_where_covering_changes_nothing() -> None:
     with record() as said:
         found = ask(vizcnn.Saliency(), model(Taut()), "a")

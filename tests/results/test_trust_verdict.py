@@ -42,6 +42,12 @@ def test_a_remedy_is_for_the_method_that_it_helps() -> None:
     assert "help" not in replace(trust, missing=0.05).describe()
 
 
+def test_a_map_that_a_blob_in_the_middle_equals_is_said_to_be_no_better() -> None:
+    trust = Trust(need=95, correlation=0.5, blob=0.5, contrast=0.1, contrast_target="cat", runs=101)
+    assert trust.sentences[-1] == "a blob in the middle does as well"
+    assert "blob" not in replace(trust, blob=0.49).describe()
+
+
 def test_much_the_same_map_is_that_of_another_class_whichever_was_chosen() -> None:
     trust = Trust(need=95, correlation=0.5, blob=0.1, contrast=0.94, contrast_target="cat", runs=101)
     assert trust.sentences[0] == "much the same map (0.94) for another class, cat"
