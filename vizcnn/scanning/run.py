@@ -22,7 +22,7 @@ from vizcnn.models.layers.capture import choose_batch
 from vizcnn.models.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive import receptive_fields
-from vizcnn.scanning.cluster import distribute
+from vizcnn.scanning.cluster import distribute, send
 from vizcnn.scanning.index import NAMES, Index, encode_names, list_differences, read_manifest
 from vizcnn.scanning.layer_selection import find_input_size, select_layers
 from vizcnn.scanning.loader import Batch, split
@@ -308,7 +308,7 @@ class Job:
         """The number and file of each of these shards, in the order in which the workers of a cluster finish them."""
         total = sum(stop - start for start, stop in (self.index.shards[shard] for shard in shards))
         with bar(total, "scan", "image", shown=progress) as shown:
-            for shard, fetch in distribute(client, self, self.model.network, Job.run_alone, shards):
+            for shard, fetch in distribute(client, send(client, self, self.model.network), Job.run_alone, shards):
                 yield shard, fetch()
                 start, stop = self.index.shards[shard]
                 shown.update(stop - start)
