@@ -1,5 +1,6 @@
 """Results: numbers with their provenance that can draw, save and describe themselves. Only here is matplotlib used."""
 
+from vizcnn.results.audit import Audit
 from vizcnn.results.base import FORMATS, Provenance, Result, check_format
 from vizcnn.results.check import Check
 from vizcnn.results.curve import Curve
@@ -27,6 +28,7 @@ __all__ = [
     "FORMATS",
     "STYLES",
     "Answer",
+    "Audit",
     "Change",
     "Check",
     "Consensus",
