@@ -16,6 +16,7 @@ SMALL = {
     "04-what-would-this-filter-like-to-see": "STEPS, SIDE = 2, 64",
     "05-which-images-excite-this-channel": "DIGITS, PIECES = 60, 4",
     "09-may-i-believe-this-picture": "PIECES, EPOCHS, STRIDE = 150, 8, 8",
+    "10-auditing-a-data-set": "PER_CLASS, EPOCHS, AUDITED = 30, 6, 12",
 }
 
 
