@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = [  # each may import only from those before it
     "version", "tracebacks", "errors", "geometry", "process", "progress", "output", "inputs", "results", "zoo",
-    "models", "graph", "receptive", "occlusion", "ascent", "scanning", "evaluation", "probing", "probes",
+    "models", "graph", "receptive", "occlusion", "ascent", "scanning", "anatomy", "evaluation", "probing", "probes",
     "explaining", "cli", "testing",
 ]  # fmt: skip
 LIGHT = {"version", "tracebacks", "errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
