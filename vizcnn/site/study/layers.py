@@ -39,8 +39,6 @@ def describe_layer(material: Material, i: int) -> Layer:
     read = material.index.field(site.read)
     is_cut = site.activation in CUT_OFF
     known: Activation = site.activation if site.activation in get_args(Activation) else "other"  # type: ignore[assignment]
-    alive = np.flatnonzero(~find_dead(material, i))
-    strongest = alive[np.argsort(-tally.mean.numpy()[alive], kind="stable")][:_STANDING]
     share = float(tally.zero_share.mean()) if is_cut else NOT_CUT_OFF
     return Layer(
         name=site.name,
@@ -53,11 +51,20 @@ def describe_layer(material: Material, i: int) -> Layer:
         zeros=share,
         dead=int(find_dead(material, i).sum()) if is_cut else NOT_CUT_OFF,
         always_on=int((tally.zero_share < _ALWAYS_ON).sum()) if is_cut else NOT_CUT_OFF,
-        strongest=tuple(strongest.tolist()),
+        strongest=tuple(_choose_standing(material, i)),
         stage=site.name.partition(".")[0] if "." in site.name else "",
         slope=_find_slope(material, site),
         is_output=i == material.output,
     )
+
+
+def _choose_standing(material: Material, i: int) -> list[int]:
+    """The units of a site that stand for it: the most selective ones, and where none are, those with the largest
+    means."""
+    _, selectivity = measure_selectivity(material.class_means(i))
+    mean = material.tally(i).mean.numpy()
+    order = np.lexsort((-mean, -np.nan_to_num(selectivity, nan=-1.0), find_dead(material, i)))
+    return [int(k) for k in order[:_STANDING] if not find_dead(material, i)[k]]
 
 
 def _describe_way(material: Material, path: Path, origin: Origin) -> Way:

@@ -46,6 +46,7 @@ def measure(
         import vizcnn
         from vizcnn.graph.sites import find_sites
         from vizcnn.scanning import Study
+        from vizcnn.site.study.material import Plan
         from vizcnn.site.study.measured import list_readings, measure
 
         model = vizcnn.load("tiny")

@@ -92,14 +92,16 @@ def clip(box: Box, size: tuple[int, int]) -> Box | None:
     return part if part.bottom > part.top and part.right > part.left else None
 
 
-def _count_activations(material: Material, i: int, unit: int) -> Histogram | Missing:
-    """How many activations lie where, without the empty bins at both ends. Zeros lie in the middle bin, and are taken
-    out of it."""
+def _count_activations(material: Material, i: int, unit: int) -> Histogram:
+    """How many activations lie where; the edges are the same for all units of a site. Zeros lie in the middle bin, and
+    are taken out of it."""
     counts, zeros = material.study(i).bins[unit].numpy().copy(), int(material.tally(i).zeros[unit])
     counts[LEVELS] -= zeros
-    held = np.flatnonzero(counts)
-    first, last = (held[0], held[-1] + 1) if len(held) else (LEVELS, LEVELS + 1)
-    return Histogram(counts[first:last], compute_bin_edges().numpy()[first : last + 1], zeros)
+    edges = compute_bin_edges().numpy().copy()
+    if material.site(i).activation in CUT_OFF:  # nothing is below zero
+        counts, edges = counts[LEVELS:], edges[LEVELS:]
+        edges[0] = 0
+    return Histogram(counts, edges, zeros)
 
 
 def _explain_links(material: Material, site: Site) -> Missing | None:
