@@ -14,17 +14,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vizcnn.graph.recording import Step
 from vizcnn.graph.running import Values, run_graph, run_steps, select_steps_behind
 from vizcnn.graph.sites import Site, Sites
 from vizcnn.models.batches import default_batch
 from vizcnn.models.model import Model
+from vizcnn.progress import bar
 
 Integers = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -32,6 +33,9 @@ Numbers = npt.NDArray[np.float64]
 CHECKED, AGREES = 20, 0.95
 """On how many units of a site an estimate must have been compared with measurements, and Pearson's correlation from
 which on it stands in for one."""
+
+
+_MEMORY = 2**27  # numbers that are kept of a clean run
 
 
 @dataclass(frozen=True)
@@ -73,32 +77,79 @@ class Estimate:
 
 
 def measure_effects(
-    model: Model, sites: Sites, site: Site, images: Tensor, classes: Integers, order: Sequence[int], *, seconds: float
-) -> Effects:
-    """What happens without units of a site, one after the other until the time is up, but at least one.
+    model: Model,
+    sites: Sites,
+    wanted: Sequence[Site],
+    images: Tensor,
+    classes: Integers,
+    orders: Sequence[Sequence[int]],
+    *,
+    seconds: float,
+    progress: bool = False,
+) -> list[Effects]:
+    """What happens without units of some sites: of as many units as the time allows, but of one of each site at least.
 
     images: (n, C, H, W) in [0, 1]. classes: int64 (n,), whose output is looked at in each, the right class or the
-    predicted one. order: the units in the order of their importance. The network must be borrowed.
+    predicted one. orders: for each site its units in the order of their importance. seconds: for all together; sites
+    share it evenly, and what cheap ones leave over goes to the others. The network must be borrowed.
 
-    How many units fit into the time is told by the first, so that each batch of images runs up to the site only once.
+    The first images tell what a unit of each site costs. Each batch of images runs up to the sites only once.
     """
-    started = time.monotonic()
-    ablation = _Ablation(model, sites, site)
-    truth = torch.as_tensor(classes, device=model.device)
-    clean, outputs, units = [], [], list(order)
-    batches = images.split(default_batch((images.shape[2], images.shape[3])))
-    for i, batch in enumerate(batches):
-        given, before = ablation.run_clean(batch)
-        if i == 0 and len(units) > 1:
-            ablation.run_without(given, units[0])  # whose first run may be slower
+    ablations = [_Ablation(model, sites, site) for site in wanted]
+    outputs: list[list[Tensor]] = [[] for _ in wanted]
+    spent, clean, units = np.zeros(len(wanted)), list[Tensor](), [list(order) for order in orders]
+    with bar(len(images), "effects", "image", shown=progress) as shown:
+        for batch in images.split(_choose_batch(sites, ablations, images)):
             begun = time.monotonic()
-            ablation.run_without(given, units[0])
-            cost = (time.monotonic() - begun) * len(images) / len(batch)
-            left = seconds - (begun - started) * len(batches)
-            units = units[: max(1, int(left / max(cost, 1e-9)))]
-        clean.append(before)
-        outputs.append(torch.stack([ablation.run_without(given, unit) for unit in units]))  # (U, B, K)
-    return _summarize(units, torch.cat(clean), torch.cat(outputs, 1), truth, time.monotonic() - started)
+            values = _run_clean(model, sites, ablations, batch)
+            if not clean:
+                costs = [each.time_unit(values, order[0]) for each, order in zip(ablations, orders, strict=True)]
+                left = seconds - (time.monotonic() - begun) * len(images) / len(batch)
+                units = _choose_units(orders, np.array(costs) * len(images) / len(batch), left)
+            for i, ablation in enumerate(ablations):
+                begun = time.monotonic()
+                outputs[i].append(torch.stack([ablation.run_without(values, unit) for unit in units[i]]))  # (U, B, K)
+                spent[i] += time.monotonic() - begun
+            clean.append(values[_find_output(sites)])
+            shown.update(len(batch))
+    truth, before = torch.as_tensor(classes, device=model.device), torch.cat(clean)
+    return [_summarize(units[i], before, torch.cat(outputs[i], 1), truth, float(spent[i])) for i in range(len(wanted))]
+
+
+def _choose_units(orders: Sequence[Sequence[int]], costs: Numbers, seconds: float) -> list[list[int]]:
+    """As many units of each site as the time allows, but one at least. costs: seconds for a unit of each site."""
+    chosen: list[list[int]] = [[] for _ in orders]
+    totals = costs * [len(order) for order in orders]
+    for done, i in enumerate(np.argsort(totals, kind="stable")):
+        share = max(0.0, seconds) / (len(orders) - done)
+        count = max(1, min(len(orders[i]), int(share / max(costs[i], 1e-9))))
+        chosen[i] = list(orders[i][:count])
+        seconds -= count * costs[i]
+    return chosen
+
+
+def _choose_batch(sites: Sites, ablations: Sequence[_Ablation], images: Tensor) -> int:
+    """How many images to run at once: what is kept of them must fit into memory."""
+    assert sites.graph is not None
+    shapes = (sites.graph.shapes[value] for value in _list_kept(ablations))
+    numbers = sum(prod(shape) for shape in shapes if shape is not None)
+    return max(1, min(default_batch((images.shape[2], images.shape[3])), _MEMORY // max(1, numbers)))
+
+
+def _list_kept(ablations: Sequence[_Ablation]) -> set[int]:
+    """The values that are kept of a clean run."""
+    return {value for each in ablations for value in (each.site.value, each.output, *each.needed)}
+
+
+@torch.no_grad()
+def _run_clean(model: Model, sites: Sites, ablations: Sequence[_Ablation], images: Tensor) -> Values:
+    assert sites.graph is not None
+    values = {_find_output(sites), *_list_kept(ablations)}
+    return run_graph(sites.graph, images.to(model.device, model.dtype), values)
+
+
+def _find_output(sites: Sites) -> int:
+    return next(site.value for site in sites.sites if site.is_output)
 
 
 class _Ablation:
@@ -106,25 +157,27 @@ class _Ablation:
 
     def __init__(self, model: Model, sites: Sites, site: Site) -> None:
         assert sites.graph is not None
-        self.model, self.graph, self.site = model, sites.graph, site
-        self.output = next(each.value for each in sites.sites if each.is_output)
-        steps, beside = select_steps_behind(self.graph, site.value, [self.output])
-        self.steps: list[Step] = steps
-        self.needed = beside
+        self.site, self.output, self.device = site, _find_output(sites), model.device
+        self.steps, self.needed = select_steps_behind(sites.graph, site.value, [self.output])
 
     @torch.no_grad()
-    def run_clean(self, images: Tensor) -> tuple[Values, Tensor]:
-        """What the steps behind the site read, and the output (B, K)."""
-        inputs = images.to(self.model.device, self.model.dtype)
-        values = run_graph(self.graph, inputs, {self.site.value, self.output, *self.needed})
-        return {value: values[value] for value in {self.site.value, *self.needed}}, values[self.output]
+    def run_without(self, values: Values, unit: int) -> Tensor:
+        """The output (B, K) where a unit is zero. values: of a clean run, which are afterwards as they were."""
+        given = {value: values[value] for value in {self.site.value, *self.needed}}
+        channel = self.site.axes.apply(given[self.site.value])[:, unit]  # a view
+        before = channel.clone()
+        try:
+            channel.zero_()
+            return run_steps(self.steps, given, [self.output])[self.output].clone()
+        finally:
+            channel.copy_(before)
 
-    @torch.no_grad()
-    def run_without(self, given: Values, unit: int) -> Tensor:
-        """The output (B, K) where a unit is zero."""
-        value = given[self.site.value].clone()
-        self.site.axes.apply(value)[:, unit] = 0
-        return run_steps(self.steps, {**given, self.site.value: value}, [self.output])[self.output]
+    def time_unit(self, values: Values, unit: int) -> float:
+        """The seconds that one unit takes."""
+        self.run_without(values, unit)  # whose first run may be slower
+        begun = time.monotonic()
+        self.run_without(values, unit).sum().item()  # waits for a device
+        return time.monotonic() - begun
 
 
 def _summarize(units: Sequence[int], clean: Tensor, outputs: Tensor, truth: Tensor, seconds: float) -> Effects:
@@ -165,7 +218,7 @@ def _differentiate(
 ) -> Iterator[list[Numbers]]:
     """For each batch the sum over its images, by site, (C,) each."""
     assert sites.graph is not None
-    output = next(each.value for each in sites.sites if each.is_output)
+    output = _find_output(sites)
     size = default_batch((images.shape[2], images.shape[3]))
     for batch, truth in zip(images.split(size), classes.split(size), strict=True):
         inputs = batch.to(model.device, model.dtype).requires_grad_()

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from vizcnn.anatomy.effects import (
     AGREES,
@@ -24,7 +23,6 @@ from vizcnn.anatomy.effects import (
 from vizcnn.anatomy.keeping import Arrays
 from vizcnn.anatomy.links import PathLinks, SiteLinks, measure_links
 from vizcnn.anatomy.neighbours import Neighbours, find_neighbours
-from vizcnn.progress import bar
 from vizcnn.site.records import Effect, Missing
 from vizcnn.site.study.material import Material
 from vizcnn.version import __version__
@@ -73,33 +71,36 @@ class Numbers:
 
     @cached_property
     def effects(self) -> dict[int, Effects]:
-        """By hidden site, what was measured. The last sites, which cost least, come first and leave their time over."""
+        """By hidden site, what was measured."""
         if self.no_effects:
             return {}
-        found: dict[int, Effects] = {}
-        numbers, classes = self._effect_images
-        images, hidden = self.material.read_inputs(numbers), self.material.hidden[::-1]
-        left = self.material.plan.effects
-        with bar(len(hidden), "effects", "layer", shown=self.material.progress) as shown:
-            for done, i in enumerate(hidden):
-                found[i] = self._measure(i, images, classes, left / (len(hidden) - done))
-                left = max(0.0, left - found[i].seconds)
-                shown.update()
-        return found
-
-    def _measure(self, i: int, images: Tensor, classes: npt.NDArray[np.int64], seconds: float) -> Effects:
-        material, site = self.material, self.material.site(i)
-        order = np.argsort(-material.tally(i).mean.numpy(), kind="stable").tolist()
+        material, (numbers, classes) = self.material, self._effect_images
+        orders = [np.argsort(-material.tally(i).mean.numpy(), kind="stable").tolist() for i in material.hidden]
 
         def make() -> Arrays:
             with material.model.borrowed():
-                made = measure_effects(material.model, material.sites, site, images, classes, order, seconds=seconds)
-            return {each.name: np.asarray(getattr(made, each.name)) for each in fields(made)}
+                made = measure_effects(
+                    material.model,
+                    material.sites,
+                    [material.site(i) for i in material.hidden],
+                    material.read_inputs(numbers),
+                    classes,
+                    orders,
+                    seconds=material.plan.effects,
+                    progress=material.progress,
+                )
+            return {
+                f"{i} {each.name}": np.asarray(getattr(one, each.name))
+                for i, one in zip(material.hidden, made, strict=True)
+                for each in fields(Effects)
+            }
 
-        key = self._key("effects", site=site.read, images=len(classes), seconds=material.plan.effects)
-        kept = material.keeper.recall(key, make)
-        whole: dict[str, Any] = {name: array if array.ndim else array.item() for name, array in kept.items()}
-        return Effects(**whole)
+        kept = material.keeper.recall(self._key("effects", images=len(classes), seconds=material.plan.effects), make)
+        found: dict[int, Effects] = {}
+        for i in material.hidden:
+            own: dict[str, Any] = {each.name: kept[f"{i} {each.name}"] for each in fields(Effects)}
+            found[i] = Effects(**{name: array if array.ndim else array.item() for name, array in own.items()})
+        return found
 
     def _key(self, what: str, **more: Any) -> Mapping[str, Any]:
         index = self.material.index
