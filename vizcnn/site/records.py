@@ -55,10 +55,10 @@ class Origin:
 class Path:
     """One way into a layer of an atlas: what it reads, and the weights that it reads it through.
 
-    source: the number of the layer that is read; None for the image. weights: the module that has them; "" where what is
-    read is added as it is. norm: the module of the norm that follows, "" for none. kernel: its (rows, columns); None for
-    a dense layer or none. groups: of the convolution. via: what lies between source and weights, in words, such as
-    `max pooling`."""
+    source: the number of the layer that is read; None for the image. weights: the module that has them; "" where what
+    is read is added as it is. norm: the module of the norm that follows, "" for none. kernel: its (rows, columns);
+    None for a dense layer or none. groups: of the convolution. via: what lies between source and weights, in words,
+    such as `max pooling`."""
 
     source: int | None
     weights: str
@@ -75,9 +75,9 @@ class Layer:
     name: that of its last weights, such as `layer2.0.conv2`. read: the module whose output the units are. stage: under
     which heading it stands; "" for none. shape: (C, h, w), or (C,) of a dense layer. paths: the main one, with the
     weights that it is named for, first; none where the network could not be followed. slope: of a leaky ReLU.
-    parameters: of all its weights and norms. zeros: the share of activations that are exactly zero. dead: how many units
-    are never above zero. always_on: how many are zero in less than 1% of all places. strongest: the units that stand for
-    it on the overview, best first. is_output: whether its units are the classes."""
+    parameters: of all its weights and norms. zeros: the share of activations that are exactly zero. dead: how many
+    units are never above zero. always_on: how many are zero in less than 1% of all places. strongest: the units that
+    stand for it on the overview, best first. is_output: whether its units are the classes."""
 
     name: str
     read: str
