@@ -152,9 +152,7 @@ class MadeUp:
         counts[10:24] = 0 if dead else (4000 * 0.7 ** np.arange(14)).astype(np.int64)
         return Unit(
             crops=() if dead else tuple(self._crop(i, rng, high * (1 - n / 20)) for n in range(_CROPS)),
-            picture=Picture(self._texture(i, k), high * 1.3)
-            if self.pictures
-            else Missing("Only crops were asked for."),
+            picture=self._picture(i, k, high * 1.3),
             histogram=Histogram(counts, _EDGES, 30_000),
             mean=float(wall.mean[k]),
             sd=1.2,
