@@ -151,11 +151,11 @@ class MadeUp:
         counts = np.zeros(len(_EDGES) - 1, np.int64)
         counts[10:24] = 0 if dead else (4000 * 0.7 ** np.arange(14)).astype(np.int64)
         return Unit(
-            crops=() if dead else tuple(self._crop(i, rng, high * (1 - n / 20)) for n in range(_CROPS)),
+            crops=() if dead else tuple(self._crop(i, rng, high * (0.987 - n / 20)) for n in range(_CROPS)),
             picture=self._picture(i, k, high * 1.3),
             histogram=Histogram(counts, _EDGES, 30_000),
             mean=float(wall.mean[k]),
-            sd=1.2,
+            sd=1.2345,
             lowest=0.0,
             highest=high,
             zeros=float(wall.zeros[k]),
@@ -169,10 +169,12 @@ class MadeUp:
         )
 
     def _crop(self, i: int, rng: np.random.Generator, value: float) -> Crop:
-        layer = self.network.layers[i]
-        y, x = (int(n) for n in rng.integers(0, layer.shape[1], 2))
+        layer, image = self.network.layers[i], int(rng.integers(self.images_))
+        if len(layer.shape) == 1:
+            return Crop(image, value, None, None)
+        y, x = (int(rng.integers(size)) for size in layer.shape[1:])
         box = layer.field.box(y, x) if isinstance(layer.field, ReceptiveField) else None
-        return Crop(int(rng.integers(self.images_)), value, (y, x), box)
+        return Crop(image, value, (y, x), box)
 
     def _effect(self, wall: Wall, k: int) -> Effect | Missing:
         change = float(wall.effect[k])
@@ -180,7 +182,7 @@ class MadeUp:
             return Missing("Of this layer the strongest units were tried until the time was up.")
         if wall.is_estimated[k]:
             return Effect(change, self.images_, correlation=0.98, checked=24)
-        by_class = tuple((c, -0.5 + c * 0.12) for c in range(min(8, self.classes_)))
+        by_class = tuple((c, -0.5123 + c * 0.1187) for c in range(min(8, self.classes_)))
         return Effect(change, self.images_, 3, 0.625, 0.6, by_class)
 
     def _reads(self, i: int, rng: np.random.Generator) -> tuple[Link, ...]:
@@ -188,19 +190,21 @@ class MadeUp:
         size = 3 if source is None else self.network.layers[source].shape[0]
         chosen = rng.permutation(size)[:_LINKS]
         return tuple(
-            Link(source, int(u), 0, float(0.5 - 0.1 * n), rng.standard_normal((3, 3)).astype(np.float32))
+            Link(
+                source, int(u), 0, 0.5 - 0.1 * n + rng.uniform(0, 0.05), rng.standard_normal((3, 3)).astype(np.float32)
+            )
             for n, u in enumerate(chosen)
         )
 
     def _feeds(self, i: int, rng: np.random.Generator) -> tuple[Link, ...]:
         to = i + 1
         chosen = rng.permutation(self.network.layers[to].shape[0])[:_LINKS]
-        return tuple(Link(to, int(u), 0, float(0.4 - 0.09 * n)) for n, u in enumerate(chosen))
+        return tuple(Link(to, int(u), 0, 0.4 - 0.09 * n + rng.uniform(0, 0.05)) for n, u in enumerate(chosen))
 
     def _neighbours(self, rng: np.random.Generator) -> tuple[Neighbour, ...]:
         layers = rng.integers(0, len(self.network.layers) - 1, _NEIGHBOURS)
         return tuple(
-            Neighbour(int(i), int(rng.integers(self.network.layers[i].shape[0])), 0.9 - 0.05 * n)
+            Neighbour(int(i), int(rng.integers(self.network.layers[i].shape[0])), 0.9 - 0.05 * n - rng.uniform(0, 0.04))
             for n, i in enumerate(layers)
         )
 
@@ -211,8 +215,8 @@ class MadeUp:
             own = [int(n) for n in np.flatnonzero(self.images.labels == c)]
             right = int((self.images.predicted[own] == c).sum())
             width = self.network.layers[last].shape[0]
-            votes = tuple(Vote(last, (c + n) % width, 1.2 - 0.3 * n, 0.1) for n in range(8))
-            early = tuple((i, tuple((n, 4.0 - n) for n in range(4))) for i in hidden)
+            votes = tuple(Vote(last, (c + n) % width, 1.2345 - 0.3 * n, 0.1234) for n in range(8))
+            early = tuple((i, tuple((n, 4.123 - n) for n in range(4))) for i in hidden)
             picture = self._picture(99, c, 14.2)
             other = (c + 1) % self.classes_
             yield ClassPage(
