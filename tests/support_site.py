@@ -77,7 +77,7 @@ class Visitor:
         self.site, self.trouble, self.files = site.resolve(), list[str](), list[str]()
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, has_touch=True)
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(8000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", lambda message: self.trouble.append(f"console: {message.text}"))
         self.page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
         self.page.on("request", lambda request: self._look(request.url))
@@ -121,7 +121,7 @@ class Visitor:
                     if (main.querySelector('h1')) { observer.disconnect(); done(); }
                 });
                 observer.observe(main, {childList: true});
-                setTimeout(() => fail(new Error(`no page at ${address}`)), 8000);
+                setTimeout(() => fail(new Error(`no page at ${address}`)), 60000);
                 location.hash = address;
                 if (location.href === before) done();
             })""",
