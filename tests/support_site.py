@@ -254,9 +254,9 @@ class Shortcuts(nn.Module):
         return list(zip(reads, [first, second, third, fourth, said], strict=True))
 
 
-def _fold(module: nn.Module, norm: nn.Module | None) -> Folded:
-    weight = module.weight.detach().double()  # type: ignore[union-attr,operator]
-    bias = torch.zeros(len(weight), dtype=torch.double) if module.bias is None else module.bias.detach().double()  # type: ignore[union-attr,operator]
+def _fold(module: nn.Conv2d | nn.Linear, norm: nn.Module | None) -> Folded:
+    weight = module.weight.detach().double()
+    bias = torch.zeros(len(weight), dtype=torch.double) if module.bias is None else module.bias.detach().double()
     if isinstance(norm, nn.BatchNorm2d):
         assert norm.running_var is not None
         assert norm.running_mean is not None
