@@ -15,13 +15,13 @@ from vizcnn import zoo
 from vizcnn.cli.main import main
 from vizcnn.errors import NetworkError, ParameterError
 from vizcnn.models import _torchvision
-from vizcnn.results import Table
+from vizcnn.results import LayerTable, Table
 
 NETWORKS = ["alexnet", "vgg11", "resnet18", "densenet121", "googlenet", "inception_v3", "efficientnet_b0"]
 NETWORKS += ["convnext_tiny", "shufflenet_v2_x1_0"]
 
 
-def table(model: vizcnn.Model) -> Table:
+def table(model: vizcnn.Model) -> LayerTable:
     return vizcnn.Layers()(model, progress=False)
 
 
@@ -35,15 +35,24 @@ def by_hand(module: nn.Module, output: str) -> int:
     return 0
 
 
+def read(found: Table) -> list[dict[str, Any]]:
+    """The rows with their cells by column."""
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
 def check(model: vizcnn.Model, found: Table) -> None:
     """What holds for every network: costs by hand, parameters complete, fields in every layer with space."""
     modules = model.layers()
-    for name, kind, output, parameters, macs, size, stride, offset in found.rows:
-        module = modules[str(name)]
-        assert kind == type(module).__name__
-        assert parameters == sum(p.numel() for p in module.parameters(recurse=False))
-        assert macs == by_hand(module, str(output)), name
-        assert (size is None) == (stride is None) == (offset is None)
+    for row in read(found):
+        module, name = modules[row["layer"]], row["layer"]
+        assert row["type"] == type(module).__name__
+        assert row["parameters"] == sum(p.numel() for p in module.parameters(recurse=False))
+        assert row["parameters"] == (eval(row["formula"]) if row["formula"] else 0), name
+        assert row["MACs"] == by_hand(module, row["output"]), name
+        sums = int(np.prod([int(n) for n in row["output"].split("x")])) if row["MACs"] else 0
+        assert row["additions"] == row["MACs"] - sums, name
+        assert row["of biases"] == (sums if getattr(module, "bias", None) is not None else 0), name
+        assert (row["field [px]"] is None) == (row["field stride [px]"] is None) == (row["field offset [px]"] is None)
     total = sum(p.numel() for p in model.network.parameters())
     assert f"{total:,} parameters" in found.describe()
 
@@ -54,9 +63,10 @@ def test_networks_of_torchvision(name: str) -> None:
     found = table(model)
     check(model, found)
     published = _torchvision.import_models().get_model_weights(name).DEFAULT.meta
-    macs = sum(int(str(row[4])) for row in found.rows)
-    assert macs / 1e9 == pytest.approx(published["_ops"], abs=0.001)
-    assert sum(int(str(row[3])) for row in found.rows) == published["num_params"] or name == "inception_v3"
+    total: dict[str, Any] = dict(zip(found.columns, found.total, strict=True))
+    assert total["MACs"] == sum(row["MACs"] for row in read(found))
+    assert total["MACs"] / 1e9 == pytest.approx(published["_ops"], abs=0.001)
+    assert total["parameters"] == published["num_params"] or name == "inception_v3"
 
 
 @pytest.mark.parametrize("name", zoo.list_names())
@@ -73,9 +83,52 @@ def test_real_networks(name: str, data: Path) -> None:
 
 def test_the_rows_of_a_network_known_by_hand() -> None:
     model = vizcnn.load("lecture")
-    first, *_, last = table(model).rows
-    assert first == ("conv1", "Conv2d", "25x26x26", 250, 25 * 26 * 26 * 9, (3, 3), (1.0, 1.0), (0.0, 0.0))
-    assert last == ("fc2", "Linear", "10", 1010, 1000, None, None, None)
+    found = table(model)
+    first, *_, last = found.rows
+    window, field = ((3, 3), (1, 1), (0, 0), (1, 1), 1), ((3, 3), (1.0, 1.0), (0.0, 0.0))
+    units = 25 * 26 * 26
+    assert first == (
+        "conv1", "Conv2d", "25x26x26", *window, 250, "3*3*1*25 + 25", units * 9, units * 8, units, *field
+    )  # fmt: skip
+    assert last == ("fc2", "Linear", "10", *[None] * 5, 1010, "100*10 + 10", 1000, 990, 10, *[None] * 3)
+    assert found.total == ("sum", *[""] * 7, 137_660, "", 1_639_350, 1_616_290, 23_060, "", "", "")
+
+
+def test_text_leaves_out_what_all_layers_have() -> None:
+    plain, grouped = table(vizcnn.load("lecture")), table(vizcnn.load("mobilenet_v2@random"))
+    assert "groups" not in plain.lines()[2]
+    assert "groups" in "".join(grouped.lines()[:3])
+    assert "dilation" not in "".join(grouped.lines()[:3])
+    assert grouped.records()[0].keys() == plain.records()[0].keys()
+
+
+def test_the_stages_of_the_diagram() -> None:
+    found = table(vizcnn.load("lecture"))
+    assert [(stage.name, stage.channels, stage.size, stage.layers) for stage in found.stages] == [
+        ("input", (1, 1), (28, 28), 0),
+        ("conv1", (25, 25), (26, 26), 1),
+        ("pool1", (25, 25), (13, 13), 0),
+        ("conv2", (50, 50), (11, 11), 1),
+        ("pool2", (50, 50), (5, 5), 0),
+        ("fc1", (100, 100), (), 1),
+        ("fc2", (10, 10), (), 1),
+    ]
+    many = table(vizcnn.load("densenet121@random")).stages
+    assert [stage.size for stage in many] == [(n, n) for n in (224, 112, 56, 28, 14, 7)] + [()]
+    assert many[2].channels == (32, 256)  # a dense block grows from 64 by 32 at a time, and is halved after
+
+
+def test_channels_that_come_last_are_channels_in_the_diagram() -> None:
+    sizes = {stage.size for stage in table(vizcnn.load("swin_t@random")).stages}
+    assert sizes == {(224, 224), (56, 56), (28, 28), (14, 14), (7, 7), (1, 1), ()}
+
+
+def test_the_diagram_stands_above_the_first_page_only() -> None:
+    found = table(vizcnn.load("densenet121@random"))
+    first, second = (found.figure(page) for page in (1, 2))
+    texts = [[text.get_text() for text in figure.texts] for figure in (first, second)]
+    assert "input" in texts[0]
+    assert "input" not in texts[1]
 
 
 class Odd(nn.Module):
@@ -109,11 +162,12 @@ class Halves(nn.Module):
 
 def test_odd_networks() -> None:
     found = table(vizcnn.Model(Odd(), size=8))
-    assert [row[:5] for row in found.rows] == [
-        ("conv", "Conv2d", "2x6x6", 56, 2 * 36 * 27),
-        ("scale.relu", "ReLU", "2x6x6", 0, 0),
-        ("scale", "Scale", "2x6x6", 2, 0),
-        ("halves", "Halves", "tuple", 0, 0),
+    kept = ("layer", "type", "output", "parameters", "formula", "MACs")
+    assert [tuple(row[key] for key in kept) for row in read(found)] == [
+        ("conv", "Conv2d", "2x6x6", 56, "3*3*3*2 + 2", 2 * 36 * 27),
+        ("scale.relu", "ReLU", "2x6x6", 0, "", 0),
+        ("scale", "Scale", "2x6x6", 2, "1*1*2", 0),
+        ("halves", "Halves", "tuple", 0, "", 0),
     ]
     assert "30 of the parameters belong to layers that are not called" in found.describe()
 
@@ -131,7 +185,7 @@ class Scaled(nn.Module):
 
 def test_what_layers_in_a_list_cost_is_no_cost_of_the_layer_around_it() -> None:
     found = table(vizcnn.Model(nn.Sequential(Scaled()), size=8))
-    assert {row[0]: row[4] for row in found.rows} == {"0.convs.0": 9 * 64, "0.convs.1": 9 * 64, "0": 0}
+    assert {row["layer"]: row["MACs"] for row in read(found)} == {"0.convs.0": 9 * 64, "0.convs.1": 9 * 64, "0": 0}
     assert "1,152 multiply-accumulates" in found.describe()
 
 
@@ -148,7 +202,7 @@ class Aged(nn.Module):
 
 def test_a_network_that_needs_more_than_images() -> None:
     found = table(vizcnn.Model(Aged(), size=8, forward=lambda network, images: network(images, 3.0)))
-    assert [row[:5] for row in found.rows] == [("conv", "Conv2d", "2x8x8", 8, 6 * 64)]
+    assert [(row["layer"], row["output"], row["MACs"]) for row in read(found)] == [("conv", "2x8x8", 6 * 64)]
     with pytest.raises(NetworkError, match="missing 1 required positional argument: 'age'"):
         table(vizcnn.Model(Aged(), size=8))
 
@@ -167,7 +221,9 @@ def test_the_command_line_needs_no_weights(tmp_path: Path) -> None:
 def test_numbers_are_arrays_and_texts_are_not() -> None:
     found = table(vizcnn.load("lecture"))
     arrays = found.arrays()
-    assert set(arrays) == {"parameters", "MACs", "field [px]", "stride [px]", "offset [px]"}
+    fields = {"field [px]", "field stride [px]", "field offset [px]"}
+    window = {"kernel", "stride", "padding", "dilation", "groups"}
+    assert set(arrays) == {"parameters", "MACs", "additions", "of biases", *fields, *window}
     assert arrays["MACs"].shape == (len(found.rows),)
     assert arrays["field [px]"].shape == (len(found.rows), 2)
     assert np.isnan(arrays["field [px]"][-1]).all()

@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
-from torch.utils.flop_counter import flop_registry
 
-from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, keep_last, watch_layers
+from vizcnn.models.layers.axes import Axes, find_axes
+from vizcnn.models.layers.counting import Cost, Costs, list_members, run_and_count
 from vizcnn.models.model import Model
 from vizcnn.probing.facts import Facts
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import ReceptiveField, receptive_fields
-from vizcnn.results import Table
+from vizcnn.results import LayerTable, Stage
+from vizcnn.results.table import Cell
 
-COLUMNS = ("layer", "type", "output", "parameters", "MACs", "field [px]", "stride [px]", "offset [px]")
+COLUMNS = (
+    *("layer", "type", "output", "kernel", "stride", "padding", "dilation", "groups", "parameters", "formula"),
+    *("MACs", "additions", "of biases", "field [px]", "field stride [px]", "field offset [px]"),
+)
+
+_USUAL: tuple[tuple[str, Cell], ...] = (("dilation", (1, 1)), ("groups", 1))
+_MOST_STAGES = 12  # blocks of the diagram; where every other shape is one, a block stands for each size
+_MOST_TERMS = 4  # of a formula: the parameters of a recurrent layer are many
 
 
-class Layers(Probe[Table]):
+class Layers(Probe[LayerTable]):
     """What is the network made of, what does it cost, and how far does each layer see?
 
     One row for each layer that holds no others or has parameters of its own, in order of execution:
 
     output       its output's shape for one image (channels x height x width)
+    kernel, stride, padding, dilation, groups    of convolutions and pooling, height x width where they differ
     parameters   its own, not those of layers inside it
-    MACs         its own multiply-accumulates for one image, in convolutions and matrix products (half of torch's flops)
+    formula      their number from their shapes: 3*3*25*50 + 50 is a kernel of 3 x 3, 25 channels in, 50 out, 50 biases
+    MACs         multiply-accumulates for one image, in convolutions and matrix products (half of torch's flops)
+    additions    that add up these products: a sum of n products takes n - 1
+    of biases    additions of a bias, one for each output
     field        side of the receptive field, height x width where they differ, as if the padding were part of the image
-    stride       distance between the fields of neighbouring units
-    offset       where the first unit's field starts; below zero lies padding
+    field stride distance between the fields of neighbouring units
+    field offset where the first unit's field starts; below zero lies padding
+
+    The last row adds up. In text and picture, columns are left out in which no layer differs from the usual: a dilation
+    of 1, one group. The picture has a diagram of the shapes above the table.
 
     The table does not depend on the weights, so `-m resnet50` downloads nothing. Receptive fields are exact, see
     vizcnn.receptive_fields.
 
-    Paper: Araujo, Norris & Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill.
+    Paper: Araujo, Norris & Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill; Dumoulin &
+    Visin 2016, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
     """
 
     paper: ClassVar[str] = "Araujo, Norris & Sim 2019, doi:10.23915/distill.00021"
@@ -48,105 +61,33 @@ class Layers(Probe[Table]):
     needs_weights: ClassVar[bool] = False
 
     def rehearse(self, facts: Facts) -> str:
-        outputs, _ = _run_once(facts.model)
+        outputs, _ = run_and_count(facts.model)
         return f"{len(outputs)} layers run"
 
-    def compute(self, subject: Subject) -> Table:
+    def compute(self, subject: Subject) -> LayerTable:
         model = subject.model
-        outputs, macs = _run_once(model)
+        outputs, costs = run_and_count(model)
         fields = receptive_fields(model, progress=subject.progress)
-        rows = []
-        hidden = tuple(f"{name}.parametrizations." for name, one in model.layers().items() if is_parametrized(one))
-        for name, output in outputs.items():
-            module = model.layer(name)
-            if name.startswith(hidden):  # what makes a layer's weights is a part of that layer
-                continue
-            if not _list_members(module) or _list_parameters(module):
-                rows.append(_make_row(name, module, output, macs, fields.get(name)))
-        provenance = subject.provenance(input=tuple(subject.inputs.shape[1:]))
-        return Table(provenance, COLUMNS, tuple(rows), _describe_totals(model, outputs, macs))
+        listed = {name: output for name, output in outputs.items() if _is_listed(model, name)}
+        rows = [_make_row(name, model.layer(name), output, costs, fields.get(name)) for name, output in listed.items()]
+        return LayerTable(
+            subject.provenance(input=tuple(subject.inputs.shape[1:])),
+            COLUMNS,
+            tuple(rows),
+            _describe_totals(model, outputs, costs),
+            _add_up(rows),
+            _USUAL,
+            tuple(_list_stages(model, listed)),
+        )
 
 
-@dataclass(frozen=True)
-class _Macs:
-    """Multiply-accumulates: of each layer, by name, with the layers inside it; and of the whole network."""
-
-    layers: dict[str, int]
-    total: int
-
-    def count_own(self, name: str, module: nn.Module) -> int:
-        """The count of a layer without the layers inside it."""
-        return self.layers.get(name, 0) - sum(self._count(f"{name}.{n}", child) for n, child in _list_members(module))
-
-    def _count(self, name: str, module: nn.Module) -> int:
-        """The count of a layer with those inside it; of what never runs, as an nn.ModuleList, that of its members."""
-        members = (self._count(f"{name}.{n}", child) for n, child in _list_members(module))
-        return self.layers[name] if name in self.layers else sum(members)
-
-
-def _run_once(model: Model) -> tuple[dict[str, Any], _Macs]:
-    """Each layer's output for one image, in order of execution, and the multiply-accumulates."""
-    images = torch.empty(1, model.input.channels, *model.input.size, dtype=model.dtype, device="meta")  # (1, C, H, W)
-    try:
-        with MetaMode():
-            return _run_and_count(model, images)
-    except Exception:  # a network that looks at values while it runs needs real ones
-        return _run_and_count(model, torch.zeros_like(images, device=model.device))
-
-
-def _run_and_count(model: Model, images: Tensor) -> tuple[dict[str, Any], _Macs]:
-    outputs, other = dict[str, Any](), copy_for_dry_run(model)
-    with (
-        other.borrowed() as network,
-        torch.no_grad(),
-        watch_layers(network, keep_last(outputs, lambda _name, output: [output])),
-        _Counting(network) as counter,
-    ):
-        other(images)
-    counts = {name: flops // 2 for name, flops in counter.flops.items()}
-    return outputs, _Macs(counts, counts.get("", 0))
-
-
-class _Counting(PlainMode):
-    """While the context is open, adds up the FLOPs of each layer and the layers inside it, by torch's formulas.
-
-    torch's own FlopCounterMode would do, but it imports torch's compiler, which takes longer than all the rest."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.flops = network, Counter[str]()
-        self._running: list[str] = []
-        self._hooks = ExitStack()
-
-    def __enter__(self) -> Self:
-        for name, module in self.network.named_modules():
-            for hook in (module.register_forward_pre_hook(self._begin(name)), module.register_forward_hook(self._end)):
-                self._hooks.callback(hook.remove)
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._hooks.close()
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-
-    def _begin(self, name: str) -> Callable[[nn.Module, Any], None]:
-        return lambda _module, _inputs: self._running.append(name)
-
-    def _end(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
-        self._running.pop()
-
-    def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        output = func(*args, **kwargs)
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:
-            flops = formula(*args, **kwargs, out_val=output)
-            for name in {*self._running, ""}:
-                self.flops[name] += flops
-        return output
-
-
-def _list_members(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The layers directly inside a layer, by name, without what makes its weights."""
-    parametrized = is_parametrized(module)
-    return [(name, one) for name, one in module.named_children() if not (parametrized and name == "parametrizations")]
+def _is_listed(model: Model, name: str) -> bool:
+    """Whether a layer has a row of its own. What makes a layer's weights is a part of that layer."""
+    parts = name.split(".")
+    if "parametrizations" in parts and is_parametrized(model.layer(".".join(parts[: parts.index("parametrizations")]))):
+        return False
+    module = model.layer(name)
+    return not list_members(module) or bool(_list_parameters(module))
 
 
 def _list_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -155,18 +96,85 @@ def _list_parameters(module: nn.Module) -> list[nn.Parameter]:
     return [*module.parameters(recurse=False), *made]
 
 
-def _make_row(name: str, module: nn.Module, output: Any, macs: _Macs, field: ReceptiveField | None) -> tuple[Any, ...]:
+def _make_row(
+    name: str, module: nn.Module, output: Any, costs: Costs, field: ReceptiveField | None
+) -> tuple[Cell, ...]:
     shape = "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else type(output).__name__
-    parameters = sum(p.numel() for p in _list_parameters(module))
-    sees = (field.size, field.stride, field.offset) if field else (None, None, None)
-    return name, type_before_parametrizations(module).__name__, shape, parameters, macs.count_own(name, module), *sees
+    parameters, cost = _list_parameters(module), costs.count_own(name, module)
+    return (
+        name,
+        type_before_parametrizations(module).__name__,
+        shape,
+        *(_read_window(module, key) for key in ("kernel_size", "stride", "padding", "dilation")),
+        groups if isinstance(groups := getattr(module, "groups", None), int) else None,
+        sum(p.numel() for p in parameters),
+        _write_formula(parameters),
+        *(cost.macs, cost.additions, cost.biases),
+        *((field.size, field.stride, field.offset) if field else (None, None, None)),
+    )
 
 
-def _describe_totals(model: Model, outputs: dict[str, Any], macs: _Macs) -> tuple[str, ...]:
+def _read_window(module: nn.Module, key: str) -> Cell:
+    """A number of a convolution's or a pooling's window, (down, across); a word such as `same`; None without one."""
+    found = getattr(module, key, None) if hasattr(module, "kernel_size") else None
+    if isinstance(found, int):
+        return found, found
+    if isinstance(found, tuple) and all(isinstance(each, int) for each in found):
+        return found
+    return found if isinstance(found, str) else None
+
+
+def _write_formula(parameters: Sequence[nn.Parameter]) -> str:
+    """The number of parameters from their shapes: places of the kernel, channels in, channels out."""
+    if not 0 < len(parameters) <= _MOST_TERMS:
+        return ""
+    orders = ([*p.shape[2:], *reversed(p.shape[:2])] for p in parameters)
+    return " + ".join("*".join(map(str, sides)) or "1" for sides in orders)
+
+
+def _add_up(rows: Sequence[tuple[Cell, ...]]) -> tuple[Cell, ...]:
+    """The sums of parameters, multiplications and additions; "" in other columns."""
+    sums = {
+        name: sum(cell for row in rows if isinstance(cell := row[COLUMNS.index(name)], int))
+        for name in ("parameters", "MACs", "additions", "of biases")
+    }
+    return "sum", *(sums.get(name, "") for name in COLUMNS[1:])
+
+
+def _list_stages(model: Model, outputs: dict[str, Any]) -> Iterator[Stage]:
+    """The shapes through the network: the image's, and one for layers that follow each other with outputs of one shape,
+    or of one size where that would be too many."""
+    axes = find_axes(model, model.grey(), [*outputs])
+    shapes = [(name, _read_shape(output, axes[name])) for name, output in outputs.items() if name in axes]
+    known = [("input", (model.input.channels, *model.input.size)), *((n, s) for n, s in shapes if s)]
+    stages = [[*group] for _, group in groupby(known, lambda each: each[1])]
+    if len(stages) > _MOST_STAGES:
+        stages = [[*group] for _, group in groupby(known, lambda each: each[1][1:])]
+    for members in stages[: 2 * _MOST_STAGES]:
+        weighted = [name for name, _ in members if name != "input" and _list_parameters(model.layer(name))]
+        channels = [shape[0] for _, shape in members]
+        name = weighted[0] if weighted and members[0][0] != "input" else members[0][0]
+        yield Stage(name, (min(channels), max(channels)), members[0][1][1:], len(weighted))
+
+
+def _read_shape(output: Any, axes: Axes) -> tuple[int, ...]:
+    """The channels, then the height and width or the number of tokens; nothing where these are not known."""
+    if not isinstance(output, Tensor) or axes.places is None or len(axes.order) != output.dim():
+        return ()
+    return tuple(output.shape[axis] for axis in axes.order[1:])
+
+
+def _describe_totals(model: Model, outputs: dict[str, Any], costs: Costs) -> tuple[str, ...]:
     """The network's size and cost, and how much of it does not run."""
     total = sum(p.numel() for p in model.network.parameters())
     unused = [module for name, module in model.layers().items() if name not in outputs]
     idle = sum({id(p): p.numel() for module in unused for p in module.parameters(recurse=False)}.values())
     size = "x".join(map(str, (model.input.channels, *model.input.size)))
-    summary = f"{model.name}: {total:,} parameters, {macs.total:,} multiply-accumulates for an input of {size}"
+    summary = f"{model.name}: {total:,} parameters, {_describe_cost(costs.total)} for an input of {size}"
     return (summary, f"{idle:,} of the parameters belong to layers that are not called") if idle else (summary,)
+
+
+def _describe_cost(cost: Cost) -> str:
+    plain, biased = cost.additions, cost.additions + cost.biases
+    with_biases = f", {biased:,} with those of biases" if cost.biases else ""
+    return f"{cost.macs:,} multiply-accumulates ({plain:,} additions{with_biases})"

@@ -10,6 +10,7 @@ from vizcnn.results.explained import Answer, Change, Consensus, Evidence, Tile, 
 from vizcnn.results.explanation import Explanation
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap
+from vizcnn.results.layer_table import LayerTable
 from vizcnn.results.maps import Mark, Prediction
 from vizcnn.results.masks import Mask, make_mask
 from vizcnn.results.opening import load_result
@@ -19,6 +20,7 @@ from vizcnn.results.picture import Optimised, Pictures, Scenery
 from vizcnn.results.projections import Projections
 from vizcnn.results.record import Record
 from vizcnn.results.scatter import MapGrid, Scatter, Thumbnail, make_thumbnail
+from vizcnn.results.shapes import Stage
 from vizcnn.results.style import STYLES, Style, current_style, use_style
 from vizcnn.results.table import Table
 from vizcnn.results.trust import Trust
@@ -37,6 +39,7 @@ __all__ = [
     "Explanation",
     "Heatmap",
     "ImageGrid",
+    "LayerTable",
     "MapGrid",
     "Mark",
     "Mask",
@@ -53,6 +56,7 @@ __all__ = [
     "Scatter",
     "Scene",
     "Scenery",
+    "Stage",
     "StoredPhoto",
     "Style",
     "Table",

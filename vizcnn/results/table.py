@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,11 +23,32 @@ if TYPE_CHECKING:
 Cell = str | int | float | tuple[int | float, ...] | None
 """A text, a number, several numbers that belong together such as (down, across), or None where nothing applies."""
 
-_MARGIN, _BETWEEN = 0.15, 0.22  # inches: around the table, between columns
+_MARGIN, _BETWEEN, _CLOSEST = 0.15, 0.22, 0.1  # inches: around the table, between columns, and in a wide table
+_SMALLER = 0.82  # of the letters' height, in a wide table, before texts are cut
 _SPARE = 0.01  # inches, by which a name may be wider than the column that was measured for it
 _SHORTEST, _FINDING = 0.9, 5.5  # inches: that a column of texts may be cut to, and for findings below a narrow table
 _WIDEST = 7.0  # inches, for a table that is too wide for one column of a paper
 _TALLEST = 400.0  # inches; more rows are drawn closer together
+
+
+@dataclass(frozen=True)
+class Printed:
+    """The columns and rows of a table that text and picture show, and a row of totals that stands below a line."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    total: tuple[Cell, ...] = ()
+
+    def format_rows(self) -> list[list[str]]:
+        """The cells of all rows in words, and of the totals, one line each."""
+        return [[_format_cell(cell).replace("\n", " ") for cell in row] for row in (*self.rows, *self._totals())]
+
+    def list_texts(self) -> list[bool]:
+        """Whether each column holds texts, which stand to the left."""
+        return [all(isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
+
+    def _totals(self) -> tuple[tuple[Cell, ...], ...]:
+        return (self.total,) if self.total else ()
 
 
 @dataclass(frozen=True)
@@ -70,12 +92,24 @@ class Table(Result):
     def describe(self) -> str:
         return "\n".join([*self.lines(), "", *self.findings])
 
+    @property
+    def printed(self) -> Printed:
+        """What text and picture show: here all of it."""
+        return Printed(self.columns, self.rows)
+
     def lines(self) -> list[str]:
-        """The header and the rows as text, columns aligned: numbers to the right, texts to the left."""
-        texts = [list(self.columns), *([_format_cell(cell) for cell in row] for row in self.rows)]
-        columns = list(zip(*texts, strict=True))
-        left = [all(isinstance(row[i], str) for row in self.rows) for i in range(len(columns))]
-        aligned = [_align(column, to_left) for column, to_left in zip(columns, left, strict=True)]
+        """The header and the rows as text, columns aligned: numbers to the right, texts to the left.
+
+        A name that is wider than its column takes several lines, so that lines stay short."""
+        printed = self.printed
+        columns = list(zip(*printed.format_rows(), strict=True)) or [() for _ in printed.columns]
+        names = [
+            wrap(name, max(map(len, (*column, *name.split())), default=1))
+            for name, column in zip(printed.columns, columns, strict=True)
+        ]
+        high = max(map(len, names), default=1)
+        whole = [(*[""] * (high - len(name)), *name, *column) for name, column in zip(names, columns, strict=True)]
+        aligned = [_align(column, to_left) for column, to_left in zip(whole, printed.list_texts(), strict=True)]
         return ["  ".join(cells).rstrip() for cells in zip(*aligned, strict=True)]
 
     @property
@@ -106,29 +140,35 @@ class Table(Result):
 class TableLayout:
     """Where everything of a table lies, in inches from the upper left corner: its rows, then a free line and findings.
 
-    lines: of both. pages: the lines of each page.
+    above: the height of what stands above it on a page. lines: of both. pages: the lines of each page. ruled: the rows
+    that a line is drawn above, beside the first of a page.
 
-    Names of columns take several lines rather than widen a column. Where the columns are too wide for the style, texts
-    lose their middles; where that is not enough the table takes both columns of a paper, and at last smaller letters.
+    Names of columns take several lines rather than widen a column. Where the columns are too wide for the style, they
+    stand closer together, letters become a little smaller, and then texts lose their middles; where that is not enough
+    the table takes both columns of a paper, and at last letters become as small as they must.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, above: float = 0.0) -> None:
         style = current_style()
-        self.cells = [[_format_cell(cell).replace("\n", " ") for cell in row] for row in table.rows]
-        self.is_text = [all(isinstance(row[i], str) for row in table.rows) for i in range(len(table.columns))]
+        printed = table.printed
+        self.cells, self.is_text = printed.format_rows(), printed.list_texts()
+        self.ruled = {len(printed.rows)} if printed.total else set()
         self.points, self.between, room = style.text, _BETWEEN, style.width - 2 * _MARGIN
         self.widths = [
             max(self._measure([max(name.split(), key=len, default="")]), self._measure([row[i] for row in self.cells]))
-            for i, name in enumerate(table.columns)
+            for i, name in enumerate(printed.columns)
         ]
-        self._cut_texts(self.cells, room)
+        if self.widths[1:] and (over := self._add_up() - room) > 0:
+            self.between = max(_CLOSEST, self.between - over / len(self.widths[1:]))
+        self._cut_texts(self.cells, room / _SMALLER)
         room = max(room, min(_WIDEST - 2 * _MARGIN, self._add_up()))
         if (smaller := room / max(room, self._add_up())) < 1:
             self.points *= smaller
             self.between *= smaller
             self.widths = [width * smaller for width in self.widths]
         self.names = [
-            wrap_text(name, width + _SPARE, self.points) for name, width in zip(table.columns, self.widths, strict=True)
+            wrap_text(name, width + _SPARE, self.points)
+            for name, width in zip(printed.columns, self.widths, strict=True)
         ]
         widest = max(self._add_up(), min(room, _FINDING) if table.findings else 0.0)
         self.findings = [line for each in table.findings for line in wrap_text(each, widest, self.points)]
@@ -136,7 +176,7 @@ class TableLayout:
         self.top = self.line * max(map(len, self.names), default=0) + _MARGIN
         self.width = widest + 2 * _MARGIN
         self.lines = range(len(self.cells) + bool(self.findings) + len(self.findings))
-        rest = self.top + _MARGIN + measure_caption(table.small_print, NARROWEST, 2)
+        rest = above + self.top + _MARGIN + measure_caption(table.small_print, NARROWEST, 2)
         self.pages = split_rows([self.line] * len(self.lines), rest)
 
     def measure(self, lines: range) -> float:
@@ -168,7 +208,9 @@ class TableLayout:
         for y in range(1, len(rows), 2):
             top = self.top + y * self.line
             ax.axhspan(top, top + self.line, color=style.faint, alpha=0.45, lw=0)
-        ax.plot([_MARGIN, self.width - _MARGIN], [self.top] * 2, color=style.muted, lw=0.6)
+        for ruled in self.ruled.intersection(lines) | {lines.start}:
+            height = self.top + (ruled - lines.start) * self.line
+            ax.plot([_MARGIN, self.width - _MARGIN], [height, height], color=style.muted, lw=0.6)
         x = _MARGIN
         for i, width in enumerate(self.widths):
             side, place = ("left", x) if self.is_text[i] else ("right", x + width)
