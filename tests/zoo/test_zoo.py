@@ -10,7 +10,8 @@ import torch
 
 import vizcnn
 from vizcnn import zoo
-from vizcnn.zoo import networks, train_mnist, train_tiny
+from vizcnn.models.sources import bundled_networks as networks
+from vizcnn.zoo import train_mnist, train_tiny
 
 
 def test_the_bundled_networks_have_complete_cards() -> None:

@@ -158,7 +158,29 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
 
 
 _MODEL_HELP = (
-    "A bundled network (default: tiny), a name of torchvision (resnet18, resnet18@TAG, resnet18@FILE.pth, "
+    "A bundled network (default: tiny; also lecture@FILE), a file that vizcnn.zoo.train_own has left, a name of "
+    "torchvision (resnet18, resnet18@TAG, resnet18@FILE.pth, resnet18@random), timm:NAME, hf:NAME or hf:FOLDER, a name "
+    "from vizcnn.toml or pyproject.toml, or package.module:factory or ./file.py:factory that returns a vizcnn.Model, or "
+    "with --input-size an nn.Module."
+)
+_OUT_HELP),
+        STYLE,
+        DEVICE,
+        *LOADING,
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(0, 2**63 - 1),
+            default=0,
+            show_default=True,
+            help="Makes everything random repeatable.",
+        ),
+        *(SHARING if probe.needs_images and not probe.streams else []),
+        *REPORTING,
+    ]
+
+
+_MODEL_HELP = (
+    "A bundled network (default: tiny; lecture@FILE), a file of train_own, a name of torchvision (resnet18, resnet18@TAG, resnet18@FILE.pth, "
     "resnet18@random), timm:NAME, hf:NAME or hf:FOLDER, a name from vizcnn.toml or pyproject.toml, or "
     "package.module:factory or ./file.py:factory that returns a vizcnn.Model, or with --input-size an nn.Module."
 )

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vizcnn.zoo import networks
+from vizcnn.models.sources import bundled_networks as networks
 from vizcnn.zoo.shipping import resume, save_checkpoint, ship, write_card
 
 MEAN, STD = 0.1307, 0.3081
