@@ -288,5 +288,5 @@ def test_ctrl_c_before_the_first_epoch_writes_nothing(
     with pytest.raises(SystemExit) as caught:
         main([str(bars), "--out", str(tmp_path / "x.safetensors"), "--network", "lecture"])
     assert caught.value.code == 130
-    assert "stopped before the first epoch: nothing was written" in capsys.readouterr().err
+    assert "stopped before there was anything to keep" in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]

@@ -151,6 +151,8 @@ def main() -> None:
         help="keep the weights after every so many steps, of which an epoch has 469, and after the last",
     )
     options = parser.parse_args()
+    if options.keep < 0:
+        parser.error(f"--keep is a number of steps, 0 for never, got {options.keep}")
     options.out.mkdir(parents=True, exist_ok=True)
     train, test = read_digits(options.folder, "train"), read_digits(options.folder, "t10k")
     run = Run(options.network, options.out, options.epochs, options.keep)

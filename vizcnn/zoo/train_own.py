@@ -167,10 +167,11 @@ class Lesson:
         """Note what an epoch came to, and keep its state if it is the best. logits: of the held-out images, (N, K)."""
         labels = self.held.labels
         found, loss = int((logits.argmax(1) == labels).sum()), F.cross_entropy(logits, labels).item()
-        if not self.epochs or (found, -loss) > (self.best_one.right, -self.best_one.loss):
-            self.best = copy.deepcopy(self.network.state_dict())
-            self.best_epoch = len(self.epochs)
+        is_best = not self.epochs or (found, -loss) > (self.best_one.right, -self.best_one.loss)
         self.epochs.append(Epoch(stage, found, loss, right / len(self.taught)))
+        if is_best:
+            best = copy.deepcopy(self.network.state_dict())
+            self.best, self.best_epoch = best, len(self.epochs) - 1
 
     @property
     def best_one(self) -> Epoch:
@@ -322,7 +323,9 @@ def draw_curve(lesson: Lesson, model: Model, folder: str, *, partial: bool) -> C
 
 
 def teach(folder: Path, name: str, out: Path, recipe: Recipe) -> bool:
-    """Teach, print, and write the file and its curve. Gives whether Ctrl-C ended it early. Raises VizcnnError."""
+    """Teach, print, and write the file and its curve. Gives whether Ctrl-C ended it early.
+
+    Raises VizcnnError, and KeyboardInterrupt where there is nothing to keep yet."""
     curve = out.with_suffix(".png")
     _refuse_taken(out, curve)
     examples = read_examples(folder, load(name).input)
@@ -334,10 +337,9 @@ def teach(folder: Path, name: str, out: Path, recipe: Recipe) -> bool:
     try:
         lesson.run(lambda each: print(describe_epoch(each), flush=True))
     except KeyboardInterrupt:
-        stopped = True
         if lesson.best is None:
-            print("stopped before the first epoch: nothing was written", file=sys.stderr)
-            return True
+            raise
+        stopped = True
     save_own(lesson.network, out, write_card(lesson, name, folder.name))
     print(describe_best(lesson))
     if len(lesson.epochs) > 1:
@@ -375,6 +377,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stopped = teach(given.folder, given.network, out, recipe)
     except VizcnnError as error:
         sys.exit(f"train_own: {error}")
+    except KeyboardInterrupt:
+        print("train_own: stopped before there was anything to keep", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     if stopped:
         sys.exit(INTERRUPTED)
 
