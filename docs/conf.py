@@ -40,7 +40,7 @@ extensions = [
     "making",
     "offline",
 ]
-nitpicky = False
+smartquotes = False  # they turn the dashes of options into one
 suppress_warnings = ["config.cache"]  # values of the extensions that are functions
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
