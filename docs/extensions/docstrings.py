@@ -1,13 +1,15 @@
 """Docstrings as reStructuredText: the house writes them to be read as they stand, with blocks that are marked here.
 
 A block in which each line begins with names and a colon is a list of fields; the block `Options:` at the end lists the
-options of a probe; indented blocks are formulas, or examples where they begin with `>>>`.
+options of a probe; indented blocks are formulas, or examples where they begin with `>>>`; columns that are set with
+spaces stay as they are.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _FIELD = re.compile(r"([a-z_]\w*(?:(?:, | and )[a-z_]\w*)*):(?: (.+))?")
+_COLUMNS = re.compile(r"\S {2,}\S")  # of a table that is set with spaces
 _CODE = re.compile(r"(`[^`]*`)")
 _OPTION = re.compile(r"(\w+): (.+) = (.+)")
 
@@ -39,10 +42,12 @@ def _is_indented(block: list[str]) -> bool:
 
 
 def _format_block(block: list[str]) -> list[str]:
+    if block[0].lstrip().startswith(">>>"):
+        return dedent("\n".join(block)).split("\n")
     if _is_indented(block):
-        if block[0].lstrip().startswith(">>>"):
-            return [line[4:] for line in block]
         return ["::", "", *block]
+    if any(_COLUMNS.search(line) for line in block):
+        return ["::", "", *(f"    {line}" for line in block)]
     if block[0] == "Options:":
         return _format_options(block[1:])
     fields, rest = _split_fields(block)
@@ -83,7 +88,9 @@ def _format_options(lines: list[str]) -> list[str]:
 
 def _escape(text: str) -> str:
     """The text with its own signs kept as they are, except between backticks."""
-    return "".join(part if part.startswith("`") else re.sub(r"[*|_\\]", r"\\\g<0>", part) for part in _CODE.split(text))
+    return "".join(
+        part if part.startswith("`") else re.sub(r"[*|_@\\]", r"\\\g<0>", part) for part in _CODE.split(text)
+    )
 
 
 def _rewrite(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:

@@ -126,10 +126,13 @@ def test_docstrings_are_turned_into_lists_examples_and_formulas() -> None:
 
     x: float64 (P,), of |pixels|
         and more of it.
-    names: of the `lines`.
+    names: of the `lines`, such as NAME@random.
     The rest is a sentence.
 
         S(x) = sum of f_i
+
+    .png    the picture
+    .npz    the numbers
 
         >>> 1 + 1
         2
@@ -139,10 +142,11 @@ def test_docstrings_are_turned_into_lists_examples_and_formulas() -> None:
         Side. [px]"""
     made = docstrings.format_docstring(inspect.cleandoc(text).splitlines())
     assert "* **x**: float64 (P,), of \\|pixels\\|" in made
-    assert "* **names**: of the `lines`." in made
+    assert "* **names**: of the `lines`, such as NAME\\@random." in made
     assert "The rest is a sentence." in made
     assert made.index("::") < made.index("    S(x) = sum of f_i")
     assert "* **window** (int or None, by default ``None``)" in made
+    assert "    .png    the picture" in made
     assert "First line: a sentence." in made
 
 

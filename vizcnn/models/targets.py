@@ -221,9 +221,9 @@ def _read_number(array: Any) -> Any:
 def direction(layer: str, vector: Iterable[float]) -> Target:
     """Make a target: a layer's activations, averaged over positions, times a vector of one weight per channel.
 
-        >>> import vizcnn
-        >>> brighter = vizcnn.direction("conv1", [1.0] * 16 + [-1.0] * 16)
-        >>> result = vizcnn.Saliency()(vizcnn.load("tiny"), "sample:grace_hopper", target=brighter)
+    >>> import vizcnn
+    >>> brighter = vizcnn.direction("conv1", [1.0] * 16 + [-1.0] * 16)
+    >>> result = vizcnn.Saliency()(vizcnn.load("tiny"), "sample:grace_hopper", target=brighter)
     """
     return Target(((1.0, Direction(layer, tuple(map(float, vector)))),))
 
