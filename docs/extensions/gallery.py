@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tiles import Tile, read_tiles
 
@@ -33,6 +34,7 @@ QUALITY = 82  # of WebP: texts stay sharp
 def make_pictures(folder: Path, tiles: list[Tile]) -> None:
     """Run the commands of all tiles whose pictures are missing or of another state of the code. The files of a tile are
     `NAME-light.webp` and `NAME-dark.webp`, or `NAME.txt` where the command answers in words."""
+    torch.set_num_threads(1)  # another number can change last digits, which gradient ascent makes larger with each step
     folder.mkdir(parents=True, exist_ok=True)
     work = (folder / "work").resolve()
     for tile in tiles:
