@@ -51,6 +51,7 @@ nb_execution_cache_path = str(ROOT / "build" / "notebooks")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # bars, and what libraries say of this machine
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
