@@ -108,7 +108,7 @@ def _make_maps(material: Material, number: int, image: Tensor) -> tuple[MapOf, .
                 MapOf(
                     method=name,
                     meaning=made.meanings[t],
-                    target=material.classes[target],
+                    target=material.model.class_name(target),
                     values=made.values[0, t],
                     trust=trust or Missing("How far it can be believed could not be found out."),
                 )
