@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 import vizcnn
 from vizcnn.cli.main import main
+from vizcnn.errors import ImageError, VizcnnWarning
 from vizcnn.site.building import estimate
 
 QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0}
@@ -68,3 +70,31 @@ def test_the_command_says_it_and_writes_nothing(digits: Path, tmp_path: Path) ->
 def test_a_usual_call_says_it_first(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vizcnn.atlas(vizcnn.load("lecture"), digits, tmp_path / "site", layers=["fc2"], **QUICK)
     assert capsys.readouterr().err.startswith("vizcnn: 10 units and 30 images will take about")
+
+
+class Unfollowed(torch.nn.Module):
+    """Looks at its values, so that it cannot be recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = torch.nn.Conv2d(1, 4, 3), torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.conv(x).relu().amax((2, 3))
+        answer: torch.Tensor = self.fc(found if float(found.detach().sum()) > -1 else -found)
+        return answer
+
+
+def test_what_cannot_be_followed_or_read_is_estimated_or_refused(digits: Path, tmp_path: Path) -> None:
+    model = vizcnn.Model(Unfollowed(), size=28, channels=1)
+    with pytest.warns(VizcnnWarning, match="runs the network in full"):
+        cost = estimate(model, digits, tmp_path / "site", **QUICK)
+    with pytest.warns(VizcnnWarning, match="runs the network in full"):
+        made = vizcnn.atlas(model, digits, tmp_path / "site", progress=False, **QUICK)
+    assert sum(cost.size.values()) == pytest.approx(made.size, rel=0.15)
+    assert "links" not in cost.seconds
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match="none of the images that were tried can be read"):
+        estimate(model, broken, tmp_path / "other", **QUICK)

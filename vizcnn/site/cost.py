@@ -99,7 +99,7 @@ class Trial:
     def _load_samples(self) -> Batch:
         batch = self._loader.load(self._choose_samples())
         if batch.inputs is None:
-            raise ImageError(f"none of the first images can be read: {batch.unreadable[0][1]}")
+            raise ImageError(f"none of the images that were tried can be read: {batch.unreadable[0][1]}")
         return batch
 
     @property
