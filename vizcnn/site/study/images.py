@@ -13,7 +13,9 @@ from vizcnn.anatomy.by_hand import Term, explain_missing, read_by_hand
 from vizcnn.errors import VizcnnError
 from vizcnn.geometry import Box
 from vizcnn.graph.running import run_graph
+from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.tensors import to_photo
+from vizcnn.models.contract import InputContract
 from vizcnn.probes.cam import Cam
 from vizcnn.probes.occlusion import Occlusion
 from vizcnn.probing.probe import Probe
@@ -106,7 +108,7 @@ def _make_maps(material: Material, number: int, image: Tensor) -> tuple[MapOf, .
                 MapOf(
                     method=name,
                     meaning=made.meanings[t],
-                    target=material.classes[target],
+                    target=material.model.class_name(target),
                     values=made.values[0, t],
                     trust=trust or Missing("How far it can be believed could not be found out."),
                 )
@@ -172,11 +174,11 @@ def _fold(term: Term | None, is_flat: bool) -> Folded | None:
     return Folded(weight, term.bias, term.stride, term.padding, term.dilation, term.groups)
 
 
-def show_photograph(material: Material, number: int) -> Pixels:
-    """What the network sees of an image, uint8 (h, w, 3) or (h, w, 1), at most `plan.side` px wide or high."""
-    contract = material.index.contract
-    image = material.index.images.read(number, contract.reading)[0]
+def show_photograph(images: Images, contract: InputContract, number: int, side: int) -> Pixels:
+    """What a network with this contract sees of an image, uint8 (h, w, 3) or (h, w, 1), at most so many px wide or
+    high."""
+    image = images.read(number, contract.reading)[0]
     whole = to_photo(image) if isinstance(image, Tensor) else image
     seen = Box(0, 0, *whole.size) if isinstance(image, Tensor) else contract.seen(whole.size)
     photo = reduce_photo(whole, max(whole.size), contract.display)
-    return as_bytes(shrink(cut_out(photo, seen), material.plan.side))
+    return as_bytes(shrink(cut_out(photo, seen), side))

@@ -148,4 +148,5 @@ class Measured:
         return describe_by_hand(self.material, layer, [pages[k] for k in spread])
 
     def photograph(self, image: int) -> Pixels:
-        return show_photograph(self.material, image)
+        index = self.material.index
+        return show_photograph(index.images, index.contract, image, self.material.plan.side)
