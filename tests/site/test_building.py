@@ -71,6 +71,7 @@ def test_layers_that_are_left_out_are_no_sources(made: Atlas, tmp_path: Path) ->
         vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv?"], **QUICK
     )
     assert found.units == 75
+    assert "The output is not among the layers of this atlas." in read(found, "U0-0")
     found = vizcnn.atlas(
         vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv2"], **QUICK
     )
@@ -89,6 +90,27 @@ def test_what_was_kept_is_not_measured_again(digits: Path, tmp_path: Path, monke
     again = vizcnn.atlas(model, digits, folder, **wanted)
     assert again.size == first.size
     assert sorted(file.name for file in (folder / "unit").iterdir()) == pictures
+
+
+def test_an_image_page_without_the_output_says_what_is_missing(made: Atlas, tmp_path: Path) -> None:
+    found = vizcnn.atlas(
+        vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv?"], **QUICK
+    )
+    pages = [file for file in (found.folder / "data").iterdir() if file.name.startswith("I")]
+    assert pages
+    assert all("The output is not among the layers of this atlas." in page.read_text() for page in pages)
+    assert all('"answers":[]' in page.read_text() for page in pages)
+
+
+def test_what_was_kept_of_other_layers_is_not_shown(made: Atlas, tmp_path: Path) -> None:
+    model, index = vizcnn.load("lecture"), made.work / "index"
+    wanted: dict[str, Any] = {**QUICK, "index": index, "effects": 1e-9}
+    vizcnn.atlas(model, folder=tmp_path / "used", **wanted)
+    again = vizcnn.atlas(model, folder=tmp_path / "used", layers=["fc1", "fc2"], **wanted)
+    fresh = vizcnn.atlas(model, folder=tmp_path / "fresh", layers=["fc1", "fc2"], **wanted)
+    assert '"flips"' in read(fresh, "U0-0")
+    assert read(again, "U0-0") == read(fresh, "U0-0")
+    assert read(again, "L0") == read(fresh, "L0")
 
 
 def test_a_foreign_folder_is_left_alone(digits: Path, tmp_path: Path) -> None:

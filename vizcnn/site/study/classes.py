@@ -41,7 +41,7 @@ def _describe_class(
     has_labels = bool((material.labels >= 0).any())
     return ClassPage(
         images=int(own.sum()),
-        right=right if has_labels else Missing("The images have no labels."),
+        right=right if has_labels else material.no_labels,
         picture=picture,
         examples=_list_examples(material, number),
         votes=_list_votes(material, number, means),

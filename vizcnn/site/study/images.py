@@ -78,6 +78,8 @@ def describe_pages(material: Material) -> Iterator[ImagePage]:
 
 
 def _list_answers(material: Material, number: int) -> tuple[tuple[int, float], ...]:
+    if material.output is None:
+        return ()
     answers = material.index.answers
     row = np.flatnonzero(answers.numbers.numpy() == number)
     if not len(row):
@@ -92,7 +94,7 @@ def _make_maps(material: Material, number: int, image: Tensor) -> tuple[MapOf, .
         return Missing("They were not asked for.")
     predicted, label = int(material.predicted[number]), int(material.labels[number])
     if predicted < 0:
-        return Missing("The network has no answer to it.")
+        return Missing(material.no_answer)
     targets = [predicted] + ([label] if label not in (-1, predicted) else [])
     found: list[MapOf] = []
     reasons = []

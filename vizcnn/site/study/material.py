@@ -20,6 +20,7 @@ from vizcnn.models.model import Model
 from vizcnn.scanning import Index, LayerStudy, Tally
 from vizcnn.scanning.loader import Loader
 from vizcnn.scanning.study import number_classes
+from vizcnn.site.records import Missing
 
 Integers = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -122,15 +123,30 @@ class Material:
         """The class that the network answers, int64 (N,), -1 where it gives none."""
         found = np.full(len(self.labels), -1, np.int64)
         answers = self.index.answers
-        found[answers.numbers.numpy()] = answers.classes[:, 0].numpy() if len(answers.numbers) else -1
+        if self.output is not None and len(answers.numbers):
+            found[answers.numbers.numpy()] = answers.classes[:, 0].numpy()
         return found
+
+    @property
+    def no_answer(self) -> str:
+        """Why an image has no answer."""
+        if not any(site.is_output for site in self.sites.sites):
+            return "The output is not among the layers of this atlas."
+        if self.output is None:
+            return "The network's output is not a number for each of several classes."
+        return "The network has no answer to it."
+
+    @property
+    def no_labels(self) -> Missing:
+        """Why nothing is known of classes."""
+        return Missing(self.no_answer if self.output is None else "The images have no labels.")
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Of the predicted class, float32 (N,), NaN where it is not known."""
         found = np.full(len(self.labels), np.nan, np.float32)
         answers = self.index.answers
-        if len(answers.numbers):
+        if self.output is not None and len(answers.numbers):
             found[answers.numbers.numpy()] = answers.probabilities[:, 0].numpy()
         return found
 

@@ -52,7 +52,7 @@ class Numbers:
         if self.material.sites.graph is None:
             return Missing(f"The network cannot be followed: {self.material.sites.missing}.")
         if self.material.output is None:
-            return Missing("The network's output is not a number for each of several classes.")
+            return Missing(self.material.no_answer)
         if not len(self._effect_images[0]):
             return Missing("No image has an answer.")
         return None if self.material.plan.effects > 0 else Missing("It was not asked for.")
@@ -109,6 +109,7 @@ class Numbers:
             "version": __version__,
             "scan": index.fingerprint,
             "digest": index.facts["digest"],
+            "sites": [site.name for site in self.material.sites.sites],  # arrays are kept by their numbers
             **more,
         }
 

@@ -21,7 +21,6 @@ LINKS, CLASSES = 8, 8
 """How many links each way, and how many classes, the page of a unit lists."""
 
 _LARGEST_KERNEL = 11  # px, that a link shows
-_NO_LABELS = Missing("The images have no labels.")
 
 
 def describe_units(material: Material, numbers: Numbers, i: int) -> Iterator[Unit]:
@@ -67,8 +66,8 @@ def _describe_unit(
         lowest=statistics["lowest"],
         highest=statistics["highest"],
         zeros=statistics["share of zeros"] if site.activation in CUT_OFF else NOT_CUT_OFF,
-        classes=tuple((int(c), float(means[c])) for c in best) if len(known) else _NO_LABELS,
-        overall=float(means[known].mean()) if len(known) else _NO_LABELS,
+        classes=tuple((int(c), float(means[c])) for c in best) if len(known) else material.no_labels,
+        overall=float(means[known].mean()) if len(known) else material.no_labels,
         effect=numbers.find_effect(i, unit),
         reads=_list_reads(material, numbers, i, unit),
         feeds=_list_feeds(material, numbers, i, unit),
