@@ -61,6 +61,7 @@ def test_without_images_of_the_data_set_nothing_of_them_is_left(made: Atlas, tmp
     model = vizcnn.load("lecture")
     found = vizcnn.atlas(model, folder=tmp_path / "site", index=made.work / "index", dataset_images=False, **QUICK)
     files = [file for file in found.folder.rglob("*") if file.is_file()]
+    assert json.loads((found.folder / "atlas.json").read_text())["origin"]["data"] == "a data set"
     assert not any(b"secretname" in file.read_bytes() for file in files)
     assert not [file for file in files if file.parent.name == "photo"]
     assert not [file for file in files if file.name[0] in "AINPW" and file.parent.name == "data"]
@@ -118,6 +119,22 @@ def test_a_foreign_folder_is_left_alone(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="holds files that are not of an atlas"):
         vizcnn.atlas(vizcnn.load("lecture"), digits, tmp_path, **QUICK)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_site_in_the_data_set_is_refused(digits: Path) -> None:
+    with pytest.raises(ParameterError, match="would lie in the data set"):
+        vizcnn.atlas(vizcnn.load("lecture"), digits, digits / "site", **QUICK)
+    assert not (digits / "site").exists()
+
+
+def test_the_folder_where_one_is_has_its_work_beside_it(
+    made: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = vizcnn.atlas(vizcnn.load("lecture"), folder=".", index=made.work / "index", layers=["conv1"], **QUICK)
+    assert found.work == tmp_path / "here.work"
+    assert (tmp_path / "here" / "index.html").is_file()
 
 
 def test_what_cannot_be_made_is_said_first(digits: Path, tmp_path: Path) -> None:

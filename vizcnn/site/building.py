@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -185,11 +186,18 @@ class _Order:
 
     @property
     def work(self) -> Path:
-        return self.folder.with_name(self.folder.name + _WORK)
+        whole = Path(os.path.abspath(self.folder))  # also of `.`, which has no name
+        return self.folder.parent / (whole.name + _WORK) if self.folder.name else whole.with_name(whole.name + _WORK)
 
     def check(self, images: Any) -> None:
         """Raise what is wrong before the network runs."""
         refuse_foreign(self.folder)
+        for each in [images] if isinstance(images, str | Path) else images if isinstance(images, list | tuple) else []:
+            if isinstance(each, str | Path) and os.path.isdir(each) and _lies_in(self.folder, each):
+                raise ParameterError(
+                    f"the folder {self.folder} would lie in the data set {each}, and be read as images the next time. "
+                    "Choose one outside with -o"
+                )
         refuse_black_box(self.model.network, self.model.name)
         if (images is None) == (self.index is None):
             raise ParameterError("an atlas is of images, or of the index of a scan: give one of them")
@@ -203,7 +211,7 @@ class _Order:
         sites = _find_sites(model, size, self.layers)
         plan = Plan(
             title=self.title or model.name,
-            data=Path(held.where).name,
+            data=Path(held.where).name if self.dataset_images else "a data set",  # which may be the name of a file
             made=datetime.now(UTC).date().isoformat(),
             pictures=_choose_pictures(sites, self.pictures),
             effects=self.effects,
@@ -214,6 +222,10 @@ class _Order:
         is_scanned = found is not None or bool(before and before["facts"]["complete"])
         keeper = Keeper(self.work / "kept")
         return _Prepared(Trial(model, sites, held, size, plan, keeper, is_scanned, self.dataset_images), found)
+
+
+def _lies_in(folder: Path, other: str | Path) -> bool:
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(other))
 
 
 def _find_index(index: str | Path, labels: Any) -> Index:
