@@ -135,6 +135,10 @@ def test_the_folder_where_one_is_has_its_work_beside_it(
     found = vizcnn.atlas(vizcnn.load("lecture"), folder=".", index=made.work / "index", layers=["conv1"], **QUICK)
     assert found.work == tmp_path / "here.work"
     assert (tmp_path / "here" / "index.html").is_file()
+    (tmp_path / "here" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "here" / "sub")
+    found = vizcnn.atlas(vizcnn.load("lecture"), folder="..", index=made.work / "index", layers=["conv1"], **QUICK)
+    assert found.work == tmp_path / "here.work"
 
 
 def test_what_cannot_be_made_is_said_first(digits: Path, tmp_path: Path) -> None:

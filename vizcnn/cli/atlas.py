@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, SHARING, with_options
+from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, SHARING, parse_layers, with_options
 from vizcnn.probing.call import Call
-from vizcnn.probing.parsing import parse_names
 
 if TYPE_CHECKING:
     from vizcnn.models.model import Model
@@ -20,15 +19,8 @@ if TYPE_CHECKING:
     from vizcnn.site.cost import AtlasCost
 
 
-def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    try:
-        return None if text is None else parse_names(text)
-    except ValueError as error:
-        raise click.BadParameter(f"layers are {error}, got {text!r}") from error
-
-
 def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...] | str | None:
-    return text if text in (None, "all", "none") else _parse_layers(ctx, param, text)
+    return text if text in (None, "all", "none") else parse_layers(ctx, param, text)
 
 
 @with_options(DEVICE, *LOADING, *SHARING, *REPORTING)
@@ -40,7 +32,7 @@ def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None
     "--index", type=click.Path(), help="A scan to use again, in place of IMAGES: SITE.work/index of an atlas."
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="A file of lines NAME,CLASS. Default: the sub-folders.")
-@click.option("--layers", callback=_parse_layers, help="Names or patterns of the layers to show. Default: all.")
+@click.option("--layers", callback=parse_layers, help="Names or patterns of the layers to show. Default: all.")
 @click.option(
     "--pictures",
     callback=_parse_pictures,
@@ -55,7 +47,7 @@ def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None
     show_default=True,
     help="Seconds for measuring what happens without a unit.",
 )
-@click.option("--by-hand", callback=_parse_layers, help="Layers to compute number by number. Default: the first three.")
+@click.option("--by-hand", callback=parse_layers, help="Layers to compute number by number. Default: the first three.")
 @click.option(
     "--no-dataset-images", is_flag=True, help="Leave out every pixel, map, activation and file name of the images."
 )

@@ -18,6 +18,7 @@ from vizcnn.inputs.datasets import dataset
 from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.model import Model
+from vizcnn.output import refuse_inside
 from vizcnn.progress import say
 from vizcnn.scanning import Index, Study, scan
 from vizcnn.scanning.layer_selection import find_input_size
@@ -186,18 +187,13 @@ class _Order:
 
     @property
     def work(self) -> Path:
-        whole = Path(os.path.abspath(self.folder))  # also of `.`, which has no name
-        return self.folder.parent / (whole.name + _WORK) if self.folder.name else whole.with_name(whole.name + _WORK)
+        whole = Path(os.path.abspath(self.folder))  # `.` and `..` have no name
+        return whole.with_name(whole.name + _WORK)
 
     def check(self, images: Any) -> None:
         """Raise what is wrong before the network runs."""
         refuse_foreign(self.folder)
-        for each in [images] if isinstance(images, str | Path) else images if isinstance(images, list | tuple) else []:
-            if isinstance(each, str | Path) and os.path.isdir(each) and _lies_in(self.folder, each):
-                raise ParameterError(
-                    f"the folder {self.folder} would lie in the data set {each}, and be read as images the next time. "
-                    "Choose one outside with -o"
-                )
+        refuse_inside(self.folder, images)
         refuse_black_box(self.model.network, self.model.name)
         if (images is None) == (self.index is None):
             raise ParameterError("an atlas is of images, or of the index of a scan: give one of them")
@@ -222,10 +218,6 @@ class _Order:
         is_scanned = found is not None or bool(before and before["facts"]["complete"])
         keeper = Keeper(self.work / "kept")
         return _Prepared(Trial(model, sites, held, size, plan, keeper, is_scanned, self.dataset_images), found)
-
-
-def _lies_in(folder: Path, other: str | Path) -> bool:
-    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(other))
 
 
 def _find_index(index: str | Path, labels: Any) -> Index:

@@ -23,8 +23,7 @@ from vizcnn.scanning import Study
 from vizcnn.scanning.loader import Batch, Loader
 from vizcnn.scanning.observe import ScanSettings, observe
 from vizcnn.scanning.study import settle_study
-from vizcnn.site.estimate import Plan as SizePlan
-from vizcnn.site.estimate import describe_size, estimate_size
+from vizcnn.site.estimate import Contents, describe_size, estimate_size, weigh_picture
 from vizcnn.site.records import Layer, Missing, Network, Origin, Pixels
 from vizcnn.site.study.classes import EXAMPLES
 from vizcnn.site.study.images import show_photograph
@@ -35,9 +34,6 @@ from vizcnn.version import __version__
 _SAMPLES = 12  # images that are opened, spread over the data set
 _STEPS = 2  # of the recipe, that are timed
 _MAPS = 2.2  # of an image's page: two methods, and for some of them a second class
-_PICTURE = 50.0  # bytes of an optimised picture: 50 x side^0.89, of a grey one half of that; measured at 28 to 128 px
-_GROWTH = 0.89
-_HALF = 2 * 4 / 3  # bytes of a number in half precision, in base64
 _UNKNOWN = Missing("It is not measured yet.")
 
 
@@ -87,11 +83,7 @@ class Trial:
         """The cost. Raises ImageError where none of the sampled images can be read."""
         units = sum(site.shape[0] for site in self.sites.sites)
         batch = self._load_samples()
-        size = estimate_size(self._plan_size(batch.numbers.tolist()))
-        if count := self._count_pictures():
-            size["optimised pictures"] = round(count * self._weigh_picture())
-        if "activations by hand" in size:
-            size["activations by hand"] = round(min(self.plan.hand_images, self._pages) * self._weigh_reading())
+        size = estimate_size(self._list_contents(batch.numbers.tolist()))
         return AtlasCost(units, len(self.images), size, self._estimate_seconds(batch))
 
     # ------------------------------------------------------------------------------------------------------------ size
@@ -110,14 +102,15 @@ class Trial:
         last = len(self.images) - 1
         return sorted(set(np.linspace(0, last, min(_SAMPLES, last + 1)).round().astype(int).tolist()))
 
-    def _plan_size(self, samples: Sequence[int]) -> SizePlan:
+    def _list_contents(self, samples: Sequence[int]) -> Contents:
         layers = tuple(self._describe_site(site) for site in self.sites.sites)
+        by_hand = [i for i, site in enumerate(self.sites.sites) if site.name in self.plan.by_hand]
         kernels = [path.kernel for layer in layers for path in layer.paths if path.weights]
         contract = self.model.input
         photographs: list[Pixels] = [
             show_photograph(self.images, contract, number, self.plan.side) for number in samples
         ]
-        return SizePlan(
+        return Contents(
             network=Network(
                 title=self.plan.title,
                 input=(contract.channels, *self.size),
@@ -130,13 +123,16 @@ class Trial:
             ),
             images=len(self.images),
             name=round(float(np.mean([len(self.images.names[number]) for number in samples]))),
+            pictures=sum(site.shape[0] for site in self._list_pictured()),
+            picture=weigh_picture((contract.channels, *contract.size)),
             photographs=self._count_photographs(),
             samples=photographs,
             image_pages=self._pages,
             maps=round(_MAPS) if self.plan.maps and self._name_classes() else 0,
             map_size=round(prod(self.size) * _MAPS / round(_MAPS)),
-            by_hand=tuple(i for i, site in enumerate(self.sites.sites) if site.name in self.plan.by_hand),
+            by_hand=tuple(by_hand),
             readings=min(self.plan.hand_images, self._pages),
+            numbers_read=sum(self._count_numbers(self.sites.sites[i]) for i in by_hand),
             crops=min(self.plan.crops, len(self.images)),
             kernel=round(float(np.mean([prod(kernel) if kernel else 1 for kernel in kernels]))) if kernels else 0,
             dataset_images=self.dataset_images,
@@ -178,23 +174,14 @@ class Trial:
         missed = (1 - min(1, self.plan.crops / count)) ** units * (1 - min(1, EXAMPLES / count)) ** answer
         return max(self._pages, round(count * (1 - missed)))
 
-    def _count_pictures(self) -> int:
-        return sum(site.shape[0] for site in self._list_pictured())
+    @staticmethod
+    def _count_numbers(site: Site) -> int:
+        """How many numbers a site reads, behind any pooling, and says."""
+        return prod(site.shape) + sum(prod(path.shape) for path in site.paths)
 
     def _list_pictured(self) -> list[Site]:
         names = self.plan.pictures
         return [site for site in self.sites.sites if names is None or site.name in names]
-
-    def _weigh_reading(self) -> float:
-        """Bytes of what the sites that are computed by hand read, behind any pooling, and say, for one image."""
-        sites = [site for site in self.sites.sites if site.name in self.plan.by_hand]
-        numbers = sum(prod(site.shape) + sum(prod(path.shape) for path in site.paths) for site in sites)
-        return numbers * _HALF + 150 * len(sites)
-
-    def _weigh_picture(self) -> float:
-        height, width = self.model.input.size
-        colour = 1.0 if self.model.input.channels >= 3 else 0.5
-        return float(_PICTURE * (height * width) ** (_GROWTH / 2) * colour)
 
     # ------------------------------------------------------------------------------------------------------------ time
 

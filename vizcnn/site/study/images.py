@@ -121,8 +121,9 @@ def _make_maps(material: Material, number: int, image: Tensor) -> tuple[MapOf, .
 @torch.no_grad()
 def _list_fired(material: Material, image: Tensor) -> tuple[tuple[int, tuple[Fired, ...]], ...] | Missing:
     """For each hidden site the units nearest to their highest of all images."""
-    if material.sites.graph is None:
-        return Missing(f"The network cannot be followed: {material.sites.missing}.")
+    if material.unfollowed:
+        return material.unfollowed
+    assert material.sites.graph is not None
     wanted = {material.site(i).value for i in material.hidden}
     with material.model.borrowed():
         values = run_graph(material.sites.graph, image.to(material.model.device, material.model.dtype), wanted)
@@ -149,8 +150,8 @@ def describe_by_hand(material: Material, i: int, numbers: Sequence[int]) -> ByHa
     site = material.site(i)
     if site.name not in material.plan.by_hand:
         return Missing("It was not asked for.")
-    if material.sites.graph is None:
-        return Missing(f"The network cannot be followed: {material.sites.missing}.")
+    if material.unfollowed:
+        return material.unfollowed
     ways = list_ways(site)
     reason = explain_missing(site) or next((path.missing for path in site.paths if path.missing), "")
     if reason or len(ways) != len(site.paths):

@@ -134,6 +134,6 @@ def describe_wall(material: Material, i: int, effect: Floats, is_estimated: npt.
         selectivity=selectivity,
         effect=effect,
         is_estimated=is_estimated,
-        class_means=means.astype(np.float32) if material.class_images.any() else material.no_labels,
+        class_means=means.astype(np.float32) if material.has_labels else material.no_labels,
         effect_of=of,
     )

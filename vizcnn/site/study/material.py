@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,11 +122,19 @@ class Material:
     @cached_property
     def predicted(self) -> Integers:
         """The class that the network answers, int64 (N,), -1 where it gives none."""
-        found = np.full(len(self.labels), -1, np.int64)
-        answers = self.index.answers
-        if self.output is not None and len(answers.numbers):
-            found[answers.numbers.numpy()] = answers.classes[:, 0].numpy()
-        return found
+        return self._read_answers(self.index.answers.classes, np.full(len(self.labels), -1, np.int64))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the class of any image is known."""
+        return bool((self.labels >= 0).any())
+
+    @property
+    def unfollowed(self) -> Missing | None:
+        """Why nothing is known of what leads into any site; None for a network that can be recorded."""
+        if self.sites.graph is not None:
+            return None
+        return Missing(f"The network cannot be followed: {self.sites.missing}.")
 
     @property
     def no_answer(self) -> str:
@@ -144,10 +153,13 @@ class Material:
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Of the predicted class, float32 (N,), NaN where it is not known."""
-        found = np.full(len(self.labels), np.nan, np.float32)
-        answers = self.index.answers
-        if self.output is not None and len(answers.numbers):
-            found[answers.numbers.numpy()] = answers.probabilities[:, 0].numpy()
+        return self._read_answers(self.index.answers.probabilities, np.full(len(self.labels), np.nan, np.float32))
+
+    def _read_answers(self, best: Tensor, found: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`found`, with the first column of `best`, a row for each answer, at the numbers of the answered images."""
+        answered = self.index.answers.numbers
+        if self.output is not None and len(answered):
+            found[answered.numpy()] = best[:, 0].numpy()
         return found
 
     @property
@@ -155,11 +167,6 @@ class Material:
         """What an output is, in a word: a logit, a probability, ..."""
         head: Head = self.index.identity["study"]["head"]
         return QUANTITIES[head]
-
-    @cached_property
-    def class_images(self) -> Integers:
-        """How many images each class has, int64 (K,)."""
-        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
 
     def class_means(self, i: int) -> Numbers:
         """The mean activation of a site's units over each class's images, float64 (C, K); NaN for classes without."""

@@ -104,8 +104,8 @@ def _count_activations(material: Material, i: int, unit: int) -> Histogram:
 
 
 def _explain_links(material: Material, site: Site) -> Missing | None:
-    if material.sites.graph is None:
-        return Missing(f"The network cannot be followed: {material.sites.missing}.")
+    if material.unfollowed:
+        return material.unfollowed
     reason = site.missing or next((path.missing for path in site.paths if path.missing), "")
     return Missing(f"What leads into it cannot be followed: {reason}.") if reason else None
 
@@ -119,8 +119,8 @@ def _list_reads(material: Material, numbers: Numbers, i: int, unit: int) -> tupl
 
 
 def _list_feeds(material: Material, numbers: Numbers, i: int, unit: int) -> tuple[Link, ...] | Missing:
-    if material.sites.graph is None:
-        return Missing(f"The network cannot be followed: {material.sites.missing}.")
+    if material.unfollowed:
+        return material.unfollowed
     found = anatomy.list_feeds(material.sites, numbers.links, i, unit, LINKS)
     readers = [link.site for link in found if link.site is not None]
     return tuple(
