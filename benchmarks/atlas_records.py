@@ -237,9 +237,8 @@ class MadeUp:
                 MapOf("saliency", "gradient", self._names()[label], bump, Missing("It was not asked for.")),
             )
             answers = tuple(((label + j) % self.classes_, 0.7 / 2**j) for j in range(min(5, self.classes_)))
-            yield ImagePage(
-                n, answers, maps, tuple((i, self._fired(i, n)) for i in range(len(self.network.layers) - 1))
-            )
+            fired = tuple((i, self._fired(i, n)) for i in range(len(self.network.layers) - 1))
+            yield ImagePage(n, answers, maps, ("Occlusion for a zebra: the map is zero everywhere.",), fired)
 
     def _fired(self, i: int, n: int) -> tuple[Fired, ...]:
         crops = [self._crop(i, self._rng(4, i, n, k), 1.0) for k in range(5)]

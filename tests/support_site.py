@@ -225,7 +225,7 @@ class Unmeasured(MadeUp):
 
     def image_pages(self) -> Iterator[ImagePage]:
         for page in super().image_pages():
-            yield replace(page, answers=(), maps=NOTHING, fired=NOTHING)
+            yield replace(page, answers=(), maps=(), unmade=(NOTHING.reason,), fired=NOTHING)
 
 
 # ----------------------------------------------------------------------------------------- a network computed by hand

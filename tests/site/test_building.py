@@ -16,7 +16,7 @@ from vizcnn.cli.main import main
 from vizcnn.errors import LayerNotFound, ParameterError, UnsuitableNetwork
 from vizcnn.site.building import Atlas
 
-QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "progress": False}
+QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "pages": 4, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,10 @@ def test_layers_that_are_left_out_are_no_sources(made: Atlas, tmp_path: Path) ->
     found = vizcnn.atlas(
         vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv?"], **QUICK
     )
-    assert found.units == 75
-    assert "The output is not among the layers of this atlas." in read(found, "U0-0")
+    assert found.units == 75 + 10  # the output is always there
+    pages = [file for file in (found.folder / "data").iterdir() if file.name.startswith("I")]
+    assert pages
+    assert not any('"answers":[]' in page.read_text() for page in pages)
     found = vizcnn.atlas(
         vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv2"], **QUICK
     )
@@ -81,26 +83,21 @@ def test_layers_that_are_left_out_are_no_sources(made: Atlas, tmp_path: Path) ->
 
 def test_what_was_kept_is_not_measured_again(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder = vizcnn.load("lecture"), tmp_path / "site"
-    wanted: dict[str, Any] = {"pictures": ["fc2"], "effects": 0.0, "progress": False}
+    wanted: dict[str, Any] = {"pictures": ["fc2"], "effects": 0.0, "pages": 2, "progress": False}
     first = vizcnn.atlas(model, digits, folder, **wanted)
     pictures = sorted(file.name for file in (folder / "unit").iterdir())
     assert len(pictures) == 10
     from vizcnn.anatomy import pictures as making
+    from vizcnn.site.study import maps
 
     monkeypatch.setattr(making, "optimize", None)  # not called
+    monkeypatch.setattr(maps, "Occlusion", lambda **_options: lambda *_given, **_more: pytest.fail("made again"))
     again = vizcnn.atlas(model, digits, folder, **wanted)
     assert again.size == first.size
     assert sorted(file.name for file in (folder / "unit").iterdir()) == pictures
-
-
-def test_an_image_page_without_the_output_says_what_is_missing(made: Atlas, tmp_path: Path) -> None:
-    found = vizcnn.atlas(
-        vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv?"], **QUICK
-    )
-    pages = [file for file in (found.folder / "data").iterdir() if file.name.startswith("I")]
-    assert pages
-    assert all("The output is not among the layers of this atlas." in page.read_text() for page in pages)
-    assert all('"answers":[]' in page.read_text() for page in pages)
+    page = next((folder / "data").glob("I*.js")).read_text()
+    assert '"method":"Occlusion"' in page
+    assert '"verdict":' in page
 
 
 def test_what_was_kept_of_other_layers_is_not_shown(made: Atlas, tmp_path: Path) -> None:
@@ -145,6 +142,8 @@ def test_what_cannot_be_made_is_said_first(digits: Path, tmp_path: Path) -> None
     model = vizcnn.load("lecture")
     with pytest.raises(LayerNotFound, match="no layer of the atlas is named 'conv9'. Did you mean 'conv2'?"):
         vizcnn.atlas(model, digits, tmp_path / "site", layers=["conv9"], **QUICK)
+    with pytest.raises(ParameterError, match="at least 1, got 0"):
+        vizcnn.atlas(model, digits, tmp_path / "site", **{**QUICK, "pages": 0})
     with pytest.raises(ParameterError, match="give one of them"):
         vizcnn.atlas(model, folder=tmp_path / "site", **QUICK)
     with pytest.raises(UnsuitableNetwork):

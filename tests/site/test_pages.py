@@ -250,7 +250,6 @@ def test_search_says_when_nothing_is_found(visitor: Visitor) -> None:
 def test_maps_give_their_numbers_and_how_far_they_can_be_believed(visitor: Visitor) -> None:
     page = visitor.go("/image/0")
     image = next(MadeUp().image_pages())
-    assert not isinstance(image.maps, Missing)
     first, second, third = image.maps
     assert not isinstance(first.trust, Missing)
     assert page.inner_text(".trust").startswith(f"{first.trust.sign} supported: {first.trust.sentences[0]}")
@@ -272,6 +271,7 @@ def test_maps_give_their_numbers_and_how_far_they_can_be_believed(visitor: Visit
     page.click("text=saliency")
     assert isinstance(third.trust, Missing)
     assert page.inner_text(".trust") == f"– not judged: {third.trust.reason}"
+    assert image.unmade[0] in page.inner_text("main")
 
 
 def test_a_touch_shows_where_a_unit_looked(visitor: Visitor) -> None:

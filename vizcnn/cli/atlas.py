@@ -49,6 +49,13 @@ def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None
 )
 @click.option("--by-hand", callback=parse_layers, help="Layers to compute number by number. Default: the first three.")
 @click.option(
+    "--pages",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many images get a page of their own, with maps; the dearest part for a large network.",
+)
+@click.option(
     "--no-dataset-images", is_flag=True, help="Leave out every pixel, map, activation and file name of the images."
 )
 @click.option("--title", help="What the site is called. Default: the model's name.")

@@ -78,6 +78,7 @@ def atlas(
     pictures: Sequence[str] | Literal["all", "none"] | None = None,
     effects: float = 60.0,
     by_hand: Sequence[str] | None = None,
+    pages: int = 20,
     dataset_images: bool = True,
     title: str | None = None,
     seed: int = 0,
@@ -94,11 +95,14 @@ def atlas(
         anything else left alone. Beside it, FOLDER.work keeps the scan and what took long: called again after a stop,
         it goes on from there.
     index: of a scan of all sites with a study, in place of images; that of another atlas is one.
-    layers: names or patterns of the sites that are shown, by default all. pictures: the names or patterns of those
-        whose units get an optimised picture, `all` or `none`; by default all of a network of at most 2,000 units, and
-        else none. by_hand: those that can be computed number by number on a page; by default the first three.
-    effects: seconds for measuring what happens without units. dataset_images: False leaves out every pixel, map,
-        activation and file name of the data set. title: by default the model's name. seed: of the pictures.
+    layers: names or patterns of the sites that are shown beside the output, by default all. pictures: the names or
+        patterns of those whose units get an optimised picture, `all` or `none`; by default all of a network of at most
+        2,000 units, and else none. by_hand: those that can be computed number by number on a page; by default the first
+        three.
+    effects: seconds for measuring what happens without units. pages: how many images get a page of their own, with maps
+        and how far each can be believed, which is the dearest part for a large network.
+    dataset_images: False leaves out every pixel, map, activation and file name of the data set. title: by default the
+        model's name. seed: of the pictures.
     client: a `distributed.Client` whose workers share the scan. progress: whether its size and time are said first, and
     bars may appear.
 
@@ -111,7 +115,7 @@ def atlas(
         print(made)
     """
     start, folder = time.perf_counter(), Path(folder)
-    order = _Order(model, folder, index, labels, layers, pictures, effects, by_hand, dataset_images, title, seed)
+    order = _Order(model, folder, index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, seed)
     order.check(images)
     with borrow(model, "Atlas"):
         made = order.prepare(images)
@@ -140,6 +144,7 @@ def estimate(
     pictures: Sequence[str] | Literal["all", "none"] | None = None,
     effects: float = 60.0,
     by_hand: Sequence[str] | None = None,
+    pages: int = 20,
     dataset_images: bool = True,
     title: str | None = None,
     seed: int = 0,
@@ -155,7 +160,9 @@ def estimate(
 
         print(estimate(vizcnn.load("lecture"), "digits/"))
     """
-    order = _Order(model, Path(folder), index, labels, layers, pictures, effects, by_hand, dataset_images, title, seed)
+    order = _Order(
+        model, Path(folder), index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, seed
+    )
     order.check(images)
     with borrow(model, "Atlas"):
         return order.prepare(images).trial.run()
@@ -181,6 +188,7 @@ class _Order:
     pictures: Sequence[str] | Literal["all", "none"] | None
     effects: float
     by_hand: Sequence[str] | None
+    pages: int
     dataset_images: bool
     title: str | None
     seed: int
@@ -197,6 +205,8 @@ class _Order:
         refuse_black_box(self.model.network, self.model.name)
         if (images is None) == (self.index is None):
             raise ParameterError("an atlas is of images, or of the index of a scan: give one of them")
+        if self.pages < 1:
+            raise ParameterError(f"pages, the number of images with a page, is at least 1, got {self.pages}")
 
     def prepare(self, images: Any) -> _Prepared:
         """Everything that is decided before anything is measured. The network must be borrowed."""
@@ -212,6 +222,7 @@ class _Order:
             pictures=_choose_pictures(sites, self.pictures),
             effects=self.effects,
             by_hand=_choose_by_hand(sites, self.by_hand),
+            pages=self.pages,
             seed=self.seed,
         )
         before = read_manifest(self.work / "index")
@@ -227,14 +238,14 @@ def _find_index(index: str | Path, labels: Any) -> Index:
 
 
 def _find_sites(model: Model, size: tuple[int, int], layers: Sequence[str] | None) -> Sites:
-    """The sites that are shown. What reads a site that is left out is shown without its links."""
+    """The sites that are shown, the output always. What reads a site that is left out is shown without its links."""
     found = find_sites(model, size)
     if not found.sites:
         raise UnsuitableNetwork(f"no layer of {model.name} has units to show: {found.missing or 'none has channels'}")
     if layers is None:
         return found
     names = _match(found, layers)
-    kept = [site for site in found.sites if site.name in names]
+    kept = [site for site in found.sites if site.name in names or site.is_output]
     values = {0, *(site.value for site in kept)}
     return replace(found, sites=tuple(_forget_others(site, values) for site in kept))
 

@@ -18,7 +18,6 @@ from vizcnn.graph.sites import Site, Sites
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.layers.capture import choose_batch
 from vizcnn.models.model import Model
-from vizcnn.probes.occlusion import Occlusion
 from vizcnn.scanning import Study
 from vizcnn.scanning.loader import Batch, Loader
 from vizcnn.scanning.observe import ScanSettings, observe
@@ -28,6 +27,7 @@ from vizcnn.site.records import Layer, Missing, Network, Origin, Pixels
 from vizcnn.site.study.classes import EXAMPLES
 from vizcnn.site.study.images import show_photograph
 from vizcnn.site.study.layers import describe_ways
+from vizcnn.site.study.maps import choose_occlusion
 from vizcnn.site.study.material import Plan
 from vizcnn.version import __version__
 
@@ -128,7 +128,7 @@ class Trial:
             photographs=self._count_photographs(),
             samples=photographs,
             image_pages=self._pages,
-            maps=round(_MAPS) if self.plan.maps and self._name_classes() else 0,
+            maps=round(_MAPS) if self._name_classes() else 0,
             map_size=round(prod(self.size) * _MAPS / round(_MAPS)),
             by_hand=tuple(by_hand),
             readings=min(self.plan.hand_images, self._pages),
@@ -195,7 +195,7 @@ class Trial:
             one = batch.inputs[:1]
             found["links"] = self._time(lambda: measure_links(self.model, self.sites, one)) * self.plan.link_images
             found["effects"] = self.plan.effects if self._name_classes() else 0.0
-        if self.plan.maps and self.dataset_images and self._name_classes():
+        if self.dataset_images and self._name_classes():
             found["maps"] = self._estimate_maps(batch)
         return {kind: seconds for kind, seconds in found.items() if seconds > 0}
 
@@ -244,7 +244,7 @@ class Trial:
         """As if each of two methods took what occlusion does with its coverings."""
         assert batch.inputs is not None
         try:
-            cost = Occlusion().dry_run(self.model, batch.inputs[:1], trust=True)
+            cost = choose_occlusion(self.sites).dry_run(self.model, batch.inputs[:1], trust=True)
         except VizcnnError:  # of a network that occlusion refuses, as the atlas says in its place
             return 0.0
         return 2 * cost.seconds * self._pages if cost else 0.0

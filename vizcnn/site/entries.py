@@ -266,7 +266,8 @@ def enter_images(images: Images) -> dict[str, Any]:
 def enter_image(page: ImagePage) -> dict[str, Any]:
     return {
         "answers": [[c, round_number(p, 4)] for c, p in page.answers],
-        "maps": _or_missing(page.maps, lambda maps: [_enter_map(one) for one in maps]),
+        "maps": [_enter_map(one) for one in page.maps],
+        "unmade": [clean(why) for why in page.unmade],
         "fired": _or_missing(
             page.fired,
             lambda fired: [

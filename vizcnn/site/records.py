@@ -324,11 +324,13 @@ class ImagePage:
     """The page of an image that was looked at closely.
 
     image: its number. answers: classes with their probabilities, best first. maps: what of the image the answer comes
-    from. fired: layers and their units nearest to their highest."""
+    from. unmade: a sentence for each map that could not be made. fired: layers and their units nearest to their
+    highest."""
 
     image: int
     answers: tuple[tuple[int, float], ...]
-    maps: tuple[MapOf, ...] | Missing
+    maps: tuple[MapOf, ...]
+    unmade: tuple[str, ...]
     fired: tuple[tuple[int, tuple[Fired, ...]], ...] | Missing
 
 

@@ -123,30 +123,23 @@
   function maps(n, page, label) {
     const alt = label < 0 ? `Image ${n}` : `Image ${n}: ${className(label)}`;
     const picture = photo(n, alt, { eager: true });
-    if (!page || isMissing(page.maps)) {
-      const why = page
-        ? missing(page.maps, "No maps.")
-        : h(
-            "p",
-            { class: "small soft" },
-            `Maps were made for ${count(ATLAS.net.pages.length, "image")}, and not for this one.`,
-          );
-      return [ATLAS.overlay.overlay(picture, []), why];
+    if (!page) {
+      const few = `Maps were made for ${count(ATLAS.net.pages.length, "image")}, and not for this one.`;
+      return [ATLAS.overlay.overlay(picture, []), h("p", { class: "small soft" }, few)];
     }
-    return ATLAS.overlay.overlay(
-      picture,
-      page.maps.map((map) => ({
-        name: map.method,
-        meaning: map.meaning,
-        target: map.target,
-        rows: map.size[0],
-        columns: map.size[1],
-        values: int8(map.values),
-        end: map.end,
-        signed: map.signed,
-        trust: map.trust,
-      })),
-    );
+    const made = page.maps.map((map) => ({
+      name: map.method,
+      meaning: map.meaning,
+      target: map.target,
+      rows: map.size[0],
+      columns: map.size[1],
+      values: int8(map.values),
+      end: map.end,
+      signed: map.signed,
+      trust: map.trust,
+    }));
+    const unmade = page.unmade.map((why) => h("p", { class: "small soft" }, why));
+    return [ATLAS.overlay.overlay(picture, made), ...unmade];
   }
 
   // The units nearest to their highest, and, on a photograph beside them, what the strongest place of one sees.

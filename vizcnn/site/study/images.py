@@ -10,20 +10,16 @@ import torch
 from torch import Tensor
 
 from vizcnn.anatomy.by_hand import Term, explain_missing, read_by_hand
-from vizcnn.errors import VizcnnError
 from vizcnn.geometry import Box
 from vizcnn.graph.running import run_graph
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.contract import InputContract
-from vizcnn.probes.cam import Cam
-from vizcnn.probes.occlusion import Occlusion
-from vizcnn.probing.probe import Probe
 from vizcnn.progress import bar
-from vizcnn.results import Heatmap
 from vizcnn.results.photos import as_bytes, cut_out, reduce_photo, shrink
-from vizcnn.site.records import ByHand, Fired, Folded, ImagePage, MapOf, Missing, Pixels, Reading
+from vizcnn.site.records import ByHand, Fired, Folded, ImagePage, Missing, Pixels, Reading
 from vizcnn.site.study.layers import list_ways
+from vizcnn.site.study.maps import make_maps
 from vizcnn.site.study.material import Material
 from vizcnn.site.study.units import clip
 
@@ -31,10 +27,6 @@ FIRED = 6
 """How many units of each layer the page of an image lists."""
 
 _RIGHT = 0.6  # the share of pages that go to images with the right answer
-_METHODS: tuple[tuple[str, Probe[Heatmap]], ...] = (
-    ("Occlusion", Occlusion()),
-    ("Grad-CAM", Cam()),
-)
 
 
 def choose_pages(material: Material) -> list[int]:
@@ -44,8 +36,8 @@ def choose_pages(material: Material) -> list[int]:
     if not answered.any():
         return [int(n) for n in material.choose_spread(material.plan.pages)]
     wrong = answered & known & (material.labels != material.predicted)
-    count = material.plan.pages
-    few = min(int(wrong.sum()), count - round(count * _RIGHT))
+    count, rightly = material.plan.pages, int((answered & ~wrong).sum())
+    few = min(int(wrong.sum()), count - min(rightly, round(count * _RIGHT)))
     rest = [*_spread(answered & ~wrong, material.predicted, sure, count - few)]
     return sorted([*_spread(wrong, material.labels, sure, few), *rest])
 
@@ -68,10 +60,12 @@ def describe_pages(material: Material) -> Iterator[ImagePage]:
     with bar(len(numbers), "images", "image", shown=material.progress) as shown:
         for number in numbers:
             image = material.read_inputs([number])  # (1, C, H, W)
+            maps, unmade = make_maps(material, number, image)
             yield ImagePage(
                 image=number,
                 answers=_list_answers(material, number),
-                maps=_make_maps(material, number, image),
+                maps=tuple(maps),
+                unmade=tuple(unmade),
                 fired=_list_fired(material, image),
             )
             shown.update()
@@ -86,36 +80,6 @@ def _list_answers(material: Material, number: int) -> tuple[tuple[int, float], .
         return ()
     pair = zip(answers.classes[row[0]].tolist(), answers.probabilities[row[0]].tolist(), strict=True)
     return tuple((int(c), float(p)) for c, p in pair)
-
-
-def _make_maps(material: Material, number: int, image: Tensor) -> tuple[MapOf, ...] | Missing:
-    """Maps of the predicted class, and of the right one where that is another."""
-    if not material.plan.maps:
-        return Missing("They were not asked for.")
-    predicted, label = int(material.predicted[number]), int(material.labels[number])
-    if predicted < 0:
-        return Missing(material.no_answer)
-    targets = [predicted] + ([label] if label not in (-1, predicted) else [])
-    found: list[MapOf] = []
-    reasons = []
-    for name, probe in _METHODS:
-        try:
-            made = probe(material.model, image, targets, trust=True, seed=material.plan.seed, progress=False)
-        except VizcnnError as error:
-            reasons.append(f"{name}: {error.fact}")
-            continue
-        for t, target in enumerate(targets):
-            trust = made.trust[0][t] if made.trust else None
-            found.append(
-                MapOf(
-                    method=name,
-                    meaning=made.meanings[t],
-                    target=material.model.class_name(target),
-                    values=made.values[0, t],
-                    trust=trust or Missing("How far it can be believed could not be found out."),
-                )
-            )
-    return tuple(found) if found else Missing(" ".join(f"{reason}." for reason in reasons))
 
 
 @torch.no_grad()

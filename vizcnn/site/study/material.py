@@ -22,6 +22,7 @@ from vizcnn.scanning import Index, LayerStudy, Tally
 from vizcnn.scanning.loader import Loader
 from vizcnn.scanning.study import number_classes
 from vizcnn.site.records import Missing
+from vizcnn.version import __version__
 
 Integers = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -34,8 +35,8 @@ class Plan:
     title: what it is called. data: what the data set is called. made: the day. pictures: the names of the sites whose
     units get an optimised picture; None for all. recipe, seed: of these. effects: seconds for measuring what happens
     without units, all together. effect_images, link_images: on how many images. by_hand: the names of the sites that
-    can be computed by hand, and hand_images for how many images. pages: how many images get a page of their own.
-    maps: whether these have maps. side: of the longer side of stored photographs, px. crops: of a unit, at most."""
+    can be computed by hand, and hand_images for how many images. pages: how many images get a page of their own,
+    with maps. side: of the longer side of stored photographs, px. crops: of a unit, at most."""
 
     title: str
     data: str
@@ -49,7 +50,6 @@ class Plan:
     by_hand: tuple[str, ...] = ()
     hand_images: int = 4
     pages: int = 20
-    maps: bool = True
     side: int = 160
     crops: int = 9
 
@@ -139,8 +139,6 @@ class Material:
     @property
     def no_answer(self) -> str:
         """Why an image has no answer."""
-        if not any(site.is_output for site in self.sites.sites):
-            return "The output is not among the layers of this atlas."
         if self.output is None:
             return "The network's output is not a number for each of several classes."
         return "The network has no answer to it."
@@ -161,6 +159,13 @@ class Material:
         if self.output is not None and len(answered):
             found[answered.numpy()] = best[:, 0].numpy()
         return found
+
+    def key(self, what: str, **more: Any) -> dict[str, Any]:
+        """A key for what follows from the network and the images, and what else it depends on; see Keeper."""
+        index = self.index
+        return {
+            "what": what, "version": __version__, "scan": index.fingerprint, "digest": index.facts["digest"], **more
+        }  # fmt: skip
 
     @property
     def quantity(self) -> str:

@@ -25,7 +25,6 @@ from vizcnn.anatomy.links import PathLinks, SiteLinks, measure_links
 from vizcnn.anatomy.neighbours import Neighbours, find_neighbours
 from vizcnn.site.records import Effect, Missing
 from vizcnn.site.study.material import Material
-from vizcnn.version import __version__
 
 NEIGHBOURS = 8
 MOST_ACROSS = 10_000
@@ -101,15 +100,8 @@ class Numbers:
         return found
 
     def _key(self, what: str, **more: Any) -> Mapping[str, Any]:
-        index = self.material.index
-        return {
-            "what": what,
-            "version": __version__,
-            "scan": index.fingerprint,
-            "digest": index.facts["digest"],
-            "sites": [site.name for site in self.material.sites.sites],  # arrays are kept by their numbers
-            **more,
-        }
+        names = [site.name for site in self.material.sites.sites]  # arrays are kept by their numbers
+        return self.material.key(what, sites=names, **more)
 
     @cached_property
     def estimates(self) -> dict[int, Estimate]:
