@@ -119,6 +119,7 @@ def test_ctrl_c_is_exit_status_130_and_leaves_whole_shards_and_no_process(photos
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
     assert "Traceback" not in err
+    assert "the same command goes on" in err
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     found = Index.open(index)

@@ -15,6 +15,7 @@ import vizcnn
 from vizcnn.cli.main import main
 from vizcnn.errors import LayerNotFound, ParameterError, UnsuitableNetwork
 from vizcnn.site.building import Atlas
+from vizcnn.testing import state_of
 
 QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "pages": 4, "progress": False}
 
@@ -159,3 +160,28 @@ def test_the_command(digits: Path, tmp_path: Path) -> None:
     said = json.loads(answer.stdout)["results"][0]
     assert Path(said["page"]).is_file()
     assert said["units"] == 185
+
+
+@pytest.mark.parametrize(
+    "place", ["anatomy.pictures.optimize", "site.study.numbers.measure_effects", "site.study.maps.choose_occlusion"]
+)
+def test_a_stopped_atlas_leaves_no_trace_and_no_page_and_goes_on(
+    place: str, made: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_given: Any, **_more: Any) -> None:
+        raise KeyboardInterrupt
+
+    model = vizcnn.load("lecture")
+    before = state_of(model)
+    wanted: dict[str, Any] = {"index": made.work / "index", "pictures": ["conv1"], "effects": 0.1, "pages": 2}
+    with monkeypatch.context() as patched:
+        patched.setattr(f"vizcnn.{place}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            vizcnn.atlas(model, folder=tmp_path / "site", progress=False, **wanted)
+        given = ["--index", str(made.work / "index"), "--pictures", "conv1", "--effects", "0.1", "--pages", "2"]
+        answer = CliRunner().invoke(main, ["atlas", *given, "-m", "lecture", "-o", str(tmp_path / "site")])
+        assert answer.exit_code == 130
+        assert answer.stderr.endswith("vizcnn: stopped; the same command goes on from here\n")
+    assert state_of(model) == before
+    assert not (tmp_path / "site" / "index.html").exists()
+    assert vizcnn.atlas(model, folder=tmp_path / "site", progress=False, **wanted).page.is_file()

@@ -85,7 +85,7 @@ def atlas(
     vizcnn atlas photos/ -m resnet18 --pictures layer4.1.conv2 --effects 600
     vizcnn atlas -m resnet18 --index site.work/index -o another --no-dataset-images
     """
-    from vizcnn.cli.session import Session
+    from vizcnn.cli.session import GOES_ON, Session
 
     session = Session("atlas", Call(out=out, json=json, quiet=quiet, debug=debug))
 
@@ -114,7 +114,7 @@ def atlas(
 
     if estimate:
         session.finish(weigh, asdict, lambda cost: cost.describe(), lambda _cost: [])
-    session.finish(build, _collect, lambda made: made.describe(), lambda _made: [])
+    session.finish(build, _collect, lambda made: made.describe(), lambda _made: [], after_stop=GOES_ON)
 
 
 def _collect(made: Atlas) -> dict[str, object]:

@@ -67,7 +67,7 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
     vizcnn scan photos/ -m resnet18 -o index --shard 2/8     # on one of eight machines; then: vizcnn scan-merge index
     vizcnn scan photos/ -m resnet18 -o index --workers 4     # four processes on this machine
     """
-    from vizcnn.cli.session import Session
+    from vizcnn.cli.session import GOES_ON, Session
 
     def work() -> _Done:
         from vizcnn.cli.sharing import open_workers
@@ -85,7 +85,7 @@ def scan(model: str, out: Path, device: str, json: bool, quiet: bool, debug: boo
         return _Done(index, index.digest)
 
     session = Session("scan", Call(out=out, json=json, quiet=quiet, debug=debug))
-    session.finish(work, _collect_facts, _describe, _list_unreadable)
+    session.finish(work, _collect_facts, _describe, _list_unreadable, after_stop=GOES_ON)
 
 
 @with_options(*REPORTING)

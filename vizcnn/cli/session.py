@@ -32,6 +32,7 @@ from vizcnn.results.style import USUAL, find_style
 
 R = TypeVar("R")
 OK, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
+GOES_ON = "stopped; the same command goes on from here"
 _ENDS = {".png": b"IEND\xaeB`\x82", ".gif": b";", ".pdf": b"%%EOF\n"}  # of the pictures that several images get
 _LONGEST_END = 8  # bytes
 _WITH_FRAMES = {".gif", ".npz", ".safetensors"}  # what can keep the states on the way
@@ -106,11 +107,20 @@ class Session:
         collect: Callable[[R], dict[str, object]],
         describe: Callable[[R], str],
         list_problems: Callable[[R], list[str]],
+        *,
+        after_stop: str = "",
     ) -> NoReturn:
-        """Do one piece of work, say what came of it and what went wrong on the way, and leave with the exit code."""
+        """Do one piece of work, say what came of it and what went wrong on the way, and leave with the exit code.
+
+        after_stop: what is said after Ctrl-C."""
         with self._keep_stdout_clear():
             with self._report_errors(essential=True), self._show_warnings():
-                found = work()
+                try:
+                    found = work()
+                except KeyboardInterrupt:
+                    if after_stop and not self.quiet:
+                        click.echo(f"vizcnn: {after_stop}", err=True)
+                    raise
                 self.results.append(collect(found))
                 self._print(describe(found))
                 for problem in list_problems(found):
