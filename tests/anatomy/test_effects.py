@@ -105,6 +105,7 @@ def test_what_cheap_sites_leave_over_goes_to_the_others() -> None:
     orders = [range(100), range(10), range(100)]
     assert [len(each) for each in _choose_units(orders, np.array([1.0, 0.5, 0.1]), 60.0)] == [45, 10, 100]
     assert [len(each) for each in _choose_units(orders, np.array([1.0, 0.5, 0.1]), -5.0)] == [1, 1, 1]
+    assert [len(each) for each in _choose_units([range(100)] * 2, np.array([1.0, 1.0]), 20.0)] == [10, 10]
 
 
 def test_estimates_are_minus_gradient_times_activation(varied: vizcnn.Model, sites: Sites, images: Tensor) -> None:

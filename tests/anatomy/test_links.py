@@ -101,6 +101,45 @@ def test_links_through_joined_channels() -> None:
         assert (sites.sites[link.site].name, link.unit) == (source, own)
 
 
+class Joined(torch.nn.Module):
+    """A convolution that reads the channels of two others side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 5, 3)
+        self.both, self.fc = torch.nn.Conv2d(9, 6, 1), torch.nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = self.both(torch.cat([self.left(x).relu(), self.right(x).relu()], 1)).relu()
+        answer: Tensor = self.fc(both.mean((2, 3)))
+        return answer
+
+
+def test_channels_that_stand_side_by_side_are_told_apart() -> None:
+    torch.manual_seed(0)
+    model = vizcnn.Model(Joined(), size=16)
+    sites, images = find_sites(model), picture((16, 16), count=4)
+    names = [site.name for site in sites.sites]
+    with model.borrowed():
+        links = measure_links(model, sites, images)
+        with torch.no_grad():
+            read = torch.cat([model.layer("left")(images).relu(), model.layer("right")(images).relu()], 1)
+    weights = model.network.get_parameter("both.weight").detach()[:, :, 0, 0]
+    expected = weights.abs() * read.std((0, 2, 3), correction=0)  # (6, 9): what each channel adds
+    for unit in range(6):
+        found = [0.0] * 9
+        for link in list_reads(sites, links, names.index("both"), unit, 99):
+            found[link.unit + 4 * (names[link.site or 0] == "right")] = link.deviation
+        assert found == pytest.approx(expected[unit].tolist(), rel=1e-4)
+        few = [link.deviation for link in list_reads(sites, links, names.index("both"), unit, 2)]
+        assert few == pytest.approx(sorted(found)[:-3:-1])
+    for channel in range(5):
+        feeds = list_feeds(sites, links, names.index("right"), channel, 99)
+        share = expected[:, 4 + channel].numpy() / links[names.index("both")].deviation
+        alive = {unit: each for unit, each in enumerate(share.tolist()) if each > 0}
+        assert {link.unit: link.deviation for link in feeds} == pytest.approx(alive, rel=1e-4)
+
+
 def test_neighbours_are_the_highest_correlations() -> None:
     random = np.random.default_rng(0)
     means = [random.normal(size=(50, 6)).astype(np.float16), random.normal(size=(50, 9)).astype(np.float16)]

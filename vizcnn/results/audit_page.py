@@ -24,7 +24,7 @@ img { max-width: 100%; height: auto; border: 1px solid #d9d9d9; }
 table { border-collapse: collapse; margin: .6rem 0; }
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #d9d9d9; vertical-align: top;
   overflow-wrap: anywhere; }
-th, td.number { overflow-wrap: normal; }
+th, td.number, td:nth-child(2) { overflow-wrap: normal; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 @media (max-width: 40rem) {
   table { display: block; overflow-x: auto; font-size: .8rem; }

@@ -44,7 +44,11 @@
           labelled
             ? "Best known first: how many of each class’s images the network names rightly."
             : "In the order of the network’s outputs.",
-          net.classPictures ? " The pictures are optimised for the class." : "",
+          net.classPictures
+            ? " The pictures are optimised for the class."
+            : net.photos
+              ? " The picture is the surest of each class’s images."
+              : "",
         ),
         h("div", { class: "wall" }, order.map(tile)),
       ],
@@ -88,11 +92,11 @@
     if (!row.n) return "No image of this class is here.";
     return isMissing(row.right)
       ? `${count(row.n, "image")} of this class.`
-      : `${many(row.right)} of ${count(row.n, "image")} of this class ${row.right === 1 ? "is" : "are"} named rightly.`;
+      : `${many(row.right)} of ${count(row.n, "image")} of this class ${row.right === 1 || row.n === 1 ? "is" : "are"} named rightly.`;
   }
 
   function pictureText(picture) {
-    if (isMissing(picture)) return picture?.missing ?? "";
+    if (isMissing(picture)) return picture ? `No picture is optimised for it. ${picture.missing}` : "";
     return `At the left what its logit would like to see; it reaches ${number(picture)} there.`;
   }
 

@@ -109,10 +109,22 @@
     return place;
   }
 
+  // The picture that stands for a class: the optimised one, else its surest example, which comes when it is read.
   function classFace(c, { alt, eager = false } = {}) {
     if (isClassPictured(c))
       return image(`unit/class-${c}.webp`, alt ?? `Picture optimised for ${className(c)}`, { eager });
-    return blank(className(c).slice(0, 2), alt ?? className(c));
+    const letters = () => blank(className(c).slice(0, 2), alt ?? className(c));
+    const { chunk, photos } = ATLAS.net;
+    if (!photos) return letters();
+    const place = h("div", { class: "face" });
+    ATLAS.load(`C${Math.floor(c / chunk)}`).then(
+      (rows) => {
+        const [first] = rows[c % chunk].examples;
+        place.append(first == null ? letters() : crop(first, null, alt ?? `An example of ${className(c)}`));
+      },
+      () => place.append(letters()),
+    );
+    return place;
   }
 
   // A kernel as it was packed, [columns, channels, bytes]: in colours of the image where it has three, else in blue and
