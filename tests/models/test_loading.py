@@ -53,7 +53,16 @@ def network(): return vizcnn.Model(nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNor
 
 
 @pytest.mark.parametrize(
-    "spec", ["tiny", "simple@initial", "squeezenet1_1@random", "squeezenet1_0@w.pth", "./n.py:network"]
+    "spec",
+    [
+        "tiny",
+        "simple@initial",
+        "squeezenet1_1@random",
+        "squeezenet1_0@w.pth",
+        "./n.py:network",
+        "own",
+        "timm:resnet10t",
+    ],
 )
 def test_every_source_gives_a_network_in_eval_mode(
     spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squeezenet: dict[str, torch.Tensor]
@@ -61,11 +70,20 @@ def test_every_source_gives_a_network_in_eval_mode(
     monkeypatch.chdir(tmp_path)
     torch.save(squeezenet, "w.pth")
     Path("n.py").write_text(TRAINING)
-    model = load(spec)
+    Path("vizcnn.toml").write_text('[models.own]\nnetwork = "./n.py:network"\n')
+    if spec.startswith("timm:"):
+        pytest.importorskip("timm")
+    model = load(spec, weights=not spec.startswith("timm:"))
     assert not any(module.training for module in model.network.modules())
     before, image = model.weights_sha256(), torch.rand(1, model.input.channels, *model.input.size)
     assert torch.equal(model(image), model(image))  # neither dropout nor batch statistics
     assert model.weights_sha256() == before
+
+
+def test_a_network_that_a_person_wraps_stays_in_the_mode_that_it_is_in() -> None:
+    network = small_cnn().train()
+    vizcnn.Model(network, size=16)
+    assert all(module.training for module in network.modules())
 
 
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:

@@ -132,7 +132,7 @@ def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Graph:
         raise
     except Exception as error:  # whatever a network raises when it meets tensors without values
         raise Untraceable(f"a run without numbers fails: {type(error).__name__}: {error}") from error
-    return _drop_unused(_merge_runs(two, three))
+    return drop_unused(_merge_runs(two, three))
 
 
 @dataclass
@@ -286,14 +286,19 @@ def _are_equal(a: Tensor, b: Tensor) -> bool:
     return (strided and a.data_ptr() == b.data_ptr() and a.stride() == b.stride()) or torch.equal(a, b)
 
 
-def _drop_unused(graph: Graph) -> Graph:
+def drop_unused(graph: Graph) -> Graph:
     """The graph without the operations on which nothing that is wanted depends."""
-    needed, kept = set(find_refs(graph.wanted)), []
-    for step in reversed(graph.steps):
+    return Graph(tuple(select_steps(graph.steps, find_refs(graph.wanted))), graph.shapes, graph.wanted)
+
+
+def select_steps(steps: Sequence[Step], wanted: Iterable[int]) -> list[Step]:
+    """The steps that these values need, in order."""
+    needed, kept = {*wanted}, []
+    for step in reversed(steps):
         if needed.intersection(step.outputs):
             kept.append(step)
             needed.update(step.inputs)
-    return Graph(tuple(reversed(kept)), graph.shapes, graph.wanted)
+    return kept[::-1]
 
 
 def find_last_uses(steps: Sequence[Step], kept: Iterable[int]) -> dict[int, list[int]]:

@@ -13,15 +13,13 @@ from vizcnn.errors import ImageError, LayerNotFound, TargetError, did_you_mean
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.layers.axes import find_layers, to_usual_form
 from vizcnn.models.layers.dryrun import keep_last, watch_layers
+from vizcnn.models.layers.readings import OUTPUT_NAME as OUTPUT_NAME
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import find_output
 from vizcnn.models.terms import describe_activations
 
 Shape = tuple[int, ...]
 """The shape of a layer's output for one image: (C, h, w) or (C,), whatever order its axes have in the network."""
-
-OUTPUT_NAME = "output"
-"""What the network's own output is called among the layers of a scan."""
 
 
 def find_input_size(images: Images, model: Model) -> tuple[int, int]:

@@ -39,17 +39,18 @@ class Axes:
 
     def apply(self, output: Tensor) -> Tensor:
         """An output in its usual form, as a view."""
-        values = output if self._is_usual else output.permute(self.order)
+        values = output.permute(self.order) if self.is_moved else output
         return values[:, None, None, None] if self.places is None else values
 
     def undo(self, values: Tensor) -> Tensor:
         """Values in the usual form, with their axes as the network has them, as a view."""
         values = values[:, 0, 0, 0] if self.places is None else values
-        return values if self._is_usual else values.permute(torch.tensor(self.order).argsort().tolist())
+        return values.permute(torch.tensor(self.order).argsort().tolist()) if self.is_moved else values
 
     @property
-    def _is_usual(self) -> bool:
-        return self.order == tuple(range(len(self.order)))
+    def is_moved(self) -> bool:
+        """Whether the network has its axes in another order than the usual form."""
+        return self.order != tuple(range(len(self.order)))
 
 
 @dataclass(frozen=True)
