@@ -27,6 +27,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.models.targets import Target as Target
     from vizcnn.models.targets import direction as direction
     from vizcnn.models.targets import target as target
+    from vizcnn.probes.arithmetic import Arithmetic as Arithmetic
     from vizcnn.probes.cam import Cam as Cam
     from vizcnn.probes.deconvnet import Deconvnet as Deconvnet
     from vizcnn.probes.dream import Dream as Dream
@@ -63,6 +64,7 @@ _ROOMS = ("ascent", "errors", "evaluation", "inputs", "probing", "results", "sca
 """The parts of vizcnn with public names of their own, which load on first use too."""
 
 _HOMES = {
+    "Arithmetic": "vizcnn.probes.arithmetic",
     "Cam": "vizcnn.probes.cam",
     "Curve": "vizcnn.results",
     "Deconvnet": "vizcnn.probes.deconvnet",
@@ -110,6 +112,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Arithmetic",
     "Cam",
     "Curve",
     "Deconvnet",
