@@ -35,6 +35,7 @@ CHECKED, AGREES = 20, 0.95
 which on it stands in for one."""
 
 
+_TIMED = 24  # images on which it is found out what a unit costs
 _MEMORY = 2**27  # numbers that are kept of a clean run
 
 
@@ -103,9 +104,10 @@ def measure_effects(
             begun = time.monotonic()
             values = _run_clean(model, sites, ablations, batch)
             if not clean:
-                costs = [each.time_unit(values, order[0]) for each, order in zip(ablations, orders, strict=True)]
                 left = seconds - (time.monotonic() - begun) * len(images) / len(batch)
-                units = _choose_units(orders, np.array(costs) * len(images) / len(batch), left)
+                begun = time.monotonic()
+                costs = [each.time_unit(values, order[0]) for each, order in zip(ablations, orders, strict=True)]
+                units = _choose_units(orders, np.array(costs) * len(images), left - (time.monotonic() - begun))
             for i, ablation in enumerate(ablations):
                 begun = time.monotonic()
                 outputs[i].append(torch.stack([ablation.run_without(values, unit) for unit in units[i]]))  # (U, B, K)
@@ -159,6 +161,7 @@ class _Ablation:
         assert sites.graph is not None
         self.site, self.output, self.device = site, _find_output(sites), model.device
         self.steps, self.needed = select_steps_behind(sites.graph, site.value, [self.output])
+        self.is_by_image = all(sites.graph.shapes[value] is not None for value in {site.value, *self.needed})
 
     @torch.no_grad()
     def run_without(self, values: Values, unit: int) -> Tensor:
@@ -173,11 +176,13 @@ class _Ablation:
             channel.copy_(before)
 
     def time_unit(self, values: Values, unit: int) -> float:
-        """The seconds that one unit takes."""
-        self.run_without(values, unit)  # whose first run may be slower
+        """The seconds that one unit takes for one image, rather too many than too few: few images are slower each."""
+        few = {value: values[value] for value in {self.site.value, *self.needed}}
+        if self.is_by_image:
+            few = {value: tensor[:_TIMED] for value, tensor in few.items()}
         begun = time.monotonic()
-        self.run_without(values, unit).sum().item()  # waits for a device
-        return time.monotonic() - begun
+        self.run_without(few, unit).sum().item()  # waits for a device
+        return (time.monotonic() - begun) / len(few[self.site.value])
 
 
 def _summarize(units: Sequence[int], clean: Tensor, outputs: Tensor, truth: Tensor, seconds: float) -> Effects:
