@@ -113,10 +113,9 @@ def _explain_links(material: Material, site: Site) -> Missing | None:
 
 def _list_reads(material: Material, numbers: Numbers, i: int, unit: int) -> tuple[Link, ...] | Missing:
     site = material.site(i)
-    reason = _explain_links(material, site)
-    found = [] if reason and not list_ways(site) else anatomy.list_reads(material.sites, numbers.links, i, unit, LINKS)
-    if reason and not found:
+    if reason := _explain_links(material, site):  # also of one path alone: the strongest may come through that one
         return reason
+    found = anatomy.list_reads(material.sites, numbers.links, i, unit, LINKS)
     return tuple(_show_link(material, site, link, link.site, link.unit, unit) for link in found)
 
 
