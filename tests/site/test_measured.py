@@ -227,7 +227,7 @@ def test_an_estimate_is_shown_where_enough_units_were_measured_and_else_says_why
     measured = [effect for effect in effects if isinstance(effect, Effect)]
     assert len(measured) == 1
     reason = next(effect for effect in effects if isinstance(effect, Missing)).reason
-    assert reason.startswith("In the time that was given 1 of the 7 units of this layer were measured, and this one")
+    assert reason.startswith("In the time that was given 1 of the 7 units of this layer were measured, and this")
     assert "it takes 20 measured units" in reason
 
 

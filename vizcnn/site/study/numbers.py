@@ -139,8 +139,8 @@ class Numbers:
         if not estimate.is_good:
             count = self.material.site(i).shape[0]
             return Missing(
-                f"In the time that was given {len(effects.units)} of the {count} units of this layer were measured, and "
-                f"this one was not. {self._explain_no_estimate(estimate)}"
+                f"In the time that was given {len(effects.units)} of the {count} units of this layer were measured, "
+                f"and this one was not. {self._explain_no_estimate(estimate)}"
             )
         return Effect(
             change=float(estimate.change[unit]), images=effects.images, of=self.effect_of,
