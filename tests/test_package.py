@@ -19,8 +19,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = [  # each may import only from those before it
     "version", "tracebacks", "errors", "geometry", "process", "progress", "output", "inputs", "results", "zoo",
-    "models", "graph", "receptive", "occlusion", "ascent", "scanning", "evaluation", "auditing", "probing",
-    "probes", "explaining", "cli", "testing",
+    "models", "graph", "receptive", "occlusion", "ascent", "scanning", "anatomy", "evaluation", "auditing", "probing",
+    "probes", "explaining", "site", "cli", "testing",
 ]  # fmt: skip
 LIGHT = {"version", "tracebacks", "errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
 LIGHT |= {"probing/call", "probing/options", "probing/parsing", "probing/probe", "probing/registry"}

@@ -15,7 +15,7 @@ from typing import Any
 
 from vizcnn.errors import OutputError, ParameterError
 from vizcnn.output import write_whole
-from vizcnn.scanning.index import list_differences
+from vizcnn.scanning.manifest import list_differences
 from vizcnn.scanning.shard import digest_bytes, digest_json
 
 _IDENTITY, _ENDING, _MARK = "identity.json", ".task", "vizcnn audit"
