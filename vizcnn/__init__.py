@@ -60,6 +60,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.results import use_style as use_style
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
+    from vizcnn.site.building import atlas as atlas
 
 _ROOMS = ("ascent", "auditing", "errors", "evaluation", "inputs", "probing", "results", "scanning", "testing")
 """The parts of vizcnn with public names of their own, which load on first use too."""
@@ -97,6 +98,7 @@ _HOMES = {
     "Target": "vizcnn.models.targets",
     "TopImages": "vizcnn.probes.top_images",
     "VizcnnError": "vizcnn.errors",
+    "atlas": "vizcnn.site.building",
     "audit": "vizcnn.auditing",
     "check": "vizcnn.probing.checking",
     "direction": "vizcnn.models.targets",
@@ -146,6 +148,7 @@ __all__ = [
     "Target",
     "TopImages",
     "VizcnnError",
+    "atlas",
     "audit",
     "check",
     "direction",
