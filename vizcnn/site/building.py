@@ -86,8 +86,8 @@ def atlas(
     again: optimised pictures, what happens without a unit, what drives it, maps of some images.
 
     images: as of `vizcnn.scan`, labels likewise. folder: where the site goes; a site that is there is replaced,
-        anything else left alone. Beside it, FOLDER.work keeps the scan and what took long: called again after a stop, it
-        goes on from there.
+        anything else left alone. Beside it, FOLDER.work keeps the scan and what took long: called again after a stop,
+        it goes on from there.
     index: of a scan of all sites with a study, in place of images; that of another atlas is one.
     layers: names or patterns of the sites that are shown, by default all. pictures: the names or patterns of those
         whose units get an optimised picture, `all` or `none`; by default all of a network of at most 2,000 units, and
