@@ -77,7 +77,7 @@ class Visitor:
         self.site, self.trouble, self.files = site.resolve(), list[str](), list[str]()
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, has_touch=True)
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(8000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", lambda message: self.trouble.append(f"console: {message.text}"))
         self.page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
         self.page.on("request", lambda request: self._look(request.url))
@@ -121,7 +121,7 @@ class Visitor:
                     if (main.querySelector('h1')) { observer.disconnect(); done(); }
                 });
                 observer.observe(main, {childList: true});
-                setTimeout(() => fail(new Error(`no page at ${address}`)), 8000);
+                setTimeout(() => fail(new Error(`no page at ${address}`)), 60000);
                 location.hash = address;
                 if (location.href === before) done();
             })""",
@@ -254,9 +254,9 @@ class Shortcuts(nn.Module):
         return list(zip(reads, [first, second, third, fourth, said], strict=True))
 
 
-def _fold(module: nn.Module, norm: nn.Module | None) -> Folded:
-    weight = module.weight.detach().double()  # type: ignore[union-attr,operator]
-    bias = torch.zeros(len(weight), dtype=torch.double) if module.bias is None else module.bias.detach().double()  # type: ignore[union-attr,operator]
+def _fold(module: nn.Conv2d | nn.Linear, norm: nn.Module | None) -> Folded:
+    weight = module.weight.detach().double()
+    bias = torch.zeros(len(weight), dtype=torch.double) if module.bias is None else module.bias.detach().double()
     if isinstance(norm, nn.BatchNorm2d):
         assert norm.running_var is not None
         assert norm.running_mean is not None

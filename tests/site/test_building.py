@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from vizcnn.cli.main import main
 from vizcnn.errors import LayerNotFound, ParameterError, UnsuitableNetwork
 from vizcnn.site.building import Atlas
 
-QUICK = {"pictures": "none", "effects": 0.0, "progress": False}
+QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def read(made: Atlas, name: str) -> str:
 def test_a_folder_becomes_a_site(made: Atlas) -> None:
     assert made.page.is_file()
     assert (made.units, made.images) == (25 + 50 + 100 + 10, 12)
-    assert made.size == sum(file.stat().st_size for file in made.folder.rglob("*") if file.name != "atlas.json")
+    files = [file for file in made.folder.rglob("*") if file.is_file() and file.name != "atlas.json"]
+    assert made.size == sum(file.stat().st_size for file in files)
     about = json.loads((made.folder / "atlas.json").read_text())
     assert about["finished"]
     assert about["origin"]["weights"] == vizcnn.load("lecture").weights_sha256()
@@ -77,7 +79,7 @@ def test_layers_that_are_left_out_are_no_sources(made: Atlas, tmp_path: Path) ->
 
 def test_what_was_kept_is_not_measured_again(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder = vizcnn.load("lecture"), tmp_path / "site"
-    wanted = {"pictures": ["fc2"], "effects": 0.0, "progress": False}
+    wanted: dict[str, Any] = {"pictures": ["fc2"], "effects": 0.0, "progress": False}
     first = vizcnn.atlas(model, digits, folder, **wanted)
     pictures = sorted(file.name for file in (folder / "unit").iterdir())
     assert len(pictures) == 10

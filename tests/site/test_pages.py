@@ -288,9 +288,7 @@ def test_what_is_missing_is_said_on_its_page(browser: Browser, sites: dict[str, 
     assert page.locator(".arc").count() == 0
     text = visitor.go("layer1.0.conv1/1").inner_text("main")
     assert text.count("Nobody has measured it.") >= 7
-    assert (
-        "Not an optimised picture: the piece of a photograph that excites it most. Only crops were asked for." in text
-    )
+    assert "Not an optimised picture: the photograph that excites it most. Only crops were asked for." in text
     for word in ("NaN", "undefined", "null", "Infinity", "[object"):
         for address in PAGES.values():
             assert word not in visitor.follow(address).inner_text("main"), address

@@ -129,8 +129,8 @@ def test_walls_are_read_back_as_they_were(site: Path) -> None:
     wall, entry = MadeUp().wall(4), read(site, "L4")
     for values, name in ((wall.highest, "high"), (wall.mean, "mean"), (wall.effect, "effect")):
         np.testing.assert_array_equal(np.frombuffer(base64.b64decode(entry[name]), "<f4"), values.astype(np.float32))
-    shares = np.frombuffer(base64.b64decode(entry["means"]["all"]), np.uint8).reshape(np.shape(wall.class_means))
     assert isinstance(wall.class_means, np.ndarray)
+    shares = np.frombuffer(base64.b64decode(entry["means"]["all"]), np.uint8).reshape(wall.class_means.shape)
     top = np.maximum(wall.class_means.max(1, keepdims=True), 1e-30)
     np.testing.assert_allclose(shares / 255, wall.class_means / top, atol=0.002)
 
@@ -290,7 +290,7 @@ def test_numbers_beyond_half_precision_keep_their_size() -> None:
 def test_notes_come_with_the_site(tmp_path: Path) -> None:
     class Noted(MadeUp):
         @property
-        def network(self) -> Any:  # type: ignore[override]
+        def network(self) -> Any:
             return replace(MadeUp().network, notes={"conv1/1": "looks for edges"})
 
     write_site(Noted(), tmp_path / "atlas", progress=False)

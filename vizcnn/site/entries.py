@@ -141,18 +141,21 @@ def enter_wall(layer: Layer, wall: Wall, kernels: Sequence[Floats | None]) -> di
 
 def _enter_means(means: Floats) -> dict[str, Any]:
     """Each unit's means over the classes as shares of its highest, in bytes; of many classes the best few alone."""
-    top = np.maximum(means.max(1, keepdims=True, initial=0), 1e-30)  # (C, 1)
-    shares = np.round(np.clip(means / top, 0, 1) * 255)  # (C, classes)
-    average = np.clip(means / top, 0, 1).mean(1) if means.size else np.zeros(len(means))
+    without = np.isnan(means).all(0)  # classes of which there are no images
+    known = np.nan_to_num(means)
+    top = np.maximum(known.max(1, keepdims=True, initial=0), 1e-30)  # (C, 1)
+    shares = np.round(np.clip(known / top, 0, 1) * 255)  # (C, classes)
+    average = np.clip(known / top, 0, 1).sum(1) / max(1, (~without).sum())
+    entered = {"average": pack(average, np.float32), "without": np.flatnonzero(without).tolist()}
     if means.shape[1] <= DENSE:
-        return {"all": pack(shares, np.uint8), "average": pack(average, np.float32)}
+        return {"all": pack(shares, np.uint8), **entered}
     order = np.argsort(-shares, axis=1, kind="stable")[:, :BEST]
     best = np.take_along_axis(shares, order, 1)
     return {
         "best": BEST,
         "class": pack(order, np.uint16),
         "share": pack(best, np.uint8),
-        "average": pack(average, np.float32),
+        **entered,
     }
 
 

@@ -5,7 +5,8 @@
     for (const [name, value] of Object.entries(attributes || {})) {
       if (value == null || value === false) continue;
       if (typeof value === "function") element.addEventListener(name, value);
-      else if (name === "style") for (const [property, what] of Object.entries(value)) element.style.setProperty(property, what);
+      else if (name === "style")
+        for (const [property, what] of Object.entries(value)) element.style.setProperty(property, what);
       else element.setAttribute(name, value === true ? "" : value);
     }
     append(element, children);

@@ -55,25 +55,44 @@
       return true;
     }
     switch (key) {
-      case "ArrowLeft": case "k": return go(keys.before);
-      case "ArrowRight": case "j": return go(keys.after);
-      case "u": return go(keys.up);
-      case "g": return go("#");
-      case "n": return focus(document.getElementById("note"));
-      case "w": return focus(document.querySelector(".wall .tile"));
-      case "/": return focus(document.getElementById("query"));
-      case "t": return click("theme");
-      case "?": return click("about");
-      default: return false;
+      case "ArrowLeft":
+      case "k":
+        return go(keys.before);
+      case "ArrowRight":
+      case "j":
+        return go(keys.after);
+      case "u":
+        return go(keys.up);
+      case "g":
+        return go("#");
+      case "n":
+        return focus(document.getElementById("note"));
+      case "w":
+        return focus(document.querySelector(".wall .tile"));
+      case "/":
+        return focus(document.getElementById("query"));
+      case "t":
+        return click("theme");
+      case "?":
+        return click("about");
+      default:
+        return false;
     }
   }
 
   function start() {
     const dialog = document.getElementById("dialog");
-    replace(dialog, h("h2", { id: "dialog-title" }, "Keys"),
-      h("dl", { class: "keys" }, KEYS.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])),
+    replace(
+      dialog,
+      h("h2", { id: "dialog-title" }, "Keys"),
+      h(
+        "dl",
+        { class: "keys" },
+        KEYS.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)]),
+      ),
       ATLAS.pages.made(ATLAS.net.origin),
-      h("button", { type: "button", click: () => dialog.close() }, "Close"));
+      h("button", { type: "button", click: () => dialog.close() }, "Close"),
+    );
     document.getElementById("about").addEventListener("click", () => dialog.showModal());
     document.addEventListener("keydown", press);
   }

@@ -49,7 +49,12 @@
 
   function notesCard(page) {
     const said = h("span", { class: "small soft", role: "status" });
-    const area = h("textarea", { id: "note", rows: 4, "aria-label": `Note on ${page}`, placeholder: "What is it for? What would prove you wrong?" });
+    const area = h("textarea", {
+      id: "note",
+      rows: 4,
+      "aria-label": `Note on ${page}`,
+      placeholder: "What is it for? What would prove you wrong?",
+    });
     area.value = get(page);
     area.addEventListener("input", () => {
       said.textContent = set(page, area.value) ? "Kept in this browser." : "This browser keeps nothing: save the file.";
@@ -59,15 +64,31 @@
         const found = strings(JSON.parse(await event.target.files[0].text()).notes);
         Object.assign(own, found);
         area.value = get(page);
-        said.textContent = `${count(Object.keys(found).length, "note")} read.` + (keep() ? "" : " This browser keeps nothing.");
+        said.textContent =
+          `${count(Object.keys(found).length, "note")} read.` + (keep() ? "" : " This browser keeps nothing.");
       } catch {
         said.textContent = "This is no file of notes.";
       }
     };
-    const file = h("input", { type: "file", accept: ".json,application/json", hidden: true, "aria-label": "File of notes", change: readFile });
-    return card("Notes", area, h("div", { class: "buttons" },
-      h("button", { type: "button", click: save }, "Save all notes"),
-      h("button", { type: "button", click: () => file.click() }, "Read a file"), file, said));
+    const file = h("input", {
+      type: "file",
+      accept: ".json,application/json",
+      hidden: true,
+      "aria-label": "File of notes",
+      change: readFile,
+    });
+    return card(
+      "Notes",
+      area,
+      h(
+        "div",
+        { class: "buttons" },
+        h("button", { type: "button", click: save }, "Save all notes"),
+        h("button", { type: "button", click: () => file.click() }, "Read a file"),
+        file,
+        said,
+      ),
+    );
   }
 
   ATLAS.notes = { read, get, set, all, notesCard };

@@ -15,7 +15,18 @@
     let place = null;
     const canvas = h("canvas", { role: "img", hidden: true });
     const cross = h("div", { class: "cross", hidden: true });
-    const stage = h("div", { class: "stage-of-maps", tabindex: maps.length ? 0 : null, role: "group", "aria-label": "The image under the map; arrow keys read the map’s numbers" }, photo, canvas, cross);
+    const stage = h(
+      "div",
+      {
+        class: "stage-of-maps",
+        tabindex: maps.length ? 0 : null,
+        role: "group",
+        "aria-label": "The image under the map; arrow keys read the map’s numbers",
+      },
+      photo,
+      canvas,
+      cross,
+    );
     const said = h("p", { class: "reading", role: "status" });
     const legend = h("div", { class: "legend-of-map" });
 
@@ -34,16 +45,27 @@
         pixels.data.set([...(value < 0 ? BLUE : ORANGE), strength], p * 4);
       });
       context.putImageData(pixels, 0, 0);
-      replace(legend, h("p", { class: "small soft" }, `${map.meaning}, for ${map.target}`),
+      replace(
+        legend,
+        h("p", { class: "small soft" }, `${map.meaning}, for ${map.target}`),
         h("div", { class: map.signed ? "ramp" : "ramp one-sided" }),
-        h("p", { class: "ends small soft" }, h("span", {}, map.signed ? number(-map.end) : "0"), h("span", {}, number(map.end))),
-        trustLine(map.trust));
+        h(
+          "p",
+          { class: "ends small soft" },
+          h("span", {}, map.signed ? number(-map.end) : "0"),
+          h("span", {}, number(map.end)),
+        ),
+        trustLine(map.trust),
+      );
     }
 
     function tell() {
       const map = maps[at];
       cross.hidden = !map || !place;
-      if (cross.hidden) return void (said.textContent = map ? "Point at the image, touch it, or use the arrow keys to read numbers." : "");
+      if (cross.hidden)
+        return void (said.textContent = map
+          ? "Point at the image, touch it, or use the arrow keys to read numbers."
+          : "");
       const [row, column] = [Math.floor(place[0] * map.rows), Math.floor(place[1] * map.columns)];
       const value = (map.values[row * map.columns + column] / 127) * map.end;
       cross.style.setProperty("top", `${place[0] * 100}%`);
@@ -78,16 +100,30 @@
       tell();
     });
 
-    const switches = maps.length > 0 && choice("Map", [[-1, "photograph"], ...maps.map((map, n) => [n, map.name])], at, (n) => {
-      at = n;
-      paint();
+    const switches =
+      maps.length > 0 &&
+      choice("Map", [[-1, "photograph"], ...maps.map((map, n) => [n, map.name])], at, (n) => {
+        at = n;
+        paint();
+      });
+    const strength = h("input", {
+      type: "range",
+      min: 0,
+      max: 100,
+      value: 75,
+      input: (event) => {
+        opacity = event.target.value / 100;
+        paint();
+      },
     });
-    const strength = h("input", { type: "range", min: 0, max: 100, value: 75, input: (event) => {
-      opacity = event.target.value / 100;
-      paint();
-    } });
     paint();
-    return h("div", { class: "overlay" }, stage, switches, maps.length > 0 && [said, legend, h("label", { class: "slider small soft" }, "Map’s strength", strength)]);
+    return h(
+      "div",
+      { class: "overlay" },
+      stage,
+      switches,
+      maps.length > 0 && [said, legend, h("label", { class: "slider small soft" }, "Map’s strength", strength)],
+    );
   }
 
   function trustLine(trust) {

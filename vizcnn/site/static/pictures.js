@@ -21,12 +21,22 @@
   const isSmall = () => Math.min(ATLAS.net.input[1], ATLAS.net.input[2]) <= 40;
 
   function image(file, alt, { eager = false, coarse = isSmall() } = {}) {
-    return h("img", { src: file, alt, loading: eager ? null : "lazy", decoding: "async", class: coarse ? "coarse" : null });
+    return h("img", {
+      src: file,
+      alt,
+      loading: eager ? null : "lazy",
+      decoding: "async",
+      class: coarse ? "coarse" : null,
+    });
   }
 
   // Without a picture: a plain tile, which says what it stands for.
   function blank(text, alt = text) {
-    return h("div", { class: "blank", role: alt ? "img" : null, "aria-label": alt || null, "aria-hidden": alt ? null : "true" }, text);
+    return h(
+      "div",
+      { class: "blank", role: alt ? "img" : null, "aria-label": alt || null, "aria-hidden": alt ? null : "true" },
+      text,
+    );
   }
 
   const photo = (n, alt = `Image ${n}`, how = {}) =>
@@ -46,13 +56,22 @@
       top: `${(-top / rows) * 100}%`,
     };
     const window = { width: `${(columns / longest) * 100}%`, height: `${(rows / longest) * 100}%` };
-    return h("div", { class: "crop" }, h("div", { class: "window", style: window }, fill(photo(n, alt), { style: moved })));
+    return h(
+      "div",
+      { class: "crop" },
+      h("div", { class: "window", style: window }, fill(photo(n, alt), { style: moved })),
+    );
   }
 
   function frame([top, left, bottom, right]) {
     const [, height, width] = ATLAS.net.input;
     const share = (part, of) => `${(part / of) * 100}%`;
-    const style = { top: share(top, height), left: share(left, width), width: share(right - left, width), height: share(bottom - top, height) };
+    const style = {
+      top: share(top, height),
+      left: share(left, width),
+      width: share(right - left, width),
+      height: share(bottom - top, height),
+    };
     return h("div", { class: "box", style });
   }
 
@@ -79,7 +98,8 @@
   function face(i, k, { alt, eager = false } = {}) {
     if (ATLAS.net.layers[i].output) return classFace(k, { alt, eager });
     const name = alt ?? `Unit ${unitName(i, k)}`;
-    if (isPictured(i, k)) return image(`unit/${i}-${k}.webp`, alt ?? `Picture optimised for unit ${unitName(i, k)}`, { eager });
+    if (isPictured(i, k))
+      return image(`unit/${i}-${k}.webp`, alt ?? `Picture optimised for unit ${unitName(i, k)}`, { eager });
     if (!ATLAS.net.photos) return blank(String(k), name);
     const place = h("div", { class: "face" });
     ATLAS.load(`P${i}`).then(
@@ -90,7 +110,8 @@
   }
 
   function classFace(c, { alt, eager = false } = {}) {
-    if (isClassPictured(c)) return image(`unit/class-${c}.webp`, alt ?? `Picture optimised for ${className(c)}`, { eager });
+    if (isClassPictured(c))
+      return image(`unit/class-${c}.webp`, alt ?? `Picture optimised for ${className(c)}`, { eager });
     return blank(className(c).slice(0, 2), alt ?? className(c));
   }
 
@@ -99,7 +120,14 @@
   function kernel([columns, channels, packed], alt) {
     const values = int8(packed);
     const rows = values.length / columns / channels;
-    const canvas = h("canvas", { width: columns, height: rows, class: "coarse", role: "img", "aria-label": alt || null, "aria-hidden": alt ? null : "true" });
+    const canvas = h("canvas", {
+      width: columns,
+      height: rows,
+      class: "coarse",
+      role: "img",
+      "aria-label": alt || null,
+      "aria-hidden": alt ? null : "true",
+    });
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(columns, rows);
     for (let p = 0; p < rows * columns; p++) {

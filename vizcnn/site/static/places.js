@@ -32,10 +32,12 @@
     class: (c) => `#/class/${c}`,
     image: (n) => `#/image/${n}`,
     hand: (i, k, n, place) =>
-      `#/by-hand/${escape(net.layers[i].name)}/${k}` + (n == null ? "" : `/${n}`) + (place ? `/${place.join(",")}` : ""),
+      `#/by-hand/${escape(net.layers[i].name)}/${k}` +
+      (n == null ? "" : `/${n}`) +
+      (place ? `/${place.join(",")}` : ""),
   };
 
-  const className = (c) => (c < 0 || c == null ? "no label" : net.classes[c] ?? `class ${c}`);
+  const className = (c) => (c < 0 || c == null ? "no label" : (net.classes[c] ?? `class ${c}`));
   // A class that is called `5` must not be read as a value.
   const classLabel = (c) => (/^[-\d\s.,]+$/.test(className(c)) ? `“${className(c)}”` : className(c));
   const unitName = (i, k) => (net.layers[i].output ? classLabel(k) : `${net.layers[i].name}/${k}`);
@@ -44,20 +46,33 @@
 
   // How people call what leads into a layer: "3×3 conv, norm, + shortcut, ReLU".
   const ACTIVATIONS = {
-    "": "", relu: "ReLU", relu6: "ReLU6", "leaky relu": "leaky ReLU", silu: "SiLU", gelu: "GELU",
-    hardswish: "hard swish", sigmoid: "sigmoid", tanh: "tanh", other: "activation",
+    "": "",
+    relu: "ReLU",
+    relu6: "ReLU6",
+    "leaky relu": "leaky ReLU",
+    silu: "SiLU",
+    gelu: "GELU",
+    hardswish: "hard swish",
+    sigmoid: "sigmoid",
+    tanh: "tanh",
+    other: "activation",
   };
   const activationName = (layer) => ACTIVATIONS[layer.activation] ?? layer.activation;
 
   function making(layer) {
     const [main, ...others] = layer.paths;
     if (!main) return activationName(layer);
-    const kind = main.kernel ? `${main.kernel.join("×")} ${main.groups > 1 ? "grouped conv" : "conv"}` : main.weights ? "dense" : "sum";
+    const kind = main.kernel
+      ? `${main.kernel.join("×")} ${main.groups > 1 ? "grouped conv" : "conv"}`
+      : main.weights
+        ? "dense"
+        : "sum";
     const added = others.length > 1 ? `+ ${others.length} paths` : others.length ? "+ shortcut" : "";
     return [kind, main.norm && "norm", added, activationName(layer)].filter(Boolean).join(", ");
   }
 
-  const hasBit = (flags, k) => (typeof flags === "string" ? Boolean((bits(flags)[k >> 3] >> (7 - (k & 7))) & 1) : flags);
+  const hasBit = (flags, k) =>
+    typeof flags === "string" ? Boolean((bits(flags)[k >> 3] >> (7 - (k & 7))) & 1) : flags;
   const unpacked = new Map();
   function bits(text) {
     if (!unpacked.has(text)) unpacked.set(text, bytes(text));
@@ -74,7 +89,24 @@
   const isWhole = (box) => !box || (box[0] <= 0 && box[1] <= 0 && box[2] >= net.input[1] && box[3] >= net.input[2]);
 
   ATLAS.places = {
-    settle, to, escape, unescape, layerNumber, outputs, hidden, className, classLabel, unitName, channelName,
-    activationName, making, isPictured, isClassPictured, arePictured, handImages, seenFrom, isWhole,
+    settle,
+    to,
+    escape,
+    unescape,
+    layerNumber,
+    outputs,
+    hidden,
+    className,
+    classLabel,
+    unitName,
+    channelName,
+    activationName,
+    making,
+    isPictured,
+    isClassPictured,
+    arePictured,
+    handImages,
+    seenFrom,
+    isWhole,
   };
 }

@@ -17,25 +17,53 @@
     for (const i of hidden()) {
       const layer = ATLAS.net.layers[i];
       const name = layer.name.toLowerCase();
-      if (name.includes(asked)) add(name === asked ? 0 : 3, { href: to.layer(i), text: layer.name, kind: "layer", face: () => face(i, layer.strongest[0] ?? 0, { alt: "" }) });
+      if (name.includes(asked))
+        add(name === asked ? 0 : 3, {
+          href: to.layer(i),
+          text: layer.name,
+          kind: "layer",
+          face: () => face(i, layer.strongest[0] ?? 0, { alt: "" }),
+        });
       if (!unitAsked || !name.includes(unitAsked[1])) continue;
       const k = Number(unitAsked[2]);
-      if (k < layer.shape[0]) add(name === unitAsked[1] ? 0 : unitAsked[1] ? 1 : 4, { href: to.unit(i, k), text: unitName(i, k), kind: "unit", face: () => face(i, k, { alt: "" }) });
+      if (k < layer.shape[0])
+        add(name === unitAsked[1] ? 0 : unitAsked[1] ? 1 : 4, {
+          href: to.unit(i, k),
+          text: unitName(i, k),
+          kind: "unit",
+          face: () => face(i, k, { alt: "" }),
+        });
     }
     ATLAS.net.classes.forEach((name, c) => {
       const at = name.toLowerCase().indexOf(asked);
-      if (at >= 0) add(name.length === asked.length ? 0.5 : at === 0 ? 1 : 2, { href: to.class(c), text: classLabel(c), kind: "class", face: () => classFace(c, { alt: "" }) });
+      if (at >= 0)
+        add(name.length === asked.length ? 0.5 : at === 0 ? 1 : 2, {
+          href: to.class(c),
+          text: classLabel(c),
+          kind: "class",
+          face: () => classFace(c, { alt: "" }),
+        });
     });
     for (const [page, note] of Object.entries(ATLAS.notes.all())) {
       if (note.toLowerCase().includes(asked)) add(2.5, noteHit(page, note));
     }
-    return found.sort((a, b) => a[0] - b[0]).map(([, hit]) => hit).filter(Boolean).slice(0, MOST);
+    return found
+      .sort((a, b) => a[0] - b[0])
+      .map(([, hit]) => hit)
+      .filter(Boolean)
+      .slice(0, MOST);
   }
 
   function noteHit(page, note) {
     const text = `${page}: ${note.slice(0, 60)}`;
     const [, kind, n] = page.match(/^(class|image) (\d+)$/) ?? [];
-    if (kind === "class" && n < ATLAS.net.classes.length) return { href: to.class(Number(n)), text: `${className(Number(n))}: ${note.slice(0, 60)}`, kind: "note", face: () => classFace(Number(n), { alt: "" }) };
+    if (kind === "class" && n < ATLAS.net.classes.length)
+      return {
+        href: to.class(Number(n)),
+        text: `${className(Number(n))}: ${note.slice(0, 60)}`,
+        kind: "note",
+        face: () => classFace(Number(n), { alt: "" }),
+      };
     if (kind === "image") return { href: to.image(Number(n)), text, kind: "note", face: () => photo(Number(n), "") };
     const cut = page.lastIndexOf("/");
     const i = layerNumber(page.slice(0, cut));
@@ -61,8 +89,20 @@
     function draw() {
       hits = search(query.value);
       at = 0;
-      replace(list, hits.map((hit, n) => h("li", { role: "option", id: `hit-${n}`, click: () => open(n) }, hit.face(), h("span", { class: "text" }, hit.text), h("span", { class: "soft" }, hit.kind))));
-      if (!hits.length) replace(list, h("li", { role: "option", class: "soft", "aria-disabled": "true" }, "Nothing of that name."));
+      replace(
+        list,
+        hits.map((hit, n) =>
+          h(
+            "li",
+            { role: "option", id: `hit-${n}`, click: () => open(n) },
+            hit.face(),
+            h("span", { class: "text" }, hit.text),
+            h("span", { class: "soft" }, hit.kind),
+          ),
+        ),
+      );
+      if (!hits.length)
+        replace(list, h("li", { role: "option", class: "soft", "aria-disabled": "true" }, "Nothing of that name."));
       toggle(Boolean(query.value.trim()));
       mark();
     }

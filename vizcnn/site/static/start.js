@@ -22,7 +22,8 @@
       if (kind === "class") return pages.class(whole(which));
       if (kind === "images") return pages.images();
       if (kind === "image") return pages.image(whole(which));
-      if (kind === "by-hand") return pages.hand(layerOf(which), whole(unit), whole(image), place?.split(",").map(whole));
+      if (kind === "by-hand")
+        return pages.hand(layerOf(which), whole(unit), whole(image), place?.split(",").map(whole));
       throw new Error("There is no such page.");
     }
     const i = layerOf(parts[0]);
@@ -43,7 +44,10 @@
     if (own !== turn) return; // another page was asked for meanwhile
     ATLAS.keys.settle({ up: hash ? "#" : null, ...page.keys });
     replace(find("main"), page.body);
-    replace(find("crumbs"), page.crumbs.map(([text, href]) => (href ? h("a", { href }, text) : h("span", { "aria-current": "page" }, text))));
+    replace(
+      find("crumbs"),
+      page.crumbs.map(([text, href]) => (href ? h("a", { href }, text) : h("span", { "aria-current": "page" }, text))),
+    );
     document.title = [...page.crumbs.map(([text]) => text).reverse(), `${ATLAS.net.title} – atlas`].join(" – ");
     const stays = page.stays && last?.stays && last.start === startOf(hash);
     if (!stays) arrive(page, hash);
@@ -51,7 +55,14 @@
     last = { hash, unit: page.unit, stays: page.stays, start: startOf(hash) };
   }
 
-  const fail = (error) => ({ crumbs: [], body: [h("h1", {}, "Nothing here"), h("p", {}, error.message), h("p", {}, h("a", { href: "#" }, "To the overview"))] });
+  const fail = (error) => ({
+    crumbs: [],
+    body: [
+      h("h1", {}, "Nothing here"),
+      h("p", {}, error.message),
+      h("p", {}, h("a", { href: "#" }, "To the overview")),
+    ],
+  });
   const startOf = (hash) => hash.split("/").slice(0, 5).join("/");
 
   // A screen reader begins at the new page; who comes back to a wall finds the tile where the unit was left.
@@ -74,15 +85,35 @@
 
   function contents() {
     const { net } = ATLAS;
-    const item = (href, text, n) => h("li", {}, h("a", { href }, h("span", { class: "name" }, text), n != null && h("span", { class: "n" }, many(n))));
+    const item = (href, text, n) =>
+      h(
+        "li",
+        {},
+        h("a", { href }, h("span", { class: "name" }, text), n != null && h("span", { class: "n" }, many(n))),
+      );
     const hand = net.hand[0];
-    replace(find("side"),
+    replace(
+      find("side"),
       h("h2", {}, "Layers"),
-      h("ol", {}, item("#", "overview"), hidden().map((i) => item(to.layer(i), net.layers[i].name, net.layers[i].shape[0]))),
+      h(
+        "ol",
+        {},
+        item("#", "overview"),
+        hidden().map((i) => item(to.layer(i), net.layers[i].name, net.layers[i].shape[0])),
+      ),
       h("h2", {}, "Images"),
-      h("ol", {}, net.pages.length ? item("#/images", "looked at closely", net.pages.length) : h("li", { class: "soft" }, net.photos ? "none was looked at closely" : "left out of this atlas"),
-        hand && handImages(hand[0]).length > 0 && item(to.hand(hand[0], net.layers[hand[0]].strongest[0] ?? 0), "one convolution by hand")),
-      net.classes.length > 0 && classContents());
+      h(
+        "ol",
+        {},
+        net.pages.length
+          ? item("#/images", "looked at closely", net.pages.length)
+          : h("li", { class: "soft" }, net.photos ? "none was looked at closely" : "left out of this atlas"),
+        hand &&
+          handImages(hand[0]).length > 0 &&
+          item(to.hand(hand[0], net.layers[hand[0]].strongest[0] ?? 0), "one convolution by hand"),
+      ),
+      net.classes.length > 0 && classContents(),
+    );
   }
 
   const ALL = 300; // classes that stand at the side; of more, only those that are asked for
@@ -93,11 +124,24 @@
     const list = h("ol", {});
     const draw = (asked) => {
       const chosen = order.filter((c) => classes[c].toLowerCase().includes(asked)).slice(0, ALL);
-      replace(list, chosen.map((c) => h("li", {}, h("a", { href: to.class(c) }, h("span", { class: "name" }, classLabel(c))))));
+      replace(
+        list,
+        chosen.map((c) => h("li", {}, h("a", { href: to.class(c) }, h("span", { class: "name" }, classLabel(c))))),
+      );
       mark(location.hash.slice(1));
     };
     draw("");
-    return [h("h2", {}, h("a", { href: "#/classes" }, "Classes")), classes.length > 20 && h("input", { type: "search", placeholder: "filter", "aria-label": "Filter the classes", input: (event) => draw(event.target.value.trim().toLowerCase()) }), list];
+    return [
+      h("h2", {}, h("a", { href: "#/classes" }, "Classes")),
+      classes.length > 20 &&
+        h("input", {
+          type: "search",
+          placeholder: "filter",
+          "aria-label": "Filter the classes",
+          input: (event) => draw(event.target.value.trim().toLowerCase()),
+        }),
+      list,
+    ];
   }
 
   function theme() {
@@ -110,7 +154,8 @@
       // a private window keeps nothing
     }
     find("theme").addEventListener("click", () => {
-      const dark = (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+      const dark =
+        (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
       root.dataset.theme = dark ? "light" : "dark";
       try {
         localStorage.setItem(place, root.dataset.theme);

@@ -15,7 +15,8 @@
     if (share == null || Number.isNaN(share)) return "–";
     const least = 10 ** -digits;
     if (share > 0 && share * 100 < least / 2) return `<${least}%`;
-    if (share < 1 && (share * 100).toFixed(digits) === (100).toFixed(digits)) return `>${(100 - least).toFixed(digits)}%`;
+    if (share < 1 && (share * 100).toFixed(digits) === (100).toFixed(digits))
+      return `>${(100 - least).toFixed(digits)}%`;
     return `${(share * 100).toFixed(digits)}%`;
   }
 
