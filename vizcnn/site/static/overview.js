@@ -105,6 +105,9 @@
     return [box, legend()];
   }
 
+  // A name that breaks behind its dots where it has to.
+  const breakable = (name) => name.split(/(?<=\.)/).map((part) => [part, h("wbr")]);
+
   function row(layer, i) {
     const [channels, rows, columns] = layer.shape;
     const sees = !isMissing(layer.field) && `sees ${size(layer.field.size)} px`;
@@ -116,7 +119,12 @@
     return h(
       "a",
       { class: "row", href: to.layer(i) },
-      h("span", { class: "what" }, h("b", {}, layer.name), h("span", { class: "small soft" }, making(layer))),
+      h(
+        "span",
+        { class: "what" },
+        h("b", {}, breakable(layer.name)),
+        h("span", { class: "small soft" }, making(layer)),
+      ),
       h("span", { class: "glyph" }, block(layer), h("span", {}, h("strong", {}, many(channels)), what)),
       h(
         "span",
