@@ -50,7 +50,10 @@ def find_chromium() -> str:
     """The Chromium of this machine. Skips the test where there is none, or nothing to drive it with."""
     if find_spec("playwright") is None:
         pytest.skip("playwright is not installed")
-    found = os.environ.get("VIZCNN_CHROMIUM") or next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    named = os.environ.get("VIZCNN_CHROMIUM")
+    if named == "":
+        pytest.skip("VIZCNN_CHROMIUM is empty: no browser is wanted")
+    found = named or next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if not found:
         pytest.skip(f"no Chromium here: none of {', '.join(_PROGRAMS)} is installed")
     return found
