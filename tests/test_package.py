@@ -18,8 +18,8 @@ PACKAGE = Path(vizcnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = [  # each may import only from those before it
-    "version", "tracebacks", "errors", "geometry", "process", "progress", "output", "inputs", "results", "zoo",
-    "models", "graph", "receptive", "occlusion", "ascent", "scanning", "anatomy", "evaluation", "auditing", "probing",
+    "version", "tracebacks", "errors", "geometry", "process", "progress", "output", "inputs", "results", "models",
+    "zoo", "graph", "receptive", "occlusion", "ascent", "scanning", "anatomy", "evaluation", "auditing", "probing",
     "probes", "explaining", "site", "cli", "testing",
 ]  # fmt: skip
 LIGHT = {"version", "tracebacks", "errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}

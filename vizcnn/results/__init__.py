@@ -9,6 +9,7 @@ from vizcnn.results.excited import Excited, make_exemplar
 from vizcnn.results.exemplars import Exemplars
 from vizcnn.results.explained import Answer, Change, Consensus, Evidence, Tile, UnitEffect
 from vizcnn.results.explanation import Explanation
+from vizcnn.results.film import Film
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap
 from vizcnn.results.layer_table import LayerTable
@@ -39,6 +40,7 @@ __all__ = [
     "Excited",
     "Exemplars",
     "Explanation",
+    "Film",
     "Heatmap",
     "ImageGrid",
     "LayerTable",
