@@ -81,7 +81,11 @@ def load(
     Without trust_pickle, pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound, ParameterError and WeightsError.
 
-        model = vizcnn.load("timm:resnet26d@best.pth", input_size=128, class_names=["cat", "dog", "fox"])
+        >>> import vizcnn
+        >>> vizcnn.load("tiny").input.size
+        (64, 64)
+        >>> vizcnn.load("resnet18@random", input_size=128, classes=3, class_names=["cat", "dog", "fox"]).labels
+        ('cat', 'dog', 'fox')
     """
     given = read_given(
         input_size=input_size,

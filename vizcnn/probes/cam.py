@@ -74,6 +74,11 @@ class Cam(Probe[Heatmap]):
     The sentence says where the map is strongest, by a tight place around its highest value. The box marks the region
     around that value in which all values exceed a fifth of it, as Zhou et al. 2016 find objects, see LEVEL.
 
+        >>> import vizcnn
+        >>> result = vizcnn.Cam(method="layer-cam")(vizcnn.load("tiny"), "sample:grace_hopper")
+        >>> result.values.shape, result.signed
+        ((1, 1, 64, 64), False)
+
     Papers: arXiv:1512.04150, arXiv:1610.02391, arXiv:1710.11063, doi:10.1109/TIP.2021.3089943, arXiv:1910.01279,
     arXiv:2008.00299. Raises LayerNotFound, ParameterError (a layer without space), DegenerateResult, NotDifferentiable.
     """

@@ -46,6 +46,11 @@ class Filters(Probe[ImageGrid]):
     horizontal first, then counterclockwise, from the structure tensor of the kernel; kernels without one direction
     (coherence below a quarter) come last.
 
+        >>> import vizcnn
+        >>> result = vizcnn.Filters(sort="norm", compare="simple@initial")(vizcnn.load("simple"))
+        >>> result.save("filters.png").name
+        'filters.png'
+
     Source: Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks",
     figure 3. Raises LayerNotFound, ParameterError, NonFiniteResult, and for `compare` what vizcnn.load raises.
     """

@@ -53,6 +53,11 @@ class Layers(Probe[LayerTable]):
     The table does not depend on the weights, so `-m resnet50` downloads nothing. Receptive fields are exact, see
     vizcnn.receptive_fields.
 
+        >>> import vizcnn
+        >>> table = vizcnn.Layers()(vizcnn.load("lecture"))
+        >>> table.columns[:3], table.rows[0][:3]
+        (('layer', 'type', 'output'), ('conv1', 'Conv2d', '25x26x26'))
+
     Paper: Araujo, Norris & Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill; Dumoulin &
     Visin 2016, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
     """

@@ -100,6 +100,12 @@ def scan(
     Images that cannot be read are skipped and listed in `Index.unreadable`. The index is complete unless only a part of
     n was done.
     Raises ParameterError where the folder holds another scan, OutputError where it cannot be written, LayerNotFound.
+
+        >>> import vizcnn
+        >>> photos = [vizcnn.open_photo("sample:grace_hopper").pixels[i:] for i in (0, 40, 80)]  # cut at the top
+        >>> index = vizcnn.scan(vizcnn.load("tiny"), photos, "index", layers=["layer2"], loaders=0)
+        >>> index.layers, index.tally("layer2").mean.shape
+        ({'layer2': (80, 16, 16)}, torch.Size([80]))
     """
     found = dataset(images, labels)
     _check_sizes(
