@@ -39,7 +39,7 @@ from occlusion import (
 from torch import Tensor
 
 import vizcnn
-from vizcnn.probes.cam import find_last_spatial_layer
+from vizcnn.models.layers.last import find_last_spatial_layer
 
 NETWORKS = ("resnet18", "mobilenet_v2", "vgg16")
 METHODS = ("gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "grad-cam")

@@ -109,6 +109,15 @@ def brightness() -> vizcnn.Model:
     return vizcnn.Model(Brightness(), size=8, labels=["corner", "all"], name="brightness")
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium of the machine, one for each module of tests: it takes longer to start than to look at a page."""
+    from support_site import open_browser
+
+    with open_browser() as started:
+        yield started
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     """Two classes of ten training and two validation images, laid out like Tiny ImageNet."""

@@ -18,9 +18,9 @@ PACKAGE = Path(vizcnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = [  # each may import only from those before it
-    "version", "tracebacks", "errors", "geometry", "process", "progress", "output", "inputs", "results", "zoo",
-    "models", "graph", "receptive", "occlusion", "ascent", "scanning", "evaluation", "probing", "probes",
-    "explaining", "cli", "testing",
+    "version", "tracebacks", "errors", "geometry", "process", "progress", "output", "inputs", "results", "models",
+    "zoo", "graph", "receptive", "occlusion", "ascent", "scanning", "anatomy", "evaluation", "auditing", "probing",
+    "probes", "explaining", "site", "cli", "testing",
 ]  # fmt: skip
 LIGHT = {"version", "tracebacks", "errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
 LIGHT |= {"probing/call", "probing/options", "probing/parsing", "probing/probe", "probing/registry"}

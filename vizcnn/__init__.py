@@ -15,6 +15,7 @@ from vizcnn.version import __version__ as __version__
 
 if _typing.TYPE_CHECKING:
     from vizcnn.ascent import Recipe as Recipe
+    from vizcnn.auditing import audit as audit
     from vizcnn.errors import Interrupted as Interrupted
     from vizcnn.errors import VizcnnError as VizcnnError
     from vizcnn.evaluation import evaluate as evaluate
@@ -47,6 +48,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.probing.probe import param as param
     from vizcnn.probing.rebuilding import probe_from as probe_from
     from vizcnn.receptive import receptive_fields as receptive_fields
+    from vizcnn.results import Audit as Audit
     from vizcnn.results import Curve as Curve
     from vizcnn.results import Exemplars as Exemplars
     from vizcnn.results import Explanation as Explanation
@@ -59,12 +61,14 @@ if _typing.TYPE_CHECKING:
     from vizcnn.results import use_style as use_style
     from vizcnn.scanning import Index as Index
     from vizcnn.scanning import scan as scan
+    from vizcnn.site.building import atlas as atlas
 
-_ROOMS = ("ascent", "errors", "evaluation", "inputs", "probing", "results", "scanning", "testing")
+_ROOMS = ("ascent", "auditing", "errors", "evaluation", "inputs", "probing", "results", "scanning", "testing")
 """The parts of vizcnn with public names of their own, which load on first use too."""
 
 _HOMES = {
     "Arithmetic": "vizcnn.probes.arithmetic",
+    "Audit": "vizcnn.results",
     "Cam": "vizcnn.probes.cam",
     "Curve": "vizcnn.results",
     "Deconvnet": "vizcnn.probes.deconvnet",
@@ -96,6 +100,8 @@ _HOMES = {
     "Target": "vizcnn.models.targets",
     "TopImages": "vizcnn.probes.top_images",
     "VizcnnError": "vizcnn.errors",
+    "atlas": "vizcnn.site.building",
+    "audit": "vizcnn.auditing",
     "check": "vizcnn.probing.checking",
     "direction": "vizcnn.models.targets",
     "evaluate": "vizcnn.evaluation",
@@ -113,6 +119,7 @@ _HOMES = {
 
 __all__ = [
     "Arithmetic",
+    "Audit",
     "Cam",
     "Curve",
     "Deconvnet",
@@ -144,6 +151,8 @@ __all__ = [
     "Target",
     "TopImages",
     "VizcnnError",
+    "atlas",
+    "audit",
     "check",
     "direction",
     "evaluate",

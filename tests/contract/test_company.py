@@ -18,7 +18,7 @@ import vizcnn
 from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnWarning
 from vizcnn.probing import registry
 from vizcnn.probing.probe import list_options
-from vizcnn.results import Pictures
+from vizcnn.results import Pictures, UnitSums
 
 QUICK: dict[str, dict[str, Any]] = {
     "dream": {"steps": 2, "octaves": 2, "size": 20},
@@ -70,6 +70,8 @@ def numbers(result: Any, i: int) -> dict[str, Any]:
         return {"values": result.values[i], "scores": result.scores[i]}
     if isinstance(result, Pictures):
         return {"image": result.scenes[i].image}
+    if isinstance(result, UnitSums):
+        return {unit.name: np.array([unit.bias, *unit.addends[0].sums]) for unit in result.rows[i]}
     return {str(number): panel.values for number, panel in enumerate(result.rows[i].panels)}
 
 
@@ -214,10 +216,10 @@ class Hungry(nn.Module):
 
 @pytest.mark.parametrize(("name", "method"), ATTRIBUTIONS)
 def test_where_memory_ends_fewer_images_run_at_once(name: str, method: str | None) -> None:
-    target = {"deconvnet": "inner.3:5", "feature-maps": None}.get(name, "b")
+    target = {"deconvnet": "inner.3:5", "feature-maps": None, "arithmetic": "inner.3:5"}.get(name, "b")
     hungry, options = Hungry(), {"engine": "plain"} if name == "occlusion" else {}
     found = made(name, method, **options)(model(hungry), images(7), target, progress=False)
-    if name != "feature-maps":  # a processor runs these one by one
+    if name not in ("feature-maps", "arithmetic"):  # a processor runs these one by one
         assert max(hungry.seen) > 3
     plenty = Hungry()
     plenty.forward = plenty.inner.forward  # type: ignore[method-assign]

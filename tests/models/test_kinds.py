@@ -152,9 +152,10 @@ def test_weights_that_are_made_in_each_run(kind: str) -> None:
         np.asarray(vizcnn.Filters(layer="3")(each, progress=False).arrays()["filters"]) for each in (model, plain)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
-    rows, expected_rows = (vizcnn.Layers()(each, progress=False).rows for each in (model, plain))
-    assert [row[:3] for row in rows] == [row[:3] for row in expected_rows]
-    assert sum(int(str(row[3])) for row in rows) == sum(p.numel() for p in network.parameters())
+    rows, expected_rows = (vizcnn.Layers()(each, progress=False).records() for each in (model, plain))
+    same = ("layer", "type", "output")
+    assert [[row[key] for key in same] for row in rows] == [[row[key] for key in same] for row in expected_rows]
+    assert sum(row["parameters"] for row in rows) == sum(p.numel() for p in network.parameters())
     assert [*network.state_dict()] == keys
 
 

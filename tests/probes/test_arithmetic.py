@@ -25,11 +25,12 @@ class Residual(nn.Module):
         self.conv = nn.Conv2d(6, 8, 3, padding=1, groups=2, bias=False)
         self.norm = nn.BatchNorm2d(8)
         self.shortcut = nn.Conv2d(6, 8, 1)
+        self.relu = nn.ReLU()
         self.fc = nn.Linear(8 * 4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.stem(x)), 2)
-        x = F.relu(self.norm(self.conv(x)) + self.shortcut(x))
+        x = self.relu(self.norm(self.conv(x)) + self.shortcut(x))
         out: Tensor = self.fc(F.adaptive_avg_pool2d(x, 2).flatten(1))
         return out
 
@@ -90,8 +91,8 @@ def test_a_class_is_its_unit_of_the_last_layer(model: vizcnn.Model) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("conv:8@0,0", "conv has channels 0 to 7, got 8"),
-        ("conv:0@0,6", "conv has places 0,0 to 5,5, got 0,6"),
+        ("conv:8@0,0", "layer 'conv' has channels 0 to 7, got 8"),
+        ("conv:0@0,6", "layer 'conv' is 6 x 6, got position 0,6"),
         ("energy(conv)", "arithmetic is of one unit, .* got energy"),
         ("p(dog)", "arithmetic is of one unit, .* got p"),
     ],

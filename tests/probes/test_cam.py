@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import DegenerateResult, LayerNotFound, NotDifferentiable, ParameterError, VizcnnWarning
 from vizcnn.geometry import Box
-from vizcnn.probes.cam import Method, find_last_spatial_layer, find_strongest_region
+from vizcnn.models.layers.last import find_last_spatial_layer
+from vizcnn.probes.cam import Method, find_strongest_region
 
 METHODS = get_args(Method)
 Array = npt.NDArray[np.float64]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,18 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image, ImageSequence
+from safetensors.torch import save_file
 from support import small_cnn
 from torch import nn
 
 import vizcnn
 from vizcnn.cli.main import main
 from vizcnn.errors import LayerNotFound, NonFiniteResult, ParameterError, WeightsError
+from vizcnn.models.sources.bundled import CARD, read_card
+from vizcnn.models.sources.bundled_networks import NETWORKS as NETWORKS_BUNDLED
 from vizcnn.probes.filters import compute_hues, compute_orientations
+from vizcnn.results import Film
 
 NETWORKS = [
     *("tiny", "lecture", "simple"),
@@ -260,6 +267,79 @@ def test_the_difference_stands_beside_each_pair() -> None:
     assert without.rows[0].names == ("simple", "simple@initial")
     with pytest.raises(ParameterError, match="difference needs a second model. Name one: compare='simple@initial'"):
         vizcnn.Filters(difference=True)
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> list[Path]:
+    """Four states of a training of `simple`, whose filter 3 goes from all 0.1 to all 0.4."""
+    torch.manual_seed(0)
+    network, files = NETWORKS_BUNDLED["simple"](10), []
+    card = {"network": "simple", "input": read_card("simple")["input"], "labels": list("0123456789")}
+    for step in (2, 10, 9, 100):
+        with torch.no_grad():
+            network.get_parameter("conv1.weight")[3] = 0.1 * (1 + [2, 9, 10, 100].index(step))
+        files.append(tmp_path / f"simple-{step}.safetensors")
+        save_file(network.state_dict(), files[-1], {CARD: json.dumps(card)})
+    return [files[i] for i in (0, 2, 1, 3)]
+
+
+def test_states_of_a_training_stand_side_by_side(snapshots: list[Path]) -> None:
+    last = vizcnn.load(str(snapshots[-1]))
+    pattern = str(snapshots[0].parent / "simple-*.safetensors")
+    found = vizcnn.Filters(compare=pattern, difference=True)(last)
+    ends = [found.arrays()[key][3, 0, 0] for key in ("filters", "compared", "compared-2", "compared-3", "difference")]
+    np.testing.assert_allclose(ends, [0.4, 0.1, 0.2, 0.3, 0.3], atol=1e-6)  # in the order of numbers, itself left out
+    assert found.rows[0].names == (
+        *("simple-100.safetensors", "simple-2.safetensors", "simple-9.safetensors", "simple-10.safetensors"),
+        "the first less the second",
+    )
+    assert len({panel.limits for panel in found.panels[:-1]}) == 1  # one scale for all states
+    one_by_one = vizcnn.Filters(compare=",".join(map(str, snapshots[:-1])), difference=True)(last)
+    assert found.arrays().keys() == one_by_one.arrays().keys()
+    for key, values in found.arrays().items():
+        np.testing.assert_array_equal(values, one_by_one.arrays()[key])
+    with pytest.raises(ParameterError, match=r"compare: no file is named like .*none-\*.pth. Look at its folder"):
+        vizcnn.Filters(compare=pattern.replace("simple-*.safetensors", "none-*.pth"))(last)
+    with pytest.raises(ParameterError, match="is simple-100.safetensors alone. Name another state of it"):
+        vizcnn.Filters(compare=pattern.replace("-*", "-100*"))(last)
+
+
+@pytest.mark.parametrize("difference", [False, True])
+def test_a_film_shows_the_states_in_their_order_on_one_scale(snapshots: list[Path], difference: bool) -> None:
+    probe = vizcnn.Filters(compare=",".join(map(str, snapshots[:-1])), difference=difference, most=4)
+    found = probe(vizcnn.load(str(snapshots[-1])))
+    assert isinstance(found, Film)
+    assert [len(row.panels) for row in found.frames] == [1 + difference] * 4
+    states = [row.panels[0] for row in found.frames]
+    np.testing.assert_allclose([panel.values[3, 0, 0] for panel in states], [0.1, 0.2, 0.3, 0.4], atol=1e-6)
+    assert [panel.title.split()[0] for panel in states] == [file.name for file in snapshots]
+    if difference:
+        changes = [row.panels[1] for row in found.frames]
+        np.testing.assert_allclose([panel.values[3, 0, 0] for panel in changes], [0, 0.1, 0.2, 0.3], atol=1e-6)
+        np.testing.assert_allclose(changes[0].limits, [(-0.3, 0.3)] * 4, atol=1e-6)
+    for panels in zip(*(row.panels for row in found.frames), strict=True):
+        assert len({panel.limits for panel in panels}) == 1
+    film = found.save(snapshots[0].parent / "film.gif")
+    with Image.open(film) as opened:
+        pictures = [np.asarray(frame.convert("L"), float) for frame in ImageSequence.Iterator(opened)]
+    assert len(pictures) == 4
+    assert all((one != other).any() for one, other in pairwise(pictures))
+    assert vizcnn.probe_from(film) == probe
+    again = vizcnn.load_result(found.save(snapshots[0].parent / "film.npz"))
+    assert isinstance(again, Film)
+    assert again.save(snapshots[0].parent / "again.gif").read_bytes() == film.read_bytes()
+
+
+def test_the_command_line_writes_a_film_or_a_picture_of_states(snapshots: list[Path]) -> None:
+    folder = snapshots[0].parent
+    call = ["filters", "-m", str(snapshots[-1]), "--compare", f"simple@{snapshots[0]},{snapshots[1]}", "--most", "2"]
+    for out, start in {"film.gif": b"GIF8", "film.png": b"\x89PNG"}.items():
+        answer = CliRunner().invoke(main, [*call, "-o", str(folder / out)])
+        assert answer.exit_code == 0, answer.output
+        assert (folder / out).read_bytes().startswith(start)
+    answer = CliRunner().invoke(main, ["filters", "-m", "simple", "-o", str(folder / "still.gif")])
+    assert answer.exit_code == 1
+    assert "would be an animation and needs frames. Add --frames 24, or --compare A,B for filters" in answer.output
 
 
 def test_two_models_of_one_name_are_told_apart() -> None:

@@ -113,3 +113,14 @@ def test_lines_can_be_told_apart() -> None:
 def test_what_is_no_curve(lines: Any, x: Any, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         curve(lines, x)
+
+
+def test_areas_that_say_nothing_are_not_told() -> None:
+    made = curve()
+    plain = replace(made, has_areas=False)
+    for one, told in ((made, True), (plain, False)):
+        legend = one.plot().get_legend()
+        assert legend is not None
+        texts = [text.get_text() for text in legend.get_texts()]
+        said = one.describe(), str(one.summary()), str([*one.arrays()]), str(texts)
+        assert ["area" in text for text in said] == [told] * 4

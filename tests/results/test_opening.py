@@ -49,7 +49,8 @@ def made(kind: str, folder: Path) -> vizcnn.Result:
     calls: dict[str, Callable[[], vizcnn.Result]] = {
         "Heatmap": lambda: vizcnn.Occlusion(window=4, stride=4)(model(), photos, target=["b", "p(c)"], progress=False),
         "Heatmap of tensors": lambda: vizcnn.Saliency()(delicate_model(), model().grey().expand(2, 3, 16, 16) * 0.7),
-        "ImageGrid": lambda: vizcnn.Filters(compare="simple@initial")(vizcnn.load("simple")),
+        "ImageGrid": lambda: vizcnn.Filters()(vizcnn.load("simple")),
+        "Film": lambda: vizcnn.Filters(compare="simple@initial")(vizcnn.load("simple")),
         "ImageGrid with photographs": lambda: vizcnn.FeatureMaps(channels=3)(model(), photos),
         "Table": lambda: vizcnn.Layers()(vizcnn.load("lecture"), progress=False),
         "Optimised": lambda: vizcnn.Maximize(steps=3, frames=2, preset="lecture")(model(), target="3:0-2"),
@@ -61,7 +62,7 @@ def made(kind: str, folder: Path) -> vizcnn.Result:
     return calls[kind]()
 
 
-KINDS = ["Heatmap", "Heatmap of tensors", "ImageGrid", "ImageGrid with photographs", "Table", "Optimised",
+KINDS = ["Heatmap", "Heatmap of tensors", "ImageGrid", "Film", "ImageGrid with photographs", "Table", "Optimised",
          "Optimised without frames", "Pictures", "Scatter", "Exemplars"]  # fmt: skip
 
 
@@ -257,7 +258,7 @@ def test_json_holds_a_table_whole(folder: Path, tmp_path: Path) -> None:
     assert_equal(table, vizcnn.load_result(table.save(tmp_path / "a.json")))
 
 
-@pytest.mark.parametrize("kind", ["Heatmap", "ImageGrid", "Optimised", "Pictures", "Scatter", "Exemplars"])
+@pytest.mark.parametrize("kind", ["Heatmap", "ImageGrid", "Film", "Optimised", "Pictures", "Scatter", "Exemplars"])
 def test_json_of_other_kinds_is_a_record_of_them(kind: str, folder: Path, tmp_path: Path) -> None:
     found = made(kind, folder)
     opened = vizcnn.load_result(found.save(tmp_path / "a.json"))

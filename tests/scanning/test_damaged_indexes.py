@@ -117,7 +117,9 @@ def test_a_shard_from_elsewhere_that_looks_right_is_not_the_one_that_the_scan_wr
     """The same numbers under the same settings, but another network's: only the finished index can tell."""
     index = scan(model_of(), pictures(), tmp_path / "a", **SHARDED)
     settings = ScanSettings(index.layers, (16, 16), 3, "max", 4, 1)
-    index.shard_file(1).write_bytes(pack_shard(Finding(settings.make_tallies(), [None] * 8), index.fingerprint, 1))
+    index.shard_file(1).write_bytes(
+        pack_shard(Finding(settings.make_tallies(), labels=[None] * 8), index.fingerprint, 1)
+    )
     assert Index.open(tmp_path / "a").lacking() == [1]
     with pytest.raises(OutputError, match="shard-00001.safetensors is damaged .it is not the one that the scan wrote"):
         Index.open(tmp_path / "a").tally("0")

@@ -232,7 +232,7 @@ def test_a_manifest_of_something_else_is_refused_and_kept(tmp_path: Path, text: 
 def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"format": 7, "identity": {}, "facts": {}}')
     with pytest.raises(
-        OutputError, match="is of format 7, this version reads 2: scan again into another folder"
+        OutputError, match="is of format 7, this version reads 2 and 3: scan again into another folder"
     ) as error:
         Index.open(tmp_path)
     assert "no manifest" not in str(error.value)

@@ -10,7 +10,9 @@ import torch
 
 import vizcnn
 from vizcnn import zoo
-from vizcnn.zoo import networks, train_mnist, train_tiny
+from vizcnn.errors import OutputError
+from vizcnn.models.sources import bundled_networks as networks
+from vizcnn.zoo import train_mnist, train_tiny
 
 
 def test_the_bundled_networks_have_complete_cards() -> None:
@@ -234,3 +236,32 @@ def test_workers_share_a_batch_and_not_its_gradient(
     assert runs[0].log[0]["loss"] == pytest.approx(runs[1].log[0]["loss"], abs=0.01)
     for one, shared in zip(runs[0].network.parameters(), runs[1].network.parameters(), strict=True):
         torch.testing.assert_close(one, shared, rtol=0.02, atol=2e-3)
+
+
+def test_digit_training_keeps_what_it_is_told_to(digits: Path, tmp_path: Path) -> None:
+    """300 digits are three steps: kept are the start, each second step, and the end; training is none the wiser."""
+    images, labels = train_mnist.read_digits(digits, "train")
+    runs = []
+    for folder, keep in ((tmp_path / "kept", 2), (tmp_path / "plain", 0)):
+        folder.mkdir()
+        run = train_mnist.Run("simple", folder, 1, keep)
+        run.train_epoch(images, labels)
+        runs.append(run)
+    assert [file.name for file in sorted((tmp_path / "plain").iterdir())] == ["checkpoint.pth"]
+    kept = sorted(file.name for file in (tmp_path / "kept").glob("simple-*"))
+    assert kept == ["simple-00000.safetensors", "simple-00002.safetensors", "simple-00003.safetensors"]
+    for file, network in ((kept[0], runs[1].initial), (kept[2], runs[1].network)):
+        model = vizcnn.load(str(tmp_path / "kept" / file))
+        assert model.labels == tuple("0123456789")
+        assert model.input == vizcnn.load("simple").input
+        for name, value in network.state_dict().items():
+            assert torch.equal(model.network.state_dict()[name], value)
+
+
+def test_digit_training_leaves_a_foreign_file_alone(digits: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "simple-00000.safetensors"
+    foreign.write_bytes((zoo.FOLDER / "simple.safetensors").read_bytes())
+    before = foreign.read_bytes()
+    with pytest.raises(OutputError, match="exists and is not of vizcnn.zoo.train_mnist; it was left alone"):
+        train_mnist.Run("simple", tmp_path, 1, 2).train_epoch(*train_mnist.read_digits(digits, "train"))
+    assert foreign.read_bytes() == before

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vizcnn.cli.atlas import atlas
+from vizcnn.cli.auditing import audit
 from vizcnn.cli.checking import check
 from vizcnn.cli.explaining import explain
 from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, with_options
@@ -155,4 +157,4 @@ def _list_unreadable(done: _Done) -> list[str]:
     return [*lines, more] if len(bad) > _SHOWN else lines
 
 
-COMMANDS = {"check": check, "explain": explain, "scan": scan, "scan-merge": scan_merge}
+COMMANDS = {"check": check, "explain": explain, "audit": audit, "atlas": atlas, "scan": scan, "scan-merge": scan_merge}

@@ -158,14 +158,16 @@ def _list_shared(probe: type[Probe[Any]]) -> list[click.Parameter]:
 
 
 _MODEL_HELP = (
-    "A bundled network (default: tiny), a name of torchvision (resnet18, resnet18@TAG, resnet18@FILE.pth, "
-    "resnet18@random), timm:NAME, hf:NAME or hf:FOLDER, a name from vizcnn.toml or pyproject.toml, or "
-    "package.module:factory or ./file.py:factory that returns a vizcnn.Model, or with --input-size an nn.Module."
+    "A bundled network (default: tiny; also lecture@FILE), a file that vizcnn.zoo.train_own has left, a name of "
+    "torchvision (resnet18, resnet18@TAG, resnet18@FILE.pth, resnet18@random), timm:NAME, hf:NAME or hf:FOLDER, a name "
+    "from vizcnn.toml or pyproject.toml, or package.module:factory or ./file.py:factory that returns a vizcnn.Model, "
+    "or with --input-size an nn.Module."
 )
 _OUT_HELP = (
-    "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames), .npz .safetensors keep "
-    "the numbers, .json the finding; without an ending, a folder. Default: IMAGE-PROBE.png here (.gif with --frames, "
-    ".pdf with --style print). Of several images, those whose result of the same call is there already are skipped."
+    "The file to write: .png .jpg .pdf .svg .html draw, .gif shows the making (with --frames) or states of a network "
+    "(filters --compare), .npz .safetensors keep the numbers, .json the finding; without an ending, a folder. Default: "
+    "IMAGE-PROBE.png here (.gif with --frames, .pdf with --style print). Of several images, those whose result of the "
+    "same call is there already are skipped."
 )
 
 
@@ -182,7 +184,7 @@ def _make_runner(name: str, kind: type[Probe[Any]]) -> Callable[..., None]:
         except ParameterError as error:
             raise click.UsageError(str(error)) from error
         weights, _ = split_part(spec.rpartition("@")[2])
-        session = Session(name, call, weights=weights, has_frames=probe.keeps_frames())
+        session = Session(name, call, weights=weights, has_frames=probe.keeps_frames(), makes_film=probe.makes_film())
         said = {name: getattr(call, name) for name in LOADING_NAMES}
         load = session.tell_notes(partial(_load_model, spec, call.device, kind.needs_weights, said))
         if call.index is not None:

@@ -40,10 +40,13 @@ _WITH_FRAMES = {".gif", ".npz", ".safetensors"}  # what can keep the states on t
 class Session:
     """What a call printed, wrote and failed at. An error is one line on stderr; with `debug` it is a traceback."""
 
-    def __init__(self, command: str, call: Call, *, weights: str = "", has_frames: bool = False) -> None:
+    def __init__(
+        self, command: str, call: Call, *, weights: str = "", has_frames: bool = False, makes_film: bool = False
+    ) -> None:
         """command: its name. weights: a file that is read as weights, if it is one. has_frames: whether results hold
-        how they were made."""
+        how they were made. makes_film: whether they can be an animation besides a picture."""
         self.command, self.out, self.weights, self.has_frames = command, call.out, weights, has_frames
+        self.can_move = has_frames or makes_film
         self.style = None if call.style in (None, USUAL.name) else call.style
         self.as_json, self.quiet, self.debug = call.json, call.quiet, call.debug
         self.results: list[object] = []
@@ -232,9 +235,10 @@ class Session:
             raise ParameterError(f"several images would be written to {min(twice)}. Rename them, or run them apart")
         inputs = {_find_on_disk(file) for file in (self.weights, *files) if file} - {None}
         for output in outputs:
-            if check_format(output) == ".gif" and not self.has_frames:
+            if check_format(output) == ".gif" and not self.can_move:
                 raise ParameterError(
-                    f"{output} would be an animation and needs frames. Add --frames 24, where {self.command} has it"
+                    f"{output} would be an animation and needs frames. Add --frames 24, or --compare A,B for filters, "
+                    f"where {self.command} has it"
                 )
             if self.has_frames and check_format(output) not in _WITH_FRAMES:
                 raise ParameterError(

@@ -19,7 +19,7 @@ from vizcnn.models.model import Model
 from vizcnn.models.remembering import keep, promise_unchanged
 from vizcnn.output import write_whole
 from vizcnn.process import Turns
-from vizcnn.scanning.cluster import distribute, open_cluster
+from vizcnn.scanning.cluster import distribute, open_cluster, send
 from vizcnn.scanning.observe import set_threads
 
 _MOST_IMAGES = 16  # of a part: for each part, a worker unpacks the network and checks it anew
@@ -101,7 +101,7 @@ def run_on_cluster(
             done[number].popleft()
 
     try:
-        for number, fetch in distribute(client, job, model.network, _Job.run_part, range(len(parts))):
+        for number, fetch in distribute(client, send(client, job, model.network), _Job.run_part, range(len(parts))):
             done[number] = deque(_receive(tasks[number * size : (number + 1) * size], fetch))
             while reported in done:
                 report_part(reported)

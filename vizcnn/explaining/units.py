@@ -17,9 +17,9 @@ from vizcnn.models.batches import default_batch, run_batches
 from vizcnn.models.determinism import check_deterministic, score_activations
 from vizcnn.models.layers.axes import find_axes, find_spatial_layers, to_network_form, to_usual_form
 from vizcnn.models.layers.capture import choose_batch, hook_layer, read_activations, read_answer
+from vizcnn.models.layers.last import find_last_spatial_layer
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
-from vizcnn.probes.cam import find_last_spatial_layer
 
 SHOWN = 4
 """Units that an explanation shows."""

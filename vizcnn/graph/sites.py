@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor, nn
@@ -72,7 +73,11 @@ class Sites:
 
     def source(self, value: int) -> int | None:
         """The position of the site with this value among the sites; None for the image."""
-        return next((i for i, site in enumerate(self.sites) if site.value == value and value > 0), None)
+        return self._positions.get(value)
+
+    @cached_property
+    def _positions(self) -> dict[int, int]:
+        return {site.value: i for i, site in enumerate(self.sites) if site.value > 0}
 
     def step(self, site: Site) -> Step | None:
         """The activation of a site as a step of the graph; None where it has none."""

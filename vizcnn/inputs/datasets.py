@@ -7,6 +7,7 @@ import hashlib
 import os
 import posixpath
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -280,6 +281,7 @@ class TorchDataset(Images):
         self.held, self.where = held, f"{type(held).__name__} of {len(held)}"
         self.names = [str(i) for i in range(len(held))]
         self._classes: Sequence[str] | None = getattr(held, "classes", None)
+        self._shared = Counter(self._classes or ())  # ImageNet has two classes called crane
 
     def read(self, i: int, reading: Reading = PLAIN) -> Entry:
         image, label = self._take(i)
@@ -302,7 +304,10 @@ class TorchDataset(Images):
             number = index(label)
         except TypeError:
             return None
-        return self._classes[number] if self._classes and 0 <= number < len(self._classes) else str(number)
+        if not self._classes or not 0 <= number < len(self._classes):
+            return str(number)
+        name = self._classes[number]
+        return f"{name} (#{number})" if self._shared[name] > 1 else name
 
     def identity(self) -> Iterator[str]:
         yield f"{type(self.held).__module__}.{type(self.held).__qualname__} {len(self)}"

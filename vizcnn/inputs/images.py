@@ -77,6 +77,10 @@ def open_photo(
     of fewer. HEIC, which phones save, needs the extra `heic`; TIFF files of more bands than Pillow reads need the extra
     `tiff`. Raises ImageError for what is not such an image, such as a file in a format that is not among FORMATS, or of
     more than 89,478,485 px, or a pipe, or an address of the web.
+
+        >>> import vizcnn
+        >>> vizcnn.open_photo("sample:grace_hopper").pixels.shape
+        (600, 512, 3)
     """
     return read_source(source, Reading(channels=channels, white=white, background=background))
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from os.path import isfile
 from pathlib import Path
 
 import torch
 
-from vizcnn import zoo
 from vizcnn.errors import ModelNotFound, ParameterError, VizcnnError, describe_address, did_you_mean
 from vizcnn.models.checkpoints import NO_LAYERS, is_torchscript
 from vizcnn.models.given import Given, read_given
 from vizcnn.models.model import Model
+from vizcnn.models.sources.bundled import find_card, list_names, load_bundled, load_own
 from vizcnn.models.sources.configured import FILES, Configured, list_configured
 from vizcnn.models.sources.factory import load_factory
 from vizcnn.models.sources.huggingface import load_huggingface
@@ -43,6 +44,8 @@ def load(
     spec:
         `tiny`, `eleven`, `lecture`         a bundled network
         `simple`, `simple@initial`          the same, after its training and before
+        `lecture@weights.safetensors`       the same with other weights, for as many classes as these tell
+        `own.safetensors`                   a file that `vizcnn.zoo.train_own` has left: network, classes and input
         `resnet18`, `resnet18@WEIGHTS_TAG`  a network of torchvision with its weights; default weights without a tag.
                                             Also for segmentation (`lraspp_mobilenet_v3_large`) and detection
         `resnet18@random`                   a network of torchvision with random weights, always the same ones
@@ -78,7 +81,11 @@ def load(
     Without trust_pickle, pickled checkpoints are read as weights only, so that loading one runs no code from it.
     Raises ModelNotFound, ParameterError and WeightsError.
 
-        model = vizcnn.load("timm:resnet26d@best.pth", input_size=128, class_names=["cat", "dog", "fox"])
+        >>> import vizcnn
+        >>> vizcnn.load("tiny").input.size
+        (64, 64)
+        >>> vizcnn.load("resnet18@random", input_size=128, classes=3, class_names=["cat", "dog", "fox"]).labels
+        ('cat', 'dog', 'fox')
     """
     given = read_given(
         input_size=input_size,
@@ -111,7 +118,7 @@ def _load(spec: str, default_tag: str, given: Given) -> Model:
     chosen = next((each for each in configured if each.name == name), None)
     if chosen:
         return _load_configured(chosen, tag, default_tag, given)
-    if ":" not in spec and name not in zoo.list_names() and name not in list_tasks():
+    if ":" not in spec and name not in list_names() and name not in list_tasks() and not find_card(spec):
         raise ModelNotFound(" ".join([_explain_unknown(name, [each.name for each in configured]), *problems]))
     model = _load_source(spec, default_tag, given)
     given.apply(model)
@@ -120,7 +127,7 @@ def _load(spec: str, default_tag: str, given: Given) -> Model:
 
 def _load_configured(configured: Configured, tag: str, default_tag: str, given: Given) -> Model:
     """The network that a file names. tag: weights in place of those that the file names."""
-    if configured.name in zoo.list_names() or configured.name in list_tasks():
+    if configured.name in list_names() or configured.name in list_tasks():
         raise ModelNotFound(
             f"{configured.where} has the name of a network that comes with vizcnn or torchvision, so it is not clear "
             "which is meant. Call it something else there"
@@ -138,6 +145,9 @@ def _load_configured(configured: Configured, tag: str, default_tag: str, given: 
 
 def _load_source(spec: str, default_tag: str, given: Given, folder: Path | None = None) -> Model:
     """The network of a spec that no file names. folder: where modules of factories are looked for."""
+    if card := find_card(spec):
+        given.refuse_classes(spec)
+        return load_own(spec, card, given)
     kind, _, rest = spec.partition(":")
     if kind == "hf":
         return load_huggingface(rest, default_tag, given)
@@ -148,9 +158,9 @@ def _load_source(spec: str, default_tag: str, given: Given, folder: Path | None 
     if ":" in name or ending:
         given.refuse_classes(file + ending + name)
         return load_factory(file + ending + name, tag, given, folder)
-    if name in zoo.list_names():
+    if name in list_names():
         given.refuse_classes(name)
-        return _load_bundled(name, tag)
+        return load_bundled(name, tag, given)
     if name not in list_tasks():
         raise ModelNotFound(_explain_unknown(name, []))
     return load_torchvision(name, tag or default_tag, given)
@@ -159,15 +169,10 @@ def _load_source(spec: str, default_tag: str, given: Given, folder: Path | None 
 def _explain_unknown(name: str, configured: list[str]) -> str:
     if Path(name).suffix == ".pt2" or is_torchscript(name):
         return f"{name} cannot be probed: {NO_LAYERS}"
+    if Path(name).suffix == ".safetensors" and not isfile(name):
+        return f"no weights file {name}"
     if ends_as_checkpoint(name):
         return f"{name} holds weights, not a network. Name the architecture too: ARCHITECTURE@{name}"
-    bundled, near = ", ".join(zoo.list_names()), did_you_mean(name, [*configured, *zoo.list_names(), *list_tasks()])
+    bundled, near = ", ".join(list_names()), did_you_mean(name, [*configured, *list_names(), *list_tasks()])
     own = f"; of {' and '.join(FILES)}: {', '.join(configured)}" if configured else ""
     return f"no model named {name!r}.{near} Bundled: {bundled}{own}; or a name of torchvision, timm:NAME, hf:NAME"
-
-
-def _load_bundled(name: str, tag: str) -> Model:
-    facts = zoo.read_card(name)
-    contract = {**facts["input"], "size": tuple(facts["input"]["size"])}
-    spec = f"{name}@{tag}" if tag else name
-    return Model(zoo.load_network(name, tag), labels=facts["labels"], head="logits", name=spec, **contract)

@@ -59,6 +59,13 @@ class Model:
     `notes` says in lines what was inferred, taken off or ignored when `vizcnn.load` has loaded the weights, and
     `trusts_pickle` whether it was told to trust pickled files: a probe loads a second network in the same way.
     `default_layer` is the layer that cam, feature-maps and embed look at where they are told of none.
+
+        >>> import vizcnn
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> model = vizcnn.Model(network, size=64, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), labels=["cat", "dog"])
+        >>> model.class_index("dog"), list(model.layers())[:2]
+        (1, ['0', '1'])
     """
 
     def __init__(

@@ -183,13 +183,12 @@ def target(what: Any, *, layers: str | Collection[str] | None = None) -> Target:
     Works wherever a target does; maps and pictures need a function that torch can differentiate, occlusion any.
     Raises TargetError, and LayerNotFound when the target meets a model that has no such layer.
 
-        import vizcnn
-
-        def contrast(activations):  # how uneven layer2 is over positions
-            return activations["layer2"].flatten(2).std(2).mean(1)  # (N,)
-
-        model = vizcnn.load("tiny")
-        vizcnn.Saliency()(model, "sample:grace_hopper", target=vizcnn.target(contrast, layers=["layer2"]))
+        >>> import vizcnn
+        >>> def contrast(activations):  # how uneven layer2 is over positions
+        ...     return activations["layer2"].flatten(2).std(2).mean(1)  # (N,)
+        >>> target = vizcnn.target(contrast, layers=["layer2"])
+        >>> result = vizcnn.Saliency()(vizcnn.load("tiny"), "sample:grace_hopper", target=target)
+        >>> rather = vizcnn.target("military uniform") - vizcnn.target("academic gown")
     """
     if layers is not None:
         if isinstance(what, str | Target) or not callable(what):
@@ -220,7 +219,12 @@ def _read_number(array: Any) -> Any:
 
 
 def direction(layer: str, vector: Iterable[float]) -> Target:
-    """Make a target: a layer's activations, averaged over positions, times a vector of one weight per channel."""
+    """Make a target: a layer's activations, averaged over positions, times a vector of one weight per channel.
+
+    >>> import vizcnn
+    >>> brighter = vizcnn.direction("conv1", [1.0] * 16 + [-1.0] * 16)
+    >>> result = vizcnn.Saliency()(vizcnn.load("tiny"), "sample:grace_hopper", target=brighter)
+    """
     return Target(((1.0, Direction(layer, tuple(map(float, vector)))),))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from vizcnn.errors import DegenerateResult, TargetError, UnsuitableNetwork, did_you_mean
+from vizcnn.errors import DegenerateResult, NonFiniteResult, TargetError, UnsuitableNetwork, did_you_mean
 from vizcnn.graph.arithmetic import Addend as Added
 from vizcnn.graph.arithmetic import Place, compute_unit
 from vizcnn.graph.arithmetic import UnitSum as Computed
@@ -15,9 +16,10 @@ from vizcnn.graph.paths import Path
 from vizcnn.graph.running import run_graph
 from vizcnn.graph.sites import Site, Sites, find_sites
 from vizcnn.models.model import Model
-from vizcnn.models.targets import OUTPUT, Target
+from vizcnn.models.targets import OUTPUT, Target, target
 from vizcnn.models.terms import Unit
-from vizcnn.probing.facts import Facts
+from vizcnn.probing.attribution import answer_pairs
+from vizcnn.probing.facts import Facts, require_answer, require_steadiness
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
 from vizcnn.receptive import receptive_fields
@@ -42,8 +44,8 @@ class Arithmetic(Probe[UnitSums]):
     8 x 8 px with a single channel, a second page shows the kernel sliding over all places.
 
     Source: Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
-    Raises TargetError for what is no unit of a convolution or dense layer, and UnsuitableNetwork where what leads into
-    it cannot be followed.
+    Raises TargetError for what is no unit of a convolution or dense layer, UnsuitableNetwork where what leads into it
+    cannot be followed, NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Dumoulin & Visin 2016, arXiv:1603.07285"
@@ -55,18 +57,29 @@ class Arithmetic(Probe[UnitSums]):
 
     def rehearse(self, facts: Facts) -> str:
         found = _find_sites(facts.model)
-        targets = [facts.target] if facts.target else []
-        for target in targets:
-            _find_site(found, _require_unit(target).layer, facts.model)
-        weighted = sum(bool(site.paths) for site in found.sites)
-        return f"units of {weighted} layers"
+        if facts.given:
+            asked = require_answer(facts)
+        else:
+            require_steadiness(facts)
+            (first, *_) = self.default_targets(facts.model) or [None]
+            if first is None:
+                raise TargetError(f"{facts.model.name} has no convolution whose unit could be shown. Name a target")
+            asked = target(f"{first.removeprefix('strongest(').removesuffix(')')}:0").resolved(facts.model)
+        unit = _require_unit(asked)
+        site = _find_site(found, unit.layer, facts.model)
+        _, computed = compute_unit(found, site, facts.image, int(unit.channel), unit.at)
+        _check(computed, facts.image, site, facts.model)
+        return f"units of {sum(bool(site.paths) for site in found.sites)} layers"
 
     def compute(self, subject: Subject) -> UnitSums:
-        found = _find_sites(subject.model)
-        units = tuple(
-            _compute(subject, found, i, target) for i, targets in enumerate(subject.targets) for target in targets
-        )
-        return UnitSums(subject.provenance(), units)
+        subject, found = subject.run(), _find_sites(subject.model)
+
+        def answer(pairs: Sequence[tuple[int, Target]]) -> list[UnitSum]:
+            return [_compute(subject, found, i, target) for i, target in pairs]
+
+        answers = answer_pairs(subject, answer, label="arithmetic", unit="unit")
+        subject = subject.keep(answers)
+        return UnitSums(subject.provenance(), tuple(map(tuple, answers.rows)), partial=answers.partial)
 
 
 def _find_sites(model: Model) -> Sites:
@@ -113,9 +126,8 @@ def _is_of(site: Site, layer: str) -> bool:
 def _compute(subject: Subject, found: Sites, i: int, target: Target) -> UnitSum:
     unit, inputs = _require_unit(target), subject.inputs[i : i + 1]
     site = _find_site(found, unit.layer, subject.model)
-    _check_place(site, unit)
     place, computed = compute_unit(found, site, inputs, int(unit.channel), unit.at)
-    _check(computed, inputs, site.name, subject.model)
+    _check(computed, inputs, site, subject.model)
     maps = len(site.shape) == 3
     name = str(unit) if not unit.layer else f"{unit.layer}:{unit.channel}" + (f"@{place[0]},{place[1]}" if maps else "")
     main = computed.addends[0]
@@ -134,25 +146,16 @@ def _compute(subject: Subject, found: Sites, i: int, target: Target) -> UnitSum:
     )
 
 
-def _check_place(site: Site, unit: Unit) -> None:
-    channels, *sides = site.shape
-    if not 0 <= int(unit.channel) < channels:
-        raise TargetError(f"{site.name} has channels 0 to {channels - 1}, got {unit.channel}")
-    if unit.at is None:
-        return
-    if not sides:
-        raise TargetError(f"{site.name} has no places, got @{unit.at[0]},{unit.at[1]}. Leave them out")
-    if any(at >= side for at, side in zip(unit.at, sides, strict=True)):
-        raise TargetError(f"{site.name} has places 0,0 to {sides[0] - 1},{sides[1] - 1}, got {unit.at[0]},{unit.at[1]}")
-
-
-def _check(computed: Computed, inputs: Tensor, name: str, model: Model) -> None:
-    """Raise DegenerateResult where the numbers are not those of the network: rounding differs, nothing else may."""
+def _check(computed: Computed, inputs: Tensor, site: Site, model: Model) -> None:
+    """Raise DegenerateResult where the numbers are not those of the network: rounding differs, nothing else may.
+    Raise NonFiniteResult where the network gives none."""
+    if not isfinite(computed.said):
+        raise NonFiniteResult(f"a unit of {site.name} holds NaN or infinity")
     size = abs(computed.bias) + sum(abs(each.scale) * float(abs(each.sums).sum()) for each in computed.addends)
     share = _TOLERANCE.get(inputs.element_size(), _HALF)
     if not abs(computed.after - computed.said) <= share * max(size, 1e-6):
         raise DegenerateResult(
-            f"by hand, {name} comes to {computed.after:.6g}, and {model.name} gives {computed.said:.6g}: something in "
+            f"by hand, {site.name} comes to {computed.after:.6g}, and {model.name} gives {computed.said:.6g}: something in "
             "between is no sum of products. Look at another layer"
         )
 

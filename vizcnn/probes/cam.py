@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vizcnn.errors import DegenerateResult, NotDifferentiable, ParameterError, UnsuitableNetwork, VizcnnWarning
+from vizcnn.errors import NotDifferentiable, ParameterError, UnsuitableNetwork, VizcnnWarning
 from vizcnn.geometry import Box
 from vizcnn.models.batches import default_batch
 from vizcnn.models.determinism import score_each
-from vizcnn.models.layers.axes import find_layers, find_spatial_layers
 from vizcnn.models.layers.capture import hook_layer, read_activations, tap_layer
+from vizcnn.models.layers.last import find_last_spatial_layer
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, score_batches
 from vizcnn.models.targets import Target
@@ -73,6 +73,11 @@ class Cam(Probe[Heatmap]):
 
     The sentence says where the map is strongest, by a tight place around its highest value. The box marks the region
     around that value in which all values exceed a fifth of it, as Zhou et al. 2016 find objects, see LEVEL.
+
+        >>> import vizcnn
+        >>> result = vizcnn.Cam(method="layer-cam")(vizcnn.load("tiny"), "sample:grace_hopper")
+        >>> result.values.shape, result.signed
+        ((1, 1, 64, 64), False)
 
     Papers: arXiv:1512.04150, arXiv:1610.02391, arXiv:1710.11063, doi:10.1109/TIP.2021.3089943, arXiv:1910.01279,
     arXiv:2008.00299. Raises LayerNotFound, ParameterError (a layer without space), DegenerateResult, NotDifferentiable.
@@ -167,32 +172,6 @@ class Cam(Probe[Heatmap]):
         if self.method == "grad-cam++":
             _warn_of_small_divisors(layer, activations, gradients)
         return _FORMULAE[self.method](activations, gradients)
-
-
-def find_last_spatial_layer(model: Model, image: Tensor) -> str:
-    """The last layer, in the order of running, whose output has more than one position. Raises DegenerateResult, also
-    for a transformer that makes its only maps before all else: they would not show what it looks at."""
-    layers = list(find_spatial_layers(model, image))
-    if layers and _are_tokens_behind(model, image, layers[-1]):
-        raise DegenerateResult(
-            f"the last map (N, C, H, W) in {model.name} is that of {layers[-1]!r}; most of the network lies behind it "
-            "and gives tokens, with one axis for rows and columns together, so a map of that layer would not show what "
-            f"the network looks at. Use saliency, occlusion or rise, or ask for that layer: layer={layers[-1]!r}"
-        )
-    if not layers:
-        raise DegenerateResult(
-            f"no layer of {model.name} gives a map (N, C, H, W) of more than one position, so there is none to make"
-        )
-    return layers[-1]
-
-
-def _are_tokens_behind(model: Model, image: Tensor, last: str) -> bool:
-    """Whether more layers with weights give tokens behind the layer with the last map than there are up to it."""
-    found = find_layers(model, image)
-    weighted = [name for name in found if any(True for _ in model.layer(name).parameters(recurse=False))]
-    order = {name: number for number, name in enumerate(found)}
-    behind = [name for name in weighted if order[name] > order[last] and found[name].axes.places == 1]
-    return len(behind) > sum(order[name] <= order[last] for name in weighted)
 
 
 def _compute_gradients(

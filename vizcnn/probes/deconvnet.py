@@ -45,6 +45,11 @@ class Deconvnet(Probe[Projections]):
     that it reaches; their box is drawn on the photograph, and the same part of it beside the projection. Batch
     normalisation is passed by its scale, as in a gradient.
 
+        >>> import vizcnn
+        >>> result = vizcnn.Deconvnet()(vizcnn.load("tiny"), "sample:grace_hopper", target="layer2:62")
+        >>> result.provenance.targets
+        (('layer2:62',),)
+
     Paper: Zeiler & Fergus 2014, arXiv:1311.2901, section 2.1.
     Raises DegenerateResult (a unit that is not active, activations other than ReLU), TargetError, LayerNotFound.
     """

@@ -40,6 +40,12 @@ class Dream(Probe[Pictures]):
     The picture has the photograph's own size, up to 512 px, not the network's. `sample:noise` is a start that shows
     nothing yet.
 
+        >>> import vizcnn
+        >>> probe = vizcnn.Dream(octaves=2, steps=2, size=96)
+        >>> result = probe(vizcnn.load("tiny"), "sample:grace_hopper", target="energy(layer2)")
+        >>> result.save("dream.png").name
+        'dream.png'
+
     Source: Mordvintsev, Olah & Tyka 2015, "Inceptionism: Going Deeper into Neural Networks".
     Raises TargetError, ShapeError, NotDifferentiable, NonFiniteResult.
     """

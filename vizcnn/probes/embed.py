@@ -51,6 +51,11 @@ class Embed(Probe[Scatter]):
     Where classes are known, each image's class is guessed from its nearest neighbours, once by the features and once by
     the map: the first accuracy says what the layer knows, the second how much of that the picture shows.
 
+        >>> import vizcnn
+        >>> photos = [vizcnn.open_photo("sample:grace_hopper").pixels[i:] for i in (0, 40, 80, 120)]  # cut at the top
+        >>> vizcnn.Embed(neighbours=1)(vizcnn.load("tiny"), photos).points.shape
+        (4, 2)
+
     Paper: Donahue et al. 2013, "DeCAF", arXiv:1310.1531 (features of a trained network for other tasks), and the
     method's own. Raises ImageError, LayerNotFound, TargetError, NonFiniteResult, DegenerateResult where all features
     are the same, ParameterError.

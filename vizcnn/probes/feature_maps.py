@@ -43,6 +43,11 @@ class FeatureMaps(Probe[ImageGrid]):
 
     Nothing is explained about the answer, so there is no target. A layer that runs several times shows its last run.
 
+        >>> import vizcnn
+        >>> result = vizcnn.FeatureMaps(layers="layer2:27, layer2:62")(vizcnn.load("tiny"), "sample:grace_hopper")
+        >>> result.save("maps.png").name
+        'maps.png'
+
     Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.1.
     Raises LayerNotFound, ParameterError, TargetError (a layer that gives no maps or does not run), NonFiniteResult,
     DegenerateResult (a network that is random in eval mode).

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,9 +17,10 @@ from vizcnn.models.layers.kernels import find_used_kernels, list_convolutions, r
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.probing.facts import Facts
+from vizcnn.probing.parsing import parse_names
 from vizcnn.probing.probe import Probe, param
 from vizcnn.probing.subject import Subject
-from vizcnn.results import ImageGrid, Panel, Row
+from vizcnn.results import Film, ImageGrid, Panel, Row
 
 Kernels = npt.NDArray[np.float32]
 Order = npt.NDArray[np.intp]
@@ -32,13 +36,20 @@ class Filters(Probe[ImageGrid]):
     anew (weight norm, pruning), they are those of eval mode. Zero is mid-grey, brighter weights are positive.
     Kernels on the RGB image are drawn in colour: a reddish pixel is one where red speaks for the filter more than green
     and blue do. Behind the first layer a kernel has a slice per input channel, and one is shown.
-    With `compare` each filter stands beside the same filter of the second model, in the order of the first.
+    With `compare` each filter stands beside the same filter of other models, in the order of the first: mostly of the
+    same network earlier in its training. Saved as .gif they are a film: the compared states in their order, and the
+    model itself last, all on one scale; with `difference`, beside each filter what has changed since the first of them.
 
     Sorted by `norm`: the largest first (L2, of what is shown). By `hue`: around the colour circle from magenta, by the
     kernel's most colourful pixel (the hue of its weights less their mean over the channels); kernels whose colour is
     weaker than half their largest weight come last. By `orientation`: the direction of edges and stripes,
     horizontal first, then counterclockwise, from the structure tensor of the kernel; kernels without one direction
     (coherence below a quarter) come last.
+
+        >>> import vizcnn
+        >>> result = vizcnn.Filters(sort="norm", compare="simple@initial")(vizcnn.load("simple"))
+        >>> result.save("filters.png").name
+        'filters.png'
 
     Source: Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks",
     figure 3. Raises LayerNotFound, ParameterError, NonFiniteResult, and for `compare` what vizcnn.load raises.
@@ -59,11 +70,17 @@ class Filters(Probe[ImageGrid]):
         "shared", "One brightness scale for all filters, or for each its own (which hides how large they are)."
     )
     sort: Literal["none", "norm", "hue", "orientation"] = param("none", "In which order.")
-    compare: str | None = param(
-        None, "A second model, such as simple@initial: beside each filter, the same filter of it."
+    compare: str | tuple[str, ...] | None = param(
+        None,
+        "Other models, separated by commas, such as simple@initial: beside each filter, the same filter of each. A * "
+        "stands for all files of such names, in the order of their numbers, as in runs/lecture-*.safetensors, without "
+        "the model itself.",
+        parse=parse_names,
     )
     difference: bool = param(
-        False, "Beside each pair of filters also the first less the second, on a scale of its own (with compare)."
+        False,
+        "Beside each filter also the change: the model less the first compared one, on a scale of its own (with "
+        "compare).",
     )
     most: int = param(96, "Show at most this many filters, the first in the order.", min=1)
 
@@ -76,27 +93,43 @@ class Filters(Probe[ImageGrid]):
         _read_kernels(facts.model, layer)
         return layer
 
+    def makes_film(self) -> bool:
+        return bool(self.compare)
+
     def compute(self, subject: Subject) -> ImageGrid:
         model = subject.model
         name = self.layer or _find_first_convolution(model)
-        models = [model]
-        if self.compare:  # with the size of inputs, without which a plain network is no Model
-            models.append(load(self.compare, trust_pickle=model.trusts_pickle, input_size=model.input.size))
-        kernels = [_read_kernels(each, name) for each in models]  # (K, C / groups, h, w)
-        _refuse_other_shapes(models, kernels, name)
-        channel = self._choose_channel(model, name, kernels[0])
-        if channel is None:
-            tiles = [np.moveaxis(weights, 1, 3) for weights in kernels]  # (K, h, w, 3)
-        else:
-            tiles = [weights[:, channel] for weights in kernels]  # (K, h, w)
+        first = _read_state(model, name)
+        states = [first, *self._read_compared(model, first, name)]
+        channel = self._choose_channel(model, name, states[0].kernels)
+        tiles = [_select_tiles(state.kernels, channel) for state in states]
         order = _ORDERS[self.sort](tiles[0])[: self.most]  # (k,)
         title = self._write_title(model, name, channel, len(order))
-        row = _make_row(models, tiles, order, title, self.scale, difference=self.difference)
-        compared = {"compared": f"{models[1].name} {models[1].weights_sha256()[:8]}"} if self.compare else {}
-        shown = "rgb" if channel is None else channel
-        provenance = subject.provenance(layer=name, channel=shown, sort=self.sort, scale=self.scale, **compared)
-        notes = models[1].notes if self.compare else ()
-        return ImageGrid(provenance, (row,), (*_list_findings(models, tiles, name), *notes))
+        shown = _Shown(_tell_apart(states), title, [each[order] for each in tiles], order, self.scale)
+        compared = {"compared": _list_compared(states[1:])} if self.compare else {}
+        provenance = subject.provenance(
+            layer=name, channel="rgb" if channel is None else channel, sort=self.sort, scale=self.scale, **compared
+        )
+        findings = *_list_findings(shown.names, tiles, name), *(note for state in states[1:] for note in state.notes)
+        rows = (shown.make_row(difference=self.difference),)
+        if not self.compare:
+            return ImageGrid(provenance, rows, findings)
+        return Film(provenance, rows, findings, shown.make_frames(difference=self.difference))
+
+    def _read_compared(self, model: Model, first: _State, name: str) -> Iterator[_State]:
+        """The same layer of the models to compare with, one after the other. first: that of the model."""
+        named = parse_names(self.compare) if isinstance(self.compare, str) else self.compare or ()
+        found = 0
+        for text in named:
+            for spec in _expand(text):
+                # with the size of inputs, without which a plain network is no Model
+                other = load(spec, trust_pickle=model.trusts_pickle, input_size=model.input.size)
+                state = _read_state(other, name, of=first)
+                if spec == text or state.digest != first.digest:
+                    found += 1
+                    yield state
+        if named and not found:
+            raise ParameterError(f"compare: {', '.join(named)} is {first.name} alone. Name another state of it")
 
     def _choose_channel(self, model: Model, name: str, kernels: Kernels) -> int | None:
         """The input channel to show; None for all three, in colour."""
@@ -141,44 +174,112 @@ def _read_kernels(model: Model, name: str) -> Kernels:
     return weights
 
 
-def _refuse_other_shapes(models: list[Model], kernels: list[Kernels], name: str) -> None:
-    shapes = [weights.shape for weights in kernels]
-    if len(set(shapes)) > 1:
+@dataclass(frozen=True)
+class _State:
+    """The kernels of a layer, float32 (K, C / groups, h, w), in one of the models."""
+
+    name: str
+    digest: str
+    notes: tuple[str, ...]
+    kernels: Kernels
+
+
+def _read_state(model: Model, name: str, of: _State | None = None) -> _State:
+    """of: what these kernels are compared with. Raises ParameterError for kernels of another shape than its own."""
+    kernels = _read_kernels(model, name)
+    if of and kernels.shape != of.kernels.shape:
         raise ParameterError(
-            f"{name!r} has kernels {shapes[0]} in {models[0].name} and {shapes[1]} in {models[1].name}. "
+            f"{name!r} has kernels {of.kernels.shape} in {of.name} and {kernels.shape} in {model.name}. "
             "Compare two states of one network"
         )
+    return _State(model.name, model.weights_sha256()[:8], model.notes, kernels)
 
 
-def _make_row(
-    models: list[Model], tiles: list[Kernels], order: Order, title: str, scale: str, *, difference: bool
-) -> Row:
-    """A panel per model, whose filters stand in pairs; a shared scale is that of all of them. The difference, the last
-    panel, has a scale of its own, since training may have changed little."""
-    values = [weights[order] for weights in tiles]
-    limits = _find_limits(values, scale)
-    panels = [_make_panel("filters", f"{models[0].name}  {title}", values[0], order, limits[0])]
-    if len(models) == 1:
-        return Row(tuple(panels))
-    names = [_name_state(models, i) for i in (0, 1)]
-    panels += [_make_panel("compared", f"{models[1].name}  the same filters", values[1], order, limits[1])]
-    if difference:
-        change = values[0] - values[1]
-        names += ["the first less the second"]
-        panels += [
-            _make_panel("difference", f"{names[0]} less {names[1]}", change, order, _find_limits([change], scale)[0],
-                        meaning="difference")
-        ]  # fmt: skip
-    return Row(tuple(panels), names=tuple(names))
+def _expand(spec: str) -> list[str]:
+    """The models that a text with a * stands for, in the order of the numbers in their names."""
+    if "*" not in spec:
+        return [spec]
+    name, at, pattern = spec.rpartition("@")
+    files = sorted(glob(pattern), key=lambda file: [int(part) if part.isdigit() else part for part in _cut(file)])
+    if not files:
+        raise ParameterError(f"compare: no file is named like {pattern}. Look at its folder")
+    return [f"{name}{at}{file}" for file in files]
 
 
-def _name_state(models: list[Model], i: int) -> str:
-    """A model's name; with its weights' digest where both are called the same."""
-    alike = models[0].name == models[1].name
-    return f"{models[i].name} {models[i].weights_sha256()[:8]}" if alike else models[i].name
+def _cut(text: str) -> list[str]:
+    """A text cut into what is a number and what is none, in turns."""
+    return re.split(r"(\d+)", text)
 
 
-def _find_limits(values: list[Kernels], scale: str) -> list[tuple[tuple[float, float], ...]]:
+def _select_tiles(kernels: Kernels, channel: int | None) -> Kernels:
+    """What is drawn of kernels (K, C, h, w): all channels as colours, (K, h, w, 3), or one of them, (K, h, w)."""
+    return np.moveaxis(kernels, 1, 3) if channel is None else kernels[:, channel]
+
+
+def _tell_apart(states: Sequence[_State]) -> list[str]:
+    """The models' names; with their weights' digests where some are called the same."""
+    names = [state.name for state in states]
+    return names if len(set(names)) == len(names) else [f"{state.name} {state.digest}" for state in states]
+
+
+def _list_compared(states: Sequence[_State]) -> str:
+    """The compared models with their digests, the ends of many: panels have all of them in their titles."""
+    named = [f"{state.name} {state.digest}" for state in states]
+    return ", ".join(named) if len(named) < 3 else f"{named[0]} to {named[-1]} ({len(named)} states)"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is drawn: the kernels of each model, the first of which the others are compared with, in one order.
+
+    A shared scale is that of all models. Changes have a scale of their own, since training may have changed little."""
+
+    names: Sequence[str]
+    title: str
+    values: Sequence[Kernels]
+    order: Order
+    scale: str
+
+    def make_row(self, *, difference: bool) -> Row:
+        """A panel per model and one of the change, whose filters stand side by side."""
+        limits = _find_limits(self.values, self.scale)
+        panels = [self._make_panel("filters", f"{self.names[0]}  {self.title}", self.values[0], limits[0])]
+        for i in range(1, len(self.values)):
+            key = "compared" if i == 1 else f"compared-{i}"
+            panels.append(self._make_panel(key, f"{self.names[i]}  the same filters", self.values[i], limits[i]))
+        if len(panels) == 1:
+            return Row(tuple(panels))
+        names, first = [*self.names], self.names[1]
+        if difference:
+            names.append("the first less the second")
+            change = self.values[0] - self.values[1]
+            ends = _find_limits([change], self.scale)[0]
+            panels.append(self._make_panel("difference", f"{self.names[0]} less {first}", change, ends, "difference"))
+        return Row(tuple(panels), names=tuple(names))
+
+    def make_frames(self, *, difference: bool) -> tuple[Row, ...]:
+        """A row per model, the first of all last, on the scales of all of them."""
+        names, values = [*self.names[1:], self.names[0]], [*self.values[1:], self.values[0]]
+        changes = [each - values[0] for each in values]
+        limits, ends = _find_limits(values, self.scale), _find_limits(changes, self.scale)
+        rows = []
+        for i, name in enumerate(names):
+            panel = self._make_panel(f"frame-{i}", f"{name}  {self.title}", values[i], limits[i])
+            if not difference:
+                rows.append(Row((panel,)))
+                continue
+            change = self._make_panel(f"change-{i}", f"{name} less {names[0]}", changes[i], ends[i], "difference")
+            rows.append(Row((panel, change), names=("the filter", f"its change since {names[0]}")))
+        return tuple(rows)
+
+    def _make_panel(
+        self, key: str, title: str, values: Kernels, limits: tuple[tuple[float, float], ...], meaning: str = "weight"
+    ) -> Panel:
+        channels = tuple(self.order.tolist())
+        return Panel(key, title, values, channels, tuple(map(str, channels)), limits, meaning)
+
+
+def _find_limits(values: Sequence[Kernels], scale: str) -> list[tuple[tuple[float, float], ...]]:
     """For the kernels (k, ...) of each panel the limits of each: all the same, or each kernel its own."""
     largest = [np.abs(v).reshape(len(v), -1).max(1) for v in values]  # (k,)
     if scale == "shared":
@@ -187,29 +288,17 @@ def _find_limits(values: list[Kernels], scale: str) -> list[tuple[tuple[float, f
     return [tuple((-end, end) for end in of_panel.tolist()) for of_panel in ends]
 
 
-def _make_panel(
-    key: str,
-    title: str,
-    values: Kernels,
-    order: Order,
-    limits: tuple[tuple[float, float], ...],
-    meaning: str = "weight",
-) -> Panel:
-    channels = tuple(order.tolist())
-    return Panel(key, title, values, channels, tuple(map(str, channels)), limits, meaning)
-
-
-def _list_findings(models: list[Model], tiles: list[Kernels], name: str) -> Iterator[str]:
+def _list_findings(names: Sequence[str], tiles: Sequence[Kernels], layer: str) -> Iterator[str]:
     norms = _compute_norms(tiles[0])
     most, least = norms.argmax(), norms.argmin()
     if len(tiles) == 1:
         largest = f"the largest is filter {most} (norm {norms[most]:.3g}), the smallest filter {least}"
-        yield f"{name} of {models[0].name}: {len(norms)} filters; {largest} ({norms[least]:.3g})"
+        yield f"{layer} of {names[0]}: {len(norms)} filters; {largest} ({norms[least]:.3g})"
         return
     medians = [float(np.median(_compute_norms(each))) for each in tiles]
     yield (
-        f"{name}: {len(norms)} filters; the median of their norms is {medians[0]:.3g} in {_name_state(models, 0)}, "
-        f"{medians[1]:.3g} in {_name_state(models, 1)}"
+        f"{layer}: {len(norms)} filters; the median of their norms is {medians[0]:.3g} in {names[0]}, "
+        f"{medians[1]:.3g} in {names[1]}"
     )
     change = _compute_norms(tiles[1] - tiles[0])
     most, least = change.argmax(), change.argmin()

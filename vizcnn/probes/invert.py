@@ -38,10 +38,10 @@ class Invert(Probe[Optimised]):
     and edges, then places. The number below a picture is the relative error reached, |a(x) - b| / |b|: where it stays
     large, the picture says little about the layer.
 
-        import vizcnn
-
-        model = vizcnn.load("tiny")
-        vizcnn.Invert(layers="layer1, layer3")(model, "sample:grace_hopper").save("inverted.png")
+        >>> import vizcnn
+        >>> result = vizcnn.Invert(layers="layer1, layer3", steps=2)(vizcnn.load("tiny"), "sample:grace_hopper")
+        >>> result.save("inverted.png").name
+        'inverted.png'
 
     By default the last layer of each of the last five resolutions, and the network's last.
 

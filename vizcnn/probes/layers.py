@@ -25,6 +25,8 @@ COLUMNS = (
 )
 
 _USUAL: tuple[tuple[str, Cell], ...] = (("dilation", (1, 1)), ("groups", 1))
+_DETAILS = ("formula", "of biases", "additions", "padding", "groups", "dilation", "stride", "kernel")
+
 _MOST_STAGES = 12  # blocks of the diagram; where every other shape is one, a block stands for each size
 _MOST_TERMS = 4  # of a formula: the parameters of a recurrent layer are many
 
@@ -46,10 +48,15 @@ class Layers(Probe[LayerTable]):
     field offset where the first unit's field starts; below zero lies padding
 
     The last row adds up. In text and picture, columns are left out in which no layer differs from the usual: a dilation
-    of 1, one group. The picture has a diagram of the shapes above the table.
+    of 1, one group; a narrow picture leaves out more. The picture has a diagram of the shapes above the table.
 
     The table does not depend on the weights, so `-m resnet50` downloads nothing. Receptive fields are exact, see
     vizcnn.receptive_fields.
+
+        >>> import vizcnn
+        >>> table = vizcnn.Layers()(vizcnn.load("lecture"))
+        >>> table.columns[:3], table.rows[0][:3]
+        (('layer', 'type', 'output'), ('conv1', 'Conv2d', '25x26x26'))
 
     Paper: Araujo, Norris & Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill; Dumoulin &
     Visin 2016, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
@@ -78,6 +85,7 @@ class Layers(Probe[LayerTable]):
             _add_up(rows),
             _USUAL,
             tuple(_list_stages(model, listed)),
+            _DETAILS,
         )
 
 

@@ -47,6 +47,11 @@ class Maximize(Probe[Optimised]):
     Recipes: lecture (plain pixels), yosinski-1 to -4 (blur, clipping), mahendran (total variation), lucid (waves,
     movements), robust (the same with larger movements and noise), maco (the amplitudes of real images).
 
+        >>> import vizcnn
+        >>> result = vizcnn.Maximize(steps=4)(vizcnn.load("lecture"), target=["conv2:7", 3])
+        >>> result.provenance.targets
+        (('conv2:7', '3'),)
+
     Source: Erhan et al. 2009; Simonyan et al. 2014, arXiv:1312.6034; Mahendran & Vedaldi 2016, arXiv:1512.02017;
     Yosinski et al. 2015, arXiv:1506.06579; Olah et al. 2017, doi:10.23915/distill.00007; Fel et al. 2023,
     arXiv:2306.06805. Raises TargetError, ShapeError, NotDifferentiable, NonFiniteResult.

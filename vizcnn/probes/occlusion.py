@@ -43,6 +43,12 @@ class Occlusion(Probe[Heatmap]):
     fifths of it. The single window that costs most is a second, lighter box: as the map averages over windows, the two
     can lie apart.
 
+        >>> import vizcnn
+        >>> model = vizcnn.load("tiny")
+        >>> result = vizcnn.Occlusion(window=16, stride=8)(model, "sample:grace_hopper", target="military uniform")
+        >>> result.values.shape
+        (1, 1, 64, 64)
+
     Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks", section 4.2.
     Raises ParameterError, DegenerateResult (a target that no window moves), NonFiniteResult.
     """

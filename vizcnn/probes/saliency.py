@@ -63,6 +63,11 @@ class Saliency(Probe[Heatmap]):
     Guided backprop and the deconvnet rule depend little on the target (Adebayo et al. 2018, arXiv:1810.03292): they
     show edges of the image rather than reasons of the network.
 
+        >>> import vizcnn
+        >>> result = vizcnn.Saliency(method="integrated-gradients")(vizcnn.load("tiny"), "sample:grace_hopper")
+        >>> result.values.shape, result.signed
+        ((1, 1, 64, 64), True)
+
     Papers: Simonyan et al. 2013, arXiv:1312.6034; Smilkov et al. 2017, arXiv:1706.03825; Sundararajan et al. 2017,
     arXiv:1703.01365; Springenberg et al. 2014, arXiv:1412.6806; Zeiler & Fergus 2014, arXiv:1311.2901.
     Raises NotDifferentiable, DegenerateResult (all-zero map, no ReLU for the rule), NonFiniteResult.

@@ -38,6 +38,11 @@ class Style(Probe[Pictures]):
     By default style is compared at the last layer of each of the first five resolutions, and content at the second
     to last of these. `like` is a file or `sample:NAME`.
 
+        >>> import vizcnn
+        >>> result = vizcnn.Style(steps=2, size=64)(vizcnn.load("tiny"), "sample:grace_hopper")
+        >>> result.save("style.png").name
+        'style.png'
+
     Source: Gatys, Ecker & Bethge 2015, arXiv:1508.06576. Raises LayerNotFound, DegenerateResult, NonFiniteResult.
     """
 

@@ -66,6 +66,12 @@ class TopImages(Probe[Exemplars]):
     `TopImages().answer(Index.open(DIR), target)`. An index keeps no maps: for layers whose units see most of an image
     name the network too, with -m, or `answer(index, target, model)`.
 
+        >>> import vizcnn
+        >>> photos = [vizcnn.open_photo("sample:grace_hopper").pixels[i:] for i in (0, 40, 80)]  # cut at the top
+        >>> result = vizcnn.TopImages(count=2)(vizcnn.load("tiny"), photos, target="layer2:27")
+        >>> len(result.rows)
+        1
+
     Paper: Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks"; Girshick et al. 2014,
     arXiv:1311.2524, section 3.1; Bau et al. 2017, arXiv:1704.05796, for masks. Raises TargetError, LayerNotFound,
     ImageError.

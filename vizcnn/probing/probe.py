@@ -207,7 +207,12 @@ class Probe(Generic[R]):
         return None
 
     def keeps_frames(self) -> bool:
-        """Whether results keep states on the way, so that they can be saved as an animation (.gif)."""
+        """Whether results keep states on the way, so that they can be saved as an animation (.gif). No picture shows
+        these, so the command line writes none."""
+        return False
+
+    def makes_film(self) -> bool:
+        """Whether results can be saved as an animation (.gif) that shows what a picture shows, one after the other."""
         return False
 
     def compute(self, subject: Subject) -> R:

@@ -31,8 +31,11 @@ def probe_from(source: Result | Provenance | Mapping[str, Any] | str | PathLike[
     Raises ProbeNotFound; ParameterError for an option that there is no more, or that a manifest cannot hold, such as a
     function; ResultError for a file that is none.
 
-        again = vizcnn.probe_from("photo-occlusion.png")
-        again(vizcnn.load("tiny"), "another.jpg")
+        >>> import vizcnn
+        >>> vizcnn.Cam(method="layer-cam")(vizcnn.load("tiny"), "sample:grace_hopper").save("map.png").name
+        'map.png'
+        >>> vizcnn.probe_from("map.png")
+        Cam(method='layer-cam')
     """
     found = _find_provenance(source)
     name, options = found.get("probe"), found.get("options")

@@ -38,6 +38,11 @@ def receptive_fields(
     network is afterwards as it was.
 
     Raises ShapeError, and whatever the network raises for an input of this size.
+
+        >>> import vizcnn
+        >>> field = vizcnn.receptive_fields(vizcnn.load("tiny"))["layer2"]
+        >>> field.size, field.stride, field.box(8, 8)
+        ((27, 27), (4.0, 4.0), Box(top=19, left=19, bottom=46, right=46))
     """
     size = size or model.input.size
     if min(size) < 1:

@@ -1,5 +1,6 @@
 """Results: numbers with their provenance that can draw, save and describe themselves. Only here is matplotlib used."""
 
+from vizcnn.results.audit import Audit
 from vizcnn.results.base import FORMATS, Provenance, Result, check_format
 from vizcnn.results.check import Check
 from vizcnn.results.curve import Curve
@@ -8,6 +9,7 @@ from vizcnn.results.excited import Excited, make_exemplar
 from vizcnn.results.exemplars import Exemplars
 from vizcnn.results.explained import Answer, Change, Consensus, Evidence, Tile, UnitEffect
 from vizcnn.results.explanation import Explanation
+from vizcnn.results.film import Film
 from vizcnn.results.grid import ImageGrid
 from vizcnn.results.heatmap import Heatmap
 from vizcnn.results.layer_table import LayerTable
@@ -32,6 +34,7 @@ __all__ = [
     "STYLES",
     "Addend",
     "Answer",
+    "Audit",
     "Change",
     "Check",
     "Consensus",
@@ -40,6 +43,7 @@ __all__ = [
     "Excited",
     "Exemplars",
     "Explanation",
+    "Film",
     "Heatmap",
     "ImageGrid",
     "LayerTable",

@@ -31,7 +31,7 @@ _FEW = 25  # points that are marked one by one
 
 @dataclass(frozen=True)
 class Curve(Result):
-    """Named lines over one scale, with the area under each.
+    """Named lines over one scale, with the area under each where that means something.
 
     x: float64 (P,), at least two points, increasing.
     lines: float64 (L, P), a value per point; NaN where nothing was computed.
@@ -40,6 +40,7 @@ class Curve(Result):
     title: what the curve shows.
     findings: what was found, a sentence each.
     partial: the computation was interrupted.
+    has_areas: whether the areas say something, so that they are tinted and told, and zero is in sight.
 
     Raises ShapeError where these do not fit each other.
     """
@@ -56,6 +57,7 @@ class Curve(Result):
     title: str = ""
     findings: tuple[str, ...] = ()
     partial: bool = False
+    has_areas: bool = True
 
     def __post_init__(self) -> None:
         if self.x.ndim != 1 or len(self.x) < 2 or not (np.isfinite(self.x).all() and (np.diff(self.x) > 0).all()):
@@ -76,12 +78,13 @@ class Curve(Result):
         return areas
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """x: float64 (P,). lines: float64 (L, P). areas: float64 (L,)."""
-        return {"x": self.x, "lines": self.lines, "areas": self.areas}
+        """x: float64 (P,). lines: float64 (L, P). areas: float64 (L,), where they say something."""
+        return {"x": self.x, "lines": self.lines} | ({"areas": self.areas} if self.has_areas else {})
 
     def summary(self) -> dict[str, Any]:
         lines = [
-            {"name": name, "area": _to_json(area), "first": _to_json(y[0]), "last": _to_json(y[-1])}
+            {"name": name, "first": _to_json(y[0]), "last": _to_json(y[-1])}
+            | ({"area": _to_json(area)} if self.has_areas else {})
             for name, y, area in zip(self.names, self.lines, self.areas, strict=True)
         ]
         return {
@@ -102,14 +105,14 @@ class Curve(Result):
         start, end = (_format(x, self.x_unit) for x in self.x[[0, -1]])
         said = [
             f"{name}: {self.y_name} {_format(y[0], self.y_unit)} to {_format(y[-1], self.y_unit)} while {self.x_name} "
-            f"goes from {start} to {end}; area {area:.3g}"
+            f"goes from {start} to {end}" + f"; area {area:.3g}" * self.has_areas
             for name, y, area in zip(self.names, self.lines, self.areas, strict=True)
         ]
         return "\n".join([*self.findings, *said, *["Interrupted: the curve is partial."] * self.partial])
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the lines, each with its area tinted and named in the legend, on `ax` or on a new figure. Returns the
-        Axes. Zero is always in sight, since areas begin there."""
+        """Draw the lines, named in the legend, on `ax` or on a new figure. Returns the Axes. Areas that say something
+        are tinted and told in the legend, and zero, where they begin, is then in sight."""
         return self._draw(self._make_figure().add_subplot() if ax is None else ax, below=ax is None)
 
     def _draw(self, ax: Axes, *, below: bool) -> Axes:
@@ -120,11 +123,13 @@ class Curve(Result):
         colours, handles = (*_COLOURS, style.ink), []
         for i, y in enumerate(self.lines):
             look: dict[str, Any] = {"color": colours[i % len(colours)], "ls": _DASHES[i // len(colours) % len(_DASHES)]}
-            ax.fill_between(self.x, y, color=look["color"], alpha=0.3 / (1 + len(self.lines)), lw=0)
+            if self.has_areas:
+                ax.fill_between(self.x, y, color=look["color"], alpha=0.3 / (1 + len(self.lines)), lw=0)
             marker = "o" if len(self.x) <= _FEW or np.isnan(y).any() else None  # between gaps a point has no line
             ax.plot(self.x, y, lw=1.8, marker=marker, markersize=3, zorder=3, clip_on=False, **look)
             handles.append(Line2D([], [], lw=1.8, **look))
-        ax.axhline(0, color=style.muted, lw=0.8, zorder=1)
+        if self.has_areas:
+            ax.axhline(0, color=style.muted, lw=0.8, zorder=1)
         ax.grid(axis="y", color=style.faint, lw=0.8)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
@@ -150,7 +155,7 @@ class Curve(Result):
             where = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": ax.transAxes + down}
         legend = ax.legend(shown, [""] * len(shown), fontsize=size, edgecolor="none", **where)
         for i, text in enumerate(legend.get_texts()):
-            said = f"   area {self.areas[i]:.3g}"
+            said = f"   area {self.areas[i]:.3g}" * self.has_areas
             name = fit_text(self.names[i], width - _KEY - measure_text(said, size), size) + said
             others = len(handles) - i if shown[i] is not handles[i] else 0
             text.set_text(f"{others} other lines" if others else name)  # late: matplotlib leaves out names with a _

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_SMALLEST = 0.8  # of the style's letters
+
+
 @dataclass(frozen=True)
 class LayerTable(Table):
     """A row for each layer, in order of execution.
 
     total: the sums, a cell for each column, "" where none is meant. usual: by column, what is not worth printing where
         all layers have it. Text and picture leave such columns out; arrays, records and files have them.
-    stages: the shapes through the network, for the diagram above the table.
+    stages: the shapes through the network, for the diagram above the table. details: columns that a picture leaves out,
+        one after the other, where its letters would become too small.
     """
 
     parts: ClassVar[tuple[type, ...]] = (Stage,)
@@ -30,14 +34,20 @@ class LayerTable(Table):
     total: tuple[Cell, ...] = ()
     usual: tuple[tuple[str, Cell], ...] = ()
     stages: tuple[Stage, ...] = ()
+    details: tuple[str, ...] = ()
 
     @property
     def printed(self) -> Printed:
-        usual = dict(self.usual)
+        return self._print(0)
+
+    def _print(self, without: int) -> Printed:
+        """What is shown, without so many of the details."""
+        usual, left_out = dict(self.usual), self.details[:without]
         kept = [
             i
             for i, name in enumerate(self.columns)
-            if name not in usual or any(row[i] not in (None, usual[name]) for row in self.rows)
+            if name not in left_out
+            and (name not in usual or any(row[i] not in (None, usual[name]) for row in self.rows))
         ]
 
         def pick(cells: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -68,4 +78,8 @@ class LayerTable(Table):
 
     def _lay_out(self) -> tuple[ShapeDiagram, TableLayout]:
         diagram = ShapeDiagram(self.stages)
-        return diagram, TableLayout(self, above=diagram.height)
+        for without in range(len(self.details) + 1):
+            layout = TableLayout(self, above=diagram.height, printed=self._print(without))
+            if layout.points >= _SMALLEST * current_style().text:
+                break
+        return diagram, layout

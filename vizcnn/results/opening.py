@@ -42,8 +42,11 @@ def load_result(path: str | Path) -> Result:
     Opening runs no code from the file, and checks all of it against a digest. Raises ResultError for a file that is
     missing, damaged, changed by hand, saved by a newer vizcnn, or no saved result.
 
-        vizcnn.Occlusion()(model, "photo.jpg").save("map.npz")
-        vizcnn.load_result("map.npz").save("map.png")
+        >>> import vizcnn
+        >>> vizcnn.Cam()(vizcnn.load("tiny"), "sample:grace_hopper").save("map.npz").name
+        'map.npz'
+        >>> vizcnn.load_result("map.npz").save("map.png").name
+        'map.png'
     """
     path = Path(path)
     read = _READERS.get(path.suffix.lower())

@@ -140,17 +140,17 @@ class Table(Result):
 class TableLayout:
     """Where everything of a table lies, in inches from the upper left corner: its rows, then a free line and findings.
 
-    above: the height of what stands above it on a page. lines: of both. pages: the lines of each page. ruled: the rows
-    that a line is drawn above, beside the first of a page.
+    above: the height of what stands above it on a page. printed: what is shown, if not all that the text shows. lines:
+    of both. pages: the lines of each page. ruled: the rows that a line is drawn above, beside the first of a page.
 
     Names of columns take several lines rather than widen a column. Where the columns are too wide for the style, they
     stand closer together, letters become a little smaller, and then texts lose their middles; where that is not enough
     the table takes both columns of a paper, and at last letters become as small as they must.
     """
 
-    def __init__(self, table: Table, above: float = 0.0) -> None:
+    def __init__(self, table: Table, above: float = 0.0, printed: Printed | None = None) -> None:
         style = current_style()
-        printed = table.printed
+        printed = printed or table.printed
         self.cells, self.is_text = printed.format_rows(), printed.list_texts()
         self.ruled = {len(printed.rows)} if printed.total else set()
         self.points, self.between, room = style.text, _BETWEEN, style.width - 2 * _MARGIN

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class UnitSums(Result):
     """Units, each as the sum of products that it is.
 
-    units: one for each image and target, the images one after the other.
+    rows: for each image a unit for each target.
 
     `arrays()` has for unit `u` and path `p` the numbers `u.p.patch`, `u.p.weights` and `u.p.sums`. `records()` has a
     row for each channel that is read. `figure(page)` draws one unit; units on maps of a few px have a page more, on
@@ -34,7 +34,13 @@ class UnitSums(Result):
 
     parts: ClassVar[tuple[type, ...]] = (UnitSum, Addend, Scene, Mark, Box)
 
-    units: tuple[UnitSum, ...]
+    rows: tuple[tuple[UnitSum, ...], ...]
+    partial: bool = False
+
+    @property
+    def units(self) -> tuple[UnitSum, ...]:
+        """All of them, the images one after the other."""
+        return tuple(unit for row in self.rows for unit in row)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Float64: the patch that each path reads, its weights, (I, rows, columns), and each sum of products, (I,)."""

@@ -18,19 +18,23 @@ from vizcnn.scanning.layer_selection import OUTPUT_NAME, select_layers
 from vizcnn.scanning.maps import read_maps, refuse_other_maps, sees_most
 from vizcnn.scanning.observe import Finding
 from vizcnn.scanning.run import MAX_TOP, Part, scan, scan_in_memory
+from vizcnn.scanning.study import Answers, LayerStudy, Study
 from vizcnn.scanning.tally import Tally, merge_tallies
 
 __all__ = [
     "MAX_TOP",
     "OUTPUT_NAME",
+    "Answers",
     "AnyIndex",
     "BestImage",
     "Features",
     "Finding",
     "Index",
+    "LayerStudy",
     "Maps",
     "MemoryIndex",
     "Part",
+    "Study",
     "Tally",
     "compute_features",
     "crop_best",

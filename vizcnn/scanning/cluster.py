@@ -15,20 +15,25 @@ from torch import nn
 from vizcnn.errors import ParameterError
 
 J = TypeVar("J")
+P = TypeVar("P")
 _RETRIES = 3  # for what a task raises; a worker that dies does not count as one
 _PATIENCE = 10  # s to wait for a scheduler
 
 
+def send(client: Any, job: Any, network: nn.Module) -> Any:
+    """Send a job to every worker of a client, for `distribute`. It stays there for as long as what is returned."""
+    return client.scatter(_pickle_job(job, network), broadcast=True)
+
+
 def distribute(
-    client: Any, job: J, network: nn.Module, work: Callable[[J, int], bytes], parts: Sequence[int]
-) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    client: Any, everywhere: Any, work: Callable[[J, P], bytes], parts: Sequence[P]
+) -> Iterator[tuple[P, Callable[[], bytes]]]:
     """Each part with a function that gives what `work(job, part)` returns for it, in the order in which the client's
     workers finish; it raises what a part has failed with.
 
-    The job is sent to every worker once. If a worker is lost, another one does its part."""
+    everywhere: the job, as `send` has sent it. If a worker is lost, another one does its part."""
     from distributed import as_completed
 
-    everywhere = client.scatter(_pickle_job(job, network), broadcast=True)
     futures = {client.submit(_run_part, work, everywhere, part, pure=False, retries=_RETRIES): part for part in parts}
     try:
         for future in as_completed(futures):
@@ -38,7 +43,7 @@ def distribute(
         client.cancel([future for future in futures if not future.done()])
 
 
-def _run_part(work: Callable[[J, int], bytes], packed: bytes, part: int) -> bytes:
+def _run_part(work: Callable[[J, P], bytes], packed: bytes, part: P) -> bytes:
     """What a worker runs for one part. Its network is unpickled for this part alone: hooks see no other's runs."""
     return work(pickle.loads(packed), part)
 

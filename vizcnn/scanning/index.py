@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,8 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from vizcnn.errors import ImageError, LayerNotFound, OutputError, ParameterError, did_you_mean
 from vizcnn.inputs.datasets import Images, dataset
@@ -29,13 +30,15 @@ from vizcnn.output import write_whole
 from vizcnn.receptive import ReceptiveField
 from vizcnn.results import Provenance
 from vizcnn.scanning.layer_selection import Shape
+from vizcnn.scanning.manifest import list_differences, read_manifest, write_manifest
 from vizcnn.scanning.shard import REPAIR, DamagedShardError, Shard, digest_bytes, digest_json
 from vizcnn.scanning.statistics import Rank
+from vizcnn.scanning.study import Answers, LayerStudy, merge_answers, merge_studies, number_classes, restore_study
 from vizcnn.scanning.tally import Tally, merge_tallies, restore_tally
 from vizcnn.version import __version__
 
-MANIFEST, NAMES = "manifest.json", "images.json"
-_FORMAT = 2
+NAMES = "images.json"
+Integers = npt.NDArray[np.int64]
 _MESSAGE = 300  # letters for the names of layers in a message
 
 
@@ -185,6 +188,34 @@ class Index:
         places, top = shape[1] * shape[2] if len(shape) > 1 else 1, int(self.identity["top"])
         return merge_tallies(restore_tally(top, places, *shard.read_arrays(layer)) for shard in done)
 
+    @property
+    def has_study(self) -> bool:
+        """Whether the scan kept what an atlas needs beside its tallies, see `vizcnn.scanning.study`."""
+        return "study" in self.identity
+
+    def study(self, layer: str) -> LayerStudy:
+        """What the scan's study has found in a layer, over all shards that are done.
+
+        Raises ParameterError for an index without a study, and what `tally` raises."""
+        self._refuse_without_study()
+        self.tally(layer)  # which knows what to say of a layer that is not there
+        return merge_studies([restore_study(shard.read_arrays(layer)[0]) for shard in self._list_done()])
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What the network answers to the images that could be read, over all shards that are done.
+
+        Raises ParameterError for an index without a study, and OutputError."""
+        self._refuse_without_study()
+        return merge_answers((shard.read_answers() for shard in self._list_done()), int(self.identity["study"]["best"]))
+
+    def _refuse_without_study(self) -> None:
+        if not self.has_study:
+            raise ParameterError(
+                f"{self.folder} is the index of a scan without a study. Scan again into another folder, with "
+                "vizcnn.scan(..., study=vizcnn.scanning.Study())"
+            )
+
     def field(self, layer: str) -> ReceptiveField | None:
         """The receptive field of a layer's units; None where it has no places (y, x), or the field is not known."""
         stored = self.facts["fields"].get(layer)
@@ -212,6 +243,12 @@ class Index:
         found = {shard.number: shard.read_header()["labels"] for shard in self._list_done()}
         unknown = ([None] * (stop - start) for start, stop in self.shards)
         return [label for number, none in enumerate(unknown) for label in found.get(number, none)]
+
+    @cached_property
+    def class_numbers(self) -> Integers:
+        """The class of each image as its position in the network's output, int64 (N,); -1 where it is not known, or
+        its label names several. Raises OutputError."""
+        return np.asarray(number_classes(self.labels, self.classes).numpy())
 
     @cached_property
     def unreadable(self) -> list[tuple[int, str]]:
@@ -294,10 +331,7 @@ class Index:
     def write(self, **facts: Any) -> Index:
         """This index with some facts changed, in its manifest too. Raises OutputError."""
         after = Index(self.folder, self.identity, {**self.facts, **facts}, self.given)
-        kept = {"identity": after.identity, "facts": after.facts}
-        text = json.dumps({"format": _FORMAT, "sha256": digest_json(kept), **kept}, indent=1) + "\n"
-        with write_whole(self.folder / MANIFEST) as fresh:
-            fresh.write_text(text, encoding="utf-8")
+        write_manifest(self.folder, after.identity, after.facts)
         return after
 
     def _compute_digest(self) -> str:
@@ -307,7 +341,17 @@ class Index:
                 digest.update(f"{name} {tuple(array.shape)}".encode())
                 digest.update(array.contiguous().numpy().tobytes())
             digest.update(json.dumps(sorted(tally.classes)).encode())
+        for name, array in self._list_studied():
+            digest.update(f"{name} {tuple(array.shape)}".encode())
+            digest.update(array.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def _list_studied(self) -> Iterator[tuple[str, Tensor]]:
+        """All arrays of the study, by name; none where there is no study."""
+        if self.has_study:
+            yield from sorted(vars(self.answers).items())
+            for layer in self.layers:
+                yield from sorted(self.study(layer).arrays().items())
 
 
 def merge_indexes(folder: Path, others: Sequence[Path]) -> Index:
@@ -329,31 +373,6 @@ def merge_indexes(folder: Path, others: Sequence[Path]) -> Index:
     return index if index.finished else index.finish()
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the index in a folder; None if there is none. Raises OutputError for one that is damaged.
-
-    It has passed its digest and so is what `Index.write` wrote: its types need not be checked again."""
-    file = folder / MANIFEST
-    again = "delete it and run the same scan again: what is done is kept"
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        form, kept = operator.index(manifest["format"]), {key: manifest[key] for key in ("identity", "facts")}
-        sound = manifest.get("sha256") == digest_json(kept)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise OutputError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise OutputError(
-            f"{file} is no manifest of a scan ({error}). Choose another folder; if it was one, {again}"
-        ) from error
-    if form != _FORMAT:
-        raise OutputError(f"{file} is of format {form}, this version reads {_FORMAT}: scan again into another folder")
-    if not sound:
-        raise OutputError(f"{file} is damaged: it does not fit its own digest. To repair it, {again}")
-    return kept
-
-
 def encode_names(names: Sequence[str]) -> bytes:
     """The bytes of the file with the images' names."""
     return (json.dumps(list(names)) + "\n").encode()
@@ -365,18 +384,3 @@ def replace_file(file: Path, content: bytes) -> None:
         file.unlink()
     with write_whole(file) as fresh:
         fresh.write_bytes(content)
-
-
-def list_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The differences between two identities of scans, a phrase for each."""
-    for key in sorted({*before, *now}):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from list_differences(old, new, f"{prefix}{key} ")
-        elif old != new:
-            yield f"{prefix}{key}: {_abbreviate(old)} there, {_abbreviate(new)} here"
-
-
-def _abbreviate(value: Any) -> str:
-    text = json.dumps(value) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
-    return text if len(text) <= 40 else f"{text[:30]}…"

@@ -13,6 +13,7 @@ from vizcnn.errors import ImageError, LayerNotFound, TargetError, did_you_mean
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.layers.axes import find_layers, to_usual_form
 from vizcnn.models.layers.dryrun import keep_last, watch_layers
+from vizcnn.models.layers.readings import ACTIVATIONS, split_reading
 from vizcnn.models.layers.readings import OUTPUT_NAME as OUTPUT_NAME
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import find_output
@@ -35,7 +36,7 @@ def select_layers(model: Model, size: tuple[int, int], patterns: Sequence[str] |
     """The layers that some names or patterns mean, each with its output's shape, in the order of running.
 
     size: height and width of an input. patterns: names, or patterns such as `layer?.*`; `output` is the network's own
-    output. By default convolutions, linear layers and the output.
+    output, `relu(layer)` a layer behind its ReLU. By default convolutions, linear layers and the output.
 
     Raises LayerNotFound, and TargetError for a layer whose output has no channels."""
     shapes, layers = _find_shapes(model, size), model.layers()
@@ -46,10 +47,16 @@ def select_layers(model: Model, size: tuple[int, int], patterns: Sequence[str] |
     if not chosen:
         raise TargetError(f"no layer of {model.name} is left to look at. Name some, see: vizcnn layers {model.name}")
     for name in chosen:
-        if len(shapes[name]) not in (1, 3):
-            given = describe_activations(torch.empty(1, *shapes[name], device="meta"))
+        shape = shapes[split_reading(name)[1]]
+        if len(shape) not in (1, 3):
+            given = describe_activations(torch.empty(1, *shape, device="meta"))
             raise TargetError(f"layer {name!r} gives {given} for an image, not (N, C) or (N, C, h, w)")
-    return {name: shape for name, shape in shapes.items() if name in chosen}
+    return {
+        name: shape
+        for layer, shape in shapes.items()
+        for name in (layer, *(f"{activation}({layer})" for activation in ACTIVATIONS))
+        if name in chosen
+    }
 
 
 def _has_weights(layer: nn.Module) -> bool:
@@ -57,6 +64,9 @@ def _has_weights(layer: nn.Module) -> bool:
 
 
 def _match(model: Model, shapes: dict[str, Shape], pattern: str) -> list[str]:
+    activation, inner = split_reading(pattern)
+    if activation and inner != OUTPUT_NAME:
+        return [f"{activation}({name})" for name in _match(model, shapes, inner)]
     found = [name for name in shapes if name == pattern] or [n for n in shapes if fnmatchcase(n, pattern)]
     if not found and pattern in model.layers():
         raise TargetError(

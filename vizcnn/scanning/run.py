@@ -19,17 +19,20 @@ from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.capture import choose_batch
+from vizcnn.models.layers.readings import split_reading
 from vizcnn.models.model import Model
 from vizcnn.progress import bar
 from vizcnn.receptive import receptive_fields
-from vizcnn.scanning.cluster import distribute
-from vizcnn.scanning.index import NAMES, Index, encode_names, list_differences, read_manifest
+from vizcnn.scanning.cluster import distribute, send
+from vizcnn.scanning.index import NAMES, Index, encode_names
 from vizcnn.scanning.layer_selection import find_input_size, select_layers
 from vizcnn.scanning.loader import Batch, split
 from vizcnn.scanning.loader_processes import load_batches
+from vizcnn.scanning.manifest import list_differences, read_manifest
 from vizcnn.scanning.observe import Finding, ScanSettings, observe, set_threads
 from vizcnn.scanning.shard import digest_bytes, pack_shard
 from vizcnn.scanning.statistics import Rank
+from vizcnn.scanning.study import Study, settle_study
 from vizcnn.version import __version__
 
 MAX_TOP = 100
@@ -70,6 +73,7 @@ def scan(
     threads: int | None = None,
     part: Part = Part(),
     client: Any = None,
+    study: Study | None = None,
     progress: bool = True,
 ) -> Index:
     """An index of each channel's best images and statistics, from one pass of the network over a data set.
@@ -78,6 +82,7 @@ def scan(
     folder: where the index goes. A scan that was stopped goes on when it is called again in the same way, and finds the
         same. What is missing or damaged in an index is done again, and nothing else.
     layers: names or patterns (`layer?.*`); by default convolutions, linear layers and the network's `output`.
+        `relu(layer)` reads a layer behind its ReLU, see `vizcnn.models.layers.readings`.
     top: the number of images kept for each channel, 1 to 100. rank: what images are ranked by, the maximum of a
         channel's activations over positions, or their mean or sum. Of equal images the first comes first. Images that
         give NaN or infinity in a layer are left out there, and counted.
@@ -89,10 +94,18 @@ def scan(
         while the scan runs, so scans in several Python threads take turns.
     part: which shards to do, for runs side by side. client: a `distributed.Client` whose workers share the shards; they
         must see the images under the same path.
+    study: what to keep for an atlas as well, see `vizcnn.scanning.study`: all activations in bins, the network's
+        answers, each channel's mean and maximum for a sample of images.
 
     Images that cannot be read are skipped and listed in `Index.unreadable`. The index is complete unless only a part of
     n was done.
     Raises ParameterError where the folder holds another scan, OutputError where it cannot be written, LayerNotFound.
+
+        >>> import vizcnn
+        >>> photos = [vizcnn.open_photo("sample:grace_hopper").pixels[i:] for i in (0, 40, 80)]  # cut at the top
+        >>> index = vizcnn.scan(vizcnn.load("tiny"), photos, "index", layers=["layer2"], loaders=0)
+        >>> index.layers, index.tally("layer2").mean.shape
+        ({'layer2': (80, 16, 16)}, torch.Size([80]))
     """
     found = dataset(images, labels)
     _check_sizes(
@@ -100,7 +113,8 @@ def scan(
     )
     with borrow(model, "Scan"):
         refuse_black_box(model.network, model.name)
-        settings = _choose_settings(model, found, layers, top, rank, batch, threads or _choose_threads(Path(folder)))
+        threads = threads or _choose_threads(Path(folder))
+        settings = _choose_settings(model, found, layers, top, rank, batch, threads, study)
         index = open_or_create(Path(folder), model, found, settings, shard_size, progress)
         todo = index.lacking(range(part.i - 1, len(index.shards), part.n))
         _warn_of_damage(index, [number for number in todo if index.shard(number).exists])
@@ -147,11 +161,13 @@ def _choose_settings(
     rank: Rank,
     batch: int | None,
     threads: int,
+    study: Study | None = None,
 ) -> ScanSettings:
     size = find_input_size(images, model)
     at_once = choose_batch(model, size)
     at_once = at_once if model.one_at_a_time else batch or at_once
-    return ScanSettings(select_layers(model, size, layers), size, top, rank, at_once, threads)
+    settled = settle_study(model, study, size, len(images)) if study else None
+    return ScanSettings(select_layers(model, size, layers), size, top, rank, at_once, threads, settled)
 
 
 def scan_in_memory(
@@ -159,7 +175,7 @@ def scan_in_memory(
 ) -> Finding:
     """What a scan of all images finds, in memory instead of in a folder. The network must be borrowed already."""
     settings = _choose_settings(model, images, layers, top, rank, None, torch.get_num_threads())
-    finding, batches = Finding(settings.make_tallies()), split(range(len(images)), settings.batch)
+    finding, batches = settings.make_finding(), split(range(len(images)), settings.batch)
     with (
         closing(load_batches(images, model.input, settings.size, batches, None)) as each,
         observe(model, settings) as observe_batch,
@@ -211,6 +227,8 @@ def _describe_scan(model: Model, images: Images, settings: ScanSettings, shard_s
         "shards": shards,
         **asdict(settings),
     }
+    if settings.study is None:  # as it was before there were studies, so that the digests of scans stay
+        del identity["study"]
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 
@@ -260,12 +278,12 @@ def _refuse_foreign_files(index: Index) -> None:
 
 def _compute_fields(model: Model, settings: ScanSettings, progress: bool) -> dict[str, Any]:
     """The receptive fields of layers that give maps, as JSON can hold them."""
-    maps = [name for name, shape in settings.layers.items() if len(shape) > 1]
+    maps = {split_reading(name)[1] for name, shape in settings.layers.items() if len(shape) > 1}
     fields = receptive_fields(model, settings.size, layers=maps, progress=progress) if maps else {}
     return {
-        name: {k: v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in vars(fields[name]).items()}
-        for name in settings.layers
-        if name in fields
+        name: {k: v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in vars(fields[layer]).items()}
+        for name, (_, layer) in ((name, split_reading(name)) for name in settings.layers)
+        if layer in fields
     }
 
 
@@ -290,7 +308,7 @@ class Job:
             bar(sum(map(len, cuts)), "scan", "image", shown=progress) as shown,
         ):
             for shard, parts in plan:
-                finding = Finding(self.settings.make_tallies())
+                finding = self.settings.make_finding()
                 for numbers in parts:
                     batch = next(batches)
                     observe_batch(batch, finding)
@@ -308,7 +326,7 @@ class Job:
         """The number and file of each of these shards, in the order in which the workers of a cluster finish them."""
         total = sum(stop - start for start, stop in (self.index.shards[shard] for shard in shards))
         with bar(total, "scan", "image", shown=progress) as shown:
-            for shard, fetch in distribute(client, self, self.model.network, Job.run_alone, shards):
+            for shard, fetch in distribute(client, send(client, self, self.model.network), Job.run_alone, shards):
                 yield shard, fetch()
                 start, stop = self.index.shards[shard]
                 shown.update(stop - start)

@@ -1,6 +1,7 @@
 """Shards: the files of an index, each with the tallies of one part of the images, checked whenever they are read.
 
-A shard is a .safetensors file of the arrays LAYER/NAME of its tallies. Its header has two entries. `about` is a JSON
+A shard is a .safetensors file of the arrays LAYER/NAME of its tallies, and of its study where there is one, whose
+answers have no layer: /NAME. Its header has two entries. `about` is a JSON
 object: the fingerprint of the scan, the shard's number, the images' labels, and a digest of each layer's arrays. `seal`
 is the digest of `about`. A finished index knows the seals of all shards, so to check one layer only its own arrays need
 be read.
@@ -21,6 +22,10 @@ from torch import Tensor
 
 from vizcnn.errors import OutputError, ParameterError, VizcnnError
 from vizcnn.scanning.observe import Finding
+from vizcnn.scanning.study import Answers
+
+ANSWERS = ""
+"""Where the name of a layer stands: the network's answers, in a scan with a study."""
 
 REPAIR = "Run the same scan again, as a whole: it does only what is missing or damaged"
 """How to repair an index, in a sentence for messages."""
@@ -64,6 +69,11 @@ class Shard:
         """The arrays of a layer's tally by name, and the names of the classes that it has sums of."""
         with self._open() as (file, about):
             return self._read_layer(file, about, layer), about["classes"][layer]
+
+    def read_answers(self) -> Answers:
+        """What the network answers to the shard's images, in a scan with a study."""
+        with self._open() as (file, about):
+            return Answers(**self._read_layer(file, about, ANSWERS))
 
     def check(self) -> None:
         """Read every byte and compare it with the digests."""
@@ -120,6 +130,10 @@ def pack_shard(finding: Finding, scan: str, number: int) -> bytes:
         layer: {name: array.contiguous() for name, array in tally.arrays().items()}
         for layer, tally in finding.tallies.items()
     }
+    for layer, study in finding.studies.items():
+        found[layer] |= study.arrays()
+    if finding.answers is not None:
+        found[ANSWERS] = dict(vars(finding.answers))
     about = json.dumps(
         {
             "scan": scan,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.scanning.statistics import BINS, BatchStatistics, find_bins
+from vizcnn.scanning.study import PREFIX
 
 
 @dataclass
@@ -171,7 +172,7 @@ def make_tally(channels: int, size: int, top: int) -> Tally:
 
 def restore_tally(top: int, size: int, arrays: Mapping[str, Tensor], classes: Sequence[str]) -> Tally:
     """The tally that was stored as these arrays. classes: the sorted names of the classes that it has sums of."""
-    own = {name: value for name, value in arrays.items() if not name.startswith("class_")}
+    own = {name: value for name, value in arrays.items() if not name.startswith(("class_", PREFIX))}
     own["histogram"] = own["histogram"].long()
     sums = zip(arrays["class_sums"].double(), arrays["class_images"].tolist(), strict=True)
     return Tally(top, size, **own, classes=dict(zip(classes, sums, strict=True)))

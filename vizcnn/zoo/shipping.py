@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
+from vizcnn.errors import OutputError
+from vizcnn.models.sources.bundled import CARD, find_card
 from vizcnn.output import write_whole
 
 Log = list[dict[str, float]]
@@ -48,3 +50,20 @@ def ship(network: nn.Module, file: Path) -> None:
     half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
     with write_whole(file) as fresh:
         save_file({name: value.contiguous() for name, value in half.items()}, fresh)
+
+
+def save_own(network: nn.Module, file: Path, card: Mapping[str, Any]) -> None:
+    """Write a network's weights as they are, with a card, so that `vizcnn.load(file)` needs no more.
+
+    card: `network` (the bundled one that it is), `input` and `labels`; and `maker`, who writes it.
+    Raises OutputError where there is a file that this maker has not written."""
+    refuse_foreign(file, card["maker"])
+    with write_whole(file) as fresh:
+        state = {name: value.contiguous() for name, value in network.state_dict().items()}
+        fresh.write_bytes(save(state, {CARD: json.dumps(dict(card))}))  # save_file would let nobody else read it
+
+
+def refuse_foreign(file: Path, maker: str) -> None:
+    """Raise OutputError where there is a file of weights that another maker has written."""
+    if file.exists() and (find_card(file) or {}).get("maker") != maker:
+        raise OutputError(f"{file} exists and is not of {maker}; it was left alone. Choose another name")

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from vizcnn.zoo import networks
+from vizcnn.models.sources import bundled_networks as networks
 from vizcnn.zoo.shipping import resume, save_checkpoint, ship, write_card
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

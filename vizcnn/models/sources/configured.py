@@ -15,14 +15,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from os.path import isdir
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
 from vizcnn.errors import ParameterError, did_you_mean
 from vizcnn.models.contract import parse_display
 from vizcnn.models.given import Given, read_count, read_names, read_numbers, read_size
-from vizcnn.models.sources.tags import is_file
+from vizcnn.models.sources.tags import ends_as_checkpoint, is_file
 
 FILES = ("vizcnn.toml", "pyproject.toml")
 """The files in which names are looked for, of each folder in this order."""
@@ -69,6 +69,8 @@ class Configured:
             raise ParameterError(f'{self.where} names no network. Give it one, such as network = "resnet18"')
         if spec.startswith("hf:") and isdir(self.folder / spec[3:]):
             return f"hf:{self.folder / spec[3:]}", ""
+        if ends_as_checkpoint(spec) and isfile(self.folder / spec):  # a file that says itself of which network it is
+            return str(self.folder / spec), ""
         file, ending, rest = spec.rpartition(".py:")  # a path may hold an @ of its own
         name, _, tag = rest.partition("@")
         if name.startswith("hf:") and isdir(self.folder / name[3:]):

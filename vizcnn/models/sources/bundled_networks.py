@@ -3,6 +3,8 @@ so each unit of these networks can be hooked, read and explained."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -108,7 +110,7 @@ class Eleven(nn.Module):
 class Lecture(nn.Module):
     """The network of the lecture: two 3x3 convolutions with pooling, two dense layers; 28x28 digits."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 25, 3)
         self.relu1 = nn.ReLU()
@@ -118,30 +120,34 @@ class Lecture(nn.Module):
         self.pool2 = nn.MaxPool2d(2)
         self.fc1 = nn.Linear(50 * 5 * 5, 100)
         self.relu3 = nn.ReLU()
-        self.fc2 = nn.Linear(100, 10)
+        self.fc2 = nn.Linear(100, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool1(self.relu1(self.conv1(x)))  # (N, 25, 13, 13)
         x = self.pool2(self.relu2(self.conv2(x)))  # (N, 50, 5, 5)
         x = self.relu3(self.fc1(torch.flatten(x, 1)))  # (N, 100)
-        logits: Tensor = self.fc2(x)  # (N, 10)
+        logits: Tensor = self.fc2(x)  # (N, classes)
         return logits
 
 
 class Simple(nn.Module):
     """One 5x5 convolution, pooling, two dense layers; 28x28 digits. Its filters are large enough to read."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 30, 5)
         self.relu1 = nn.ReLU()
         self.pool1 = nn.MaxPool2d(2)
         self.fc1 = nn.Linear(30 * 12 * 12, 100)
         self.relu2 = nn.ReLU()
-        self.fc2 = nn.Linear(100, 10)
+        self.fc2 = nn.Linear(100, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool1(self.relu1(self.conv1(x)))  # (N, 30, 12, 12)
         x = self.relu2(self.fc1(torch.flatten(x, 1)))  # (N, 100)
-        logits: Tensor = self.fc2(x)  # (N, 10)
+        logits: Tensor = self.fc2(x)  # (N, classes)
         return logits
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {"tiny": Tiny, "eleven": Eleven, "lecture": Lecture, "simple": Simple}
+"""What builds each bundled network, for a number of classes."""

@@ -1,0 +1,49 @@
+"""Writes the pictures that README and pages show in the repository: small copies of what the site is built with.
+
+python docs/extensions/assets.py            # makes what is missing in build/ first
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import drawings
+import gallery
+from PIL import Image
+from tiles import read_tiles
+
+ROOT = Path(__file__).parents[2]
+ASSETS = ROOT / "assets"
+QUALITY = 70
+TILES = {  # name of a tile: width in px
+    "explain": 900,
+    "occlusion": 560,
+    "does-the-map-depend-on-the-answer": 560,
+    "filters": 560,
+    "maximize": 560,
+    "top-images": 560,
+    "embed": 560,
+}
+DRAWINGS = ("incremental", "field", "fields", "mean", "scan")
+
+
+def write_assets() -> None:
+    build = ROOT / "build"
+    gallery.make_pictures(build / "gallery", read_tiles(gallery.PAGE.read_text(encoding="utf-8")))
+    for name, width in TILES.items():
+        with Image.open(build / "gallery" / f"{name}-light.webp") as picture:
+            _write(picture, name, width)
+    for name in DRAWINGS:
+        with io.BytesIO(drawings.draw_one(name)) as png, Image.open(png) as picture:
+            _write(picture, name, 900)
+
+
+def _write(picture: Image.Image, name: str, width: int) -> None:
+    height = round(picture.height * width / picture.width)
+    small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    small.save(ASSETS / f"{name}.webp", quality=QUALITY, method=6)
+
+
+if __name__ == "__main__":
+    write_assets()

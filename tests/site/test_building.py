@@ -1,0 +1,119 @@
+"""atlas(): one call writes a site, leaves the network as it was, goes on after a stop, and hides what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import vizcnn
+from vizcnn.cli.main import main
+from vizcnn.errors import LayerNotFound, ParameterError, UnsuitableNetwork
+from vizcnn.site.building import Atlas
+
+QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of classes, whose files have a name that is found again wherever it is."""
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    random = np.random.default_rng(0)
+    for i in range(12):
+        (folder / str(i % 3)).mkdir(parents=True, exist_ok=True)
+        pixels = (random.random((28, 28)) * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / str(i % 3) / f"secretname{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    model = vizcnn.load("lecture")
+    before = model.weights_sha256()
+    found = vizcnn.atlas(model, digits, tmp_path_factory.mktemp("out") / "site", **QUICK)
+    assert model.weights_sha256() == before
+    assert not model.network.training
+    return found
+
+
+def read(made: Atlas, name: str) -> str:
+    return (made.folder / "data" / f"{name}.js").read_text()
+
+
+def test_a_folder_becomes_a_site(made: Atlas) -> None:
+    assert made.page.is_file()
+    assert (made.units, made.images) == (25 + 50 + 100 + 10, 12)
+    files = [file for file in made.folder.rglob("*") if file.is_file() and file.name != "atlas.json"]
+    assert made.size == sum(file.stat().st_size for file in files)
+    about = json.loads((made.folder / "atlas.json").read_text())
+    assert about["finished"]
+    assert about["origin"]["weights"] == vizcnn.load("lecture").weights_sha256()
+    assert "secretname" in read(made, "N0")
+    assert str(made.page) in str(made)
+
+
+def test_without_images_of_the_data_set_nothing_of_them_is_left(made: Atlas, tmp_path: Path) -> None:
+    model = vizcnn.load("lecture")
+    found = vizcnn.atlas(model, folder=tmp_path / "site", index=made.work / "index", dataset_images=False, **QUICK)
+    files = [file for file in found.folder.rglob("*") if file.is_file()]
+    assert not any(b"secretname" in file.read_bytes() for file in files)
+    assert not [file for file in files if file.parent.name == "photo"]
+    assert not [file for file in files if file.name[0] in "AINPW" and file.parent.name == "data"]
+
+
+def test_layers_that_are_left_out_are_no_sources(made: Atlas, tmp_path: Path) -> None:
+    found = vizcnn.atlas(
+        vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv?"], **QUICK
+    )
+    assert found.units == 75
+    found = vizcnn.atlas(
+        vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv2"], **QUICK
+    )
+    assert "it reads a layer that is left out" in read(found, "U0-0")
+
+
+def test_what_was_kept_is_not_measured_again(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, folder = vizcnn.load("lecture"), tmp_path / "site"
+    wanted: dict[str, Any] = {"pictures": ["fc2"], "effects": 0.0, "progress": False}
+    first = vizcnn.atlas(model, digits, folder, **wanted)
+    pictures = sorted(file.name for file in (folder / "unit").iterdir())
+    assert len(pictures) == 10
+    from vizcnn.anatomy import pictures as making
+
+    monkeypatch.setattr(making, "optimize", None)  # not called
+    again = vizcnn.atlas(model, digits, folder, **wanted)
+    assert again.size == first.size
+    assert sorted(file.name for file in (folder / "unit").iterdir()) == pictures
+
+
+def test_a_foreign_folder_is_left_alone(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ParameterError, match="holds files that are not of an atlas"):
+        vizcnn.atlas(vizcnn.load("lecture"), digits, tmp_path, **QUICK)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_what_cannot_be_made_is_said_first(digits: Path, tmp_path: Path) -> None:
+    model = vizcnn.load("lecture")
+    with pytest.raises(LayerNotFound, match="no layer of the atlas is named 'conv9'. Did you mean 'conv2'?"):
+        vizcnn.atlas(model, digits, tmp_path / "site", layers=["conv9"], **QUICK)
+    with pytest.raises(ParameterError, match="give one of them"):
+        vizcnn.atlas(model, folder=tmp_path / "site", **QUICK)
+    with pytest.raises(UnsuitableNetwork):
+        vizcnn.atlas(vizcnn.Model(lambda x: x.mean((2, 3)), size=28, channels=1), digits, tmp_path / "site", **QUICK)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_command(digits: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    given = ["atlas", str(digits), "-m", "lecture", "-o", str(site), "--pictures", "none", "--effects", "0", "-q"]
+    answer = CliRunner().invoke(main, [*given, "--json"])
+    assert answer.exit_code == 0, answer.output
+    said = json.loads(answer.stdout)["results"][0]
+    assert Path(said["page"]).is_file()
+    assert said["units"] == 185

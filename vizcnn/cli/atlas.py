@@ -1,0 +1,111 @@
+"""The command `atlas`: a website of a network, every unit one link, opened from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, SHARING, with_options
+from vizcnn.probing.call import Call
+from vizcnn.probing.parsing import parse_names
+
+if TYPE_CHECKING:
+    from vizcnn.site.building import Atlas
+
+
+def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    try:
+        return None if text is None else parse_names(text)
+    except ValueError as error:
+        raise click.BadParameter(f"layers are {error}, got {text!r}") from error
+
+
+def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...] | str | None:
+    return text if text in (None, "all", "none") else _parse_layers(ctx, param, text)
+
+
+@with_options(DEVICE, *LOADING, *SHARING, *REPORTING)
+@click.command(short_help="A website of the network: every unit one link, opened from a folder.")
+@click.argument("images", nargs=-1, metavar="[IMAGES...]")
+@click.option("-m", "--model", default="tiny", show_default=True, help="As for the probes.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default="site", show_default=True, help="The folder.")
+@click.option(
+    "--index", type=click.Path(), help="A scan to use again, in place of IMAGES: SITE.work/index of an atlas."
+)
+@click.option("--labels", type=click.Path(path_type=Path), help="A file of lines NAME,CLASS. Default: the sub-folders.")
+@click.option("--layers", callback=_parse_layers, help="Names or patterns of the layers to show. Default: all.")
+@click.option(
+    "--pictures",
+    callback=_parse_pictures,
+    metavar="none|LAYERS|all",
+    help="Whose units get an optimised picture. Default: all of a network of at most 2,000 units, else none; the best "
+    "crops stand in.",
+)
+@click.option(
+    "--effects",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds for measuring what happens without a unit.",
+)
+@click.option("--by-hand", callback=_parse_layers, help="Layers to compute number by number. Default: the first three.")
+@click.option(
+    "--no-dataset-images", is_flag=True, help="Leave out every pixel, map, activation and file name of the images."
+)
+@click.option("--title", help="What the site is called. Default: the model's name.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the pictures.")
+def atlas(
+    images: Sequence[str],
+    model: str,
+    out: Path,
+    device: str,
+    json: bool,
+    quiet: bool,
+    debug: bool,
+    no_dataset_images: bool,
+    **options: Any,
+) -> None:
+    """Write a website of the network: its layers, every unit with the images that excite it most, a picture made for
+    it, its classes, what happens without it and what drives it; every class; some images; a convolution by hand.
+
+    IMAGES is a folder with any sub-folders (classes), an archive, or image files. The site opens from its folder,
+    without a server. Stopped by whatever, the same command goes on; the scan and the pictures are kept in SITE.work.
+
+    \b
+    vizcnn atlas photos/ -m resnet18 -o site
+    vizcnn atlas photos/ -m resnet18 --pictures layer4.1.conv2 --effects 600
+    vizcnn atlas -m resnet18 --index site.work/index -o another --no-dataset-images
+    """
+    from vizcnn.cli.session import Session
+
+    session = Session("atlas", Call(out=out, json=json, quiet=quiet, debug=debug))
+
+    def work() -> Atlas:
+        from vizcnn.cli.sharing import open_workers
+        from vizcnn.models.loading import load
+        from vizcnn.site.building import atlas as build
+
+        said = {name: options.pop(name) for name in LOADING_NAMES}
+        network = session.tell_notes(partial(load, model, device=device, **said))()
+        source: Any = images[0] if len(images) == 1 else list(images) or None
+        with open_workers(options.pop("dask"), options.pop("workers")) as client:
+            return build(
+                network, source, out, dataset_images=not no_dataset_images, client=client, progress=not quiet, **options
+            )
+
+    session.finish(work, _collect, lambda made: made.describe(), lambda _made: [])
+
+
+def _collect(made: Atlas) -> dict[str, object]:
+    return {
+        "page": str(made.page),
+        "work": str(made.work),
+        "units": made.units,
+        "images": made.images,
+        "bytes": made.size,
+        "seconds": made.seconds,
+    }
