@@ -16,7 +16,7 @@ from pathlib import Path
 from secrets import token_hex
 from stat import S_ISDIR, S_ISREG, S_IWGRP, S_IWOTH, S_IWUSR
 
-from vizcnn.errors import OutputError
+from vizcnn.errors import OutputError, ParameterError
 
 _STARTS = {  # how a file of each kind begins, after leading white space for the text formats
     ".gif": (b"GIF8",),
@@ -31,6 +31,20 @@ _STARTS = {  # how a file of each kind begins, after leading white space for the
     ".svg": (b"<?xml", b"<svg"),
 }
 _HEADER_LENGTH = 8  # a .safetensors file begins with the length of its JSON header in 8 bytes
+
+
+def refuse_inside(folder: str | Path, images: object) -> None:
+    """Raise ParameterError where a folder of output would lie in a folder of images, or be one.
+
+    images: what a person calls a data set, see `vizcnn.inputs.dataset`."""
+    for each in images if isinstance(images, list | tuple) else (images,):
+        if not (isinstance(each, str | Path) and os.path.isdir(each)):
+            continue
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(each)):
+            raise ParameterError(
+                f"the folder {folder} would lie in the data set {each}, and be read as images the next time. Choose "
+                "one outside with -o"
+            )
 
 
 @contextmanager

@@ -34,6 +34,11 @@ def bar(total: int | None, label: str, unit: str, *, shown: bool = True) -> Any:
     )
 
 
+def say(text: str) -> None:
+    """Say something on stderr, where a bar may stand."""
+    _Bar.write(f"vizcnn: {text}", file=sys.stderr)
+
+
 class Whole:
     """One bar over work of several parts, for which the price is known beforehand.
 
@@ -77,7 +82,7 @@ class Whole:
         self._bar.update(round(to) - before)
         seconds = (time.monotonic() - self._start) * self._total / max(to, 1e-9)
         if first and self._shown and seconds > DELAY:
-            _Bar.write(f"vizcnn: about {self._total:,.0f} runs of {self._name}, {seconds:.0f} s", file=sys.stderr)
+            say(f"about {self._total:,.0f} runs of {self._name}, {seconds:.0f} s")
 
 
 _WHOLE: ContextVar[Whole | None] = ContextVar("whole", default=None)

@@ -131,6 +131,11 @@ def test_a_file_runs_nobodys_code(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "somebody" not in capsys.readouterr().out
 
 
+def test_what_is_kept_never_lies_in_the_data_set(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="would lie in the data set"):
+        vizcnn.audit(make_model(), tmp_path, folder=tmp_path / "kept", progress=False)
+
+
 @pytest.fixture(scope="module", params=[1, 2])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
     with open_cluster(None, request.param) as client:

@@ -32,9 +32,8 @@ def test_no_text_of_a_picture_is_cut_hidden_or_too_small(case: str) -> None:
             for page, figure in _draw_pages(result):
                 assert find_faults(figure) == [], (style, page)
                 assert figure.get_figheight() <= STYLES[style].height + _NOTHING
-                assert figure.get_figwidth() <= max(
-                    STYLES[style].width, _WIDEST_TABLE * isinstance(result, vizcnn.Table)
-                )
+                widest = max(STYLES[style].width, _WIDEST_TABLE * isinstance(result, vizcnn.Table))
+                assert figure.get_figwidth() <= widest + _NOTHING
 
 
 def _draw_pages(result: Any) -> Iterator[tuple[int, Any]]:

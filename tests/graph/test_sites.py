@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import enliven, picture, small_cnn
-from support_sites import make_varied, read_by_hooks
+from support import enliven, picture
+from support_sites import Undecided, make_varied, read_by_hooks
 from torch import Tensor, nn
 
 import vizcnn
@@ -159,18 +159,6 @@ def test_what_cannot_be_followed_has_a_reason() -> None:
     assert "stages.0.blocks.0.mlp.fc1" in [site.name for site in found.sites]
     reasons = {path.missing for site in found.sites for path in site.paths} | {site.missing for site in found.sites}
     assert reasons == {"", "behind the operation 'permute'"}
-
-
-class Undecided(nn.Module):
-    """Looks at values while it runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = small_cnn()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.inner(x if x.mean() > 0.3 else 1 - x)
-        return out
 
 
 def test_a_network_that_cannot_be_recorded_has_its_layers_as_sites() -> None:

@@ -61,6 +61,7 @@ def test_without_images_of_the_data_set_nothing_of_them_is_left(made: Atlas, tmp
     model = vizcnn.load("lecture")
     found = vizcnn.atlas(model, folder=tmp_path / "site", index=made.work / "index", dataset_images=False, **QUICK)
     files = [file for file in found.folder.rglob("*") if file.is_file()]
+    assert json.loads((found.folder / "atlas.json").read_text())["origin"]["data"] == "a data set"
     assert not any(b"secretname" in file.read_bytes() for file in files)
     assert not [file for file in files if file.parent.name == "photo"]
     assert not [file for file in files if file.name[0] in "AINPW" and file.parent.name == "data"]
@@ -71,6 +72,7 @@ def test_layers_that_are_left_out_are_no_sources(made: Atlas, tmp_path: Path) ->
         vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv?"], **QUICK
     )
     assert found.units == 75
+    assert "The output is not among the layers of this atlas." in read(found, "U0-0")
     found = vizcnn.atlas(
         vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv2"], **QUICK
     )
@@ -91,11 +93,52 @@ def test_what_was_kept_is_not_measured_again(digits: Path, tmp_path: Path, monke
     assert sorted(file.name for file in (folder / "unit").iterdir()) == pictures
 
 
+def test_an_image_page_without_the_output_says_what_is_missing(made: Atlas, tmp_path: Path) -> None:
+    found = vizcnn.atlas(
+        vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", layers=["conv?"], **QUICK
+    )
+    pages = [file for file in (found.folder / "data").iterdir() if file.name.startswith("I")]
+    assert pages
+    assert all("The output is not among the layers of this atlas." in page.read_text() for page in pages)
+    assert all('"answers":[]' in page.read_text() for page in pages)
+
+
+def test_what_was_kept_of_other_layers_is_not_shown(made: Atlas, tmp_path: Path) -> None:
+    model, index = vizcnn.load("lecture"), made.work / "index"
+    wanted: dict[str, Any] = {**QUICK, "index": index, "effects": 1e-9}
+    vizcnn.atlas(model, folder=tmp_path / "used", **wanted)
+    again = vizcnn.atlas(model, folder=tmp_path / "used", layers=["fc1", "fc2"], **wanted)
+    fresh = vizcnn.atlas(model, folder=tmp_path / "fresh", layers=["fc1", "fc2"], **wanted)
+    assert '"flips"' in read(fresh, "U0-0")
+    assert read(again, "U0-0") == read(fresh, "U0-0")
+    assert read(again, "L0") == read(fresh, "L0")
+
+
 def test_a_foreign_folder_is_left_alone(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ParameterError, match="holds files that are not of an atlas"):
         vizcnn.atlas(vizcnn.load("lecture"), digits, tmp_path, **QUICK)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_site_in_the_data_set_is_refused(digits: Path) -> None:
+    with pytest.raises(ParameterError, match="would lie in the data set"):
+        vizcnn.atlas(vizcnn.load("lecture"), digits, digits / "site", **QUICK)
+    assert not (digits / "site").exists()
+
+
+def test_the_folder_where_one_is_has_its_work_beside_it(
+    made: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = vizcnn.atlas(vizcnn.load("lecture"), folder=".", index=made.work / "index", layers=["conv1"], **QUICK)
+    assert found.work == tmp_path / "here.work"
+    assert (tmp_path / "here" / "index.html").is_file()
+    (tmp_path / "here" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "here" / "sub")
+    found = vizcnn.atlas(vizcnn.load("lecture"), folder="..", index=made.work / "index", layers=["conv1"], **QUICK)
+    assert found.work == tmp_path / "here.work"
 
 
 def test_what_cannot_be_made_is_said_first(digits: Path, tmp_path: Path) -> None:

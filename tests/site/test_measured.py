@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support import picture, small_cnn
-from support_sites import make_varied
+from support import picture
+from support_sites import Undecided, make_varied
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -303,18 +303,6 @@ def test_classes_and_images(model: vizcnn.Model, records: Measured, images: Tens
                 assert one.value == pytest.approx(float(values[shown.image, one.unit].max()), rel=1e-4)
                 assert one.share == pytest.approx(one.value / float(values[:, one.unit].max()), rel=1e-4)
         assert records.photograph(shown.image).shape == (40, 32, 3)
-
-
-class Undecided(nn.Module):
-    """Looks at values while it runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = small_cnn()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.inner(x if x.mean() > 0.3 else 1 - x)
-        return out
 
 
 def test_a_network_that_cannot_be_followed_has_an_atlas_without_links(tmp_path: Path) -> None:

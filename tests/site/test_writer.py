@@ -17,9 +17,9 @@ from support_site import BREAKING, HOSTILE, Computed, Hostile, Unmeasured
 
 import vizcnn
 from vizcnn.errors import OutputError, ParameterError
-from vizcnn.site.estimate import Plan, describe_size, estimate_size
+from vizcnn.site.estimate import Contents, describe_size, estimate_size
 from vizcnn.site.packing import encode_webp, pack_halves, round_number, to_script
-from vizcnn.site.records import Missing, Picture
+from vizcnn.site.records import ByHand, Missing, Picture
 from vizcnn.site.writer import write_site
 
 STATIC = Path(vizcnn.__file__).parent / "site" / "static"
@@ -238,13 +238,16 @@ def test_the_size_is_known_to_15_percent_before_anything_is_written(
     records: MadeUp, dataset_images: bool, tmp_path: Path
 ) -> None:
     written = write_site(records, tmp_path / "atlas", dataset_images=dataset_images, progress=False)
+    hands = [records.by_hand(i) for i in range(len(records.network.layers))] if isinstance(records, Computed) else []
+    readings = [hand.readings[0] for hand in hands if isinstance(hand, ByHand)]
     pictures = [unit.picture for i in range(len(records.network.layers) - 1) for unit in list(records.units(i))[:4]]
-    plan = Plan(
+    drawn = [len(encode_webp(picture.pixels)) for picture in pictures if isinstance(picture, Picture)]
+    contents = Contents(
         records.network,
         images=records.images_,
         name=len(records.images.names[-1]),
         pictures=written.files["optimised pictures"],
-        drawn=[picture.pixels for picture in pictures if isinstance(picture, Picture)],
+        picture=float(np.mean(drawn)) if drawn else 0.0,
         photographs=written.files["photographs"],
         samples=[records.photograph(n) for n in range(9)],
         image_pages=records.closely,
@@ -252,9 +255,10 @@ def test_the_size_is_known_to_15_percent_before_anything_is_written(
         map_size=190,
         by_hand=tuple(range(5)) if isinstance(records, Computed) else (),
         readings=2,
+        numbers_read=sum(reading.says.size + sum(read.size for read in reading.reads) for reading in readings),
         dataset_images=dataset_images,
     )
-    expected = estimate_size(plan)
+    expected = estimate_size(contents)
     assert sum(expected.values()) == pytest.approx(written.size, rel=0.15)
     for kind in ("pages of units", "walls", "classes", "images", "photographs", "activations by hand"):
         assert expected.get(kind, 0) == pytest.approx(written.bytes[kind], rel=0.25), kind

@@ -19,6 +19,7 @@ from vizcnn.auditing.store import Store, describe_identity
 from vizcnn.errors import ImageError, Interrupted, ParameterError, TargetError, VizcnnWarning, did_you_mean
 from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.model import Model
+from vizcnn.output import refuse_inside
 from vizcnn.progress import bar
 from vizcnn.results import Audit
 from vizcnn.scanning.layer_selection import find_input_size
@@ -104,6 +105,8 @@ def audit_and_keep(
 ) -> tuple[Audit, Store | None]:
     """The same, with the store that still has all that was done: for who removes it when the result is written."""
     require_scikit_learn()
+    if folder is not None:
+        refuse_inside(folder, images)
     held = _read(dataset(images, labels), model, progress)
     store = None if folder is None else Store(Path(folder), held.describe(model, per_class, seed))
     if store is not None:

@@ -21,17 +21,18 @@ from vizcnn.auditing.store import Store
 from vizcnn.auditing.suspects import FEWEST_OTHERS, FEWEST_OWN, Ground, Halves
 from vizcnn.auditing.tasks import SHOW, draw_stream
 from vizcnn.errors import DegenerateResult, ParameterError, ShapeError
+from vizcnn.evaluation.asking import make_provenance
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import select_channels
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices
-from vizcnn.results import Audit, Provenance
+from vizcnn.results import Audit
 from vizcnn.results.evidence import AuditedClass, Finding, Pictures, Sheet, find_usual
-from vizcnn.version import __version__
 
 _AT_ONCE = 64  # images that are averaged
 _SHOWN = 6  # images in a row of a sheet
+_PAPER = "Adebayo et al. 2022, arXiv:2212.04629"
 
 Labels = npt.NDArray[np.int64]
 
@@ -73,7 +74,9 @@ def audit_images(
     classes = tuple(_describe_classes(ground, per_class))
     usual = find_usual(classes)
     return Audit(
-        _make_provenance(model, seed, per_class=per_class, suspicions=suspicions),
+        make_provenance(
+            model, model.provenance(), "audit", {"per_class": per_class, "suspicions": suspicions}, _PAPER, seed
+        ),
         findings,
         classes,
         labelled=given is not None,
@@ -244,21 +247,3 @@ def _describe_classes(ground: Ground, per_class: int) -> Iterator[AuditedClass]:
         )
         share = find_smallest_share(count, min(count, per_class) // 2) if enough else None
         yield AuditedClass(ground.network.model.class_name(int(label)), int(label), count, share)
-
-
-def _make_provenance(model: Model, seed: int, **options: object) -> Provenance:
-    identity = model.provenance()
-    return Provenance(
-        version=__version__,
-        torch=torch.__version__,
-        probe="audit",
-        options=options,
-        details={},
-        **identity,
-        device=str(model.device),
-        images=(),
-        targets=(),
-        target_specs=(),
-        seed=seed,
-        paper="Adebayo et al. 2022, arXiv:2212.04629",
-    )

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, SHARING, with_options
+from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, SHARING, parse_layers, with_options
 from vizcnn.probing.call import Call
-from vizcnn.probing.parsing import parse_names
 
 if TYPE_CHECKING:
+    from vizcnn.models.model import Model
     from vizcnn.site.building import Atlas
-
-
-def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    try:
-        return None if text is None else parse_names(text)
-    except ValueError as error:
-        raise click.BadParameter(f"layers are {error}, got {text!r}") from error
+    from vizcnn.site.cost import AtlasCost
 
 
 def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...] | str | None:
-    return text if text in (None, "all", "none") else _parse_layers(ctx, param, text)
+    return text if text in (None, "all", "none") else parse_layers(ctx, param, text)
 
 
 @with_options(DEVICE, *LOADING, *SHARING, *REPORTING)
@@ -37,7 +32,7 @@ def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None
     "--index", type=click.Path(), help="A scan to use again, in place of IMAGES: SITE.work/index of an atlas."
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="A file of lines NAME,CLASS. Default: the sub-folders.")
-@click.option("--layers", callback=_parse_layers, help="Names or patterns of the layers to show. Default: all.")
+@click.option("--layers", callback=parse_layers, help="Names or patterns of the layers to show. Default: all.")
 @click.option(
     "--pictures",
     callback=_parse_pictures,
@@ -52,11 +47,12 @@ def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None
     show_default=True,
     help="Seconds for measuring what happens without a unit.",
 )
-@click.option("--by-hand", callback=_parse_layers, help="Layers to compute number by number. Default: the first three.")
+@click.option("--by-hand", callback=parse_layers, help="Layers to compute number by number. Default: the first three.")
 @click.option(
     "--no-dataset-images", is_flag=True, help="Leave out every pixel, map, activation and file name of the images."
 )
 @click.option("--title", help="What the site is called. Default: the model's name.")
+@click.option("--estimate", is_flag=True, help="Say how large it would be and how long it would take; write nothing.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the pictures.")
 def atlas(
     images: Sequence[str],
@@ -67,6 +63,7 @@ def atlas(
     quiet: bool,
     debug: bool,
     no_dataset_images: bool,
+    estimate: bool,
     **options: Any,
 ) -> None:
     """Write a website of the network: its layers, every unit with the images that excite it most, a picture made for
@@ -76,6 +73,7 @@ def atlas(
     without a server. Stopped by whatever, the same command goes on; the scan and the pictures are kept in SITE.work.
 
     \b
+    vizcnn atlas photos/ -m resnet18 --estimate
     vizcnn atlas photos/ -m resnet18 -o site
     vizcnn atlas photos/ -m resnet18 --pictures layer4.1.conv2 --effects 600
     vizcnn atlas -m resnet18 --index site.work/index -o another --no-dataset-images
@@ -84,20 +82,32 @@ def atlas(
 
     session = Session("atlas", Call(out=out, json=json, quiet=quiet, debug=debug))
 
-    def work() -> Atlas:
-        from vizcnn.cli.sharing import open_workers
+    said = {name: options.pop(name) for name in LOADING_NAMES}
+    sharing = options.pop("dask"), options.pop("workers")
+    source: Any = images[0] if len(images) == 1 else list(images) or None
+    options["dataset_images"] = not no_dataset_images
+
+    def open_network() -> Model:
         from vizcnn.models.loading import load
-        from vizcnn.site.building import atlas as build
 
-        said = {name: options.pop(name) for name in LOADING_NAMES}
-        network = session.tell_notes(partial(load, model, device=device, **said))()
-        source: Any = images[0] if len(images) == 1 else list(images) or None
-        with open_workers(options.pop("dask"), options.pop("workers")) as client:
-            return build(
-                network, source, out, dataset_images=not no_dataset_images, client=client, progress=not quiet, **options
-            )
+        return session.tell_notes(partial(load, model, device=device, **said))()
 
-    session.finish(work, _collect, lambda made: made.describe(), lambda _made: [])
+    def build() -> Atlas:
+        from vizcnn.cli.sharing import open_workers
+        from vizcnn.site.building import atlas as make
+
+        network = open_network()
+        with open_workers(*sharing) as client:
+            return make(network, source, out, client=client, progress=not quiet, **options)
+
+    def weigh() -> AtlasCost:
+        from vizcnn.site.building import estimate as weigh_atlas
+
+        return weigh_atlas(open_network(), source, out, **options)
+
+    if estimate:
+        session.finish(weigh, asdict, lambda cost: cost.describe(), lambda _cost: [])
+    session.finish(build, _collect, lambda made: made.describe(), lambda _made: [])
 
 
 def _collect(made: Atlas) -> dict[str, object]:

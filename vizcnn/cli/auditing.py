@@ -130,14 +130,9 @@ def check_folder(folder: Path, images: Sequence[str]) -> None:
 
     The folder itself is made when there is something to write."""
     from vizcnn.errors import OutputError, ParameterError
-    from vizcnn.output import refuse_unwritable
+    from vizcnn.output import refuse_inside, refuse_unwritable
 
-    for each in images:
-        if os.path.isdir(each) and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(each)):
-            raise ParameterError(
-                f"the folder {folder} would lie in the data set {each}, and be read as images the next time. Choose "
-                "one outside with -o"
-            )
+    refuse_inside(folder, images)
     try:
         is_there = folder.exists()
         left = {entry.name for entry in folder.iterdir()} - {UNFINISHED} if is_there else set()

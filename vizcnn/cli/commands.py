@@ -13,9 +13,8 @@ from vizcnn.cli.atlas import atlas
 from vizcnn.cli.auditing import audit
 from vizcnn.cli.checking import check
 from vizcnn.cli.explaining import explain
-from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, with_options
+from vizcnn.cli.options import DEVICE, LOADING, LOADING_NAMES, REPORTING, parse_layers, with_options
 from vizcnn.probing.call import Call
-from vizcnn.probing.parsing import parse_names
 
 if TYPE_CHECKING:
     from vizcnn.scanning import Index
@@ -33,20 +32,13 @@ def _parse_part(_ctx: click.Context, _param: click.Parameter, text: str | None) 
     return int(i), int(n)
 
 
-def _parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
-    try:
-        return None if text is None else parse_names(text)
-    except ValueError as error:
-        raise click.BadParameter(f"layers are {error}, got {text!r}") from error
-
-
 @with_options(DEVICE, *LOADING, *REPORTING)
 @click.command(short_help="What excites each channel most? One pass over a data set, kept in an index.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGES...")
 @click.option("-m", "--model", default="tiny", show_default=True, help="As for the probes.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="index", show_default=True, help="The folder.")
 @click.option(
-    "--layers", callback=_parse_layers, help="Names or patterns, with commas. Default: what holds weights, and output."
+    "--layers", callback=parse_layers, help="Names or patterns, with commas. Default: what holds weights, and output."
 )
 @click.option("--top", type=int, default=9, show_default=True, help="Images kept for each channel, 1 to 100.")
 @click.option(

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from vizcnn.probing.parsing import parse_names
+
 REPORTING = [
     click.Option(["--json"], is_flag=True, help="Print one JSON object on stdout instead of sentences."),
     click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
@@ -49,6 +51,14 @@ def _read(reader: Callable[..., Any], *given: str) -> Any:
         return reader(*given)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def parse_layers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    """Names or patterns of layers, with commas between."""
+    try:
+        return None if text is None else parse_names(text)
+    except ValueError as error:
+        raise click.BadParameter(f"layers are {error}, got {text!r}") from error
 
 
 def _parse_display(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:

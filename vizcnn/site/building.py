@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,12 @@ from vizcnn.inputs.datasets import dataset
 from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.model import Model
+from vizcnn.output import refuse_inside
+from vizcnn.progress import say
 from vizcnn.scanning import Index, Study, scan
 from vizcnn.scanning.layer_selection import find_input_size
+from vizcnn.scanning.manifest import read_manifest
+from vizcnn.site.cost import AtlasCost, Trial
 from vizcnn.site.folder import PAGE, refuse_foreign
 from vizcnn.site.study.material import Plan
 from vizcnn.site.study.measured import list_readings, measure
@@ -94,7 +99,8 @@ def atlas(
         else none. by_hand: those that can be computed number by number on a page; by default the first three.
     effects: seconds for measuring what happens without units. dataset_images: False leaves out every pixel, map,
         activation and file name of the data set. title: by default the model's name. seed: of the pictures.
-    client: a `distributed.Client` whose workers share the scan.
+    client: a `distributed.Client` whose workers share the scan. progress: whether its size and time are said first, and
+    bars may appear.
 
     The network is afterwards as it was. Raises ParameterError, LayerNotFound, OutputError, ImageError,
     UnsuitableNetwork for a black box.
@@ -105,33 +111,113 @@ def atlas(
         print(made)
     """
     start, folder = time.perf_counter(), Path(folder)
-    refuse_foreign(folder)
-    refuse_black_box(model.network, model.name)
-    if (images is None) == (index is None):
-        raise ParameterError("an atlas is of images, or of the index of a scan: give one of them")
-    work = folder.with_name(folder.name + _WORK)
+    order = _Order(model, folder, index, labels, layers, pictures, effects, by_hand, dataset_images, title, seed)
+    order.check(images)
     with borrow(model, "Atlas"):
-        found = _find_index(index, labels) if index is not None else None
-        size = found.size if found is not None else find_input_size(dataset(images, labels), model)
-        sites = _find_sites(model, size, layers)
+        made = order.prepare(images)
+        if progress:
+            say(made.trial.run().describe())
+        found, sites = made.index, made.trial.sites
         if found is None:
             found = scan(
-                model, images, work / "index", layers=list_readings(sites), labels=labels, study=Study(),
+                model, made.trial.images, order.work / "index", layers=list_readings(sites), study=Study(),
                 client=client, progress=progress,
             )  # fmt: skip
-        plan = Plan(
-            title=title or model.name,
-            data=Path(found.facts["where"]).name,
-            made=datetime.now(UTC).date().isoformat(),
-            pictures=_choose_pictures(sites, pictures),
-            effects=effects,
-            by_hand=_choose_by_hand(sites, by_hand),
-            seed=seed,
-        )
-        records = measure(model, sites, found, plan, keeper=Keeper(work / "kept"), progress=progress)
+        records = measure(model, sites, found, made.trial.plan, keeper=made.trial.keeper, progress=progress)
         written = write_site(records, folder, dataset_images=dataset_images, progress=progress)
     units = sum(site.shape[0] for site in sites.sites)
-    return Atlas(folder, work, units, records.network.images, written.size, time.perf_counter() - start)
+    return Atlas(folder, order.work, units, records.network.images, written.size, time.perf_counter() - start)
+
+
+def estimate(
+    model: Model,
+    images: Any = None,
+    folder: str | Path = "site",
+    *,
+    index: str | Path | None = None,
+    labels: str | Path | Mapping[str, str] | None = None,
+    layers: Sequence[str] | None = None,
+    pictures: Sequence[str] | Literal["all", "none"] | None = None,
+    effects: float = 60.0,
+    by_hand: Sequence[str] | None = None,
+    dataset_images: bool = True,
+    title: str | None = None,
+    seed: int = 0,
+) -> AtlasCost:
+    """The size and the time of the atlas that `atlas` writes with the same arguments; nothing is written.
+
+    A few images are opened, a batch of them goes through the network, and a few steps of a picture are made. The size
+    is right to about 15%; the time is that of this machine at this moment, and less where an earlier call has kept
+    something beside `folder`.
+
+        import vizcnn
+        from vizcnn.site.building import estimate
+
+        print(estimate(vizcnn.load("lecture"), "digits/"))
+    """
+    order = _Order(model, Path(folder), index, labels, layers, pictures, effects, by_hand, dataset_images, title, seed)
+    order.check(images)
+    with borrow(model, "Atlas"):
+        return order.prepare(images).trial.run()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An atlas that can be made or tried. index: of the scan, where the person has named one."""
+
+    trial: Trial
+    index: Index | None
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a person asks for, see `atlas`."""
+
+    model: Model
+    folder: Path
+    index: str | Path | None
+    labels: str | Path | Mapping[str, str] | None
+    layers: Sequence[str] | None
+    pictures: Sequence[str] | Literal["all", "none"] | None
+    effects: float
+    by_hand: Sequence[str] | None
+    dataset_images: bool
+    title: str | None
+    seed: int
+
+    @property
+    def work(self) -> Path:
+        whole = Path(os.path.abspath(self.folder))  # `.` and `..` have no name
+        return whole.with_name(whole.name + _WORK)
+
+    def check(self, images: Any) -> None:
+        """Raise what is wrong before the network runs."""
+        refuse_foreign(self.folder)
+        refuse_inside(self.folder, images)
+        refuse_black_box(self.model.network, self.model.name)
+        if (images is None) == (self.index is None):
+            raise ParameterError("an atlas is of images, or of the index of a scan: give one of them")
+
+    def prepare(self, images: Any) -> _Prepared:
+        """Everything that is decided before anything is measured. The network must be borrowed."""
+        model = self.model
+        found = _find_index(self.index, self.labels) if self.index is not None else None
+        held = found.images if found is not None else dataset(images, self.labels)
+        size = found.size if found is not None else find_input_size(held, model)
+        sites = _find_sites(model, size, self.layers)
+        plan = Plan(
+            title=self.title or model.name,
+            data=Path(held.where).name if self.dataset_images else "a data set",  # which may be the name of a file
+            made=datetime.now(UTC).date().isoformat(),
+            pictures=_choose_pictures(sites, self.pictures),
+            effects=self.effects,
+            by_hand=_choose_by_hand(sites, self.by_hand),
+            seed=self.seed,
+        )
+        before = read_manifest(self.work / "index")
+        is_scanned = found is not None or bool(before and before["facts"]["complete"])
+        keeper = Keeper(self.work / "kept")
+        return _Prepared(Trial(model, sites, held, size, plan, keeper, is_scanned, self.dataset_images), found)
 
 
 def _find_index(index: str | Path, labels: Any) -> Index:

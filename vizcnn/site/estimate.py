@@ -24,23 +24,25 @@ _CLASS_PAGE, _VOTE, _EXAMPLE, _EARLY = 110, 22, 4.5, 9
 _IMAGE_PAGE, _FIRED, _MAP = 150, 30, 330
 _NETWORK, _LAYER = 500, 480
 _PAGE = 3_700  # of index.html and atlas.json
+_PICTURE = 50.0  # of an optimised picture: 50 x side^0.89, of a grey one half of that; measured at 28 to 128 px
+_GROWTH = 0.89
 
 
 @dataclass(frozen=True)
-class Plan:
+class Contents:
     """What a site will hold.
 
     images: how many were scanned. name: letters of the name of an image's file. pictures: how many optimised pictures
-    there will be. drawn: some such, or others like them. photographs: how many images will stand on some page. samples:
-    some of them. image_pages: how many. maps: of each, of map_size numbers. by_hand: the
-    numbers of the layers. readings: how many images. crops, links, neighbours, classes: how many a unit has, links of
-    both kinds together. kernel: numbers of a link's kernel."""
+    there will be, and picture the bytes of one. photographs: how many images will stand on some page. samples: some of
+    them. image_pages: how many. maps: of each, of map_size numbers. by_hand: the numbers of the layers. readings: of
+    how many images, and numbers_read how many numbers these layers read and say for each. crops, links, neighbours,
+    classes: how many a unit has, links of both kinds together. kernel: numbers of a link's kernel."""
 
     network: Network
     images: int
     name: int = 24
     pictures: int = 0
-    drawn: Sequence[Pixels] = ()
+    picture: float = 0.0
     photographs: int = 0
     samples: Sequence[Pixels] = ()
     image_pages: int = 0
@@ -48,6 +50,7 @@ class Plan:
     map_size: int = 0
     by_hand: tuple[int, ...] = ()
     readings: int = 0
+    numbers_read: int = 0
     crops: int = 9
     links: int = 16
     neighbours: int = 8
@@ -56,35 +59,39 @@ class Plan:
     dataset_images: bool = True
 
 
-def estimate_size(plan: Plan) -> dict[str, int]:
+def estimate_size(contents: Contents) -> dict[str, int]:
     """Bytes of each kind, as `Written.bytes` counts them; they are within 15% together."""
-    hidden = [layer for layer in plan.network.layers if not layer.is_output]
+    hidden = [layer for layer in contents.network.layers if not layer.is_output]
     units = sum(layer.shape[0] for layer in hidden)
-    shown = plan.dataset_images
+    shown = contents.dataset_images
     parts = {
         "page": _weigh_page(),
-        "overview": _NETWORK + _LAYER * len(plan.network.layers) + sum(len(name) + 3 for name in plan.network.classes),
-        "pages of units": units * _weigh_unit(plan),
-        "walls": units * (_WALL + _weigh_means(len(plan.network.classes)) + shown * _FACE)
+        "overview": _NETWORK
+        + _LAYER * len(contents.network.layers)
+        + sum(len(name) + 3 for name in contents.network.classes),
+        "pages of units": units * _weigh_unit(contents),
+        "walls": units * (_WALL + _weigh_means(len(contents.network.classes)) + shown * _FACE)
         + sum(_weigh_layer(layer) for layer in hidden),
-        "classes": _weigh_classes(plan, len(hidden)),
-        "optimised pictures": plan.pictures * _weigh(plan.drawn),
-        "images": plan.images * (4 + 4 + 2) * _BASE64 + 100,
+        "classes": _weigh_classes(contents, len(hidden)),
+        "optimised pictures": contents.pictures * contents.picture,
+        "images": contents.images * (4 + 4 + 2) * _BASE64 + 100,
     }
     if shown:
-        parts["images"] += plan.images * (plan.name + 3) + plan.image_pages * _weigh_image_page(plan, len(hidden))
-        parts["photographs"] = plan.photographs * _weigh(plan.samples)
-        layers = [plan.network.layers[i] for i in plan.by_hand]
+        pages = contents.image_pages * _weigh_image_page(contents, len(hidden))
+        parts["images"] += contents.images * (contents.name + 3) + pages
+        parts["photographs"] = contents.photographs * _weigh(contents.samples)
+        layers = [contents.network.layers[i] for i in contents.by_hand]
         parts["weights by hand"] = sum(layer.parameters * 2 * _BASE64 + 250 for layer in layers)
-        numbers = sum(_count_numbers(layer, plan.network) for layer in layers)
-        parts["activations by hand"] = plan.readings * (numbers * 2 * _BASE64 + 150 * len(layers))
+        parts["activations by hand"] = contents.readings * (contents.numbers_read * 2 * _BASE64 + 150 * len(layers))
     return {kind: round(size) for kind, size in parts.items()}
 
 
-def _weigh_unit(plan: Plan) -> float:
-    kernels = plan.links / 2 * (plan.kernel * _BASE64 + 8)
-    classes = min(plan.classes, len(plan.network.classes)) * (_CLASS_MEAN + _CLASS_EFFECT)
-    return _UNIT + plan.crops * _CROP + plan.links * _LINK + kernels + plan.neighbours * _NEIGHBOUR + classes
+def _weigh_unit(contents: Contents) -> float:
+    kernels = contents.links / 2 * (contents.kernel * _BASE64 + 8)
+    classes = min(contents.classes, len(contents.network.classes)) * (_CLASS_MEAN + _CLASS_EFFECT)
+    return (
+        _UNIT + contents.crops * _CROP + contents.links * _LINK + kernels + contents.neighbours * _NEIGHBOUR + classes
+    )
 
 
 def _weigh_means(classes: int) -> float:
@@ -101,20 +108,20 @@ def _weigh_layer(layer: Layer) -> float:
     return _WALL_START + 6.0 * sum(layer.shape[1:]) + kernels
 
 
-def _weigh_classes(plan: Plan, layers: int) -> float:
-    classes = len(plan.network.classes)
-    examples = min(14, plan.images / max(1, classes)) * _EXAMPLE
+def _weigh_classes(contents: Contents, layers: int) -> float:
+    classes = len(contents.network.classes)
+    examples = min(14, contents.images / max(1, classes)) * _EXAMPLE
     return classes * (_CLASS_PAGE + examples + 8 * _VOTE + layers * 4 * _EARLY)
 
 
-def _weigh_image_page(plan: Plan, layers: int) -> float:
-    return _IMAGE_PAGE + plan.maps * (_MAP + plan.map_size * _BASE64) + layers * 5 * _FIRED
+def _weigh_image_page(contents: Contents, layers: int) -> float:
+    return _IMAGE_PAGE + contents.maps * (_MAP + contents.map_size * _BASE64) + layers * 5 * _FIRED
 
 
-def _count_numbers(layer: Layer, network: Network) -> int:
-    """How many numbers a layer reads and says, before any pooling."""
-    sources = [network.input if path.source is None else network.layers[path.source].shape for path in layer.paths]
-    return prod(layer.shape) + sum(prod(shape) for shape in sources)
+def weigh_picture(shape: tuple[int, int, int]) -> float:
+    """Bytes of an optimised picture of this shape (C, H, W); one of a few steps alone would weigh far less."""
+    channels, height, width = shape
+    return float(_PICTURE * (height * width) ** (_GROWTH / 2) * (1.0 if channels >= 3 else 0.5))
 
 
 def _weigh(pictures: Sequence[Pixels]) -> float:

@@ -227,8 +227,8 @@ class Unit:
     float32, of a unit that reads the image directly, in input px and channels. mean, sd, lowest, highest: over all
     images and places. zeros: the share that is exactly zero. classes: numbers and mean activations over each class's
     images, best first. overall: the mean of that over all classes. reads: what drives it, the strongest first.
-    feeds: what it drives, the strongest first. links_are: what the values of `reads` are, in words. neighbours: best
-    first."""
+    feeds: what it drives, the strongest first. reads_are, feeds_are: what the values of these are, in words.
+    neighbours: best first."""
 
     crops: tuple[Crop, ...]
     picture: Picture | Missing

@@ -204,8 +204,8 @@ class _Site:
             title=clean(self.network.title), origin=origin, scripts=_SCRIPTS, photos=self.photos
         )
         counts = {"units": sum(layer.shape[0] for layer in self.network.layers), "dataset_images": self.photos}
-        finish_folder(self.written.folder, origin, counts)
         self._write_file(PAGE, text.encode(), "page")
+        finish_folder(self.written.folder, origin, counts)
 
     def _write_data(self, key: str, value: Any, kind: str) -> None:
         self._write_file(f"data/{key}.js", to_script(key, value).encode("ascii"), kind)

@@ -38,10 +38,9 @@ def _describe_class(
     own = material.labels == number
     answered = own & (material.predicted >= 0)
     right = int((own & (material.predicted == number)).sum())
-    has_labels = bool((material.labels >= 0).any())
     return ClassPage(
         images=int(own.sum()),
-        right=right if has_labels else Missing("The images have no labels."),
+        right=right if material.has_labels else material.no_labels,
         picture=picture,
         examples=_list_examples(material, number),
         votes=_list_votes(material, number, means),
@@ -54,8 +53,7 @@ def _describe_class(
 def _list_examples(material: Material, number: int) -> tuple[int, ...]:
     """Images of a class, or those that are taken for it where there are no labels; those named so first, surest
     first."""
-    has_labels = bool((material.labels >= 0).any())
-    chosen = np.flatnonzero((material.labels if has_labels else material.predicted) == number)
+    chosen = np.flatnonzero((material.labels if material.has_labels else material.predicted) == number)
     sure = np.where(material.predicted[chosen] == number, np.nan_to_num(material.probabilities[chosen]), -1)
     return tuple(chosen[np.argsort(-sure, kind="stable")][:EXAMPLES].tolist())
 

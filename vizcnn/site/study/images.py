@@ -13,7 +13,9 @@ from vizcnn.anatomy.by_hand import Term, explain_missing, read_by_hand
 from vizcnn.errors import VizcnnError
 from vizcnn.geometry import Box
 from vizcnn.graph.running import run_graph
+from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.tensors import to_photo
+from vizcnn.models.contract import InputContract
 from vizcnn.probes.cam import Cam
 from vizcnn.probes.occlusion import Occlusion
 from vizcnn.probing.probe import Probe
@@ -76,6 +78,8 @@ def describe_pages(material: Material) -> Iterator[ImagePage]:
 
 
 def _list_answers(material: Material, number: int) -> tuple[tuple[int, float], ...]:
+    if material.output is None:
+        return ()
     answers = material.index.answers
     row = np.flatnonzero(answers.numbers.numpy() == number)
     if not len(row):
@@ -90,7 +94,7 @@ def _make_maps(material: Material, number: int, image: Tensor) -> tuple[MapOf, .
         return Missing("They were not asked for.")
     predicted, label = int(material.predicted[number]), int(material.labels[number])
     if predicted < 0:
-        return Missing("The network has no answer to it.")
+        return Missing(material.no_answer)
     targets = [predicted] + ([label] if label not in (-1, predicted) else [])
     found: list[MapOf] = []
     reasons = []
@@ -106,7 +110,7 @@ def _make_maps(material: Material, number: int, image: Tensor) -> tuple[MapOf, .
                 MapOf(
                     method=name,
                     meaning=made.meanings[t],
-                    target=material.classes[target],
+                    target=material.model.class_name(target),
                     values=made.values[0, t],
                     trust=trust or Missing("How far it can be believed could not be found out."),
                 )
@@ -117,8 +121,9 @@ def _make_maps(material: Material, number: int, image: Tensor) -> tuple[MapOf, .
 @torch.no_grad()
 def _list_fired(material: Material, image: Tensor) -> tuple[tuple[int, tuple[Fired, ...]], ...] | Missing:
     """For each hidden site the units nearest to their highest of all images."""
-    if material.sites.graph is None:
-        return Missing(f"The network cannot be followed: {material.sites.missing}.")
+    if material.unfollowed:
+        return material.unfollowed
+    assert material.sites.graph is not None
     wanted = {material.site(i).value for i in material.hidden}
     with material.model.borrowed():
         values = run_graph(material.sites.graph, image.to(material.model.device, material.model.dtype), wanted)
@@ -145,8 +150,8 @@ def describe_by_hand(material: Material, i: int, numbers: Sequence[int]) -> ByHa
     site = material.site(i)
     if site.name not in material.plan.by_hand:
         return Missing("It was not asked for.")
-    if material.sites.graph is None:
-        return Missing(f"The network cannot be followed: {material.sites.missing}.")
+    if material.unfollowed:
+        return material.unfollowed
     ways = list_ways(site)
     reason = explain_missing(site) or next((path.missing for path in site.paths if path.missing), "")
     if reason or len(ways) != len(site.paths):
@@ -172,11 +177,11 @@ def _fold(term: Term | None, is_flat: bool) -> Folded | None:
     return Folded(weight, term.bias, term.stride, term.padding, term.dilation, term.groups)
 
 
-def show_photograph(material: Material, number: int) -> Pixels:
-    """What the network sees of an image, uint8 (h, w, 3) or (h, w, 1), at most `plan.side` px wide or high."""
-    contract = material.index.contract
-    image = material.index.images.read(number, contract.reading)[0]
+def show_photograph(images: Images, contract: InputContract, number: int, side: int) -> Pixels:
+    """What a network with this contract sees of an image, uint8 (h, w, 3) or (h, w, 1), at most so many px wide or
+    high."""
+    image = images.read(number, contract.reading)[0]
     whole = to_photo(image) if isinstance(image, Tensor) else image
     seen = Box(0, 0, *whole.size) if isinstance(image, Tensor) else contract.seen(whole.size)
     photo = reduce_photo(whole, max(whole.size), contract.display)
-    return as_bytes(shrink(cut_out(photo, seen), material.plan.side))
+    return as_bytes(shrink(cut_out(photo, seen), side))

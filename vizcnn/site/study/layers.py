@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcnn.graph.paths import Origin, Path
-from vizcnn.graph.sites import Site
+from vizcnn.graph.sites import Site, Sites
 from vizcnn.site.records import Activation, Layer, Missing, Wall
 from vizcnn.site.records import Path as Way
 from vizcnn.site.study.material import Material
@@ -44,7 +44,7 @@ def describe_layer(material: Material, i: int) -> Layer:
         name=site.name,
         read=site.read,
         shape=site.shape,
-        paths=tuple(_describe_way(material, site.paths[number], origin) for number, origin in list_ways(site)),
+        paths=describe_ways(material.sites, site),
         activation=known,
         parameters=site.parameters,
         field=read or Missing("It has no places." if len(site.shape) == 1 else "What its units see is not known."),
@@ -67,10 +67,15 @@ def _choose_standing(material: Material, i: int) -> list[int]:
     return [int(k) for k in order[:_STANDING] if not find_dead(material, i)[k]]
 
 
-def _describe_way(material: Material, path: Path, origin: Origin) -> Way:
+def describe_ways(sites: Sites, site: Site) -> tuple[Way, ...]:
+    """The ways into a site whose source is known, as an atlas shows them."""
+    return tuple(_describe_way(sites, site.paths[number], origin) for number, origin in list_ways(site))
+
+
+def _describe_way(sites: Sites, path: Path, origin: Origin) -> Way:
     is_dense = path.weights is None or path.shape[1:] == tuple(path.weights.shape[2:])
     return Way(
-        source=material.sites.source(origin.source),
+        source=sites.source(origin.source),
         weights=path.layer,
         norm=path.norm,
         kernel=None if is_dense or path.weights is None else (path.weights.shape[2], path.weights.shape[3]),
@@ -129,6 +134,6 @@ def describe_wall(material: Material, i: int, effect: Floats, is_estimated: npt.
         selectivity=selectivity,
         effect=effect,
         is_estimated=is_estimated,
-        class_means=means.astype(np.float32) if material.class_images.any() else Missing("The images have no labels."),
+        class_means=means.astype(np.float32) if material.has_labels else material.no_labels,
         effect_of=of,
     )

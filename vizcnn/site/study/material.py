@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from vizcnn.models.model import Model
 from vizcnn.scanning import Index, LayerStudy, Tally
 from vizcnn.scanning.loader import Loader
 from vizcnn.scanning.study import number_classes
+from vizcnn.site.records import Missing
 
 Integers = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -120,18 +122,44 @@ class Material:
     @cached_property
     def predicted(self) -> Integers:
         """The class that the network answers, int64 (N,), -1 where it gives none."""
-        found = np.full(len(self.labels), -1, np.int64)
-        answers = self.index.answers
-        found[answers.numbers.numpy()] = answers.classes[:, 0].numpy() if len(answers.numbers) else -1
-        return found
+        return self._read_answers(self.index.answers.classes, np.full(len(self.labels), -1, np.int64))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the class of any image is known."""
+        return bool((self.labels >= 0).any())
+
+    @property
+    def unfollowed(self) -> Missing | None:
+        """Why nothing is known of what leads into any site; None for a network that can be recorded."""
+        if self.sites.graph is not None:
+            return None
+        return Missing(f"The network cannot be followed: {self.sites.missing}.")
+
+    @property
+    def no_answer(self) -> str:
+        """Why an image has no answer."""
+        if not any(site.is_output for site in self.sites.sites):
+            return "The output is not among the layers of this atlas."
+        if self.output is None:
+            return "The network's output is not a number for each of several classes."
+        return "The network has no answer to it."
+
+    @property
+    def no_labels(self) -> Missing:
+        """Why nothing is known of classes."""
+        return Missing(self.no_answer if self.output is None else "The images have no labels.")
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Of the predicted class, float32 (N,), NaN where it is not known."""
-        found = np.full(len(self.labels), np.nan, np.float32)
-        answers = self.index.answers
-        if len(answers.numbers):
-            found[answers.numbers.numpy()] = answers.probabilities[:, 0].numpy()
+        return self._read_answers(self.index.answers.probabilities, np.full(len(self.labels), np.nan, np.float32))
+
+    def _read_answers(self, best: Tensor, found: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`found`, with the first column of `best`, a row for each answer, at the numbers of the answered images."""
+        answered = self.index.answers.numbers
+        if self.output is not None and len(answered):
+            found[answered.numpy()] = best[:, 0].numpy()
         return found
 
     @property
@@ -139,11 +167,6 @@ class Material:
         """What an output is, in a word: a logit, a probability, ..."""
         head: Head = self.index.identity["study"]["head"]
         return QUANTITIES[head]
-
-    @cached_property
-    def class_images(self) -> Integers:
-        """How many images each class has, int64 (K,)."""
-        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
 
     def class_means(self, i: int) -> Numbers:
         """The mean activation of a site's units over each class's images, float64 (C, K); NaN for classes without."""

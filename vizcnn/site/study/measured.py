@@ -113,9 +113,8 @@ class Measured:
     def _measure_accuracy(self) -> float | Missing:
         known = (self.material.labels >= 0) & (self.material.predicted >= 0)
         if not known.any():
-            return Missing(
-                "The images have no labels." if (self.material.predicted >= 0).any() else "There are no answers."
-            )
+            has_answers = self.material.output is None or (self.material.predicted >= 0).any()
+            return self.material.no_labels if has_answers else Missing("There are no answers.")
         return float((self.material.labels == self.material.predicted)[known].mean())
 
     @cached_property
@@ -148,4 +147,5 @@ class Measured:
         return describe_by_hand(self.material, layer, [pages[k] for k in spread])
 
     def photograph(self, image: int) -> Pixels:
-        return show_photograph(self.material, image)
+        index = self.material.index
+        return show_photograph(index.images, index.contract, image, self.material.plan.side)

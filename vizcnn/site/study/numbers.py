@@ -43,29 +43,27 @@ class Numbers:
     @property
     def effect_of(self) -> str:
         """What changes without a unit, in words."""
-        whose = "right" if self._has_labels else "predicted"
+        whose = "right" if self.material.has_labels else "predicted"
         return f"the {whose} class's {self.material.quantity}"
 
     @cached_property
     def no_effects(self) -> Missing | None:
         """Why no effects are measured at all; None where they are."""
-        if self.material.sites.graph is None:
-            return Missing(f"The network cannot be followed: {self.material.sites.missing}.")
+        if self.material.unfollowed:
+            return self.material.unfollowed
         if self.material.output is None:
-            return Missing("The network's output is not a number for each of several classes.")
+            return Missing(self.material.no_answer)
         if not len(self._effect_images[0]):
             return Missing("No image has an answer.")
         return None if self.material.plan.effects > 0 else Missing("It was not asked for.")
-
-    @property
-    def _has_labels(self) -> bool:
-        return bool((self.material.labels >= 0).any())
 
     @cached_property
     def _effect_images(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The images on which effects are measured, and the class that is looked at in each."""
         material = self.material
-        classes = np.where(material.predicted >= 0, material.labels if self._has_labels else material.predicted, -1)
+        classes = np.where(
+            material.predicted >= 0, material.labels if self.material.has_labels else material.predicted, -1
+        )
         chosen = choose_images(classes, material.plan.effect_images)
         return chosen, classes[chosen]
 
@@ -109,6 +107,7 @@ class Numbers:
             "version": __version__,
             "scan": index.fingerprint,
             "digest": index.facts["digest"],
+            "sites": [site.name for site in self.material.sites.sites],  # arrays are kept by their numbers
             **more,
         }
 
@@ -161,8 +160,8 @@ class Numbers:
             change=float(effects.change[row]),
             images=effects.images,
             flips=int(effects.flips[row]),
-            before=effects.before if self._has_labels else None,
-            after=float(effects.after[row]) if self._has_labels else None,
+            before=effects.before if self.material.has_labels else None,
+            after=float(effects.after[row]) if self.material.has_labels else None,
             by_class=tuple((int(effects.classes[c]), float(effects.by_class[row, c])) for c in listed),
             of=self.effect_of,
         )

@@ -21,7 +21,6 @@ LINKS, CLASSES = 8, 8
 """How many links each way, and how many classes, the page of a unit lists."""
 
 _LARGEST_KERNEL = 11  # px, that a link shows
-_NO_LABELS = Missing("The images have no labels.")
 
 
 def describe_units(material: Material, numbers: Numbers, i: int) -> Iterator[Unit]:
@@ -67,8 +66,8 @@ def _describe_unit(
         lowest=statistics["lowest"],
         highest=statistics["highest"],
         zeros=statistics["share of zeros"] if site.activation in CUT_OFF else NOT_CUT_OFF,
-        classes=tuple((int(c), float(means[c])) for c in best) if len(known) else _NO_LABELS,
-        overall=float(means[known].mean()) if len(known) else _NO_LABELS,
+        classes=tuple((int(c), float(means[c])) for c in best) if len(known) else material.no_labels,
+        overall=float(means[known].mean()) if len(known) else material.no_labels,
         effect=numbers.find_effect(i, unit),
         reads=_list_reads(material, numbers, i, unit),
         feeds=_list_feeds(material, numbers, i, unit),
@@ -105,8 +104,8 @@ def _count_activations(material: Material, i: int, unit: int) -> Histogram:
 
 
 def _explain_links(material: Material, site: Site) -> Missing | None:
-    if material.sites.graph is None:
-        return Missing(f"The network cannot be followed: {material.sites.missing}.")
+    if material.unfollowed:
+        return material.unfollowed
     reason = site.missing or next((path.missing for path in site.paths if path.missing), "")
     return Missing(f"What leads into it cannot be followed: {reason}.") if reason else None
 
@@ -120,8 +119,8 @@ def _list_reads(material: Material, numbers: Numbers, i: int, unit: int) -> tupl
 
 
 def _list_feeds(material: Material, numbers: Numbers, i: int, unit: int) -> tuple[Link, ...] | Missing:
-    if material.sites.graph is None:
-        return Missing(f"The network cannot be followed: {material.sites.missing}.")
+    if material.unfollowed:
+        return material.unfollowed
     found = anatomy.list_feeds(material.sites, numbers.links, i, unit, LINKS)
     readers = [link.site for link in found if link.site is not None]
     return tuple(
