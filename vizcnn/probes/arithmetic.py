@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from vizcnn.errors import DegenerateResult, NonFiniteResult, TargetError, UnsuitableNetwork, did_you_mean
-from vizcnn.graph.arithmetic import Addend as Added
-from vizcnn.graph.arithmetic import Place, compute_unit
-from vizcnn.graph.arithmetic import UnitSum as Computed
-from vizcnn.graph.paths import Path
-from vizcnn.graph.running import run_graph
+from vizcnn.graph.arithmetic import Computed, Place, compute_unit, read_site
 from vizcnn.graph.sites import Site, Sites, find_sites
+from vizcnn.models.clean import run_clean
+from vizcnn.models.layers.capture import read_activations
+from vizcnn.models.layers.kernels import list_convolutions
+from vizcnn.models.layers.readings import finish_reading, split_reading
 from vizcnn.models.model import Model
 from vizcnn.models.targets import OUTPUT, Target, target
 from vizcnn.models.terms import Unit
 from vizcnn.probing.attribution import answer_pairs
-from vizcnn.probing.facts import Facts, require_answer, require_steadiness
+from vizcnn.probing.facts import Facts, require_answer, require_output
 from vizcnn.probing.probe import Probe
 from vizcnn.probing.subject import Subject
-from vizcnn.receptive import receptive_fields
-from vizcnn.results import Addend, Mark, Scene, UnitSum, UnitSums
+from vizcnn.receptive import ReceptiveField, trace_fields
+from vizcnn.results import Mark, Scene, UnitSum, UnitSums
 
 _TOLERANCE = {4: 1e-3, 8: 1e-6}  # by bytes of a number, the share of all products that rounding may come to
 _HALF = 5e-2  # of half precision
+_LISTED = 5  # layers that a message names
+
+Fields = Mapping[str, ReceptiveField | None]
 
 
 class Arithmetic(Probe[UnitSums]):
@@ -35,58 +39,95 @@ class Arithmetic(Probe[UnitSums]):
     A unit `LAYER:CHANNEL@Y,X` is drawn as what it reads, times its kernel, which gives products, and their sum for each
     input channel, those that add most first. Then comes what else is added up: other channels, a shortcut, the bias and
     the norm, and what the activation makes of it. That is what the network gives, whose number stands below.
-    `LAYER:CHANNEL` is the channel's largest place in the image; a class is its unit of the last layer. Without a
-    target: the strongest unit of the first convolution.
+    `LAYER:CHANNEL` is the channel's largest place in the image, behind the activation; a class is its unit of the last
+    layer. Without a target: the strongest unit of the first convolution, or the predicted class where there is none.
 
-        sum over paths of  scale * sum over c, i, j of  weights[c, i, j] * patch[c, i, j]  +  bias
+        activation( sum over paths of  scale * sum over c, i, j of  weights[c, i, j] * patch[c, i, j]  +  bias )
 
-    All in double precision. patch: zero beyond the edges. scale: of the norm behind the weights. On a map of at most
-    8 x 8 px with a single channel, a second page shows the kernel sliding over all places.
+    All in double precision, and compared with what the network gives. patch: zero beyond the edges. scale: of the norm
+    behind the weights. On a map of at most 8 x 8 px with a single channel, a second page shows the kernel sliding over
+    all places.
+
+        >>> import vizcnn
+        >>> result = vizcnn.Arithmetic()(vizcnn.load("tiny"), "sample:grace_hopper", target="layer2.0.conv2:17@12,8")
+        >>> print(result)  # doctest: +NORMALIZE_WHITESPACE
+        @@
 
     Source: Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
     Raises TargetError for what is no unit of a convolution or dense layer, UnsuitableNetwork where what leads into it
-    cannot be followed, NonFiniteResult.
+    cannot be followed, DegenerateResult where the network computes something else, NonFiniteResult.
     """
 
     paper: ClassVar[str] = "Dumoulin & Visin 2016, arXiv:1603.07285"
 
     def default_targets(self, model: Model) -> Sequence[Any] | None:
-        convolutions = (name for name, module in model.layers().items() if isinstance(module, nn.Conv2d))
-        first = next(convolutions, None)
-        return None if first is None else [f"strongest({first})"]
+        convolutions = list_convolutions(model)
+        return [f"strongest({convolutions[0]})"] if convolutions else None
 
     def rehearse(self, facts: Facts) -> str:
-        found = _find_sites(facts.model)
-        if facts.given:
+        require_output(facts)
+        default = None if facts.given else self.default_targets(facts.model)
+        if default is None:
             asked = require_answer(facts)
         else:
-            require_steadiness(facts)
-            (first, *_) = self.default_targets(facts.model) or [None]
-            if first is None:
-                raise TargetError(f"{facts.model.name} has no convolution whose unit could be shown. Name a target")
-            asked = target(f"{first.removeprefix('strongest(').removesuffix(')')}:0").resolved(facts.model)
-        unit = _require_unit(asked)
-        site = _find_site(found, unit.layer, facts.model)
-        _, computed = compute_unit(found, site, facts.image, int(unit.channel), unit.at)
-        _check(computed, facts.image, site, facts.model)
-        return f"units of {sum(bool(site.paths) for site in found.sites)} layers"
+            ((asked,),) = run_clean(facts.model, facts.image, (target(default[0]).resolved(facts.model),)).targets
+        name, *_ = _compute_unit(facts.model, _find_sites(facts.model), facts.image, asked)
+        return name
 
     def compute(self, subject: Subject) -> UnitSums:
         subject, found = subject.run(), _find_sites(subject.model)
+        fields = trace_fields(subject.model, subject.size)
 
         def answer(pairs: Sequence[tuple[int, Target]]) -> list[UnitSum]:
-            return [_compute(subject, found, i, target) for i, target in pairs]
+            return [_answer(subject, found, fields, i, target) for i, target in pairs]
 
         answers = answer_pairs(subject, answer, label="arithmetic", unit="unit")
         subject = subject.keep(answers)
         return UnitSums(subject.provenance(), tuple(map(tuple, answers.rows)), partial=answers.partial)
 
 
+def _answer(subject: Subject, found: Sites, fields: Fields, i: int, target: Target) -> UnitSum:
+    """A target of image i as the sum that it is."""
+    name, site, place, computed, given = _compute_unit(subject.model, found, subject.inputs[i : i + 1], target)
+    return UnitSum(
+        name=name,
+        image=subject.photos[i].name,
+        scene=Scene(subject.photos[i], subject.seen[i], (_mark(subject, fields, i, site, place),)),
+        place=place,
+        addends=computed.addends,
+        bias=computed.bias,
+        activation=site.activation,
+        before=computed.before,
+        after=computed.after,
+        network=given,
+    )
+
+
+def _compute_unit(
+    model: Model, found: Sites, image: Tensor, target: Target
+) -> tuple[str, Site, Place, Computed, float]:
+    """The unit that a target is, for one image (1, C, H, W): its name, site and place, its sum, and what the network
+    gives. Raises TargetError, UnsuitableNetwork, DegenerateResult and NonFiniteResult."""
+    unit = _require_unit(target)
+    site, channel = _find_unit(found, unit, model)
+    maps = _read_maps(model, image, site)
+    place = unit.at or _find_largest(maps[channel])
+    normalised = "the input" if _is_plain(model) else "the normalised input"
+    computed = compute_unit(found, site, read_site(found, site, image), channel, place, normalised)
+    given = float(maps[(channel, *place)])
+    _check(computed, given, image.element_size(), site, model)
+    at = f"@{place[0]},{place[1]}" if unit.layer and len(site.shape) == 3 else ""
+    return (f"{unit.layer}:{unit.channel}{at}" if unit.layer else str(unit)), site, place, computed, given
+
+
 def _find_sites(model: Model) -> Sites:
     """Raises UnsuitableNetwork where nothing can be followed."""
     found = find_sites(model)
     if found.graph is None:
-        raise UnsuitableNetwork(f"the arithmetic of {model.name} cannot be followed: {found.missing}")
+        raise UnsuitableNetwork(
+            f"the arithmetic of {model.name} cannot be followed: {found.missing}. Only the same steps for every image "
+            "can be written down"
+        )
     return found
 
 
@@ -99,107 +140,80 @@ def _require_unit(target: Target) -> Unit:
     return unit
 
 
-def _find_site(found: Sites, layer: str, model: Model) -> Site:
-    """The site that a layer leads into, or is. Raises TargetError, and UnsuitableNetwork."""
-    sites = [site for site in found.sites if _is_of(site, layer)]
-    named = next((site for site in sites if site.name == layer), sites[0] if sites else None)
-    if named is None:
-        names = [site.name for site in found.sites if site.paths]
-        kind = type(model.layer(layer)).__name__
+def _find_unit(found: Sites, unit: Unit, model: Model) -> tuple[Site, int]:
+    """The site that a unit leads into, or is of, and its channel there. Raises TargetError, and UnsuitableNetwork."""
+    layer, channel = unit.layer, int(unit.channel)
+    placed = next(((site, first) for site in found.sites if (first := _find_first(site, layer)) is not None), None)
+    if placed is None or not _has_weights(placed[0], channel + placed[1]):
+        names = [path.layer for site in found.sites for path in site.paths[:1] if path.layer]
+        what = f"layer {layer!r} is a {type(model.layer(layer)).__name__}" if layer else "the output has no weights"
         raise TargetError(
-            f"layer {layer!r} is a {kind}, and arithmetic is of a convolution or a dense layer."
-            f"{did_you_mean(layer, names)} "
-            f"There are {', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
+            f"{what}, and arithmetic is of a convolution or a dense layer.{did_you_mean(layer, names)} There are "
+            f"{', '.join(names[:_LISTED])}{' and others' if len(names) > _LISTED else ''}"
         )
-    if named.missing or not named.paths:
-        raise UnsuitableNetwork(f"what leads into {layer!r} is no sum of products alone: {named.missing or 'nothing'}")
-    return named
+    site, first = placed
+    if site.missing:
+        where = f"layer {layer!r}" if layer else "the output"
+        raise UnsuitableNetwork(
+            f"what leads into {where} is no sum of products alone: {site.missing}. Name another layer"
+        )
+    return site, first + channel
 
 
-def _is_of(site: Site, layer: str) -> bool:
+def _find_first(site: Site, layer: str) -> int | None:
+    """Which of a site's channels is the first of a layer: that the site reads, or whose weights or norm lead into it;
+    None for any other layer."""
     if layer == OUTPUT:
-        return site.is_output
-    read = {site.read, site.read.partition("(")[2].rstrip(")")}
-    return layer in read or any(layer in (path.layer, path.norm) for path in site.paths)
+        return 0 if site.is_output else None
+    if layer == split_reading(site.read)[1]:
+        return 0
+    return min((path.rows[0] for path in site.paths if layer in (path.layer, path.norm)), default=None)
 
 
-def _compute(subject: Subject, found: Sites, i: int, target: Target) -> UnitSum:
-    unit, inputs = _require_unit(target), subject.inputs[i : i + 1]
-    site = _find_site(found, unit.layer, subject.model)
-    place, computed = compute_unit(found, site, inputs, int(unit.channel), unit.at)
-    _check(computed, inputs, site, subject.model)
-    maps = len(site.shape) == 3
-    name = str(unit) if not unit.layer else f"{unit.layer}:{unit.channel}" + (f"@{place[0]},{place[1]}" if maps else "")
-    main = computed.addends[0]
-    return UnitSum(
-        name=name,
-        image=subject.photos[i].name,
-        scene=Scene(subject.photos[i], subject.seen[i], (_mark(subject, i, site, place),)),
-        addends=tuple(_describe(found, addend) for addend in computed.addends),
-        bias=computed.bias,
-        activation=site.activation,
-        before=computed.before,
-        after=computed.after,
-        said=computed.said,
-        place=place,
-        **_read_whole(found, main, inputs),
-    )
+def _has_weights(site: Site, channel: int) -> bool:
+    """Whether weights lead to a unit of a site, as far as that is known."""
+    if site.missing:
+        return True
+    return any(path.weights is not None and path.rows[0] <= channel < path.rows[1] for path in site.paths)
 
 
-def _check(computed: Computed, inputs: Tensor, site: Site, model: Model) -> None:
+def _read_maps(model: Model, image: Tensor, site: Site) -> Tensor:
+    """What the network itself gives at a site, (C, h, w)."""
+    layer = OUTPUT if site.is_output else split_reading(site.read)[1]
+    with torch.no_grad():
+        values = finish_reading(site.read, read_activations(model, image, [layer])[layer])[0]
+    return values if values.dim() == 3 else values[:, None, None]
+
+
+def _find_largest(values: Tensor) -> Place:
+    """Row and column of the largest number (h, w), the first of equal ones."""
+    y, x = divmod(int(values.argmax()), values.shape[1])
+    return y, x
+
+
+def _is_plain(model: Model) -> bool:
+    """Whether the network's input is the image as it is."""
+    return not any(model.input.mean) and all(each == 1 for each in model.input.std)
+
+
+def _check(computed: Computed, given: float, bytes_: int, site: Site, model: Model) -> None:
     """Raise DegenerateResult where the numbers are not those of the network: rounding differs, nothing else may.
-    Raise NonFiniteResult where the network gives none."""
-    if not isfinite(computed.said):
-        raise NonFiniteResult(f"a unit of {site.name} holds NaN or infinity")
-    size = abs(computed.bias) + sum(abs(each.scale) * float(abs(each.sums).sum()) for each in computed.addends)
-    share = _TOLERANCE.get(inputs.element_size(), _HALF)
-    if not abs(computed.after - computed.said) <= share * max(size, 1e-6):
+    Raise NonFiniteResult where the network gives none. given: by the network, in numbers of so many bytes."""
+    if not isfinite(given):
+        raise NonFiniteResult(f"a unit of {site.name} holds NaN or infinity. Check the weights")
+    size = abs(computed.bias) + sum(abs(each.scale) * float(abs(each.products).sum()) for each in computed.addends)
+    if not abs(computed.after - given) <= _TOLERANCE.get(bytes_, _HALF) * max(size, 1e-6):
         raise DegenerateResult(
-            f"by hand, {site.name} comes to {computed.after:.6g}, and {model.name} gives {computed.said:.6g}: something in "
+            f"by hand, {site.name} comes to {computed.after:.6g}, and {model.name} gives {given:.6g}: something in "
             "between is no sum of products. Look at another layer"
         )
 
 
-def _describe(found: Sites, addend: Added) -> Addend:
-    path = addend.path
-    return Addend(
-        layer=path.layer,
-        norm=path.norm,
-        reads=tuple(_name_channels(found, path, addend)),
-        patch=addend.patch,
-        inside=addend.inside,
-        weights=addend.weights,
-        scale=addend.scale,
-    )
-
-
-def _name_channels(found: Sites, path: Path, addend: Added) -> Iterator[str]:
-    """What each channel that a path reads is called: `conv1:3, max pooling of 2 x 2, every 2`."""
-    for channel in range(addend.first, addend.first + len(addend.patch)):
-        origin = next((one for one in path.origins if 0 <= channel - one.first < one.channels), None)
-        if origin is None:
-            yield f"channel {channel}"
-            continue
-        source, number = found.source(origin.source), channel - origin.first
-        name = f"channel {number} of the input" if source is None else f"{found.sites[source].name}:{number}"
-        yield ", ".join((name, *origin.via))
-
-
-def _mark(subject: Subject, i: int, site: Site, place: Place) -> Mark | None:
-    """What of the photograph the unit sees; None where that is not known."""
-    layer = next((path.layer for path in site.paths if path.layer in subject.model.layers()), "")
-    if len(site.shape) != 3 or not layer:
+def _mark(subject: Subject, fields: Fields, i: int, site: Site, place: Place) -> Mark | None:
+    """What of photograph i the unit sees; None where that is nothing, or not known."""
+    field = fields.get(split_reading(site.read)[1])
+    if len(site.shape) != 3 or field is None:
         return None
-    field = receptive_fields(subject.model, subject.size, layers=[layer], progress=subject.progress).get(layer)
-    return None if field is None else Mark(subject.in_photo(i, field.box(*place)), "what it sees")
-
-
-def _read_whole(found: Sites, main: Added, inputs: Tensor) -> dict[str, Any]:
-    """The map that the first path reads, where it is one channel and not padded out of sight."""
-    path = main.path
-    if path.weights is None or path.shape[0] != 1 or path.dilation != (1, 1) or max(path.shape[1:]) == 1:
-        return {}
-    assert found.graph is not None
-    whole = run_graph(found.graph, inputs, [path.value])[path.value]
-    numbers = whole.detach().cpu().double().reshape(path.shape)[0].numpy()
-    return {"whole": numbers, "stride": path.stride, "padding": path.padding}
+    box = field.box(*place)
+    seen = box.bottom > box.top and box.right > box.left
+    return Mark(subject.in_photo(i, box), "what it sees") if seen else None

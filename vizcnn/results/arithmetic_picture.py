@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vizcnn.results.drawing import fit_text
+from vizcnn.results.drawing import fit_text, measure_text, wrap_text
 from vizcnn.results.page import Page, measure_lines
-from vizcnn.results.panels import format_number
 from vizcnn.results.style import current_style
-from vizcnn.results.sums import Addend, Numbers, UnitSum
+from vizcnn.results.sums import Addend, Line, Numbers, UnitSum, write_sum
 from vizcnn.results.tiles import make_photo_strip
 
 if TYPE_CHECKING:
@@ -20,105 +19,102 @@ if TYPE_CHECKING:
 
 _MARGIN, _GAP = 0.2, 0.32  # inches: around all, and between grids, where the signs stand
 _SHOWN = 6  # channels that are drawn, those that add most
-_TALLEST, _CELL = 1.15, 0.46  # inches: of a grid, and of one of its cells
+_TALLEST, _CELL = 1.4, 0.46  # inches: of a grid, and of one of its cells
 _SMALLEST = 4.6  # points, of the numbers in cells; where they would be smaller there are none
-_LETTERS = 4.6  # of a number's letters side by side, in the height of one
-_MOST_PLACES, _LONGEST = 36, 8  # of a map that the kernel slides over: its places, and its side
-_TILE = 0.95  # inches, of a map in the picture of the sliding
-
-
-def has_sliding(unit: UnitSum) -> bool:
-    """Whether the kernel of a unit can be drawn at all places."""
-    return unit.whole is not None and len(_list_places(unit)) <= _MOST_PLACES and max(unit.whole.shape) <= _LONGEST
+_FILLED = 0.92  # of a cell's width, by its number
+_TILE = 1.5  # inches, of a map over which the kernel slides
+_SUMS, _WORDS = 0.6, 0.85  # inches: of the column of sums, and of numbers in front of the words that say what they are
+_BETWEEN, _NARROWEST = 0.35, 3.0  # inches: between the photograph and the grids, and of these beside it
+_INK, _HERE = "#1a1a1a", "#d55e00"  # of what stands on colours, which are the same on any ground
 
 
 def draw_unit(unit: UnitSum, small_print: str, page: int, pages: int) -> Figure:
-    """The photograph, the channels of the main path that add most as grids of numbers, and all that is added up."""
-    style = current_style()
-    main = next((addend for addend in unit.addends if addend.weights is not None), None)
-    chosen = [] if main is None else [int(i) for i in np.argsort(-np.abs(main.sums), kind="stable")[:_SHOWN]]
-    photo = make_photo_strip(unit.scene)
-    left = _MARGIN + photo.width + 0.35
-    room = style.width - left - _MARGIN - 1.0
-    height, width = (1, 1) if main is None else main.patch.shape[1:]
-    cell = min(_CELL, _TALLEST / height, (room - 2 * _GAP) / (3 * width))
-    head = measure_lines(3.2, style.title)
-    row = cell * height + measure_lines(1.5, style.small)
-    lines = [*_list_lines(unit)]
-    rest = 0 if main is None else len(main.sums) - len(chosen)
-    grids = row * len(chosen) + measure_lines(1.6 * bool(chosen) + 1.6 * bool(rest), style.text)
-    below = head + grids + 0.12
-    total = max(below + measure_lines(1.25 * len(lines) + 0.6, style.text), head + photo.height) + _MARGIN
-    made = Page(style.width, total, small_print, page, pages)
-    made.write(_MARGIN, _MARGIN * 0.6, fit_text(_title(unit), style.width - 2 * _MARGIN, style.title), style.title)
+    """The photograph, the channels of the first addend that add most as grids of numbers, and all that is added up."""
+    style, photo = current_style(), make_photo_strip(unit.scene)
+    title = wrap_text(f"{unit.title}: every number of it", style.width - 2 * _MARGIN, style.title)
+    head = measure_lines(len(title) + 2.2, style.title)
+    beside = style.width - photo.width - _BETWEEN - 2 * _MARGIN >= _NARROWEST
+    left = _MARGIN + (photo.width + _BETWEEN) * beside
+    top = head if beside else head + photo.height + 0.2
+    room = style.width - left - _MARGIN
+    lines = _wrap_lines(unit, room - _WORDS)
+    high = measure_lines(1.25 * sum(len(words) for _, words in lines) + 0.6, style.text)
+    grids = _Grids(unit.addends[0], room, style.height - top - high - 0.12 - _MARGIN)
+    below = top + grids.height + 0.12
+    made = Page(style.width, max(below + high, head + photo.height) + _MARGIN, small_print, page, pages)
+    made.write(_MARGIN, _MARGIN * 0.6, "\n".join(title), style.title)
     photo.draw(made, _MARGIN, head)
-    if main is not None:
-        _draw_grids(made, main, chosen, (left, head), cell, row)
-    for k, (number, text, strong) in enumerate(lines):
-        top = below + measure_lines(1.25 * k, style.text)
-        weight = "bold" if strong else "normal"
-        made.write(left + 0.85, top, number, style.text, ha="right", weight=weight)
-        made.write(left + 1.0, top, fit_text(text, style.width - left - 1.2, style.text), style.text, weight=weight)
+    grids.draw(made, left, top)
+    _write_lines(made, lines, left, below)
     return made.figure
 
 
-def _title(unit: UnitSum) -> str:
-    return f"{unit.name}: every number of it"
+def _wrap_lines(unit: UnitSum, room: float) -> list[tuple[Line, list[str]]]:
+    """All that is added up, with its words in lines of this width."""
+    return [(line, wrap_text(line.words, room, current_style().text)) for line in unit.list_lines()]
 
 
-def _list_lines(unit: UnitSum) -> Iterator[tuple[str, str, bool]]:
-    """What is added up, a number and its words each, and whether it is a result."""
-    for addend in unit.addends:
-        yield _sign(addend.value, addend is not unit.addends[0]), addend.describe(), False
-    norms = " and what the norms add" if any(addend.norm for addend in unit.addends) else ""
-    yield _sign(unit.bias, True), f"bias{norms}", False
-    yield f"= {format_number(unit.before)}", "in all", not unit.activation
-    if unit.activation:
-        yield f"= {format_number(unit.after)}", f"behind {unit.activation}", True
-    yield format_number(unit.said), "is what the network itself gives", False
+def _write_lines(page: Page, lines: Sequence[tuple[Line, list[str]]], left: float, top: float) -> None:
+    """All that is added up, the numbers one below the other."""
+    points = current_style().text
+    for line, words in lines:
+        weight = "bold" if line.is_result else "normal"
+        page.write(left + 0.1, top, line.sign, points, weight=weight)
+        page.write(left + _WORDS - 0.15, top, line.number, points, ha="right", weight=weight)
+        for word in words:
+            page.write(left + _WORDS, top, word, points, weight=weight)
+            top += measure_lines(1.25, points)
 
 
-def _sign(value: float, follows: bool) -> str:
-    if not follows:
-        return format_number(value)
-    return f"{'+' if value >= 0 else '-'} {format_number(abs(value))}"
-
-
-def _draw_grids(
-    page: Page, main: Addend, chosen: Sequence[int], corner: tuple[float, float], cell: float, row: float
-) -> None:
+class _Grids:
     """A row for each channel: its patch, times its kernel, is the products, and their sum."""
-    assert main.weights is not None
-    style, (left, top) = current_style(), corner
-    _, height, width = main.patch.shape
-    step = cell * width + _GAP
-    for k, name in enumerate(("reads", "weights", "products")):
-        page.write(left + k * step, top, fit_text(name, step, style.text), style.text, color=style.muted)
-    page.write(left + 3 * step + 0.05, top, "sum", style.text, color=style.muted)
-    top += measure_lines(1.6, style.text)
-    scales = [float(np.abs(each).max()) or 1.0 for each in (main.patch[chosen], main.weights[chosen])]
-    scales.append(float(np.abs(main.products[chosen]).max()) or 1.0)
-    for i in chosen:
-        page.write(left, top, fit_text(main.reads[i], 3 * step, style.small), style.small)
+
+    def __init__(self, addend: Addend, room: float, tallest: float) -> None:
+        """room, tallest: the width and height in inches that there are."""
+        style, (_, height, width) = current_style(), addend.patch.shape
+        self.addend, self.room = addend, room
+        self.cell = min(_CELL, _TALLEST / height, (room - _SUMS - 3 * _GAP) / (3 * width))
+        self.size = self.cell * width, self.cell * height
+        self.step = self.size[0] + _GAP
+        self.row = self.size[1] + measure_lines(1.5, style.small)
+        most = max(1, min(_SHOWN, int((tallest - measure_lines(3.2, style.text)) / self.row)))
+        self.chosen = [int(i) for i in np.argsort(-np.abs(addend.sums), kind="stable")[:most]]
+        self.rest = len(addend.sums) - len(self.chosen)
+        self.height = self.row * len(self.chosen) + measure_lines(1.6 + 1.6 * bool(self.rest), style.text)
+
+    def draw(self, page: Page, left: float, top: float) -> None:
+        style = current_style()
+        for k, name in enumerate(("reads", "weights", "products", "sum")):
+            words = fit_text(name, self.step - 0.05, style.text)
+            page.write(left + k * self.step, top, words, style.text, color=style.muted)
+        top += measure_lines(1.6, style.text)
+        for i in self.chosen:
+            self._draw_row(page, i, left, top)
+            top += self.row
+        if self.rest:
+            several = f"the other {self.rest:,} channels together" if self.rest > 1 else "the other channel"
+            sums, sizes = (np.delete(each, self.chosen).sum() for each in (self.addend.sums, self.addend.sizes))
+            page.write(left, top + 0.05, fit_text(several, 3 * self.step, style.text), style.text, color=style.muted)
+            page.write(left + 3 * self.step, top + 0.05, write_sum(sums, sizes), style.text)
+
+    def _draw_row(self, page: Page, i: int, left: float, top: float) -> None:
+        """The grids of one channel, with the signs between them."""
+        style, addend = current_style(), self.addend
+        assert addend.weights is not None
+        page.write(left, top, fit_text(addend.reads[i], self.room, style.small), style.small)
         down = top + measure_lines(1.2, style.small)
-        numbers = (main.patch[i], main.weights[i], main.products[i])
-        for k, (grid, scale) in enumerate(zip(numbers, scales, strict=True)):
-            ax = page.add_axes(left + k * step, down, cell * width, cell * height)
-            draw_numbers(ax, grid, scale, cell, main.inside if k != 1 else None)
-        middle = down + cell * height / 2 - 0.6 * style.text / 72
+        for k, grids in enumerate((addend.patch, addend.weights, addend.products)):
+            ax = page.add_axes(left + k * self.step, down, *self.size)
+            scale = float(np.abs(grids[self.chosen]).max()) or 1.0
+            _draw_numbers(ax, grids[i], scale, self.cell, addend.inside if k != 1 else None)
+        middle = down + self.size[1] / 2 - 0.6 * style.text / 72
         for k, sign in enumerate(("x", "=", "=")):
-            page.write(left + (k + 1) * step - _GAP / 2, middle, sign, style.text, ha="center", color=style.muted)
-        page.write(left + 3 * step + 0.05, middle, format_number(float(main.sums[i])), style.text)
-        top += row
-    if rest := len(main.sums) - len(chosen):
-        several = f"the other {rest:,} channels together" if rest > 1 else "the other channel"
-        others = format_number(float(np.delete(main.sums, chosen).sum()))
-        page.write(left, top + 0.05, several, style.text, color=style.muted)
-        page.write(left + 3 * step + 0.05, top + 0.05, others, style.text)
+            page.write(left + (k + 1) * self.step - _GAP / 2, middle, sign, style.text, ha="center", color=style.muted)
+        page.write(left + 3 * self.step, middle, write_sum(addend.sums[i], addend.sizes[i]), style.text)
 
 
-def draw_numbers(ax: Axes, grid: Numbers, scale: float, cell: float, inside: Any = None) -> None:
-    """A grid (rows, columns) as colours, orange above zero and blue below, with its numbers where there is room.
+def _draw_numbers(ax: Axes, grid: Numbers, scale: float, cell: float, inside: Any = None) -> None:
+    """A grid (rows, columns) as colours, orange above zero and purple below, with its numbers where there is room.
 
     scale: the number of the strongest colour. cell: a side in inches. inside: bool, the places that are on the map; the
     others are padding, and hatched."""
@@ -128,68 +124,61 @@ def draw_numbers(ax: Axes, grid: Numbers, scale: float, cell: float, inside: Any
     if inside is not None:
         for y, x in np.argwhere(~inside):
             ax.fill_between([x - 0.5, x + 0.5], y - 0.5, y + 0.5, color=style.faint, hatch="////", lw=0, alpha=0.6)
-    points = min(style.small, 72 * cell / _LETTERS * 1.55)
+    texts = [[_write_short(float(value)) for value in row] for row in grid]
+    widest = max(measure_text(text, style.small) for row in texts for text in row)
+    points = style.small * min(1, _FILLED * cell / widest)
     if points < _SMALLEST:
         return
-    for (y, x), value in np.ndenumerate(grid):
-        text = _write_short(float(value))
-        ax.text(x, y, text, ha="center", va="center", fontsize=min(points, points * 4.2 / len(text)), color="#1a1a1a")
+    for (y, x), _ in np.ndenumerate(grid):
+        ax.text(x, y, texts[y][x], ha="center", va="center", fontsize=points, color=_INK)
 
 
 def _write_short(value: float) -> str:
-    """A number in at most five letters."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 99.5:
-        return f"{value:.0f}"
-    text = f"{value:.1f}" if abs(value) >= 9.95 else f"{value:.2f}"
-    return text.replace("-0.00", "0.00").replace("-0.", "-.").removeprefix("0")
-
-
-def _list_places(unit: UnitSum) -> list[tuple[int, int]]:
-    """The places at which the kernel of the main path stands, row by row."""
-    assert unit.whole is not None
-    kernel = unit.addends[0].patch.shape[1:]
-    counts = [
-        (length + 2 * padding - side) // stride + 1
-        for length, padding, side, stride in zip(unit.whole.shape, unit.padding, kernel, unit.stride, strict=True)
-    ]
-    return [(y, x) for y in range(counts[0]) for x in range(counts[1])]
+    """A number in at most five letters, as exactly as they can say it."""
+    size = abs(value)
+    if abs(value - round(value)) <= 1e-6 * size and size < 1e4:
+        return f"{round(value)}"
+    if size < 0.0005 or size >= 99999:
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    digits = next(digits for digits, end in ((3, 0.9995), (2, 9.995), (1, 99.95), (0, np.inf)) if size < end)
+    return f"{value:.{digits}f}".replace("0.", ".", 1) if size < 0.9995 else f"{value:.{digits}f}"
 
 
 def draw_sliding(unit: UnitSum, small_print: str, page: int, pages: int) -> Figure:
     """The kernel at each place of the only map that it reads, with the sum of products there."""
+    style, main = current_style(), unit.addends[0]
+    assert main.whole is not None
+    assert main.weights is not None
+    sums = main.slide()
+    room = style.width - 2 * _MARGIN
+    tile = min(_TILE, room / sums.shape[1] - 0.14)
+    cell = tile / max(main.whole.shape)
+    wide, high = cell * main.whole.shape[1], cell * main.whole.shape[0]
+    title = wrap_text(f"{unit.name}: the kernel at every place, and the sum of its products there", room, style.title)
+    head, step = measure_lines(len(title) + 2, style.title), high + measure_lines(1.9, style.small)
+    made = Page(style.width, head + step * sums.shape[0] + _MARGIN, small_print, page, pages)
+    made.write(_MARGIN, _MARGIN * 0.6, "\n".join(title), style.title)
+    for place, total in np.ndenumerate(sums):
+        y, x = place
+        left, top, here = _MARGIN + x * room / sums.shape[1], head + y * step, place == unit.place
+        _draw_place(made.add_axes(left, top, wide, high), main, (y, x), cell, here=here)
+        weight = "bold" if here else "normal"
+        text = write_sum(total, np.abs(main.whole).sum() * np.abs(main.weights).max())
+        made.write(left + wide / 2, top + high + 0.03, text, style.small, ha="center", weight=weight)
+    return made.figure
+
+
+def _draw_place(ax: Axes, main: Addend, place: Sequence[int], cell: float, *, here: bool) -> None:
+    """The whole map, with a frame around what the kernel reads at a place. here: whether that is the unit's own."""
     from matplotlib.patches import Rectangle
 
-    style, whole, main = current_style(), unit.whole, unit.addends[0]
-    assert whole is not None
-    assert main.weights is not None
-    places = _list_places(unit)
-    columns = max(x for _, x in places) + 1
-    room = style.width - 2 * _MARGIN
-    tile = min(_TILE * 1.6, room / columns - 0.14)
-    cell = tile / max(whole.shape)
-    wide, high = cell * whole.shape[1], cell * whole.shape[0]
-    head = measure_lines(3, style.title)
-    step = high + measure_lines(1.9, style.small)
-    made = Page(style.width, head + step * (max(y for y, _ in places) + 1) + _MARGIN, small_print, page, pages)
-    title = f"{unit.name}: the kernel at every place, and the sum of its products there"
-    made.write(_MARGIN, _MARGIN * 0.6, fit_text(title, room, style.title), style.title)
-    scale = float(np.abs(whole).max()) or 1.0
-    padded = np.pad(whole, [(p, p) for p in unit.padding])
-    for y, x in places:
-        left, top = _MARGIN + x * (room / columns), head + y * step
-        ax = made.add_axes(left, top, wide, high)
-        draw_numbers(ax, whole, scale, cell)
-        first = (y * unit.stride[0] - unit.padding[0], x * unit.stride[1] - unit.padding[1])
-        rows, across = main.patch.shape[1:]
-        here = (y, x) == unit.place
-        colour = "#d55e00" if here else style.ink
-        corner = (first[1] - 0.5, first[0] - 0.5)
-        ax.add_patch(Rectangle(corner, across, rows, fill=False, edgecolor=colour, linewidth=1.6 if here else 1.1))
-        ax.set(xlim=(-0.5, whole.shape[1] - 0.5), ylim=(whole.shape[0] - 0.5, -0.5))
-        at = (y * unit.stride[0], x * unit.stride[1])
-        total = float((padded[at[0] : at[0] + rows, at[1] : at[1] + across] * main.weights[0]).sum())
-        weight = "bold" if here else "normal"
-        made.write(left + wide / 2, top + high + 0.03, format_number(total), style.small, ha="center", weight=weight)
-    return made.figure
+    assert main.whole is not None
+    _draw_numbers(ax, main.whole, float(np.abs(main.whole).max()) or 1.0, cell)
+    top, left = (
+        at * stride - padding - 0.5 for at, stride, padding in zip(place, main.stride, main.padding, strict=True)
+    )
+    rows, columns = main.patch.shape[1:]
+    colour, width = (_HERE, 2.2) if here else (_INK, 1.4)
+    frame = Rectangle((left, top), columns, rows, fill=False, edgecolor=colour, linewidth=width, clip_on=False)
+    ax.add_patch(frame)
+    ax.set(xlim=(-0.5, main.whole.shape[1] - 0.5), ylim=(main.whole.shape[0] - 0.5, -0.5))

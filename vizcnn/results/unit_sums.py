@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy.typing as npt
 
 from vizcnn.geometry import Box
-from vizcnn.results.arithmetic_picture import draw_sliding, draw_unit, has_sliding
+from vizcnn.results.arithmetic_picture import draw_sliding, draw_unit
 from vizcnn.results.base import Result
 from vizcnn.results.drawing import check_page
 from vizcnn.results.maps import Mark
@@ -86,14 +86,11 @@ class UnitSums(Result):
         return (draw_sliding if slides else draw_unit)(unit, self.small_print, page, len(pages))
 
     def _list_pages(self) -> list[tuple[UnitSum, bool]]:
-        return [(unit, slides) for unit in self.units for slides in (False, True) if not slides or has_sliding(unit)]
+        return [(unit, slides) for unit in self.units for slides in (False, True) if not slides or unit.slides]
 
 
 def _describe_unit(unit: UnitSum) -> Iterator[str]:
     """How a unit comes about, a line for each of its addends."""
-    yield f"{unit.image}: {unit.name} is {format_number(unit.said)}"
-    for addend in unit.addends:
-        yield f"  {format_number(addend.value):>9}  {addend.describe()}"
-    yield f"  {format_number(unit.bias):>9}  bias{' and norm' if any(a.norm for a in unit.addends) else ''}"
-    behind = f", behind {unit.activation} {format_number(unit.after)}" if unit.activation else ""
-    yield f"  {format_number(unit.before):>9}  in all{behind}; the network gives {format_number(unit.said)}"
+    yield f"{unit.image}: {unit.title} is {format_number(unit.network)}"
+    for line in unit.list_lines():
+        yield f"  {line.sign:1} {line.number:>8}  {line.words}"
