@@ -57,6 +57,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.results import Result as Result
     from vizcnn.results import Scatter as Scatter
     from vizcnn.results import Table as Table
+    from vizcnn.results import UnitSums as UnitSums
     from vizcnn.results import load_result as load_result
     from vizcnn.results import use_style as use_style
     from vizcnn.scanning import Index as Index
@@ -99,6 +100,7 @@ _HOMES = {
     "Table": "vizcnn.results",
     "Target": "vizcnn.models.targets",
     "TopImages": "vizcnn.probes.top_images",
+    "UnitSums": "vizcnn.results",
     "VizcnnError": "vizcnn.errors",
     "atlas": "vizcnn.site.building",
     "audit": "vizcnn.auditing",
@@ -150,6 +152,7 @@ __all__ = [
     "Table",
     "Target",
     "TopImages",
+    "UnitSums",
     "VizcnnError",
     "atlas",
     "audit",

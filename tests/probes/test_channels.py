@@ -165,6 +165,7 @@ PROBES: dict[str, tuple[Any, dict[str, Any]]] = {
     "deconvnet": (vizcnn.Deconvnet(), {"target": "1:0"}),
     "feature-maps": (vizcnn.FeatureMaps(), {}),
     "invert": (vizcnn.Invert(layers=("0",), steps=2), {}),
+    "arithmetic": (vizcnn.Arithmetic(), {"target": "0:0"}),
 }
 
 

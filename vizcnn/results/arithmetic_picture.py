@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _MARGIN, _GAP = 0.2, 0.32  # inches: around all, and between grids, where the signs stand
 _SHOWN = 6  # channels that are drawn, those that add most
 _TALLEST, _CELL = 1.4, 0.46  # inches: of a grid, and of one of its cells
-_SMALLEST = 4.6  # points, of the numbers in cells; where they would be smaller there are none
-_FILLED = 0.92  # of a cell's width, by its number
+_SMALLEST = 0.87  # of the style's small letters, the numbers in cells; where they would be smaller there are none
+_FILLED = 0.92  # of a cell's width and height, by its number
 _TILE = 1.5  # inches, of a map over which the kernel slides
 _SUMS, _WORDS = 0.6, 0.85  # inches: of the column of sums, and of numbers in front of the words that say what they are
 _BETWEEN, _NARROWEST = 0.35, 3.0  # inches: between the photograph and the grids, and of these beside it
@@ -124,24 +124,26 @@ def _draw_numbers(ax: Axes, grid: Numbers, scale: float, cell: float, inside: An
     if inside is not None:
         for y, x in np.argwhere(~inside):
             ax.fill_between([x - 0.5, x + 0.5], y - 0.5, y + 0.5, color=style.faint, hatch="////", lw=0, alpha=0.6)
-    texts = [[_write_short(float(value)) for value in row] for row in grid]
-    widest = max(measure_text(text, style.small) for row in texts for text in row)
-    points = style.small * min(1, _FILLED * cell / widest)
-    if points < _SMALLEST:
-        return
-    for (y, x), _ in np.ndenumerate(grid):
-        ax.text(x, y, texts[y][x], ha="center", va="center", fontsize=points, color=_INK)
+    for digits in (3, 2):
+        texts = [[_write_short(float(value), digits) for value in row] for row in grid]
+        widest = max(measure_text(text, style.small) for row in texts for text in row)
+        points = min(style.small * min(1, _FILLED * cell / widest), 72 * _FILLED * cell)
+        if points >= _SMALLEST * style.small:
+            for (y, x), _ in np.ndenumerate(grid):
+                ax.text(x, y, texts[y][x], ha="center", va="center", fontsize=points, color=_INK)
+            break
 
 
-def _write_short(value: float) -> str:
-    """A number in at most five letters, as exactly as they can say it."""
+def _write_short(value: float, digits: int) -> str:
+    """A number in so many digits and two signs at most; `0` is zero itself, and `.00` less than can be written."""
     size = abs(value)
-    if abs(value - round(value)) <= 1e-6 * size and size < 1e4:
+    if abs(value - round(value)) <= 1e-6 * size and size < 10**digits:
         return f"{round(value)}"
-    if size < 0.0005 or size >= 99999:
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    digits = next(digits for digits, end in ((3, 0.9995), (2, 9.995), (1, 99.95), (0, np.inf)) if size < end)
-    return f"{value:.{digits}f}".replace("0.", ".", 1) if size < 0.9995 else f"{value:.{digits}f}"
+    if digits == 3 and size < 0.0005:
+        return f"{value:.0e}".replace("e-0", "e-")
+    behind = next((k for k in range(digits, 0, -1) if size < 10 ** (digits - k) - 0.5 * 10**-k), 0)
+    text = f"{value:.{behind}f}"
+    return text.replace("0.", ".", 1) if size < 1 and behind else text
 
 
 def draw_sliding(unit: UnitSum, small_print: str, page: int, pages: int) -> Figure:
