@@ -122,9 +122,9 @@ def _list_units() -> dict[str, Callable[[], Any]]:
 
 def slide() -> Any:
     """A kernel that slides over an image of 6 x 6 px."""
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3, bias=False), torch.nn.ReLU())
-    with torch.no_grad():
-        network[0].weight[:] = torch.linspace(-1.2, 1.2, 9).view(1, 1, 3, 3)
+    convolution = torch.nn.Conv2d(1, 1, 3, bias=False)
+    convolution.weight.data = torch.linspace(-1.2, 1.2, 9).view(1, 1, 3, 3)
+    network = torch.nn.Sequential(convolution, torch.nn.ReLU())
     small = vizcnn.Model(network, size=6, channels=1, mean=[0], std=[0.1])
     return vizcnn.Arithmetic()(small, (torch.arange(36.0) * 7 % 10 / 10).view(1, 6, 6), "0:0@0,3", progress=False)
 

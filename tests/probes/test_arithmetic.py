@@ -102,6 +102,51 @@ def test_what_is_no_unit_is_refused(model: vizcnn.Model, target: str, message: s
         ask(model, target)
 
 
+class Joined(nn.Module):
+    """Two convolutions whose channels are joined before their ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.relu = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()
+        self.last = nn.Conv2d(10, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.relu(torch.cat([self.left(x), self.right(x)], 1))).mean((2, 3))
+        return out
+
+
+def test_a_channel_is_the_layers_own_where_layers_are_joined() -> None:
+    network, image = Joined(), picture((8, 8))
+    model = vizcnn.Model(network, size=8, mean=[0] * 3, std=[1] * 3)
+    with torch.no_grad():
+        left, right = network.left(image)[0], network.right(image)[0]
+    for target, given in (("left:2", left[2]), ("right:1", right[1]), ("relu:5", right[1])):
+        (unit,) = vizcnn.Arithmetic()(model, image[0], target=f"{target}@3,4", progress=False).units
+        assert unit.before == pytest.approx(float(given[3, 4]), abs=1e-5)
+        assert unit.network == pytest.approx(max(float(given[3, 4]), 0), abs=1e-5)
+        assert [addend.layer for addend in unit.addends] == ["left" if target.startswith("left") else "right"]
+    y, x = divmod(int(right[1].argmax()), 8)
+    assert vizcnn.Arithmetic()(model, image[0], target="right:1", progress=False).units[0].place == (y, x)
+
+
+def test_a_dense_network_is_asked_for_its_predicted_class() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4), nn.Softmax(1))
+    image = picture((8, 8))
+    (unit,) = vizcnn.Arithmetic()(vizcnn.Model(network, size=8), image[0], progress=False).units
+    assert unit.addends[0].patch.shape == (3, 8, 8)  # of the map that was flattened
+    assert unit.activation == "softmax"
+    assert unit.network == pytest.approx(unit.after, abs=1e-6)
+
+
+def test_a_unit_that_reads_zeros_is_a_sum_as_well(model: vizcnn.Model) -> None:
+    plain = vizcnn.Model(model.network, size=24, mean=[0] * 3, std=[1] * 3)
+    found = vizcnn.Arithmetic()(plain, torch.zeros(3, 24, 24), target="stem:1@5,5", progress=False)
+    (unit,) = found.units
+    assert not unit.addends[0].sums.any()
+    assert unit.before == unit.bias
+    assert "0  stem: 75 products" in found.describe()
+
+
 def test_what_is_no_sum_of_products_is_refused() -> None:
     with pytest.raises(TargetError, match="layer 'pool1' is a MaxPool2d, and .* There are conv1, conv2, fc1, fc2"):
         vizcnn.Arithmetic()(vizcnn.load("lecture"), torch.rand(1, 28, 28), target="pool1:3", progress=False)

@@ -191,6 +191,8 @@ def test_a_result_keeps_what_is_drawn_and_says_it(name: str, channels: int, tmp_
 
 
 def find_photo(result: Result) -> Any:
+    if isinstance(result, vizcnn.UnitSums):
+        return result.units[0].scene.photo
     return result.photos[0] if hasattr(result, "photos") else result.rows[0].scene.photo  # type: ignore[attr-defined]
 
 

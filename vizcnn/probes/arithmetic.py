@@ -50,8 +50,9 @@ class Arithmetic(Probe[UnitSums]):
 
         >>> import vizcnn
         >>> result = vizcnn.Arithmetic()(vizcnn.load("tiny"), "sample:grace_hopper", target="layer2.0.conv2:17@12,8")
-        >>> result.units[0].bias  # norms included
-        -6.12
+        >>> unit = result.units[0]
+        >>> [round(addend.value, 2) for addend in unit.addends], round(unit.bias, 2), round(unit.network, 2)
+        ([1.88, 9.7], -6.12, 5.46)
 
     Source: Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
     Raises TargetError for what is no unit of a convolution or dense layer, UnsuitableNetwork where what leads into it
@@ -125,8 +126,8 @@ def _find_sites(model: Model) -> Sites:
     found = find_sites(model)
     if found.graph is None:
         raise UnsuitableNetwork(
-            f"the arithmetic of {model.name} cannot be followed: {found.missing}. Look at its weights with filters, and "
-            "at what its layers give with feature-maps"
+            f"the arithmetic of {model.name} cannot be followed: {found.missing}. Look at its weights with filters, "
+            "and at what its layers give with feature-maps"
         )
     return found
 
