@@ -114,7 +114,7 @@ def _list_units() -> dict[str, Callable[[], Any]]:
     made = vizcnn.Arithmetic()
     return {
         **{f"arithmetic, {name}, {unit}": partial(probe, made, IMAGES[name], unit) for name, unit in units.items()},
-        "arithmetic, long names and other scripts": partial(probe, made, IMAGES["long names and other scripts"]),
+        "arithmetic, long names and other scripts": partial(probe, made, lambda: named()[0]),
         "arithmetic, of a large kernel": partial(probe, made, IMAGES["square"], network="eleven"),
         "arithmetic, on paper": slide,
     }
@@ -122,11 +122,11 @@ def _list_units() -> dict[str, Callable[[], Any]]:
 
 def slide() -> Any:
     """A kernel that slides over an image of 6 x 6 px."""
-    convolution = torch.nn.Conv2d(1, 1, 3, bias=False)
+    convolution = torch.nn.Conv2d(1, 1, 3, stride=2, bias=False)
     convolution.weight.data = torch.linspace(-1.2, 1.2, 9).view(1, 1, 3, 3)
     network = torch.nn.Sequential(convolution, torch.nn.ReLU())
     small = vizcnn.Model(network, size=6, channels=1, mean=[0], std=[0.1])
-    return vizcnn.Arithmetic()(small, (torch.arange(36.0) * 7 % 10 / 10).view(1, 6, 6), "0:0@0,3", progress=False)
+    return vizcnn.Arithmetic()(small, (torch.arange(36.0) * 7 % 10 / 10).view(1, 6, 6), "0:0@0,1", progress=False)
 
 
 def _list_others() -> dict[str, Callable[[], Any]]:

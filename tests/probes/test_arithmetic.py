@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn.errors import TargetError, UnsuitableNetwork
 from vizcnn.results import UnitSums
+from vizcnn.results.arithmetic_picture import write_short
 
 
 class Residual(nn.Module):
@@ -175,6 +176,30 @@ def test_on_paper_size_the_kernel_slides_over_all_places(paper: UnitSums) -> Non
     said = [text.get_text() for text in paper.figure(2).texts]
     numbers = [text for text in said if text.isdigit()]
     assert numbers == ["0", "3", "3", "0"] * 4
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (1, (1, 0)), (2, 1), ((1, 2), (0, 2))])
+def test_the_sums_of_all_places_are_those_of_torch(stride: int, padding: int) -> None:
+    conv, image = nn.Conv2d(1, 1, (3, 2), stride, padding, bias=False), picture((6, 5), 1)
+    model = vizcnn.Model(nn.Sequential(conv), size=(6, 5), channels=1, mean=[0], std=[1])
+    found = vizcnn.Arithmetic()(model, image[0], target="0:0@0,0", progress=False)
+    np.testing.assert_allclose(found.units[0].addends[0].slide(), conv(image)[0, 0].detach(), atol=1e-6)
+    framed = [ax for ax in found.figure(2).axes if len(ax.patches) and ax.patches[0].get_linewidth() > 2]
+    assert len(framed) == 1  # the unit's own place
+
+
+def test_a_large_map_has_no_page_of_places(model: vizcnn.Model) -> None:
+    assert ask(model, "stem:0@3,3").pages == 1
+    image = picture((9, 9), 1)
+    large = vizcnn.Model(nn.Sequential(nn.Conv2d(1, 1, 3)), size=9, channels=1, mean=[0], std=[1])
+    assert vizcnn.Arithmetic()(large, image[0], target="0:0", progress=False).pages == 1
+
+
+def test_numbers_in_cells_are_as_exact_as_they_have_room() -> None:
+    said = {3.0: "3", -0.25: "-.250", 0.0004: "4e-4", 1.999: "2.00", -12.34: "-12.3", 0: "0", 1234.5: "1234"}
+    assert {value: write_short(value, 3) for value in said} == said
+    short = {-0.256: "-.26", 1.96: "2.0", 12.3: "12", 0.001: ".00", 250: "250"}
+    assert {value: write_short(value, 2) for value in short} == short
 
 
 def test_the_picture_says_what_the_numbers_are(paper: UnitSums) -> None:

@@ -25,6 +25,7 @@ _FILLED = 0.92  # of a cell's width and height, by its number
 _TILE = 1.5  # inches, of a map over which the kernel slides
 _SUMS, _WORDS = 0.6, 0.85  # inches: of the column of sums, and of numbers in front of the words that say what they are
 _BETWEEN, _NARROWEST = 0.35, 3.0  # inches: between the photograph and the grids, and of these beside it
+_PALE = 1.9  # times the largest number: where the colours end, so that letters can be read on all of them
 _INK, _HERE = "#1a1a1a", "#d55e00"  # of what stands on colours, which are the same on any ground
 
 
@@ -119,13 +120,13 @@ def _draw_numbers(ax: Axes, grid: Numbers, scale: float, cell: float, inside: An
     scale: the number of the strongest colour. cell: a side in inches. inside: bool, the places that are on the map; the
     others are padding, and hatched."""
     style = current_style()
-    ax.imshow(grid, cmap="PuOr_r", vmin=-1.6 * scale, vmax=1.6 * scale, aspect="auto", interpolation="nearest")
+    ax.imshow(grid, cmap="PuOr_r", vmin=-_PALE * scale, vmax=_PALE * scale, aspect="auto", interpolation="nearest")
     ax.spines[:].set(color=style.faint, linewidth=0.6)
     if inside is not None:
         for y, x in np.argwhere(~inside):
             ax.fill_between([x - 0.5, x + 0.5], y - 0.5, y + 0.5, color=style.faint, hatch="////", lw=0, alpha=0.6)
     for digits in (3, 2):
-        texts = [[_write_short(float(value), digits) for value in row] for row in grid]
+        texts = [[write_short(float(value), digits) for value in row] for row in grid]
         widest = max(measure_text(text, style.small) for row in texts for text in row)
         points = min(style.small * min(1, _FILLED * cell / widest), 72 * _FILLED * cell)
         if points >= _SMALLEST * style.small:
@@ -134,7 +135,7 @@ def _draw_numbers(ax: Axes, grid: Numbers, scale: float, cell: float, inside: An
             break
 
 
-def _write_short(value: float, digits: int) -> str:
+def write_short(value: float, digits: int) -> str:
     """A number in so many digits and two signs at most; `0` is zero itself, and `.00` less than can be written."""
     size = abs(value)
     if abs(value - round(value)) <= 1e-6 * size and size < 10**digits:
@@ -151,11 +152,13 @@ def draw_sliding(unit: UnitSum, small_print: str, page: int, pages: int) -> Figu
     style, main = current_style(), unit.addends[0]
     assert main.whole is not None
     assert main.weights is not None
-    sums = main.slide()
+    sums, padded = (
+        main.slide(),
+        [side + 2 * padding for side, padding in zip(main.whole.shape, main.padding, strict=True)],
+    )
     room = style.width - 2 * _MARGIN
-    tile = min(_TILE, room / sums.shape[1] - 0.14)
-    cell = tile / max(main.whole.shape)
-    wide, high = cell * main.whole.shape[1], cell * main.whole.shape[0]
+    cell = min(_TILE, room / sums.shape[1] - 0.14) / max(padded)
+    high, wide = (cell * side for side in padded)
     title = wrap_text(f"{unit.name}: the kernel at every place, and the sum of its products there", room, style.title)
     head, step = measure_lines(len(title) + 2, style.title), high + measure_lines(1.9, style.small)
     made = Page(style.width, head + step * sums.shape[0] + _MARGIN, small_print, page, pages)
@@ -171,16 +174,19 @@ def draw_sliding(unit: UnitSum, small_print: str, page: int, pages: int) -> Figu
 
 
 def _draw_place(ax: Axes, main: Addend, place: Sequence[int], cell: float, *, here: bool) -> None:
-    """The whole map, with a frame around what the kernel reads at a place. here: whether that is the unit's own."""
+    """The whole map with its padding, and a frame around what the kernel reads at a place. here: whether that is the
+    unit's own."""
     from matplotlib.patches import Rectangle
 
     assert main.whole is not None
-    _draw_numbers(ax, main.whole, float(np.abs(main.whole).max()) or 1.0, cell)
-    top, left = (
-        at * stride - padding - 0.5 for at, stride, padding in zip(place, main.stride, main.padding, strict=True)
-    )
+    around = [(padding, padding) for padding in main.padding]
+    padded, inside = np.pad(main.whole, around), np.pad(np.ones(main.whole.shape, bool), around)
+    _draw_numbers(ax, padded, float(np.abs(padded).max()) or 1.0, cell, inside)
+    top, left = (at * stride - 0.5 for at, stride in zip(place, main.stride, strict=True))
     rows, columns = main.patch.shape[1:]
     colour, width = (_HERE, 2.2) if here else (_INK, 1.4)
-    frame = Rectangle((left, top), columns, rows, fill=False, edgecolor=colour, linewidth=width, clip_on=False)
+    frame = Rectangle(
+        (left, top), columns, rows, fill=False, edgecolor=colour, linewidth=width, clip_on=False, zorder=3
+    )
     ax.add_patch(frame)
-    ax.set(xlim=(-0.5, main.whole.shape[1] - 0.5), ylim=(main.whole.shape[0] - 0.5, -0.5))
+    ax.set(xlim=(-0.5, padded.shape[1] - 0.5), ylim=(padded.shape[0] - 0.5, -0.5))
