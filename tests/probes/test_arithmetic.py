@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support import enliven, picture
+from support_networks import build
 from torch import Tensor, nn
 
 import vizcnn
@@ -38,9 +39,7 @@ class Residual(nn.Module):
 
 @pytest.fixture(scope="module")
 def model() -> vizcnn.Model:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = Residual().eval()
+    network = build(Residual)
     enliven(network, picture((24, 24)))
     return vizcnn.Model(network, size=24, labels=("cat", "dog", "owl"))
 
@@ -117,7 +116,8 @@ class Joined(nn.Module):
 
 
 def test_a_channel_is_the_layers_own_where_layers_are_joined() -> None:
-    network, image = Joined(), picture((8, 8))
+    network, image = build(Joined), picture((8, 8))
+    assert isinstance(network, Joined)
     model = vizcnn.Model(network, size=8, mean=[0] * 3, std=[1] * 3)
     with torch.no_grad():
         left, right = network.left(image)[0], network.right(image)[0]
@@ -128,6 +128,17 @@ def test_a_channel_is_the_layers_own_where_layers_are_joined() -> None:
         assert [addend.layer for addend in unit.addends] == ["left" if target.startswith("left") else "right"]
     y, x = divmod(int(right[1].argmax()), 8)
     assert vizcnn.Arithmetic()(model, image[0], target="right:1", progress=False).units[0].place == (y, x)
+
+
+def test_a_pixels_class_is_a_unit_and_the_class_of_an_area_is_none() -> None:
+    head = build(lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1)))
+    model, image = vizcnn.Model(head, size=8), picture((8, 8))[0]
+    predicted = int(model(image[None])[0].argmax(0).flatten().mode().values)
+    (unit,) = vizcnn.Arithmetic()(model, image, target=f"{predicted}@3,4", progress=False).units
+    assert unit.name == f"{predicted}@3,4"
+    assert unit.network == pytest.approx(float(model(image[None])[0, predicted, 3, 4].detach()), abs=1e-5)
+    with pytest.raises(TargetError, match="which is a mean"):
+        vizcnn.Arithmetic()(model, image, target=predicted, progress=False)
 
 
 def test_a_dense_network_is_asked_for_its_predicted_class() -> None:
@@ -154,7 +165,7 @@ def test_what_is_no_sum_of_products_is_refused() -> None:
 
     class Choosing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x.mean((2, 3)) if float(x.sum()) > 0 else x.amax((2, 3))
+            return x.mean((2, 3)) if float(x.sum()) > -1e9 else x.amax((2, 3))
 
     network = nn.Sequential(nn.Conv2d(3, 2, 1), Choosing())
     with pytest.raises(UnsuitableNetwork, match="cannot be followed"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -72,8 +73,7 @@ class Arithmetic(Probe[UnitSums]):
             asked = require_answer(facts)
         else:
             ((asked,),) = run_clean(facts.model, facts.image, (target(default[0]).resolved(facts.model),)).targets
-        name, *_ = _compute_unit(facts.model, _find_sites(facts.model), facts.image, asked)
-        return name
+        return _compute_unit(facts.model, _find_sites(facts.model), facts.image, asked).name
 
     def compute(self, subject: Subject) -> UnitSums:
         subject, found = subject.run(), _find_sites(subject.model)
@@ -89,26 +89,36 @@ class Arithmetic(Probe[UnitSums]):
 
 def _answer(subject: Subject, found: Sites, fields: Fields, i: int, target: Target) -> UnitSum:
     """A target of image i as the sum that it is."""
-    name, site, place, computed, given = _compute_unit(subject.model, found, subject.inputs[i : i + 1], target)
+    unit = _compute_unit(subject.model, found, subject.inputs[i : i + 1], target)
     return UnitSum(
-        name=name,
+        name=unit.name,
         image=subject.photos[i].name,
-        scene=Scene(subject.photos[i], subject.seen[i], (_mark(subject, fields, i, site, place),)),
-        place=place,
-        addends=computed.addends,
-        bias=computed.bias,
-        activation=site.activation,
-        before=computed.before,
-        after=computed.after,
-        network=given,
+        scene=Scene(subject.photos[i], subject.seen[i], (_mark(subject, fields, i, unit),)),
+        place=unit.place,
+        addends=unit.computed.addends,
+        bias=unit.computed.bias,
+        activation=unit.site.activation,
+        before=unit.computed.before,
+        after=unit.computed.after,
+        network=unit.given,
     )
 
 
-def _compute_unit(
-    model: Model, found: Sites, image: Tensor, target: Target
-) -> tuple[str, Site, Place, Computed, float]:
-    """The unit that a target is, for one image (1, C, H, W): its name, site and place, its sum, and what the network
-    gives. Raises TargetError, UnsuitableNetwork, DegenerateResult and NonFiniteResult."""
+@dataclass(frozen=True)
+class _Found:
+    """A unit of a site at its place, as it comes to by hand. given: what the network itself gives there."""
+
+    name: str
+    site: Site
+    place: Place
+    computed: Computed
+    given: float
+
+
+def _compute_unit(model: Model, found: Sites, image: Tensor, target: Target) -> _Found:
+    """The unit that a target is, for one image (1, C, H, W), checked against what the network gives.
+
+    Raises TargetError, UnsuitableNetwork, DegenerateResult and NonFiniteResult."""
     unit = _require_unit(target)
     site, channel = _find_unit(found, unit, model)
     maps = _read_maps(model, image, site)
@@ -117,8 +127,8 @@ def _compute_unit(
     computed = compute_unit(found, site, read_site(found, site, image), channel, place, normalised)
     given = float(maps[(channel, *place)])
     _check(computed, given, image.element_size(), site, model)
-    at = f"@{place[0]},{place[1]}" if unit.layer and len(site.shape) == 3 else ""
-    return (f"{unit.layer}:{unit.channel}{at}" if unit.layer else str(unit)), site, place, computed, given
+    at = place if unit.layer and len(site.shape) == 3 else unit.at
+    return _Found(str(replace(unit, at=at)), site, place, computed, given)
 
 
 def _find_sites(model: Model) -> Sites:
@@ -137,7 +147,10 @@ def _require_unit(target: Target) -> Unit:
     ((weight, unit), *others) = target.terms
     single = isinstance(unit, Unit) and not others and weight == 1
     if not isinstance(unit, Unit) or not single or unit.probability or unit.over is not None or unit.negated:
-        raise TargetError(f"arithmetic is of one unit, LAYER:CHANNEL@Y,X or LAYER:CHANNEL, or of a class, got {target}")
+        raise TargetError(
+            f"arithmetic is of one unit, LAYER:CHANNEL@Y,X or LAYER:CHANNEL, or of a class, got {target}, which is a "
+            "mean, a probability or made of several"
+        )
     return unit
 
 
@@ -210,11 +223,11 @@ def _check(computed: Computed, given: float, bytes_: int, site: Site, model: Mod
         )
 
 
-def _mark(subject: Subject, fields: Fields, i: int, site: Site, place: Place) -> Mark | None:
+def _mark(subject: Subject, fields: Fields, i: int, unit: _Found) -> Mark | None:
     """What of photograph i the unit sees; None where that is nothing, or not known."""
-    field = fields.get(split_reading(site.read)[1])
-    if len(site.shape) != 3 or field is None:
+    field = fields.get(split_reading(unit.site.read)[1])
+    if len(unit.site.shape) != 3 or field is None:
         return None
-    box = field.box(*place)
+    box = field.box(*unit.place)
     seen = box.bottom > box.top and box.right > box.left
     return Mark(subject.in_photo(i, box), "what it sees") if seen else None
