@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 import vizcnn
@@ -108,6 +109,26 @@ def _list_grids() -> dict[str, Callable[[], Any]]:
     }
 
 
+def _list_units() -> dict[str, Callable[[], Any]]:
+    units = {"tiny": "school bus", "huge": "layer2.0.conv2:17@0,8"}
+    made = vizcnn.Arithmetic()
+    return {
+        **{f"arithmetic, {name}, {unit}": partial(probe, made, IMAGES[name], unit) for name, unit in units.items()},
+        "arithmetic, long names and other scripts": partial(probe, made, lambda: named()[0]),
+        "arithmetic, of a large kernel": partial(probe, made, IMAGES["square"], network="eleven"),
+        "arithmetic, on paper": slide,
+    }
+
+
+def slide() -> Any:
+    """A kernel that slides over an image of 6 x 6 px."""
+    convolution = torch.nn.Conv2d(1, 1, 3, stride=2, bias=False)
+    convolution.weight.data = torch.linspace(-1.2, 1.2, 9).view(1, 1, 3, 3)
+    network = torch.nn.Sequential(convolution, torch.nn.ReLU())
+    small = vizcnn.Model(network, size=6, channels=1, mean=[0], std=[0.1])
+    return vizcnn.Arithmetic()(small, (torch.arange(36.0) * 7 % 10 / 10).view(1, 6, 6), "0:0@0,1", progress=False)
+
+
 def _list_others() -> dict[str, Callable[[], Any]]:
     x = np.linspace(0, 100, 21)
     falling = np.stack([np.exp(-x / (20 + 15 * i)) for i in range(3)])
@@ -137,7 +158,7 @@ def _list_others() -> dict[str, Callable[[], Any]]:
     }
 
 
-CASES: Mapping[str, Callable[[], Any]] = {**_list_heatmaps(), **_list_grids(), **_list_others()}
+CASES: Mapping[str, Callable[[], Any]] = {**_list_heatmaps(), **_list_grids(), **_list_units(), **_list_others()}
 """For each case what makes its result."""
 
 _HEAD = """<!DOCTYPE html>

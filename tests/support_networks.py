@@ -390,6 +390,9 @@ SHORT = {
     "zero everywhere": "map is zero",
     "no gradient": "no gradient",
     "whose style is taken": "needs `like`",
+    "cannot be followed": "not followed",
+    "no sum of products": "no sum of products",
+    "arithmetic is of one unit": "no single unit",
 }
 """From what a reason says to what the page says of it."""
 

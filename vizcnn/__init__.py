@@ -28,6 +28,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.models.targets import Target as Target
     from vizcnn.models.targets import direction as direction
     from vizcnn.models.targets import target as target
+    from vizcnn.probes.arithmetic import Arithmetic as Arithmetic
     from vizcnn.probes.cam import Cam as Cam
     from vizcnn.probes.deconvnet import Deconvnet as Deconvnet
     from vizcnn.probes.dream import Dream as Dream
@@ -56,6 +57,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.results import Result as Result
     from vizcnn.results import Scatter as Scatter
     from vizcnn.results import Table as Table
+    from vizcnn.results import UnitSums as UnitSums
     from vizcnn.results import load_result as load_result
     from vizcnn.results import use_style as use_style
     from vizcnn.scanning import Index as Index
@@ -66,6 +68,7 @@ _ROOMS = ("ascent", "auditing", "errors", "evaluation", "inputs", "probing", "re
 """The parts of vizcnn with public names of their own, which load on first use too."""
 
 _HOMES = {
+    "Arithmetic": "vizcnn.probes.arithmetic",
     "Audit": "vizcnn.results",
     "Cam": "vizcnn.probes.cam",
     "Curve": "vizcnn.results",
@@ -97,6 +100,7 @@ _HOMES = {
     "Table": "vizcnn.results",
     "Target": "vizcnn.models.targets",
     "TopImages": "vizcnn.probes.top_images",
+    "UnitSums": "vizcnn.results",
     "VizcnnError": "vizcnn.errors",
     "atlas": "vizcnn.site.building",
     "audit": "vizcnn.auditing",
@@ -116,6 +120,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Arithmetic",
     "Audit",
     "Cam",
     "Curve",
@@ -147,6 +152,7 @@ __all__ = [
     "Table",
     "Target",
     "TopImages",
+    "UnitSums",
     "VizcnnError",
     "atlas",
     "audit",

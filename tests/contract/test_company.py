@@ -18,7 +18,7 @@ import vizcnn
 from vizcnn.errors import DegenerateResult, NonFiniteResult, VizcnnWarning
 from vizcnn.probing import registry
 from vizcnn.probing.probe import list_options
-from vizcnn.results import Pictures
+from vizcnn.results import Pictures, UnitSums
 
 QUICK: dict[str, dict[str, Any]] = {
     "dream": {"steps": 2, "octaves": 2, "size": 20},
@@ -70,6 +70,15 @@ def numbers(result: Any, i: int) -> dict[str, Any]:
         return {"values": result.values[i], "scores": result.scores[i]}
     if isinstance(result, Pictures):
         return {"image": result.scenes[i].image}
+    if isinstance(result, UnitSums):
+        return {
+            f"{unit.name} {number}": values
+            for unit in result.rows[i]
+            for number, values in enumerate(
+                [np.array([unit.bias, unit.before, unit.after, unit.network])]
+                + [each for addend in unit.addends for each in (addend.patch, addend.weights, addend.sums)]
+            )
+        }
     return {str(number): panel.values for number, panel in enumerate(result.rows[i].panels)}
 
 
@@ -84,6 +93,9 @@ def words(result: Any, i: int) -> dict[str, Any]:
         scene = result.rows[i].scene
         assert scene is not None
         return {**said, "titles": titles, "marks": scene.marks}
+    if isinstance(result, UnitSums):
+        units = [(unit.title, unit.place, unit.activation, unit.scene.marks) for unit in result.rows[i]]
+        return {**said, "units": units, "reads": [each.reads for unit in result.rows[i] for each in unit.addends]}
     return said
 
 
@@ -171,8 +183,9 @@ class Asleep(nn.Module):
         return logits
 
 
-FIND_SOMETHING = [("feature-maps", None), ("saliency", "deconvnet"), ("cam", "eigen-cam")]
-"""In a sleeping network too: what does not ask for the target, or passes ReLUs that are shut."""
+FIND_SOMETHING = [("arithmetic", None), ("feature-maps", None), ("saliency", "deconvnet"), ("cam", "eigen-cam")]
+"""In a sleeping network too: what does not ask for the target, passes ReLUs that are shut, or adds up: zeros and a bias
+are a sum as well."""
 
 
 @pytest.mark.parametrize(("name", "method"), [one for one in ATTRIBUTIONS if one not in FIND_SOMETHING])

@@ -228,7 +228,18 @@ def check_maximize(plain: Plain, found: Any) -> None:
     plain.same(found.reached, torch.stack([outputs[i, c] for i, c in enumerate(classes)]))
 
 
+def check_arithmetic(plain: Plain, found: Any) -> None:
+    """The products add up to what the convolution gives, less its bias."""
+    (unit,) = found.units
+    layer, _, channel = unit.name.partition("@")[0].rpartition(":")
+    given, _ = plain.read(layer, plain.seen.image())  # (1, C, h, w)
+    bias = dict(plain.network.named_modules())[layer].bias
+    wanted = given[0, int(channel), *unit.place] - (0 if bias is None else bias[int(channel)])
+    plain.same(unit.addends[0].sums.sum(), wanted)
+
+
 NUMBERS: dict[str, Callable[[Plain, Any], None]] = {
+    "arithmetic": check_arithmetic,
     "cam": check_cam,
     "embed": check_embed,
     "feature-maps": check_feature_maps,

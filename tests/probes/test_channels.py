@@ -165,6 +165,7 @@ PROBES: dict[str, tuple[Any, dict[str, Any]]] = {
     "deconvnet": (vizcnn.Deconvnet(), {"target": "1:0"}),
     "feature-maps": (vizcnn.FeatureMaps(), {}),
     "invert": (vizcnn.Invert(layers=("0",), steps=2), {}),
+    "arithmetic": (vizcnn.Arithmetic(), {"target": "0:0"}),
 }
 
 
@@ -190,6 +191,8 @@ def test_a_result_keeps_what_is_drawn_and_says_it(name: str, channels: int, tmp_
 
 
 def find_photo(result: Result) -> Any:
+    if isinstance(result, vizcnn.UnitSums):
+        return result.units[0].scene.photo
     return result.photos[0] if hasattr(result, "photos") else result.rows[0].scene.photo  # type: ignore[attr-defined]
 
 

@@ -36,6 +36,7 @@ OWN = Recipe(
 )
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "arithmetic": {},
     "cam": {"method": "layer-cam", "layer": "layer2", "batch": 3},
     "deconvnet": {},
     "dream": {"octaves": 2, "scale": 1.7, "steps": 3, "rate": 0.1, "jitter": 0.0, "size": 40, "frames": 5},

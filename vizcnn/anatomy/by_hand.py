@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
+from vizcnn.graph.arithmetic import read_site
 from vizcnn.graph.geometry import Pair
 from vizcnn.graph.paths import Path
-from vizcnn.graph.running import run_graph
 from vizcnn.graph.sites import Site, Sites
 from vizcnn.models.model import Model
 
@@ -52,18 +51,11 @@ def explain_missing(site: Site) -> str:
     return ""
 
 
-@torch.no_grad()
 def read_by_hand(model: Model, sites: Sites, site: Site, images: Tensor) -> ByHand:
     """A site by hand, for images (n, C, H, W) in [0, 1]. The network must be borrowed, and `explain_missing` give no
     reason against it."""
-    assert sites.graph is not None
-    values = {site.value, *(path.value for path in site.paths)}
-    found = run_graph(sites.graph, images.to(model.device, model.dtype), values)
-    return ByHand(
-        make_terms(site),
-        tuple(_to_floats(found[path.value].reshape(len(images), *path.shape)) for path in site.paths),
-        _to_floats(site.axes.apply(found[site.value])),
-    )
+    values = read_site(sites, site, images.to(model.device, model.dtype))
+    return ByHand(make_terms(site), tuple(map(_to_floats, values.reads)), _to_floats(site.axes.apply(values.after)))
 
 
 def make_terms(site: Site) -> tuple[Term | None, ...]:

@@ -24,12 +24,15 @@ from vizcnn.results.record import Record
 from vizcnn.results.scatter import MapGrid, Scatter, Thumbnail, make_thumbnail
 from vizcnn.results.shapes import Stage
 from vizcnn.results.style import STYLES, Style, current_style, use_style
+from vizcnn.results.sums import Addend, UnitSum
 from vizcnn.results.table import Table
 from vizcnn.results.trust import Trust
+from vizcnn.results.unit_sums import UnitSums
 
 __all__ = [
     "FORMATS",
     "STYLES",
+    "Addend",
     "Answer",
     "Audit",
     "Change",
@@ -68,6 +71,8 @@ __all__ = [
     "Tile",
     "Trust",
     "UnitEffect",
+    "UnitSum",
+    "UnitSums",
     "check_format",
     "current_style",
     "format_number",
