@@ -22,7 +22,7 @@ PICTURES = ("conv1", "conv2", "fc2")  # those of the hundred units of fc1 would 
 
 def make_atlas(folder: Path) -> None:
     """The atlas in FOLDER/site, unless it is there and as this state of the code would make it."""
-    digest = gallery.digest_code((".py", ".json", ".safetensors", ".js", ".css", ".html"))
+    digest = gallery.digest_code((".py", ".json", ".safetensors", ".js", ".css", ".html")) + f" {DIGITS} {PICTURES}"
     stamp = folder / "digest"
     if stamp.exists() and stamp.read_text() == digest:
         return
