@@ -110,7 +110,8 @@ def test_nothing_hostile_becomes_an_element_or_runs(browser: Browser, sites: dic
     layer = page.locator("a.row").first.get_attribute("href")
     assert layer is not None
     addresses = ["", layer[1:], f"{layer[1:]}/1", "class", "class/1", "/classes", "/class/0", "/class/1", "/class/2"]
-    addresses += ["/images", "/image/0", "/image/1", "/image/2", HOSTILE, f"/class/{HOSTILE}", f"/{HOSTILE}"]
+    addresses += ["/images", "/image/0", "/image/1", "/image/2", "/depths"]
+    addresses += [HOSTILE, f"/class/{HOSTILE}", f"/{HOSTILE}"]
     for address in addresses:
         visitor.follow(address)
         assert visitor.read(_HOSTILE_ELEMENTS) == [], address
