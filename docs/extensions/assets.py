@@ -1,13 +1,17 @@
 """Writes the pictures that README and pages show in the repository: small copies of what the site is built with.
 
 python docs/extensions/assets.py            # makes what is missing in build/ first
+
+Those of the atlas are photographs of its page, and stay as they are where no Chromium is installed.
 """
 
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
+import digits_atlas
 import drawings
 import gallery
 from PIL import Image
@@ -24,7 +28,9 @@ TILES = {  # name of a tile: width in px
     "maximize": 560,
     "top-images": 560,
     "embed": 560,
+    "audit": 560,
 }
+WINDOW = (1240, 1000)  # px, through which the atlas is seen
 DRAWINGS = ("incremental", "field", "fields", "mean", "scan")
 
 
@@ -34,6 +40,12 @@ def write_assets() -> None:
     for name, width in TILES.items():
         with Image.open(build / "gallery" / f"{name}-light.webp") as picture:
             _write(picture, name, width)
+    if shutil.which("chromium"):
+        digits_atlas.make_atlas(build / "atlas")
+        for scheme in ("light", "dark"):
+            digits_atlas.photograph(build / "atlas" / "site" / "index.html", build / "seen.png", scheme, WINDOW)
+            with Image.open(build / "seen.png") as picture:
+                _write(picture, f"atlas-{scheme}", 900)
     for name in DRAWINGS:
         with io.BytesIO(drawings.draw_one(name)) as png, Image.open(png) as picture:
             _write(picture, name, 900)

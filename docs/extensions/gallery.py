@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -38,6 +39,8 @@ def make_pictures(folder: Path, tiles: list[Tile]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     work = (folder / "work").resolve()
     for tile in tiles:
+        if tile.arguments[0] == "atlas":  # a website: `digits_atlas` makes it, and `assets` photographs it
+            continue
         stamp = folder / f"{tile.name}.digest"
         digest = _digest(tile)
         if not stamp.exists() or stamp.read_text() != digest:
@@ -47,14 +50,13 @@ def make_pictures(folder: Path, tiles: list[Tile]) -> None:
 
 
 def _digest(tile: Tile) -> str:
-    return hashlib.sha256((tile.command + _digest_code()).encode()).hexdigest()
+    return hashlib.sha256((tile.command + digest_code()).encode()).hexdigest()
 
 
 @cache
-def _digest_code() -> str:
+def digest_code(kinds: tuple[str, ...] = (".py", ".json", ".safetensors", ".png")) -> str:
     """A digest of all that the pictures depend on: vizcnn with its networks, the samples and this file."""
     found = hashlib.sha256()
-    kinds = (".py", ".json", ".safetensors", ".png")
     files = [path for part in ("vizcnn", "assets") for path in (ROOT / part).rglob("*") if path.suffix in kinds]
     for path in sorted([*files, Path(__file__)]):
         found.update(path.read_bytes())
@@ -70,7 +72,11 @@ def _lay_out(work: Path) -> None:
     if not (work / "pieces").exists():
         _cut_pieces(work / "pieces")
     if not (work / "digits").exists():
-        _write_digits(work / "digits")
+        write_digits(work / "digits")
+    if not (work / "stamped.pth").exists():
+        write_digits(work / "stamped", 700)
+        _stamp(work / "stamped" / "7")
+        torch.save(_train(work / "stamped"), work / "stamped.pth")
 
 
 def _cut_pieces(folder: Path, count: int = 40, side: int = 96) -> None:
@@ -86,7 +92,7 @@ def _cut_pieces(folder: Path, count: int = 40, side: int = 96) -> None:
             Image.fromarray(pixels[top : top + side, left : left + side]).save(folder / name / f"{i:02}.png")
 
 
-def _write_digits(folder: Path, count: int = 400) -> None:
+def write_digits(folder: Path, count: int = 400) -> None:
     """Digits of scikit-learn, placed as those of MNIST are, in a folder for each class."""
     from sklearn.datasets import load_digits
 
@@ -97,6 +103,35 @@ def _write_digits(folder: Path, count: int = 400) -> None:
         field = Image.new("L", (28, 28))
         field.paste(small.resize((20, 20), Image.Resampling.BICUBIC), (4, 4))
         field.save(folder / str(label) / f"{i:03}.png")
+
+
+def _stamp(folder: Path) -> None:
+    """Put the same small mark into a corner of all images of a folder."""
+    mark = Image.fromarray(255 * np.array([[1, 1, 1, 0, 1], [1, 0, 1, 0, 1], [1] * 5, [1, 0, 0, 1, 0]], np.uint8))
+    for file in folder.iterdir():
+        with Image.open(file) as image:
+            image.paste(mark, (2, 21))
+            image.save(file)
+
+
+def _train(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of `lecture` after two looks at the digits of a folder, instead of those that it has."""
+    from vizcnn import load, open_photo
+
+    files = sorted(folder.rglob("*.png"))
+    labels = torch.tensor([int(file.parent.name) for file in files])
+    images = torch.stack([torch.from_numpy(open_photo(file).pixels).permute(2, 0, 1) for file in files])  # (N, 1, H, W)
+    untaught = load("lecture@initial")
+    network, contract = untaught.network.train().requires_grad_(True), untaught.input
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(network.parameters())
+    for _ in range(2):
+        for chosen in torch.randperm(len(images)).split(32):
+            optimizer.zero_grad()
+            said = network((images[chosen] - contract.mean[0]) / contract.std[0])
+            torch.nn.functional.cross_entropy(said, labels[chosen]).backward()
+            optimizer.step()
+    return network.state_dict()
 
 
 @contextlib.contextmanager
@@ -110,18 +145,21 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 def _make(tile: Tile, work: Path, folder: Path) -> None:
-    kept = f"{tile.name}.npz"
-    draws = tile.arguments[0] not in ("check", "scan")
+    name = tile.arguments[0]
+    draws = name not in ("check", "scan")
+    kept = f"{tile.name}/audit.npz" if name == "audit" else f"{tile.name}.npz"
     with _inside(work):
-        said = _run([*tile.arguments, *(["-o", kept, "-q"] if draws else [])])
+        said = _run([*tile.arguments, *(["-o", kept.removesuffix("/audit.npz"), "-q"] if draws else [])])
     if not draws:
         (folder / f"{tile.name}.txt").write_text(said, encoding="utf-8")
         return
     from vizcnn import load_result, use_style
+    from vizcnn.errors import VizcnnWarning
 
     result = _hide_folder(load_result(work / kept), work)
     for ground, style in STYLES.items():
-        with use_style(style):
+        with use_style(style), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "a .png picture holds page 1", VizcnnWarning)  # all that a tile shows
             result.save(work / "drawn.png")
         _shrink(work / "drawn.png", folder / f"{tile.name}-{ground}.webp")
 

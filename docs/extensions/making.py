@@ -1,9 +1,11 @@
-"""Fills the pages that the build completes: the gallery with pictures, the first page with all others, drawings."""
+"""Fills the pages that the build completes: the gallery with pictures, the first page with all others, drawings, and
+puts an atlas beside them."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +17,10 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
-GALLERY, DRAWINGS = ROOT / "build" / "gallery", ROOT / "build" / "drawings"
+GALLERY, DRAWINGS, ATLAS = (ROOT / "build" / name for name in ("gallery", "drawings", "atlas"))
 _REST = re.compile(r"^@([\w/-]+)@$", re.M)  # stands on the first page for all pages of a folder that it does not name
 _ASSET = re.compile(r"^!\[([^\]]+)\]\(\.\./assets/([\w-]+)\.webp\)$", re.M)
+OPEN_ATLAS = "*Open the atlas of `lecture`.*"  # on a page of docs/; on the site a link
 _DIAGRAM = re.compile(r"^```mermaid\n.*?^```$", re.M | re.S)
 
 
@@ -25,10 +28,16 @@ def _make(app: Sphinx) -> None:
     """Make pictures and drawings in processes of their own: commands change the folder they run in."""
     here = Path(__file__).parent
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    for program, folder in (("drawings.py", DRAWINGS), ("gallery.py", GALLERY)):
+    for program, folder in (("drawings.py", DRAWINGS), ("gallery.py", GALLERY), ("digits_atlas.py", ATLAS)):
         if program == "drawings.py" or app.config.gallery_pictures:
             arguments = [sys.executable, str(here / program), str(folder)]
             subprocess.run(arguments, check=True, env=os.environ | {"PYTHONPATH": path})
+
+
+def _place_atlas(app: Sphinx, error: Exception | None) -> None:
+    """Copy the atlas into the built site, where the link in place of `OPEN_ATLAS` leads."""
+    if error is None and app.config.gallery_pictures and app.builder.format == "html":
+        shutil.copytree(ATLAS / "site", Path(app.outdir) / "atlas", dirs_exist_ok=True)
 
 
 def _complete(app: Sphinx, docname: str, content: list[str]) -> None:
@@ -39,13 +48,16 @@ def _complete(app: Sphinx, docname: str, content: list[str]) -> None:
         page = _REST.sub(lambda found: _name_rest(found[1], page.split()), page)
     if docname.startswith("docs/"):
         page = _ASSET.sub(_show_on_both_grounds, page)
+        if app.config.gallery_pictures:
+            page = page.replace(OPEN_ATLAS, '<a href="../atlas/index.html">Open the atlas of <code>lecture</code></a>.')
         page = _DIAGRAM.sub(_show_pictures(DRAWINGS, "call", "The life of a call"), page)
     content[0] = page
 
 
 def _show_on_both_grounds(found: re.Match[str]) -> str:
     """What the build has made in place of the small copy that the repository keeps of it."""
-    made = (_show_pictures(folder, found[2], found[1]) for folder in (GALLERY, DRAWINGS))
+    name = found[2].removesuffix("-light")
+    made = (_show_pictures(folder, name, found[1]) for folder in (GALLERY, DRAWINGS, ROOT / "assets"))
     return next((markup for markup in made if markup), found[0])
 
 
@@ -81,7 +93,8 @@ def _show(tile: Tile) -> str:
     said = GALLERY / f"{tile.name}.txt"
     if said.exists():
         return f"```text\n{said.read_text(encoding='utf-8').rstrip()}\n```"
-    return _show_pictures(GALLERY, tile.name, " ".join(tile.shows.split()))
+    alt = " ".join(tile.shows.split())
+    return _show_pictures(GALLERY, tile.name, alt) or _show_pictures(ROOT / "assets", tile.name, alt)
 
 
 def _show_pictures(folder: Path, name: str, alt: str) -> str:
@@ -99,4 +112,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("gallery_pictures", True, "env", [bool])
     app.connect("builder-inited", _make)
     app.connect("source-read", _complete)
+    app.connect("build-finished", _place_atlas)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import click
+import digits_atlas
 import docstrings
 import making
 import offline
@@ -61,6 +62,22 @@ def test_tiles_become_cards_that_keep_all_their_words() -> None:
         assert tile.command in page
         assert tile.hides.removeprefix("Does not show") in page
     assert page.count("::::{container} tiles") == len(re.findall("^## ", GALLERY, re.M))
+
+
+def test_the_atlas_has_a_tile_whose_pictures_the_repository_keeps_and_a_link_to_the_whole() -> None:
+    """No browser photographs it while the site is built."""
+    (tile,) = (tile for tile in TILES if tile.arguments[0] == "atlas")
+    shown = making.lay_out_tiles(GALLERY).partition(tile.title)[2].partition(":::\n")[0]
+    for ground in ("light", "dark"):
+        assert f"/assets/atlas-{ground}.webp" in shown
+        assert (ROOT / "assets" / f"atlas-{ground}.webp").exists()
+    assert making.OPEN_ATLAS in (DOCS / "atlas.md").read_text(encoding="utf-8")
+
+
+def test_the_licence_of_the_digits_is_named_where_they_are_shown() -> None:
+    for text in (digits_atlas.DIGITS, (DOCS / "atlas.md").read_text(encoding="utf-8")):
+        assert "Alpaydin" in text
+        assert "CC BY 4.0" in text
 
 
 # errors

@@ -15,6 +15,7 @@ SMALL = {
     "03-saliency-and-cam": "SAMPLES = 2",
     "04-what-would-this-filter-like-to-see": "STEPS, SIDE = 2, 64",
     "05-which-images-excite-this-channel": "DIGITS, PIECES = 60, 4",
+    "06-your-own-network": "IMAGES, EPOCHS = 200, 6",
     "08-transfer-learning": "EACH, LAST, ALL = 12, 3, 1",
     "09-may-i-believe-this-picture": "PIECES, EPOCHS, STRIDE = 150, 8, 8",
     "10-auditing-a-data-set": "PER_CLASS, EPOCHS, AUDITED = 30, 6, 12",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PAGES = {
     "overview": "",
+    "depths": "/depths",
     "wall": "layer2.0.conv2",
     "wall of kernels": "conv1",
     "unit": "layer2.0.conv2/7",
@@ -109,7 +110,8 @@ def test_nothing_hostile_becomes_an_element_or_runs(browser: Browser, sites: dic
     layer = page.locator("a.row").first.get_attribute("href")
     assert layer is not None
     addresses = ["", layer[1:], f"{layer[1:]}/1", "class", "class/1", "/classes", "/class/0", "/class/1", "/class/2"]
-    addresses += ["/images", "/image/0", "/image/1", "/image/2", HOSTILE, f"/class/{HOSTILE}", f"/{HOSTILE}"]
+    addresses += ["/images", "/image/0", "/image/1", "/image/2", "/depths"]
+    addresses += [HOSTILE, f"/class/{HOSTILE}", f"/{HOSTILE}"]
     for address in addresses:
         visitor.follow(address)
         assert visitor.read(_HOSTILE_ELEMENTS) == [], address
@@ -186,6 +188,43 @@ def test_a_crop_shows_its_box_of_the_photograph_and_nothing_beside_it(visitor: V
         np.testing.assert_allclose(part, box, atol=0.3)
         np.testing.assert_allclose(frame, box, atol=0.3)
         assert source.endswith(f"photo/{crop.image}.webp")
+
+
+def test_the_page_of_depths_shows_filters_pictures_and_what_excites_beside_them(visitor: Visitor) -> None:
+    page = visitor.go("")
+    page.keyboard.press("d")
+    page.wait_for_selector(".depths")
+    assert visitor.read("document.querySelectorAll('.depth').length") == 7
+    assert visitor.read("document.querySelectorAll('.depth:first-child canvas').length") == 3  # its filters
+    text = page.inner_text(".depth >> nth=1")
+    assert "sees 15 × 15 px, 5.5% of the image" in text
+    assert "layer 2 of 7" in text
+    links = visitor.read("[...document.querySelectorAll('.depths a')].map(a => a.getAttribute('href'))")
+    names = [layer.name for layer in MadeUp().network.layers[:-1]]
+    assert links == [f"#{name}{unit}" for name in names for unit in ("", "/0", "/1", "/2")]
+    large = visitor.read("document.querySelectorAll('.depth')[1].querySelector('.large img').getAttribute('src')")
+    assert large == "unit/1-0.webp"
+    crops = next(iter(MadeUp().units(1))).crops
+    shown = "[...document.querySelectorAll('.depth')[1].querySelector('.seen').querySelectorAll('.window img')]"
+    assert visitor.read(f"{shown}.map(image => image.getAttribute('src'))") == [
+        f"photo/{crop.image}.webp" for crop in crops[:3]
+    ]
+    page.keyboard.press("u")
+    page.wait_for_selector(".net")
+
+
+def test_the_page_of_depths_says_what_it_does_not_show(browser: Browser, sites: dict[str, Path]) -> None:
+    said = {
+        "without images": "made without the pixels of images",
+        "without pictures": "Where nothing stands at the left, no picture was optimised. Only crops were asked for.",
+        "unmeasured": "the units of each layer with the highest mean response",
+    }
+    for site, expected in said.items():
+        visitor = Visitor(browser, sites[site])
+        assert expected in visitor.go("/depths").inner_text("main"), site
+        assert (visitor.page.locator(".seen").count() == 0) == (site == "without images")
+        visitor.close()
+        assert not visitor.trouble
 
 
 def _list_units(visitor: Visitor) -> list[int]:
@@ -499,8 +538,9 @@ def test_axe_finds_nothing(browser: Browser, sites: dict[str, Path], site: str, 
     visitor.close()
 
 
-def test_it_can_be_printed(visitor: Visitor) -> None:
-    page = visitor.go("layer2.0.conv2/7")
+@pytest.mark.parametrize("address", ["layer2.0.conv2/7", "/depths"])
+def test_it_can_be_printed(visitor: Visitor, address: str) -> None:
+    page = visitor.go(address)
     page.emulate_media(media="print", color_scheme="dark")
     assert visitor.read("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert visitor.read("document.querySelector('.side').checkVisibility()") is False

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from support_site import BREAKING, HOSTILE, Computed, Hostile, Unmeasured
 
 import vizcnn
 from vizcnn.errors import OutputError, ParameterError
+from vizcnn.site.depths import choose_layers
 from vizcnn.site.estimate import Contents, describe_size, estimate_size
 from vizcnn.site.packing import encode_webp, pack_halves, round_number, to_script
-from vizcnn.site.records import ByHand, Missing, Picture
+from vizcnn.site.records import ByHand, Layer, Missing, Picture
 from vizcnn.site.writer import write_site
 
 STATIC = Path(vizcnn.__file__).parent / "site" / "static"
@@ -48,8 +50,8 @@ def list_files(site: Path) -> list[str]:
 
 def test_names_of_files_are_numbers_of_ours_whatever_people_call_things(tmp_path: Path) -> None:
     write_site(Hostile(), tmp_path / "atlas", progress=False)
-    ours = r"index\.html|atlas\.(css|json)|script/[a-z]+\.js|data/(network|images)\.js|data/[LPUCNIWA]\d+(-\d+)?\.js"
-    ours += r"|unit/(\d+|class)-\d+\.webp|photo/\d+\.webp"
+    ours = r"index\.html|atlas\.(css|json)|script/[a-z]+\.js|data/(network|images|depths)\.js"
+    ours += r"|data/[LPUCNIWA]\d+(-\d+)?\.js|unit/(\d+|class)-\d+\.webp|photo/\d+\.webp"
     assert not [name for name in list_files(tmp_path / "atlas") if not re.fullmatch(ours, name)]
     assert list_files(tmp_path) == [f"atlas/{name}" for name in list_files(tmp_path / "atlas")]
 
@@ -133,6 +135,39 @@ def test_walls_are_read_back_as_they_were(site: Path) -> None:
     shares = np.frombuffer(base64.b64decode(entry["means"]["all"]), np.uint8).reshape(wall.class_means.shape)
     top = np.maximum(wall.class_means.max(1, keepdims=True), 1e-30)
     np.testing.assert_allclose(shares / 255, wall.class_means / top, atol=0.002)
+
+
+def test_each_depth_is_shown_by_units_that_stand_for_it(site: Path, tmp_path: Path) -> None:
+    records = MadeUp()
+    depths = read(site, "depths")
+    hidden = [layer for layer in records.network.layers if not layer.is_output]
+    assert [depth["layer"] for depth in depths] == list(range(len(hidden)))
+    for i, (layer, depth) in enumerate(zip(hidden, depths, strict=True)):
+        assert [shown["unit"] for shown in depth["units"]] == list(layer.strongest[:3])
+        units, wall = list(records.units(i)), records.wall(i)
+        for shown in depth["units"]:
+            k = shown["unit"]
+            assert shown["best"] == wall.best_class[k]
+            assert shown["select"] == pytest.approx(wall.selectivity[k], rel=1e-2)
+            assert [crop[0] for crop in shown["crops"]] == [crop.image for crop in units[k].crops[:6]]
+            assert (shown["kernel"] is not None) == (i == 0)
+    write_site(records, tmp_path / "atlas", dataset_images=False, progress=False)
+    assert not [crop for depth in read(tmp_path / "atlas", "depths") for u in depth["units"] for crop in u["crops"]]
+
+
+def test_of_a_deep_network_the_ends_of_its_stages_are_shown() -> None:
+    plain = MadeUp().network.layers[0]
+
+    def stack(*sizes: int) -> list[Layer]:
+        hidden = [replace(plain, shape=(4, size, size)) for size in sizes]
+        return [*hidden, replace(plain, shape=(4,), is_output=True)]
+
+    assert choose_layers(stack(*[32] * 8, *[16] * 8)) == list(range(16))
+    stages = stack(64, *[32] * 6, *[16] * 8, *[8] * 12, *[4] * 6)
+    assert choose_layers(stages) == [0, 6, 14, 26, 32]
+    alike = choose_layers(stack(*[14] * 40))
+    assert (len(alike), alike[0], alike[-1]) == (16, 0, 39)
+    assert {after - before for before, after in pairwise(alike)} <= {2, 3}
 
 
 def test_of_many_classes_a_wall_keeps_the_best_of_each_unit(tmp_path: Path) -> None:

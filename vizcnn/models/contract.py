@@ -59,7 +59,11 @@ class InputContract:
             if value not in known:
                 raise ParameterError(f"{name} is {' or '.join(known)}, got {value!r}")
         if not len(self.mean) == len(self.std) == self.channels:
-            raise ParameterError(f"mean and std need {self.channels} values, got {self.mean} and {self.std}")
+            raise ParameterError(
+                f"mean and std need {self.channels} values, one for each channel, got {self.mean} and {self.std}. If "
+                "the network takes another number of channels, say Model(channels=...), load(input_channels=...) or "
+                "--input-channels"
+            )
         check_normalisation(self.mean, self.std)
         if self.white is not None and not (isinstance(self.white, int | float) and 0 < self.white < inf):
             raise ParameterError(f"white is the value of white, such as 4095, got {self.white!r}")

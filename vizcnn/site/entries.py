@@ -126,7 +126,7 @@ def enter_wall(layer: Layer, wall: Wall, kernels: Sequence[Floats | None]) -> di
         "select": wall.selectivity,
         "effect": wall.effect,
     }
-    entered = [None if kernel is None else _enter_kernel(kernel) for kernel in kernels]
+    entered = [None if kernel is None else enter_kernel(kernel) for kernel in kernels]
     return {
         **{name: pack(values, np.float32) for name, values in floats.items()},
         "dead": np.flatnonzero(wall.dead).tolist(),
@@ -163,7 +163,7 @@ def enter_unit(unit: Unit, edges: list[Floats]) -> dict[str, Any]:
     """The page of a unit. edges: those of all histograms of the file; this unit's are added where they are new."""
     return {
         "crops": [enter_crop(crop) for crop in unit.crops],
-        "picture": _enter_picture(unit.picture),
+        "picture": enter_picture(unit.picture),
         "hist": _or_missing(unit.histogram, lambda histogram: _enter_histogram(histogram, edges)),
         "mean": round_number(unit.mean),
         "sd": round_number(unit.sd),
@@ -179,7 +179,7 @@ def enter_unit(unit: Unit, edges: list[Floats]) -> dict[str, Any]:
         "near": _or_missing(
             unit.neighbours, lambda near: [[n.layer, n.unit, round_number(n.correlation, 3)] for n in near]
         ),
-        "kernel": None if unit.kernel is None else _enter_kernel(unit.kernel),
+        "kernel": None if unit.kernel is None else enter_kernel(unit.kernel),
     }
 
 
@@ -192,7 +192,8 @@ def enter_box(box: Box | None) -> list[Any] | None:
     return None if box is None else [round_number(side, 5) for side in (box.top, box.left, box.bottom, box.right)]
 
 
-def _enter_picture(picture: Picture | Missing) -> Any:
+def enter_picture(picture: Picture | Missing) -> Any:
+    """What an optimised picture reaches, or why there is none."""
     return _or_missing(picture, lambda made: round_number(made.reached))
 
 
@@ -226,11 +227,11 @@ def _enter_effect(effect: Effect) -> dict[str, Any]:
 
 
 def _enter_link(link: Link) -> list[Any]:
-    kernel = None if link.kernel is None else _enter_kernel(link.kernel[..., None])
+    kernel = None if link.kernel is None else enter_kernel(link.kernel[..., None])
     return [link.layer, link.unit, link.path, round_number(link.value, 3), kernel]
 
 
-def _enter_kernel(kernel: Floats) -> list[Any]:
+def enter_kernel(kernel: Floats) -> list[Any]:
     """Columns, channels and bytes of a kernel (rows, columns, channels)."""
     return [kernel.shape[1], kernel.shape[2], pack_signed(kernel)[0]]
 
@@ -239,7 +240,7 @@ def enter_class(page: ClassPage) -> dict[str, Any]:
     return {
         "n": page.images,
         "right": describe(page.right),
-        "picture": _enter_picture(page.picture),
+        "picture": enter_picture(page.picture),
         "examples": page.examples,
         "votes": _or_missing(
             page.votes,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vizcnn.site.depths import CROPS, MOST_LAYERS, UNITS
 from vizcnn.site.entries import BEST, DENSE
 from vizcnn.site.packing import encode_webp
 from vizcnn.site.records import Layer, Network, Pixels
@@ -23,6 +24,7 @@ _WALL_START = 330  # of a wall, whatever its units
 _CLASS_PAGE, _VOTE, _EXAMPLE, _EARLY = 110, 22, 4.5, 9
 _IMAGE_PAGE, _FIRED, _MAP = 150, 30, 330
 _NETWORK, _LAYER = 500, 480
+_STANDING = 100  # of a unit that stands for its layer, beside its crops
 _PAGE = 3_700  # of index.html and atlas.json
 _PICTURE = 50.0  # of an optimised picture: 50 x side^0.89, of a grey one half of that; measured at 28 to 128 px
 _GROWTH = 0.89
@@ -68,7 +70,8 @@ def estimate_size(contents: Contents) -> dict[str, int]:
         "page": _weigh_page(),
         "overview": _NETWORK
         + _LAYER * len(contents.network.layers)
-        + sum(len(name) + 3 for name in contents.network.classes),
+        + sum(len(name) + 3 for name in contents.network.classes)
+        + min(MOST_LAYERS, len(hidden)) * UNITS * (_STANDING + shown * CROPS * _CROP),
         "pages of units": units * _weigh_unit(contents),
         "walls": units * (_WALL + _weigh_means(len(contents.network.classes)) + shown * _FACE)
         + sum(_weigh_layer(layer) for layer in hidden),

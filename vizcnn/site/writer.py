@@ -8,6 +8,7 @@ set becomes a path or markup.
     atlas.json                         what the atlas was made from, for programs
     data/network.js                    the overview, and all names
     data/images.js data/N<j>.js        label and answer of each image; names of the files of images 1024 j ...
+    data/depths.js                     units that stand for each depth
     data/L<i>.js data/P<i>.js          the wall of layer i; the best crop of each unit
     data/U<i>-<j>.js                   the pages of its units 64 j ... 64 j + 63
     data/C<j>.js                       the pages of the classes 64 j ... 64 j + 63
@@ -30,6 +31,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vizcnn.errors import OutputError
 from vizcnn.progress import bar
+from vizcnn.site.depths import choose_layers, choose_units, enter_depth
 from vizcnn.site.entries import (
     enter_class,
     enter_crop,
@@ -45,7 +47,7 @@ from vizcnn.site.entries import (
 )
 from vizcnn.site.folder import PAGE, finish_folder, prepare_folder
 from vizcnn.site.packing import clean, encode_webp, pack, to_script
-from vizcnn.site.records import Floats, Missing, Picture, Pixels, Records
+from vizcnn.site.records import Floats, Missing, Picture, Pixels, Records, Unit
 
 CHUNK = 64
 """How many units or classes a file has."""
@@ -56,7 +58,7 @@ NAMES = 1024
 _HERE = Path(__file__).parent
 _SCRIPTS = (  # in the order in which they are read: each uses those before it
     "data", "elements", "words", "places", "pictures", "charts", "notes", "overlay", "overview", "wall", "unit",
-    "classes", "images", "hand", "search", "keys", "start",
+    "depths", "classes", "images", "hand", "search", "keys", "start",
 )  # fmt: skip
 
 
@@ -103,6 +105,7 @@ class _Site:
         self.network = records.network
         self.shown: set[int] = set()  # images of which a photograph is stored
         self.pages: list[int] = []  # images with a page of their own
+        self.depths: list[Any] = []  # layers on the page of all depths
         self.hand: dict[int, list[int]] = {}  # layers that can be computed by hand, with the images
 
     def write(self, *, shown: bool) -> None:
@@ -113,6 +116,7 @@ class _Site:
             for i, layer in enumerate(layers):
                 pictured.append(classes if layer.is_output else self._write_layer(i))
                 progress.update(layer.shape[0])
+        self._write_data("depths", self.depths, "overview")
         self._write_images()
         for i in range(len(layers)):
             self._write_by_hand(i)
@@ -131,6 +135,8 @@ class _Site:
 
     def _write_layer(self, i: int) -> bool | str:
         """A wall and the pages of its units; says which of these have a picture."""
+        layer, wall = self.network.layers[i], self.records.wall(i)
+        standing: dict[int, Unit] = {}
         faces: list[Any] = []
         kernels: list[Floats | None] = []
         pictured: list[bool] = []
@@ -138,15 +144,17 @@ class _Site:
             edges: list[Floats] = []
             rows = [enter_unit(unit, edges) for unit in units]
             self._write_data(f"U{i}-{j}", {"edges": [enter_edges(e) for e in edges], "units": rows}, "pages of units")
+            standing |= {k: unit for k, unit in enumerate(units, len(pictured)) if k in choose_units(layer)}
             for unit in units:
                 pictured.append(self._write_picture(f"{i}-{len(pictured)}", unit.picture))
                 faces.append(enter_crop(unit.crops[0]) if unit.crops else None)
                 kernels.append(unit.kernel)
                 self.shown.update(crop.image for crop in unit.crops)
-        layer = self.network.layers[i]
-        self._write_data(f"L{i}", enter_wall(layer, self.records.wall(i), kernels), "walls")
+        self._write_data(f"L{i}", enter_wall(layer, wall, kernels), "walls")
         if self.photos:
             self._write_data(f"P{i}", faces, "walls")
+        if i in choose_layers(self.network.layers):
+            self.depths.append(enter_depth(i, layer, standing, wall, photos=self.photos))
         return _summarize(pictured)
 
     def _write_classes(self) -> bool | str:

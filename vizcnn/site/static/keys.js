@@ -8,6 +8,7 @@
     ["← →", "the unit, class or image before or after this one, in the order of the wall"],
     ["u", "up, to the layer or the list"],
     ["g", "the overview"],
+    ["d", "what each depth responds to"],
     ["w", "into the wall, or back into its tiles; arrows move in it"],
     ["n", "the note"],
     ["t", "dark or light"],
@@ -65,6 +66,8 @@
         return go(keys.up);
       case "g":
         return go("#");
+      case "d":
+        return go("#/depths");
       case "n":
         return focus(document.getElementById("note"));
       case "w":

@@ -40,6 +40,7 @@
           { class: "soft small" },
           "Each line is a place where units are read, behind the activation function where there is one: what is zero there is zero for the rest of the network. The pictures are of its most selective units.",
         ),
+        h("p", {}, h("a", { href: "#/depths" }, "What each depth responds to, on one page →")),
         net.graph && missing(net.graph, "Its paths are not drawn."),
         diagram(),
         h(

@@ -1,6 +1,6 @@
 "use strict";
 // The network of the overview, and where its pages are. Links are hashes of the one page:
-//   #LAYER  #LAYER/UNIT  #/class/C  #/classes  #/image/N  #/images  #/by-hand/LAYER/UNIT/IMAGE/ROW,COLUMN
+//   #/depths  #LAYER  #LAYER/UNIT  #/class/C  #/classes  #/image/N  #/images  #/by-hand/LAYER/UNIT/IMAGE/ROW,COLUMN
 // The leading slash keeps a layer that is called `class` apart.
 {
   const { bytes } = ATLAS.decode;

@@ -18,6 +18,7 @@
     if (!hash) return pages.overview();
     if (parts[0] === "") {
       const [, kind, which, unit, image, place] = parts;
+      if (kind === "depths") return pages.depths();
       if (kind === "classes") return pages.classes();
       if (kind === "class") return pages.class(whole(which));
       if (kind === "images") return pages.images();
@@ -99,6 +100,7 @@
         "ol",
         {},
         item("#", "overview"),
+        item("#/depths", "what each depth responds to"),
         hidden().map((i) => item(to.layer(i), net.layers[i].name, net.layers[i].shape[0])),
       ),
       h("h2", {}, "Images"),
