@@ -16,14 +16,15 @@ class Answers:
 
     agree: the share of images that both give the same answer. classes: each class with its number of images, how many
     of them the other network names rightly, and how many this one; Missing without labels. gained, lost: how many
-    images this network alone names rightly, and how many the other one alone; shown: some of each, surest first."""
+    images this network alone names rightly, and how many the other one alone; shown: some of each with the wrong answer
+    of the one that does not, the surest right answers first."""
 
     agree: float
     classes: tuple[tuple[int, int, int, int], ...] | Missing
     gained: int = 0
     lost: int = 0
-    gained_shown: tuple[int, ...] = ()
-    lost_shown: tuple[int, ...] = ()
+    gained_shown: tuple[tuple[int, int], ...] = ()
+    lost_shown: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ class _Site:
                 progress.update(self.network.layers[i].shape[0])
         self._write_data("changes", enter_comparison(both, pictured), "comparison")
         if not isinstance(both.answers, Missing):
-            self.shown.update(both.answers.gained_shown + both.answers.lost_shown)
+            self.shown.update(n for n, _ in both.answers.gained_shown + both.answers.lost_shown)
 
     def _write_beside(self, i: int, units: Iterable[Beside]) -> bool | str:
         """The other network's units of a layer; says which of these have a picture."""

@@ -20,6 +20,7 @@
       const [, kind, which, unit, image, place] = parts;
       if (kind === "classes") return pages.classes();
       if (kind === "class") return pages.class(whole(which));
+      if (kind === "changes") return pages.changes();
       if (kind === "images") return pages.images();
       if (kind === "image") return pages.image(whole(which));
       if (kind === "by-hand")
@@ -99,6 +100,7 @@
         "ol",
         {},
         item("#", "overview"),
+        net.compare && item("#/changes", "what changed"),
         hidden().map((i) => item(to.layer(i), net.layers[i].name, net.layers[i].shape[0])),
       ),
       h("h2", {}, "Images"),

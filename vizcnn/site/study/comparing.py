@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +94,8 @@ class Comparing:
             classes=self._count_classes(labels, now, before, known) if known.any() else self.own.no_labels,
             gained=int(is_gained.sum()),
             lost=int(is_lost.sum()),
-            gained_shown=_choose_surest(is_gained, self.own),
-            lost_shown=_choose_surest(is_lost, self.other),
+            gained_shown=_choose_surest(is_gained, self.own, before),
+            lost_shown=_choose_surest(is_lost, self.other, now),
         )
 
     def _count_classes(
@@ -137,10 +138,13 @@ class Comparing:
         return found if isinstance(found, Missing) else replace(found, by_class=())
 
 
-def _choose_surest(among: npt.NDArray[np.bool_], material: Material) -> tuple[int, ...]:
+def _choose_surest(
+    among: npt.NDArray[np.bool_], right: Material, wrong: npt.NDArray[np.int64]
+) -> tuple[tuple[int, int], ...]:
+    """Some of these images with a network's wrong answer, the surest of the one that is right first."""
     chosen = np.flatnonzero(among)
-    order = np.argsort(-np.nan_to_num(material.probabilities[chosen]), kind="stable")
-    return tuple(chosen[order][:SHOWN].tolist())
+    order = np.argsort(-np.nan_to_num(right.probabilities[chosen]), kind="stable")
+    return tuple((int(n), int(wrong[n])) for n in chosen[order][:SHOWN])
 
 
 def tell_apart(own: Material, other: Material) -> tuple[str, str]:
@@ -150,4 +154,7 @@ def tell_apart(own: Material, other: Material) -> tuple[str, str]:
     if names[0] == names[1]:
         return f"{names[0]} (this one)", f"{names[1]} (the other)"
     (start, _, end), (its_start, _, its_end) = (name.partition("@") for name in names)
-    return (end, its_end) if start == its_start and end and its_end else names
+    if start != its_start or not (end and its_end):
+        return names
+    stems = Path(end).stem, Path(its_end).stem
+    return stems if stems[0] != stems[1] else (end, its_end)
