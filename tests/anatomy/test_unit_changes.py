@@ -45,8 +45,8 @@ def test_units_that_changed_places_are_found_at_their_new_ones(means: Means) -> 
 
 
 def test_a_factor_and_an_offset_do_not_count_and_the_opposite_counts_twice(means: Means) -> None:
-    steps = np.round(means * 64) / 64  # so that half precision loses nothing
-    np.testing.assert_allclose(compare_means(steps, 2 * steps + 1).change, 0, atol=1e-6)
+    steps = (np.round(means * 64) / 64).astype(np.float16)  # so that half precision loses nothing
+    np.testing.assert_allclose(compare_means(steps, (2 * steps + 1).astype(np.float16)).change, 0, atol=1e-6)
     np.testing.assert_allclose(compare_means(steps, -steps).change, 2, atol=1e-6)
 
 

@@ -206,7 +206,7 @@ def test_layers_that_cannot_be_compared_are_named(made: Atlas, tmp_path: Path) -
 
 def test_classes_of_other_names_are_not_compared(made: Atlas, tmp_path: Path) -> None:
     other = change("other", "one unit replaced")
-    other.labels = [f"digit {c}" for c in range(10)]
+    other.labels = tuple(f"digit {c}" for c in range(10))
     found = vizcnn.atlas(
         vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", compare=other, **QUICK
     )
@@ -258,16 +258,15 @@ class Small(nn.Module):
 
 def test_the_other_scan_is_kept_and_goes_on(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, other = (vizcnn.Model(Small(seed), size=28, channels=1, name="small") for seed in (1, 2))
-    folder, write = tmp_path / "site", building.write_site
+    folder = tmp_path / "site"
     wanted: dict[str, Any] = {**QUICK, "pictures": ["conv"], "compare": other}
 
     def stop(*_given: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(building, "write_site", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(building, "write_site", stop)
         vizcnn.atlas(model, digits, folder, **wanted)
-    monkeypatch.setattr(building, "write_site", write)
     scans = list((tmp_path / "site.work").rglob("shard*"))
     assert len({file.parent.name for file in scans}) == 2
     times = {file: file.stat().st_mtime_ns for file in scans}

@@ -188,7 +188,8 @@
     const layers = [...byLayer(changes)].filter(([i]) => i !== outputs());
     const known = layers.filter(([, found]) => !isMissing(found));
     const units = known.flatMap(([i, found]) => [...found.change].map((change, k) => ({ i, k, change, found })));
-    const numbered = units.filter(({ k, found }) => found.nearest[k] === k).length;
+    const alive = units.filter(({ k, found }) => found.nearest[k] >= 0); // the others are like none
+    const numbered = alive.filter(({ k, found }) => found.nearest[k] === k).length;
     units.sort((a, b) => b.change - a.change || a.i - b.i || a.k - b.k);
     const { answers } = changes;
     return page(
@@ -202,11 +203,11 @@
       isMissing(answers) && missing(answers, "Answers are not compared."),
       changes.left.length > 0 && leftOut(changes.left),
       units.length > 0 &&
-        numbered < units.length * FEW &&
+        numbered < alive.length * FEW &&
         h(
           "p",
           { class: "why" },
-          `Only ${many(numbered)} of ${count(units.length, "unit")} are most like the unit of their own number. Where two networks were trained apart, equal numbers mean nothing, and neither does a change.`,
+          `Only ${many(numbered)} of ${count(alive.length, "unit")} are most like the unit of their own number. Where two networks were trained apart, equal numbers mean nothing, and neither does a change.`,
         ),
       !isMissing(answers) && h("div", { class: "columns" }, classesCard(answers.classes), imagesCard(answers, images)),
       known.length > 0 && layersCard(known),
@@ -295,7 +296,7 @@
       const order = [...change].sort((a, b) => a - b);
       return {
         i,
-        units: change.length,
+        units: nearest.filter((near) => near >= 0).length,
         middle: (order[(order.length - 1) >> 1] + order[order.length >> 1]) / 2,
         most: order[order.length - 1],
         same: [...nearest].filter((near, k) => near === k).length,
