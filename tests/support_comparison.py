@@ -69,8 +69,13 @@ class Different(MadeUpOther):
         left = tuple((name, f"{self.hostile} has no such layer") for name in names[2:])
         return Comparison(
             self.hostile, f"other {self.hostile}", self.hostile, False, 2, Missing("The images have no labels."),
-            {0: nothing, 1: self._change(1)}, left, Missing(f"The two networks do not tell {self.hostile} apart."),
+            {0: nothing, 1: self._shift(1)}, left, Missing(f"The two networks do not tell {self.hostile} apart."),
         )  # fmt: skip
+
+    def _shift(self, i: int) -> Changes:
+        """Each unit is most like the next one."""
+        plain = self._change(i)
+        return replace(plain, nearest=np.roll(np.arange(len(plain.change)), -1))
 
     def units(self, layer: int) -> Iterator[Beside]:
         nothing = Missing(f"Nobody has measured {self.hostile}.")

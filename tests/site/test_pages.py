@@ -307,7 +307,9 @@ def test_what_cannot_be_compared_says_so_on_its_page(browser: Browser, sites: di
     assert said in page.inner_text("main")
     assert "has no such layer" in visitor.follow("layer2.0.conv2/7").inner_text("main")
     assert "It takes 3 images" in visitor.follow("conv1/1").inner_text("main")
-    assert "6 layers not compared" in visitor.follow("/changes").inner_text("main")
+    text = visitor.follow("/changes").inner_text("main")
+    assert "6 layers not compared" in text
+    assert "Only 0 of 8 units are most like the unit of their own number." in text
     visitor.close()
     visitor = Visitor(browser, sites["the same"])
     assert "the same network with the same weights" in visitor.go("/changes").inner_text("main")

@@ -207,7 +207,7 @@
         h(
           "p",
           { class: "why" },
-          `Only ${many(numbered)} of ${count(alive.length, "unit")} are most like the unit of their own number. Where two networks were trained apart, equal numbers mean nothing, and neither does a change.`,
+          `Only ${many(numbered)} of ${count(alive.length, "unit")} are most like the unit of their own number. Either they changed that much, or the two networks were trained apart: then equal numbers mean nothing, and neither does a change.`,
         ),
       !isMissing(answers) && h("div", { class: "columns" }, classesCard(answers.classes), imagesCard(answers, images)),
       known.length > 0 && layersCard(known),
