@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import vizcnn
 from vizcnn.anatomy import pictures
 from vizcnn.anatomy.keeping import Keeper
 from vizcnn.anatomy.pictures import make_pictures
-from vizcnn.ascent import RECIPES
+from vizcnn.ascent import RECIPES, Outcome, optimize
 from vizcnn.graph.sites import Site, find_sites
 
 QUICK = replace(RECIPES["lucid"], steps=4)
@@ -66,6 +67,18 @@ def test_interrupted_pictures_go_on_where_they_were(
     assert np.array_equal(whole.pixels[:4], first.pixels)
     assert {file for file, when in files.items() if file.stat().st_mtime_ns != when} == {damaged}
     assert not np.array_equal(other.pixels, first.pixels)
+
+
+def test_what_ctrl_c_left_unfinished_is_not_kept(
+    varied: vizcnn.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: Any, **more: Any) -> Outcome:
+        return replace(optimize(*given, **more), finished=False)
+
+    monkeypatch.setattr(pictures, "optimize", stop)
+    with varied.borrowed(), pytest.raises(KeyboardInterrupt):
+        make_pictures(varied, find(varied, "stem"), [0, 1], QUICK, keeper=Keeper(tmp_path / "kept"))
+    assert not (tmp_path / "kept").exists()
 
 
 def test_no_units_have_no_pictures(varied: vizcnn.Model) -> None:

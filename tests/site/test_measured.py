@@ -250,6 +250,22 @@ def test_links_pictures_and_neighbours(model: vizcnn.Model, records: Measured) -
         assert all((n.layer, n.unit) != (0, k) for n in unit.neighbours)
 
 
+def test_a_link_shows_its_own_kernel_also_of_groups(records: Measured) -> None:
+    i = number(records, "block2.conv2")
+    path = records.material.site(i).paths[0]
+    weights = path.fold()  # (C, I / 2, 3, 3)
+    shown = 0
+    for k, unit in enumerate(records.units(i)):
+        assert isinstance(unit.reads, tuple)
+        for link in unit.reads:
+            if link.kernel is None:  # through the 1x1 shortcut
+                continue
+            first = k // (len(weights) // path.groups) * weights.shape[1]
+            np.testing.assert_allclose(link.kernel, weights[k, link.unit - first], rtol=1e-5, atol=1e-7)
+            shown += 1
+    assert shown >= len(weights)
+
+
 def test_sums_by_hand_agree_with_the_records_alone(records: Measured) -> None:
     for name in ("stem", "block2.conv2", "fc1", "fc2"):
         i = number(records, name)

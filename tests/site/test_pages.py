@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from atlas_records import MadeUp
+from support_comparison import Different, MadeUpOther, Same
 from support_site import HOSTILE, Computed, Hostile, Unmeasured, Visitor
 
+from vizcnn.anatomy.changes import Changes
 from vizcnn.site.records import Missing
 from vizcnn.site.writer import write_site
 
@@ -34,6 +36,15 @@ PAGES = {
     "image without maps": "/image/20",
     "nothing": "/no-such-page",
 }
+COMPARED = {
+    "overview": "",
+    "what changed": "/changes",
+    "wall": "layer2.0.conv2",
+    "unit": "layer2.0.conv2/7",
+    "dead unit": "layer1.0.conv1/5",
+    "first layer": "conv1/1",
+    "class": "/class/1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +58,10 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_site(Unmeasured(), folder / "unmeasured", progress=False)
     write_site(Hostile(), folder / "hostile", progress=False)
     write_site(Computed(), folder / "computed", progress=False)
+    write_site(plain, folder / "compared", compared=MadeUpOther(), progress=False)
+    write_site(plain, folder / "compared in part", compared=Different(hostile=HOSTILE), progress=False)
+    write_site(plain, folder / "the same", compared=Same(), progress=False)
+    write_site(plain, folder / "compared blindly", compared=MadeUpOther(), dataset_images=False, progress=False)
     write_site(Computed(wrong=True), folder / "computed wrongly", progress=False)
     return {site.name: site for site in folder.iterdir()}
 
@@ -58,6 +73,32 @@ def visitor(browser: Browser, sites: dict[str, Path]) -> Iterator[Visitor]:
     yield visitor
     visitor.close()
     assert not visitor.trouble
+
+
+def list_pages(site: str) -> dict[str, str]:
+    if site == "computed":
+        return {"by hand": "/by-hand/conv3/3", "dense": "/by-hand/fc1/2"}
+    return COMPARED if "compared" in site or site == "the same" else PAGES
+
+
+@pytest.mark.parametrize("site", ["compared", "compared in part", "compared blindly", "the same"])
+def test_pages_of_two_networks_open_and_say_nothing_that_only_a_program_says(
+    browser: Browser, sites: dict[str, Path], site: str
+) -> None:
+    visitor = Visitor(browser, sites[site])
+    visitor.go("")
+    for name, address in COMPARED.items():
+        page = visitor.follow(address)
+        text = page.inner_text("main")
+        assert "Nothing here" not in text, name
+        assert not re.search(r"\bNaN|undefined|\bnull\b|Infinity|\[object|missing\}", text), (address, text)
+        page.mouse.wheel(0, 4000)
+        assert visitor.read("[...document.images].every(image => image.hasAttribute('alt'))")
+        assert visitor.read(_HOSTILE_ELEMENTS) == [], address
+    page.wait_for_load_state("networkidle")
+    visitor.close()
+    assert not visitor.trouble
+    assert any(name.startswith("photo/") for name in visitor.files) == (site != "compared blindly")
 
 
 @pytest.mark.parametrize("site", ["plain", "without images", "without pictures", "unmeasured"])
@@ -87,12 +128,11 @@ def test_every_page_opens_without_a_request_a_message_or_a_violation(
     assert shown == (site != "without images")
 
 
-@pytest.mark.parametrize("site", ["plain", "unmeasured", "computed"])
+@pytest.mark.parametrize("site", ["plain", "unmeasured", "computed", "compared", "compared in part"])
 def test_nothing_scrolls_sideways_on_a_narrow_phone(browser: Browser, sites: dict[str, Path], site: str) -> None:
     visitor = Visitor(browser, sites[site], width=320)
-    pages = {"by hand": "/by-hand/conv3/3", "dense": "/by-hand/fc1/2"} if site == "computed" else PAGES
     visitor.go("")
-    for name, address in pages.items():
+    for name, address in list_pages(site).items():
         visitor.follow(address)
         assert visitor.read("document.documentElement.scrollWidth") <= 320, name
     visitor.close()
@@ -250,6 +290,73 @@ def test_walls_are_sorted_as_the_numbers_say(visitor: Visitor, order: str) -> No
     }
     key = np.where(np.isnan(keys[order]), np.inf, keys[order])
     assert _list_units(visitor) == [int(k) for k in np.argsort(key, kind="stable")]
+
+
+def test_what_changed_most_comes_first(browser: Browser, sites: dict[str, Path]) -> None:
+    visitor = Visitor(browser, sites["compared"])
+    page = visitor.go("/changes")
+    layers = MadeUpOther().comparison.layers
+    hidden = {i: found for i, found in layers.items() if isinstance(found, Changes) and i < 7}
+    units = [(-change, i, k) for i, found in hidden.items() for k, change in enumerate(found.change.tolist())]
+    names = [f"{MadeUp().network.layers[i].name}/{k}" for _, i, k in sorted(units)[:60]]
+    assert page.locator(".twos .tile b").all_inner_texts() == names
+    assert "60% " not in page.inner_text(".facts")
+    assert "40.0%" in page.inner_text(".facts")
+    classes = page.locator(".bars").first.inner_text().split("\n")
+    assert [classes[i] for i in (0, 1)] == ["school bus", "0% → 60%"]
+    assert "Named rightly by step 469 alone: 9" in page.inner_text("main")
+    page.click(".of-layers a >> text=layer3.0.conv1")
+    page.wait_for_selector("h1:has-text('layer3.0.conv1')")
+    changes = layers[5]
+    assert isinstance(changes, Changes)
+    assert _list_units(visitor) == [int(k) for k in np.argsort(-changes.change, kind="stable")]
+    page.click("text=in step 67")
+    assert page.locator(".wall .tile img").first.get_attribute("src").startswith("unit/other-5-")
+    visitor.close()
+    assert not visitor.trouble
+
+
+def test_a_unit_stands_beside_that_of_the_other_network(browser: Browser, sites: dict[str, Path]) -> None:
+    visitor = Visitor(browser, sites["compared"])
+    page = visitor.go("layer2.0.conv2/7")
+    units = list(MadeUp().units(4)), list(MadeUpOther().units(4))
+    table = page.locator(".versus")
+    assert table.locator("thead th").all_inner_texts() == ["step 67", "step 469"]
+    pictures = table.locator(".big img").evaluate_all("images => images.map(image => image.getAttribute('src'))")
+    assert pictures == ["unit/other-4-7.webp", "unit/4-7.webp"]
+    values = [float(text) for text in table.locator("figcaption b").all_inner_texts()]
+    expected = [crop.value for unit in (units[1][7], units[0][7]) for crop in unit.crops[:6]]
+    assert values == pytest.approx(expected, rel=1e-2)
+    changes = MadeUpOther().comparison.layers[4]
+    assert isinstance(changes, Changes)
+    said = page.locator(".card", has=table).inner_text()
+    assert f"Change {changes.change[7]:.2g}" in said.replace("0.60", "0.6")
+    assert "It is most like the unit of its own number there." in said
+    assert "more like unit 0 there" in visitor.follow("layer2.0.conv2/2").inner_text("main")
+    assert "it gives the same for all in both networks" in visitor.follow("layer1.0.conv1/5").inner_text("main")
+    assert "step 67 names 1 of them." in visitor.follow("/class/1").inner_text("main")
+    visitor.close()
+    assert not visitor.trouble
+
+
+def test_what_cannot_be_compared_says_so_on_its_page(browser: Browser, sites: dict[str, Path]) -> None:
+    visitor = Visitor(browser, sites["compared in part"])
+    page = visitor.go("layer2.0.conv2")
+    said = f"Not compared with other {HOSTILE}. {HOSTILE} has no such layer."
+    assert said in page.inner_text("main")
+    assert "has no such layer" in visitor.follow("layer2.0.conv2/7").inner_text("main")
+    assert "It takes 3 images" in visitor.follow("conv1/1").inner_text("main")
+    text = visitor.follow("/changes").inner_text("main")
+    assert "6 layers not compared" in text
+    assert "Only 0 of 8 units are most like the unit of their own number." in text
+    visitor.close()
+    visitor = Visitor(browser, sites["the same"])
+    assert "the same network with the same weights" in visitor.go("/changes").inner_text("main")
+    assert visitor.follow("layer2.0.conv2/7").locator(".versus").count() == 0
+    visitor.close()
+    visitor = Visitor(browser, sites["plain"])
+    assert "compares its network with no other" in visitor.go("/changes").inner_text("main")
+    visitor.close()
 
 
 def test_units_that_speak_for_a_class_are_those_that_respond_more_than_on_average(visitor: Visitor) -> None:
@@ -508,14 +615,16 @@ _CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize(
-    ("site", "scheme"), [("plain", "light"), ("plain", "dark"), ("unmeasured", "light"), ("computed", "dark")]
-)
+    ("site", "scheme"),
+    [("plain", "light"), ("plain", "dark"), ("unmeasured", "light"), ("computed", "dark"), ("compared", "light"),
+     ("compared in part", "dark")],
+)  # fmt: skip
 def test_texts_stand_out_and_controls_are_named(
     browser: Browser, sites: dict[str, Path], site: str, scheme: str
 ) -> None:
     visitor = Visitor(browser, sites[site], scheme=scheme)
     visitor.go("")
-    for address in ["/by-hand/conv1/2", "/by-hand/conv3/2"] if site == "computed" else PAGES.values():
+    for address in list_pages(site).values():
         visitor.follow(address)
         assert visitor.read(_UNNAMED) == [], address
         assert visitor.read(_CONTRASTS) == [], address
@@ -523,14 +632,17 @@ def test_texts_stand_out_and_controls_are_named(
     visitor.close()
 
 
-@pytest.mark.parametrize(("site", "scheme"), [("plain", "dark"), ("unmeasured", "light"), ("computed", "light")])
+@pytest.mark.parametrize(
+    ("site", "scheme"),
+    [("plain", "dark"), ("unmeasured", "light"), ("computed", "light"), ("compared", "dark")],
+)
 def test_axe_finds_nothing(browser: Browser, sites: dict[str, Path], site: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python")
     script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     visitor = Visitor(browser, sites[site], scheme=scheme)
     visitor.go("")
     visitor.read(script)
-    for address in ["/by-hand/conv1/2"] if site == "computed" else PAGES.values():
+    for address in list_pages(site).values():
         visitor.follow(address)
         found: list[dict[str, Any]] = visitor.read("async () => (await axe.run()).violations")
         told = [(one["id"], node["target"], node["failureSummary"]) for one in found for node in one["nodes"][:3]]

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from atlas_records import MadeUp
+from atlas_records import MadeUp, count_units
 from hatchling.builders.wheel import WheelBuilder
+from support_comparison import Different, MadeUpOther
 from support_site import BREAKING, HOSTILE, Computed, Hostile, Unmeasured
 
 import vizcnn
@@ -54,6 +55,22 @@ def test_names_of_files_are_numbers_of_ours_whatever_people_call_things(tmp_path
     ours += r"|data/[LPUCNIWA]\d+(-\d+)?\.js|unit/(\d+|class)-\d+\.webp|photo/\d+\.webp"
     assert not [name for name in list_files(tmp_path / "atlas") if not re.fullmatch(ours, name)]
     assert list_files(tmp_path) == [f"atlas/{name}" for name in list_files(tmp_path / "atlas")]
+
+
+def test_another_network_has_files_of_our_names_that_go_with_it(site: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "atlas"
+    write_site(MadeUp(), folder, compared=MadeUpOther(), progress=False)
+    added = set(list_files(folder)) - set(list_files(site))
+    assert all(re.fullmatch(r"data/(B\d-0|Q\d|changes)\.js|unit/other-\d-\d+\.webp", name) for name in added)
+    assert len([name for name in added if name.startswith("unit/")]) == count_units(MadeUp())
+    crops = read(folder, "B3-0")[7]["crops"]
+    assert [crop[0] for crop in crops] == [crop.image for crop in list(MadeUpOther().units(3))[7].crops]
+    write_site(MadeUp(), folder, compared=Different(hostile=HOSTILE), progress=False)
+    assert all("<" not in file.read_text() for file in (folder / "data").iterdir())
+    assert read(folder, "network")["compare"]["other"] == f"other {HOSTILE}"
+    write_site(MadeUp(), folder, progress=False)
+    assert list_files(folder) == list_files(site)
+    assert read(folder, "network")["compare"] is None
 
 
 def test_data_files_are_ascii_and_hold_no_markup(tmp_path: Path) -> None:

@@ -32,14 +32,15 @@ def find_neighbours(means: Sequence[npt.NDArray[np.float16]], most: int, *, acro
     means: for each site (n, C), what its units give for n images on average. across: whether units of other sites count
     too. A unit that gives the same for all images has no neighbours and is none."""
     if across:
-        joined = _find_together([_standardize(each) for each in means], most)
+        joined = _find_together([standardize(each) for each in means], most)
         cuts = np.cumsum([0, *(each.shape[1] for each in means)])
         return [Neighbours(joined.sites[a:b], joined.units[a:b], joined.correlations[a:b]) for a, b in pairwise(cuts)]
-    return [_find_together([_standardize(each)], most, first=i) for i, each in enumerate(means)]
+    return [_find_together([standardize(each)], most, first=i) for i, each in enumerate(means)]
 
 
-def _standardize(means: npt.NDArray[np.float16]) -> Floats:
-    """Each unit's means less their own mean, of length 1: (C, n); zero for a unit that gives the same for all."""
+def standardize(means: npt.NDArray[np.float16]) -> Floats:
+    """Each unit's means (n, C) less their own mean, of length 1: (C, n); zero for a unit that gives the same for all.
+    The product of two of them is Pearson's correlation."""
     centred = means.astype(np.float64) - means.astype(np.float64).mean(0) if len(means) else means.astype(np.float64)
     length = np.linalg.norm(centred, axis=0)
     return (centred / np.where(length > 0, length, 1)).T.astype(np.float32)

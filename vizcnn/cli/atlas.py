@@ -58,6 +58,12 @@ def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None
 @click.option(
     "--no-dataset-images", is_flag=True, help="Leave out every pixel, map, activation and file name of the images."
 )
+@click.option(
+    "--compare",
+    metavar="OTHER",
+    help="Another network, as for -m, such as an earlier checkpoint of this one. It is scanned over the same images "
+    "and stands beside this one on the page of each unit; what changed most comes first.",
+)
 @click.option("--title", help="What the site is called. Default: the model's name.")
 @click.option("--estimate", is_flag=True, help="Say how large it would be and how long it would take; write nothing.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the pictures.")
@@ -71,6 +77,7 @@ def atlas(
     debug: bool,
     no_dataset_images: bool,
     estimate: bool,
+    compare: str | None,
     **options: Any,
 ) -> None:
     """Write a website of the network: its layers, every unit with the images that excite it most, a picture made for
@@ -84,6 +91,7 @@ def atlas(
     vizcnn atlas photos/ -m resnet18 -o site
     vizcnn atlas photos/ -m resnet18 --pictures layer4.1.conv2 --effects 600
     vizcnn atlas -m resnet18 --index site.work/index -o another --no-dataset-images
+    vizcnn atlas digits/ -m lecture --compare lecture@runs/lecture-00067.safetensors
     """
     from vizcnn.cli.session import GOES_ON, Session
 
@@ -94,23 +102,26 @@ def atlas(
     source: Any = images[0] if len(images) == 1 else list(images) or None
     options["dataset_images"] = not no_dataset_images
 
-    def open_network() -> Model:
+    def open_network(spec: str) -> Model:
         from vizcnn.models.loading import load
 
-        return session.tell_notes(partial(load, model, device=device, **said))()
+        return session.tell_notes(partial(load, spec, device=device, **said))()
+
+    def open_other() -> Model | None:
+        return None if compare is None else open_network(compare)
 
     def build() -> Atlas:
         from vizcnn.cli.sharing import open_workers
         from vizcnn.site.building import atlas as make
 
-        network = open_network()
+        network, other = open_network(model), open_other()
         with open_workers(*sharing) as client:
-            return make(network, source, out, client=client, progress=not quiet, **options)
+            return make(network, source, out, compare=other, client=client, progress=not quiet, **options)
 
     def weigh() -> AtlasCost:
         from vizcnn.site.building import estimate as weigh_atlas
 
-        return weigh_atlas(open_network(), source, out, **options)
+        return weigh_atlas(open_network(model), source, out, compare=open_other(), **options)
 
     if estimate:
         session.finish(weigh, asdict, lambda cost: cost.describe(), lambda _cost: [])
@@ -125,4 +136,5 @@ def _collect(made: Atlas) -> dict[str, object]:
         "images": made.images,
         "bytes": made.size,
         "seconds": made.seconds,
+        **({"compared": made.compared} if made.compared else {}),
     }

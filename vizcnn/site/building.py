@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -14,9 +15,10 @@ from typing import Any, Literal
 from vizcnn.anatomy.keeping import Keeper
 from vizcnn.errors import LayerNotFound, ParameterError, UnsuitableNetwork, did_you_mean
 from vizcnn.graph.sites import Site, Sites, find_sites
-from vizcnn.inputs.datasets import dataset
+from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
+from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.output import refuse_inside
 from vizcnn.progress import say
@@ -25,8 +27,10 @@ from vizcnn.scanning.layer_selection import find_input_size
 from vizcnn.scanning.manifest import read_manifest
 from vizcnn.site.cost import AtlasCost, Trial
 from vizcnn.site.folder import PAGE, refuse_foreign
-from vizcnn.site.study.material import Plan
+from vizcnn.site.study.comparing import Comparing
+from vizcnn.site.study.material import Material, Plan
 from vizcnn.site.study.measured import list_readings, measure
+from vizcnn.site.study.pairing import Pairing, is_same, pair_sites, refuse_other_inputs
 from vizcnn.site.writer import write_site
 
 MOST_PICTURES = 2000
@@ -42,7 +46,7 @@ class Atlas:
 
     folder, page: where it lies, and what to open. work: the folder with the scan and what was measured, from which the
     next atlas goes on; it holds names of files of the data set. units, images: that it shows. size: bytes. seconds:
-    that it took."""
+    that it took. compared: what it was compared with and what came of it, in words; "" for nothing."""
 
     folder: Path
     work: Path
@@ -50,6 +54,7 @@ class Atlas:
     images: int
     size: int
     seconds: float
+    compared: str = ""
 
     @property
     def page(self) -> Path:
@@ -59,7 +64,8 @@ class Atlas:
         """What was written, in words."""
         return (
             f"{self.units:,} units and {self.images:,} images in {self.size / 1e6:.1f} MB, {self.seconds:.0f} s\n"
-            f"  open {self.page}\n"
+            + (f"  {self.compared}\n" if self.compared else "")
+            + f"  open {self.page}\n"
             f"  {self.work} keeps the scan and the pictures for the next time; delete it if you want none"
         )
 
@@ -81,6 +87,7 @@ def atlas(
     pages: int = 20,
     dataset_images: bool = True,
     title: str | None = None,
+    compare: Model | str | None = None,
     seed: int = 0,
     client: Any = None,
     progress: bool = True,
@@ -103,34 +110,67 @@ def atlas(
         and how far each can be believed, which is the dearest part for a large network.
     dataset_images: False leaves out every pixel, map, activation and file name of the data set. title: by default the
         model's name. seed: of the pictures.
+    compare: another network, mostly the same one at another time of its training, or what `vizcnn.load` takes. It is
+        scanned over the same images, and each unit stands beside that of the same number in the same layer: pictures,
+        crops, classes, what happens without it; most changed first. The change of a unit is 1 - r, with r Pearson's
+        correlation of its means over the images, see `vizcnn.anatomy.changes`. `effects` seconds are for each network.
     client: a `distributed.Client` whose workers share the scan. progress: whether its size and time are said first, and
     bars may appear.
 
-    The network is afterwards as it was. Raises ParameterError, LayerNotFound, OutputError, ImageError,
-    UnsuitableNetwork for a black box.
+    The networks are afterwards as they were. Raises ParameterError, also for a network that has no layer in common with
+    this one, LayerNotFound, OutputError, ImageError, UnsuitableNetwork for a black box.
 
         import vizcnn
 
         made = vizcnn.atlas(vizcnn.load("lecture"), "digits/", "site")
         print(made)
+        vizcnn.atlas(vizcnn.load("lecture"), "digits/", "site", compare="lecture@runs/lecture-00067.safetensors")
     """
     start, folder = time.perf_counter(), Path(folder)
-    order = _Order(model, folder, index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, seed)
+    other = _open_other(model, compare)
+    order = _Order(
+        model, folder, index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, other, seed
+    )
     order.check(images)
-    with borrow(model, "Atlas"):
+    with order.borrow():
         made = order.prepare(images)
         if progress:
             say(made.trial.run().describe())
-        found, sites = made.index, made.trial.sites
-        if found is None:
-            found = scan(
-                model, made.trial.images, order.work / "index", layers=list_readings(sites), study=Study(),
-                client=client, progress=progress,
-            )  # fmt: skip
-        records = measure(model, sites, found, made.trial.plan, keeper=made.trial.keeper, progress=progress)
-        written = write_site(records, folder, dataset_images=dataset_images, progress=progress)
-    units = sum(site.shape[0] for site in sites.sites)
-    return Atlas(folder, order.work, units, records.network.images, written.size, time.perf_counter() - start)
+        found = made.index or _scan(made.trial, order.index_folder, client, progress)
+        trial = made.trial
+        records = measure(model, trial.sites, found, trial.plan, keeper=trial.keeper, progress=progress)
+        compared = _compare(made, records.material, order, client, progress)
+        written = write_site(records, folder, compared=compared, dataset_images=dataset_images, progress=progress)
+    units = sum(site.shape[0] for site in trial.sites.sites)
+    said = compared.comparison.describe() if compared else ""
+    return Atlas(folder, order.work, units, records.network.images, written.size, time.perf_counter() - start, said)
+
+
+def _open_other(model: Model, compare: Model | str | None) -> Model | None:
+    """The network to compare with, on the device of this one."""
+    if not isinstance(compare, str):
+        return compare
+    return load(compare, device=model.device, trust_pickle=model.trusts_pickle, input_size=model.input.size)
+
+
+def _scan(trial: Trial, folder: Path, client: Any, progress: bool) -> Index:
+    """The index of a scan of all sites of a trial."""
+    layers = list_readings(trial.sites)
+    return scan(
+        trial.model, trial.images, folder, layers=layers, study=Study(), client=client, progress=progress
+    )  # fmt: skip
+
+
+def _compare(made: _Prepared, own: Material, order: _Order, client: Any, progress: bool) -> Comparing | None:
+    """The other network beside this one; None where there is none."""
+    if made.pairing is None:
+        return None
+    trial = made.trial.other
+    if trial is None:
+        return Comparing(own, own, made.pairing)
+    found = _scan(trial, order.other_folder, client, progress)
+    other = measure(trial.model, trial.sites, found, trial.plan, keeper=trial.keeper, progress=progress)
+    return Comparing(own, other.material, made.pairing)
 
 
 def estimate(
@@ -147,6 +187,7 @@ def estimate(
     pages: int = 20,
     dataset_images: bool = True,
     title: str | None = None,
+    compare: Model | str | None = None,
     seed: int = 0,
 ) -> AtlasCost:
     """The size and the time of the atlas that `atlas` writes with the same arguments; nothing is written.
@@ -160,20 +201,25 @@ def estimate(
 
         print(estimate(vizcnn.load("lecture"), "digits/"))
     """
+    other, folder = _open_other(model, compare), Path(folder)
     order = _Order(
-        model, Path(folder), index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, seed
+        model, folder, index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, other, seed
     )
     order.check(images)
-    with borrow(model, "Atlas"):
+    with order.borrow():
         return order.prepare(images).trial.run()
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """An atlas that can be made or tried. index: of the scan, where the person has named one."""
+    """An atlas that can be made or tried.
+
+    index: of the scan, where the person has named one. pairing: of its sites with those of the network that it is
+    compared with, if it is."""
 
     trial: Trial
     index: Index | None
+    pairing: Pairing | None
 
 
 @dataclass(frozen=True)
@@ -191,6 +237,7 @@ class _Order:
     pages: int
     dataset_images: bool
     title: str | None
+    other: Model | None
     seed: int
 
     @property
@@ -198,11 +245,30 @@ class _Order:
         whole = Path(os.path.abspath(self.folder))  # `.` and `..` have no name
         return whole.with_name(whole.name + _WORK)
 
+    @property
+    def index_folder(self) -> Path:
+        return self.work / "index"
+
+    @property
+    def other_folder(self) -> Path:
+        """Where the scan of the other network is kept; each that was ever compared has its own."""
+        assert self.other is not None
+        return self.work / f"index-{self.other.weights_sha256()[:12]}"
+
+    @contextmanager
+    def borrow(self) -> Iterator[None]:
+        """Both networks, borrowed."""
+        with borrow(self.model, "Atlas"), borrow(self.other, "Atlas") if self.other else nullcontext():
+            yield
+
     def check(self, images: Any) -> None:
         """Raise what is wrong before the network runs."""
         refuse_foreign(self.folder)
         refuse_inside(self.folder, images)
-        refuse_black_box(self.model.network, self.model.name)
+        for model in filter(None, (self.model, self.other)):
+            refuse_black_box(model.network, model.name)
+        if self.other:
+            refuse_other_inputs(self.model, self.other)
         if (images is None) == (self.index is None):
             raise ParameterError("an atlas is of images, or of the index of a scan: give one of them")
         if self.pages < 1:
@@ -224,11 +290,42 @@ class _Order:
             by_hand=_choose_by_hand(sites, self.by_hand),
             pages=self.pages,
             seed=self.seed,
+            compared=f"{self.other.name}, weights {self.other.weights_sha256()[:16]}" if self.other else "",
         )
-        before = read_manifest(self.work / "index")
-        is_scanned = found is not None or bool(before and before["facts"]["complete"])
         keeper = Keeper(self.work / "kept")
-        return _Prepared(Trial(model, sites, held, size, plan, keeper, is_scanned, self.dataset_images), found)
+        is_scanned = found is not None or _is_whole(self.index_folder)
+        trial = Trial(model, sites, held, size, plan, keeper, is_scanned, self.dataset_images)
+        if self.other is None:
+            return _Prepared(trial, found, None)
+        others = find_sites(self.other, size)
+        pairing = pair_sites(model, sites, self.other, others, is_whole=self.layers is None)
+        if not is_same(model, self.other):
+            other = Trial(
+                self.other, pairing.sites, _keep_labels(held, found) if found else held, size,
+                _narrow(plan, pairing.sites), keeper, _is_whole(self.other_folder), self.dataset_images,
+            )  # fmt: skip
+            trial = replace(trial, other=other)
+        return _Prepared(trial, found, pairing)
+
+
+def _narrow(plan: Plan, sites: Sites) -> Plan:
+    """The plan for a network that stands beside another: it needs no pictures of classes."""
+    names = tuple(site.name for site in sites.sites if not site.is_output)
+    wanted = names if plan.pictures is None else tuple(name for name in names if name in plan.pictures)
+    return replace(plan, pictures=wanted)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds a scan that was once completed."""
+    before = read_manifest(folder)
+    return bool(before and before["facts"]["complete"])
+
+
+def _keep_labels(images: Images, index: Index) -> Images:
+    """The images of an index with the labels that they were scanned with."""
+    if images.fingerprint == index.identity["dataset"]["fingerprint"]:
+        return images
+    return dataset(images, {n: label for n, label in zip(index.names, index.labels, strict=True) if label is not None})
 
 
 def _find_index(index: str | Path, labels: Any) -> Index:

@@ -68,7 +68,8 @@ class Trial:
     """An atlas that is going to be made, of which a little is tried.
 
     images: the data set. size: height and width of the inputs. keeper: of what an earlier call has kept. is_scanned:
-    whether there is an index already. dataset_images: whether the site will show any. The network must be borrowed."""
+    whether there is an index already. dataset_images: whether the site will show any. other: of the network that it is
+    compared with, of the sites that it has in common with this one. The networks must be borrowed."""
 
     model: Model
     sites: Sites
@@ -78,13 +79,17 @@ class Trial:
     keeper: Keeper
     is_scanned: bool
     dataset_images: bool
+    other: Trial | None = None
 
     def run(self) -> AtlasCost:
         """The cost. Raises ImageError where none of the sampled images can be read."""
         units = sum(site.shape[0] for site in self.sites.sites)
         batch = self._load_samples()
         size = estimate_size(self._list_contents(batch.numbers.tolist()))
-        return AtlasCost(units, len(self.images), size, self._estimate_seconds(batch))
+        seconds = self._estimate_seconds(batch)
+        if self.other:
+            seconds |= {f"{kind} of the other network": s for kind, s in self.other.estimate_comparison(batch).items()}
+        return AtlasCost(units, len(self.images), size, seconds)
 
     # ------------------------------------------------------------------------------------------------------------ size
 
@@ -135,6 +140,8 @@ class Trial:
             numbers_read=sum(self._count_numbers(self.sites.sites[i]) for i in by_hand),
             crops=min(self.plan.crops, len(self.images)),
             kernel=round(float(np.mean([prod(kernel) if kernel else 1 for kernel in kernels]))) if kernels else 0,
+            compared=self.other.count_hidden() if self.other else 0,
+            other_pictures=self.other.count_hidden(pictured=True) if self.other else 0,
             dataset_images=self.dataset_images,
         )
 
@@ -170,7 +177,7 @@ class Trial:
     def _count_photographs(self) -> int:
         """How many different images some page shows, if each unit and class chose its own by chance."""
         count, answer = len(self.images), len(self._name_classes())
-        units = sum(site.shape[0] for site in self.sites.sites if not self._is_answer(site))
+        units = self.count_hidden() + (self.other.count_hidden() if self.other else 0)
         missed = (1 - min(1, self.plan.crops / count)) ** units * (1 - min(1, EXAMPLES / count)) ** answer
         return max(self._pages, round(count * (1 - missed)))
 
@@ -183,18 +190,30 @@ class Trial:
         names = self.plan.pictures
         return [site for site in self.sites.sites if names is None or site.name in names]
 
+    def count_hidden(self, *, pictured: bool = False) -> int:
+        """How many units are not classes, or are not and have a picture."""
+        sites = self._list_pictured() if pictured else self.sites.sites
+        return sum(site.shape[0] for site in sites if not self._is_answer(site))
+
     # ------------------------------------------------------------------------------------------------------------ time
 
-    def _estimate_seconds(self, batch: Batch) -> dict[str, float]:
+    def estimate_comparison(self, batch: Batch) -> dict[str, float]:
+        """Seconds by kind of work, of what both networks of a comparison take. batch: of a few images."""
         assert batch.inputs is not None
         loading = self._time(lambda: self._loader.load(batch.numbers.tolist())) / len(batch.inputs)
         looking = self._time_scan(batch)
         found = {} if self.is_scanned else {"scan": (loading + looking) * len(self.images)}
         found["pictures"] = self._estimate_pictures()
         if self.sites.graph is not None:
+            found["effects"] = self.plan.effects if self._name_classes() else 0.0
+        return {kind: seconds for kind, seconds in found.items() if seconds > 0}
+
+    def _estimate_seconds(self, batch: Batch) -> dict[str, float]:
+        assert batch.inputs is not None
+        found = self.estimate_comparison(batch)
+        if self.sites.graph is not None:
             one = batch.inputs[:1]
             found["links"] = self._time(lambda: measure_links(self.model, self.sites, one)) * self.plan.link_images
-            found["effects"] = self.plan.effects if self._name_classes() else 0.0
         if self.dataset_images and self._name_classes():
             found["maps"] = self._estimate_maps(batch)
         return {kind: seconds for kind, seconds in found.items() if seconds > 0}

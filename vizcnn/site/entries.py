@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from vizcnn.anatomy.changes import Changes
 from vizcnn.geometry import Box
 from vizcnn.receptive.field import ReceptiveField
+from vizcnn.site.comparison import Answers, Beside, Comparison
 from vizcnn.site.packing import clean, describe, pack, pack_halves, pack_signed, round_number, to_missing
 from vizcnn.site.records import (
     ByHand,
@@ -170,7 +172,7 @@ def enter_unit(unit: Unit, edges: list[Floats]) -> dict[str, Any]:
         "low": round_number(unit.lowest),
         "high": round_number(unit.highest),
         "zeros": describe(unit.zeros),
-        "classes": _or_missing(unit.classes, lambda classes: [[c, round_number(mean)] for c, mean in classes]),
+        "classes": _or_missing(unit.classes, _enter_means_of_classes),
         "overall": describe(unit.overall),
         "effect": _or_missing(unit.effect, _enter_effect),
         "reads": _or_missing(unit.reads, lambda links: [_enter_link(link) for link in links]),
@@ -181,6 +183,10 @@ def enter_unit(unit: Unit, edges: list[Floats]) -> dict[str, Any]:
         ),
         "kernel": None if unit.kernel is None else enter_kernel(unit.kernel),
     }
+
+
+def _enter_means_of_classes(classes: Sequence[tuple[int, float]]) -> list[Any]:
+    return [[c, round_number(mean)] for c, mean in classes]
 
 
 def enter_crop(crop: Crop) -> list[Any]:
@@ -252,6 +258,51 @@ def enter_class(page: ClassPage) -> dict[str, Any]:
         ),
         "as": page.taken_for,
         "from": page.taken_from,
+    }
+
+
+def enter_beside(unit: Beside) -> dict[str, Any]:
+    """A unit of another network."""
+    return {
+        "crops": [enter_crop(crop) for crop in unit.crops],
+        "picture": enter_picture(unit.picture),
+        "mean": round_number(unit.mean),
+        "high": round_number(unit.highest),
+        "zeros": None if isinstance(unit.zeros, Missing) else round_number(unit.zeros),
+        "classes": _or_missing(unit.classes, _enter_means_of_classes),
+        "overall": describe(unit.overall),
+        "effect": _or_missing(unit.effect, _enter_effect),
+    }
+
+
+def enter_comparison(comparison: Comparison, pictured: Mapping[int, bool | str]) -> dict[str, Any]:
+    """Two networks at a glance. pictured: by layer whether the other's units have pictures, as for `enter_network`."""
+    return {
+        "weights": comparison.weights,
+        "images": comparison.images,
+        "accuracy": describe(comparison.accuracy),
+        "layers": [
+            [i, _or_missing(found, _enter_changes), pictured.get(i, False)] for i, found in comparison.layers.items()
+        ],
+        "left": [[clean(name), clean(reason)] for name, reason in comparison.left_out],
+        "answers": _or_missing(comparison.answers, _enter_answers),
+    }
+
+
+def _enter_changes(found: Changes) -> dict[str, str]:
+    return {
+        "change": pack(found.change, np.float32),
+        "nearest": pack(found.nearest, np.int32),
+        "like": pack(found.likeness, np.float32),
+    }
+
+
+def _enter_answers(answers: Answers) -> dict[str, Any]:
+    return {
+        "agree": round_number(answers.agree),
+        "classes": _or_missing(answers.classes, list),
+        "gained": [answers.gained, answers.gained_shown],
+        "lost": [answers.lost, answers.lost_shown],
     }
 
 

@@ -25,6 +25,9 @@ _CLASS_PAGE, _VOTE, _EXAMPLE, _EARLY = 110, 22, 4.5, 9
 _IMAGE_PAGE, _FIRED, _MAP = 150, 30, 330
 _NETWORK, _LAYER = 500, 480
 _STANDING = 100  # of a unit that stands for its layer, beside its crops
+_BESIDE = 155  # of a unit of the other network, beside its crops and classes
+_CHANGE = 4 * 3 * _BASE64  # of a unit: three numbers
+_COMPARED_CLASS, _COMPARISON = 12, 600
 _PAGE = 3_700  # of index.html and atlas.json
 _PICTURE = 50.0  # of an optimised picture: 50 x side^0.89, of a grey one half of that; measured at 28 to 128 px
 _GROWTH = 0.89
@@ -38,7 +41,8 @@ class Contents:
     there will be, and picture the bytes of one. photographs: how many images will stand on some page. samples: some of
     them. image_pages: how many. maps: of each, of map_size numbers. by_hand: the numbers of the layers. readings: of
     how many images, and numbers_read how many numbers these layers read and say for each. crops, links, neighbours,
-    classes: how many a unit has, links of both kinds together. kernel: numbers of a link's kernel."""
+    classes: how many a unit has, links of both kinds together. kernel: numbers of a link's kernel. compared: how many
+    units stand beside those of another network, and other_pictures how many of these have a picture there."""
 
     network: Network
     images: int
@@ -59,6 +63,8 @@ class Contents:
     classes: int = 8
     kernel: int = 9
     dataset_images: bool = True
+    compared: int = 0
+    other_pictures: int = 0
 
 
 def estimate_size(contents: Contents) -> dict[str, int]:
@@ -76,7 +82,8 @@ def estimate_size(contents: Contents) -> dict[str, int]:
         "walls": units * (_WALL + _weigh_means(len(contents.network.classes)) + shown * _FACE)
         + sum(_weigh_layer(layer) for layer in hidden),
         "classes": _weigh_classes(contents, len(hidden)),
-        "optimised pictures": contents.pictures * contents.picture,
+        "optimised pictures": (contents.pictures + contents.other_pictures) * contents.picture,
+        "comparison": _weigh_comparison(contents) if contents.compared else 0,
         "images": contents.images * (4 + 4 + 2) * _BASE64 + 100,
     }
     if shown:
@@ -95,6 +102,12 @@ def _weigh_unit(contents: Contents) -> float:
     return (
         _UNIT + contents.crops * _CROP + contents.links * _LINK + kernels + contents.neighbours * _NEIGHBOUR + classes
     )
+
+
+def _weigh_comparison(contents: Contents) -> float:
+    classes = len(contents.network.classes)
+    unit = _BESIDE + contents.crops * _CROP + min(contents.classes, classes) * _CLASS_MEAN + _CHANGE
+    return _COMPARISON + contents.compared * (unit + contents.dataset_images * _FACE) + classes * _COMPARED_CLASS
 
 
 def _weigh_means(classes: int) -> float:

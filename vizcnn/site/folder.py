@@ -21,7 +21,7 @@ _KIND = "vizcnn atlas"
 _OURS = {  # what an atlas before can have left, by its folder; all of their names are of ours
     "data": re.compile(r"[A-Za-z]+[\d-]*\.js"),
     "photo": re.compile(r"\d+\.webp"),
-    "unit": re.compile(r"(\d+|class)-\d+\.webp"),
+    "unit": re.compile(r"(\d+|class|other-\d+)-\d+\.webp"),
     "script": re.compile(r"[a-z-]+\.js"),
 }
 

@@ -11,10 +11,13 @@ set becomes a path or markup.
     data/depths.js                     units that stand for each depth
     data/L<i>.js data/P<i>.js          the wall of layer i; the best crop of each unit
     data/U<i>-<j>.js                   the pages of its units 64 j ... 64 j + 63
+    data/B<i>-<j>.js data/Q<i>.js      of a network to compare with: the same units, and their best crops
+    data/changes.js                    how the two networks differ
     data/C<j>.js                       the pages of the classes 64 j ... 64 j + 63
     data/I<n>.js                       the page of image n
     data/W<i>.js data/A<i>-<n>.js      by hand: the weights of layer i, and what it reads and says for image n
-    unit/<i>-<k>.webp unit/class-<c>.webp photo/<n>.webp   optimised pictures; what the network sees of an image
+    unit/<i>-<k>.webp unit/class-<c>.webp unit/other-<i>-<k>.webp   optimised pictures
+    photo/<n>.webp                     what the network sees of an image
 """
 
 from __future__ import annotations
@@ -31,9 +34,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vizcnn.errors import OutputError
 from vizcnn.progress import bar
+from vizcnn.site.comparison import Beside, Compared
 from vizcnn.site.depths import choose_layers, choose_units, enter_depth
 from vizcnn.site.entries import (
+    enter_beside,
     enter_class,
+    enter_comparison,
     enter_crop,
     enter_edges,
     enter_image,
@@ -58,7 +64,7 @@ NAMES = 1024
 _HERE = Path(__file__).parent
 _SCRIPTS = (  # in the order in which they are read: each uses those before it
     "data", "elements", "words", "places", "pictures", "charts", "notes", "overlay", "overview", "wall", "unit",
-    "depths", "classes", "images", "hand", "search", "keys", "start",
+    "depths", "compare", "classes", "images", "hand", "search", "keys", "start",
 )  # fmt: skip
 
 
@@ -77,17 +83,23 @@ class Written:
 
 
 def write_site(
-    records: Records, folder: str | Path, *, dataset_images: bool = True, progress: bool | None = None
+    records: Records,
+    folder: str | Path,
+    *,
+    compared: Compared | None = None,
+    dataset_images: bool = True,
+    progress: bool | None = None,
 ) -> Written:
     """Write the atlas of a network into a folder, in place of an earlier one.
 
+    compared: what it says of another network beside this one.
     dataset_images: False leaves out every pixel, map, activation and name of a file of the data set; numbers of images,
     labels and optimised pictures stay.
     progress: whether a bar may appear; by default yes.
     Raises ParameterError for a folder that holds something else, OutputError where it cannot be written."""
     folder = Path(folder)
     prepare_folder(folder)
-    site = _Site(records, Written(folder), dataset_images)
+    site = _Site(records, compared, Written(folder), dataset_images)
     try:
         site.write(shown=progress is not False)
     except OSError as error:
@@ -100,8 +112,8 @@ def write_site(
 class _Site:
     """The parts of a site, one after the other, and which images they show."""
 
-    def __init__(self, records: Records, written: Written, dataset_images: bool) -> None:
-        self.records, self.written, self.photos = records, written, dataset_images
+    def __init__(self, records: Records, compared: Compared | None, written: Written, dataset_images: bool) -> None:
+        self.records, self.compared, self.written, self.photos = records, compared, written, dataset_images
         self.network = records.network
         self.shown: set[int] = set()  # images of which a photograph is stored
         self.pages: list[int] = []  # images with a page of their own
@@ -117,6 +129,7 @@ class _Site:
                 pictured.append(classes if layer.is_output else self._write_layer(i))
                 progress.update(layer.shape[0])
         self._write_data("depths", self.depths, "overview")
+        self._write_comparison(shown=shown)
         self._write_images()
         for i in range(len(layers)):
             self._write_by_hand(i)
@@ -125,6 +138,7 @@ class _Site:
             **enter_network(self.network, pictured),
             "classPictures": classes,
             "photos": self.photos,
+            "compare": self._introduce_comparison(),
             "pages": self.pages,
             "hand": [[i, images] for i, images in self.hand.items()],
             "chunk": CHUNK,
@@ -155,6 +169,41 @@ class _Site:
             self._write_data(f"P{i}", faces, "walls")
         if i in choose_layers(self.network.layers):
             self.depths.append(enter_depth(i, layer, standing, wall, photos=self.photos))
+        return _summarize(pictured)
+
+    def _introduce_comparison(self) -> dict[str, Any] | None:
+        """What every page knows of another network: names, and which layers can be compared."""
+        if self.compared is None:
+            return None
+        both = self.compared.comparison
+        return {"own": clean(both.own), "other": clean(both.other), "same": both.is_same, "layers": [*both.layers]}
+
+    def _write_comparison(self, *, shown: bool) -> None:
+        if self.compared is None:
+            return
+        both, pictured = self.compared.comparison, dict[int, bool | str]()
+        units = sum(self.network.layers[i].shape[0] for i in both.layers)
+        with bar(units, "comparison", "unit", shown=shown) as progress:
+            for i in both.layers:
+                if not self.network.layers[i].is_output:
+                    pictured[i] = self._write_beside(i, self.compared.units(i))
+                progress.update(self.network.layers[i].shape[0])
+        self._write_data("changes", enter_comparison(both, pictured), "comparison")
+        if not isinstance(both.answers, Missing):
+            self.shown.update(n for n, _ in both.answers.gained_shown + both.answers.lost_shown)
+
+    def _write_beside(self, i: int, units: Iterable[Beside]) -> bool | str:
+        """The other network's units of a layer; says which of these have a picture."""
+        faces: list[Any] = []
+        pictured: list[bool] = []
+        for j, some in enumerate(_split(units, CHUNK)):
+            self._write_data(f"B{i}-{j}", [enter_beside(unit) for unit in some], "comparison")
+            for unit in some:
+                pictured.append(self._write_picture(f"other-{i}-{len(pictured)}", unit.picture))
+                faces.append(enter_crop(unit.crops[0]) if unit.crops else None)
+                self.shown.update(crop.image for crop in unit.crops)
+        if self.photos:
+            self._write_data(f"Q{i}", faces, "comparison")
         return _summarize(pictured)
 
     def _write_classes(self) -> bool | str:

@@ -61,6 +61,7 @@
       throw new Error(`There are the classes 0 to ${net.classes.length - 1}.`);
     const [chunk, images] = await Promise.all([ATLAS.load(`C${Math.floor(c / net.chunk)}`), ATLAS.load("images")]);
     const row = chunk[c % net.chunk];
+    const elsewhere = await inOther(c);
     const all = net.classes.length;
     const before = to.class((c - 1 + all) % all);
     const after = to.class((c + 1) % all);
@@ -76,7 +77,7 @@
             "div",
             { class: "words" },
             h("h1", {}, classLabel(c)),
-            h("p", { class: "lead" }, known(row)),
+            h("p", { class: "lead" }, known(row), elsewhere),
             h("p", { class: "soft small" }, `Class ${c} of ${many(all)}. `, pictureText(row.picture)),
           ),
           ATLAS.unit.steps(before, after, "class"),
@@ -86,6 +87,15 @@
         early(row.early),
       ],
     };
+  }
+
+  // How many of a class’s images another network names rightly, where there is one.
+  async function inOther(c) {
+    const { compare } = ATLAS.net;
+    if (!compare || compare.same) return null;
+    const { answers } = await ATLAS.load("changes");
+    const found = isMissing(answers) || isMissing(answers.classes) ? null : answers.classes.find(([own]) => own === c);
+    return found && ` ${compare.other} names ${many(found[2])} of them.`;
   }
 
   function known(row) {

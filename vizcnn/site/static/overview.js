@@ -33,6 +33,7 @@
           ["dead units", total(layers, "dead")],
           ["always on", total(layers, "always")],
         ]),
+        net.compare && h("p", {}, h("a", { href: "#/changes" }, `What changed from ${net.compare.other} →`)),
         isMissing(net.accuracy) && net.accuracy && missing(net.accuracy, "Accuracy was not measured."),
         h("h2", {}, "The network, in the order it runs"),
         h(

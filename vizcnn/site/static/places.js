@@ -102,6 +102,7 @@
     channelName,
     activationName,
     making,
+    hasBit,
     isPictured,
     isClassPictured,
     arePictured,

@@ -21,6 +21,7 @@
       if (kind === "depths") return pages.depths();
       if (kind === "classes") return pages.classes();
       if (kind === "class") return pages.class(whole(which));
+      if (kind === "changes") return pages.changes();
       if (kind === "images") return pages.images();
       if (kind === "image") return pages.image(whole(which));
       if (kind === "by-hand")
@@ -101,6 +102,7 @@
         {},
         item("#", "overview"),
         item("#/depths", "what each depth responds to"),
+        net.compare && item("#/changes", "what changed"),
         hidden().map((i) => item(to.layer(i), net.layers[i].name, net.layers[i].shape[0])),
       ),
       h("h2", {}, "Images"),

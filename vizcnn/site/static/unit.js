@@ -23,6 +23,7 @@
     const before = to.unit(i, list[(at - 1 + list.length) % list.length]);
     const after = to.unit(i, list[(at + 1) % list.length]);
     const by = handImages(i);
+    const beside = await ATLAS.compare.section(i, k, unit, answers(images));
     return {
       crumbs: [[layer.name, to.layer(i)], [String(k)]],
       keys: { before, after, up: to.layer(i) },
@@ -41,6 +42,7 @@
           steps(before, after, "unit", `${many(at + 1)} of ${many(list.length)}`),
         ),
         excites(unit, layer, answers(images)),
+        beside,
         h(
           "div",
           { class: "columns" },
@@ -129,7 +131,16 @@
       : all
         ? `The ${best}. Its field covers the whole input, so there is no smaller piece to show${ring ? "; the ring is the middle of what its strongest place sees" : ""}.`
         : `Above the piece that its strongest place can see, below where that lies in the photograph; ${best}.`;
-    const figures = unit.crops.map(([n, value, place, box], at) => {
+    return card(
+      all ? "The images that excite it most" : "What excites it most, in real photographs",
+      h("p", { class: "soft small" }, text),
+      h("div", { class: "examples" }, unit.crops.map(example(layer, { label, said }, all))),
+    );
+  }
+
+  // One of the images that excite a unit most, and its rank. all: whether it sees the whole of each.
+  function example(layer, { label, said }, all) {
+    return ([n, value, place, box], at) => {
       const name = className(label[n]);
       const response = `response ${number(value)}`;
       const shown = all
@@ -155,12 +166,7 @@
           said[n] >= 0 && label[n] >= 0 && said[n] !== label[n] && `, taken for ${classLabel(said[n])}`,
         ),
       );
-    });
-    return card(
-      all ? "The images that excite it most" : "What excites it most, in real photographs",
-      h("p", { class: "soft small" }, text),
-      h("div", { class: "examples" }, figures),
-    );
+    };
   }
 
   function likes(i, k, unit) {
@@ -342,5 +348,5 @@
   }
 
   ATLAS.pages.unit = unitPage;
-  ATLAS.unit = { answers, steps };
+  ATLAS.unit = { answers, steps, example };
 }

@@ -46,18 +46,25 @@
       key: (d) => (k) => known(d.effect[k]),
       say: (d) => (k) => (d.estimated.has(k) ? "≈ " : "") + (Number.isNaN(d.effect[k]) ? "–" : signed(d.effect[k], 2)),
     },
+    change: {
+      name: "what changed most",
+      key: (d) => (k) => known(-d.change[k]),
+      say: (d) => (k) => ATLAS.compare.amount(d.change[k]),
+    },
   };
 
   async function wallPage(i) {
     const layer = ATLAS.net.layers[i];
     const wall = await ATLAS.load(`L${i}`);
     const faces = ATLAS.net.photos ? await ATLAS.load(`P${i}`) : null;
-    const data = decoded(wall);
+    const [beside, left] = await Promise.all([ATLAS.compare.ofLayer(i), ATLAS.compare.whyNot(i)]);
+    const data = { ...decoded(wall), change: beside?.change ?? [NaN] };
     const state = stateOf(i);
     const views = [
       arePictured(i) && ["optimised", "optimised"],
       faces && ["photographs", "photographs"],
       wall.kernels && ["kernels", "kernels"],
+      beside && (faces || beside.pictured) && ["other", `in ${ATLAS.net.compare.other}`],
     ].filter(Boolean);
     state.view ??= views[0]?.[0] ?? "numbers";
 
@@ -98,6 +105,7 @@
 
     function tilePicture(k) {
       if (state.view === "kernels" && wall.kernels[k]) return kernel(wall.kernels[k], "");
+      if (state.view === "other") return ATLAS.compare.face(i, k, beside.pictured, "");
       if (state.view === "photographs") return faces[k] ? crop(faces[k][0], faces[k][3], "") : blank("–", "");
       return face(i, k, { alt: "" });
     }
@@ -151,9 +159,18 @@
         ]),
         layer.field?.missing && missing(layer.field, "What its units see is not measured."),
         layer.zeros?.missing && missing(layer.zeros, "Zeros and dead units are not counted."),
+        left && missing(left, `Not compared with ${ATLAS.net.compare.other}.`),
         tools(layer, data, wall, state, views, draw, said),
         grid,
         h("p", { class: "soft small below" }, explain(wall, faces, state)),
+        beside?.change &&
+          h(
+            "p",
+            { class: "soft small" },
+            "What changed most is explained on the page of ",
+            h("a", { href: "#/changes" }, "what changed"),
+            ".",
+          ),
       ],
       shown: (from) => from?.layer === i && reveal(grid, draw, from.unit),
     };
@@ -209,7 +226,8 @@
   }
 
   function speakFor(c, all, means) {
-    if (means.without.includes(c)) return { list: [], note: `No image of ${classLabel(c)} was scanned.`, share: () => 0 };
+    if (means.without.includes(c))
+      return { list: [], note: `No image of ${classLabel(c)} was scanned.`, share: () => 0 };
     const { average } = decodedMeans(means);
     const scores = new Map();
     for (const k of all)
@@ -323,5 +341,10 @@
   }
 
   ATLAS.pages.wall = wallPage;
-  ATLAS.wall = { listOf, shareOf };
+  // From another page: the wall of a layer will be in this order.
+  function sort(i, order) {
+    Object.assign(stateOf(i), { order, asked: "" });
+  }
+
+  ATLAS.wall = { listOf, shareOf, sort };
 }

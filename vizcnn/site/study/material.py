@@ -36,7 +36,8 @@ class Plan:
     units get an optimised picture; None for all. recipe, seed: of these. effects: seconds for measuring what happens
     without units, all together. effect_images, link_images: on how many images. by_hand: the names of the sites that
     can be computed by hand, and hand_images for how many images. pages: how many images get a page of their own,
-    with maps. side: of the longer side of stored photographs, px. crops: of a unit, at most."""
+    with maps. side: of the longer side of stored photographs, px. crops: of a unit, at most.
+    compared: with what other network, in words; "" for none."""
 
     title: str
     data: str
@@ -52,6 +53,7 @@ class Plan:
     pages: int = 20
     side: int = 160
     crops: int = 9
+    compared: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,15 @@ class Material:
         return {
             "what": what, "version": __version__, "scan": index.fingerprint, "digest": index.facts["digest"], **more
         }  # fmt: skip
+
+    @cached_property
+    def accuracy(self) -> float | Missing:
+        """The share of the labelled images that the network names rightly, from 0 to 1."""
+        known = (self.labels >= 0) & (self.predicted >= 0)
+        if not known.any():
+            has_answers = self.output is None or (self.predicted >= 0).any()
+            return self.no_labels if has_answers else Missing("There are no answers.")
+        return float((self.labels == self.predicted)[known].mean())
 
     @property
     def quantity(self) -> str:

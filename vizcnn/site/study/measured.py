@@ -83,7 +83,7 @@ class Measured:
             parameters=sum(parameter.numel() for parameter in model.network.parameters()),
             classes=tuple(material.classes),
             images=len(index.names) - len(index.unreadable),
-            accuracy=self._measure_accuracy(),
+            accuracy=material.accuracy,
             layers=tuple(self._list_layers()),
             origin=Origin(
                 version=__version__,
@@ -109,13 +109,8 @@ class Measured:
         yield "effects", f"{plan.effects:g} s on at most {plan.effect_images} images"
         yield "links", f"over {plan.link_images} images"
         yield "by hand", ", ".join(plan.by_hand) or "none"
-
-    def _measure_accuracy(self) -> float | Missing:
-        known = (self.material.labels >= 0) & (self.material.predicted >= 0)
-        if not known.any():
-            has_answers = self.material.output is None or (self.material.predicted >= 0).any()
-            return self.material.no_labels if has_answers else Missing("There are no answers.")
-        return float((self.material.labels == self.material.predicted)[known].mean())
+        if plan.compared:
+            yield "compared with", plan.compared
 
     @cached_property
     def images(self) -> Images:

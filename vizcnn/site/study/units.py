@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from vizcnn.anatomy import links as anatomy
 from vizcnn.anatomy.pictures import make_pictures
@@ -52,13 +53,12 @@ def find_pictures(material: Material, i: int) -> list[Picture | Missing]:
 
 
 def _describe_unit(
-    material: Material, numbers: Numbers, i: int, unit: int, picture: Picture | Missing, means: Floats
+    material: Material, numbers: Numbers, i: int, unit: int, picture: Picture | Missing, means: npt.NDArray[np.float64]
 ) -> Unit:
     site, statistics = material.site(i), material.tally(i).statistics(unit)
-    known = np.flatnonzero(~np.isnan(means))
-    best = known[np.argsort(-means[known], kind="stable")][:CLASSES]
+    classes, overall = rank_classes(material, means)
     return Unit(
-        crops=tuple(_list_crops(material, i, unit)),
+        crops=tuple(list_crops(material, i, unit)),
         picture=picture,
         histogram=_count_activations(material, i, unit),
         mean=statistics["mean"],
@@ -66,8 +66,8 @@ def _describe_unit(
         lowest=statistics["lowest"],
         highest=statistics["highest"],
         zeros=statistics["share of zeros"] if site.activation in CUT_OFF else NOT_CUT_OFF,
-        classes=tuple((int(c), float(means[c])) for c in best) if len(known) else material.no_labels,
-        overall=float(means[known].mean()) if len(known) else material.no_labels,
+        classes=classes,
+        overall=overall,
         effect=numbers.find_effect(i, unit),
         reads=_list_reads(material, numbers, i, unit),
         feeds=_list_feeds(material, numbers, i, unit),
@@ -76,7 +76,20 @@ def _describe_unit(
     )
 
 
-def _list_crops(material: Material, i: int, unit: int) -> Iterator[Crop]:
+def rank_classes(
+    material: Material, means: npt.NDArray[np.float64]
+) -> tuple[tuple[tuple[int, float], ...] | Missing, float | Missing]:
+    """The classes that a unit responds to most with its means over their images, best first, and the mean of its means
+    over all classes. means: (K,), NaN for classes without images."""
+    known = np.flatnonzero(~np.isnan(means))
+    if not len(known):
+        return material.no_labels, material.no_labels
+    best = known[np.argsort(-means[known], kind="stable")][:CLASSES]
+    return tuple((int(c), float(means[c])) for c in best), float(means[known].mean())
+
+
+def list_crops(material: Material, i: int, unit: int) -> Iterator[Crop]:
+    """What excites a unit of a site most, best first."""
     tally, site = material.tally(i), material.site(i)
     field, excited = material.index.field(site.read), tally.excited()[:, unit]
     rows = (each[:, unit][excited].tolist() for each in (tally.images, tally.values, tally.places))
