@@ -32,7 +32,7 @@ from vizcnn.site.study.material import Plan
 from vizcnn.version import __version__
 
 _SAMPLES = 12  # images that are opened, spread over the data set
-_STEPS = 2  # of the recipe, that are timed
+_FEWEST_STEPS, _MOST_STEPS, _TRIED = 2, 32, 1.0  # steps of the recipe that are timed, for about so many seconds
 _MAPS = 2.2  # of an image's page: two methods, and for some of them a second class
 _UNKNOWN = Missing("It is not measured yet.")
 
@@ -255,9 +255,11 @@ class Trial:
             recipe = replace(plan.recipe, steps=steps)
             return self._time(lambda: make_pictures(self.model, middle, units, recipe, seed=plan.seed))
 
-        first, more = make(1), make(1 + _STEPS)
+        first = make(1)
+        steps = max(_FEWEST_STEPS, min(_MOST_STEPS, round(_TRIED / first)))
+        more = make(1 + steps)
         batches = sum(site.shape[0] for site in sites) / BATCH * todo / sum(len(_split(s.shape[0])) for s in sites)
-        return max(more - first, more / (1 + _STEPS) / 2) / _STEPS * plan.recipe.steps * batches * BATCH / len(units)
+        return max(more - first, more / (1 + steps) / 2) / steps * plan.recipe.steps * batches * BATCH / len(units)
 
     def _estimate_maps(self, batch: Batch) -> float:
         """As if each of two methods took what occlusion does with its coverings."""
