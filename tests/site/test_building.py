@@ -101,6 +101,19 @@ def test_what_was_kept_is_not_measured_again(digits: Path, tmp_path: Path, monke
     assert '"verdict":' in page
 
 
+def test_a_class_that_nothing_speaks_for_takes_no_map_from_the_other(made: Atlas) -> None:
+    pages = [
+        json.loads(file.read_text().removeprefix("ATLAS.put(...").removesuffix(");\n"))[1]
+        for file in (made.folder / "data").glob("I*.js")
+    ]
+    without = [page for page in pages if any("zero everywhere" in why for why in page["unmade"])]
+    assert without  # noise, of which Grad-CAM often finds nothing that speaks for the right digit
+    for page in without:
+        of_grad_cam = [one["target"] for one in page["maps"] if one["method"] == "Grad-CAM"]
+        assert len(of_grad_cam) + len(page["unmade"]) == sum(one["method"] == "Occlusion" for one in page["maps"])
+        assert of_grad_cam
+
+
 def test_what_was_kept_of_other_layers_is_not_shown(made: Atlas, tmp_path: Path) -> None:
     model, index = vizcnn.load("lecture"), made.work / "index"
     wanted: dict[str, Any] = {**QUICK, "index": index, "effects": 1e-9}

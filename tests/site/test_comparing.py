@@ -335,7 +335,7 @@ def test_the_command(digits: Path, tmp_path: Path) -> None:
     answer = CliRunner().invoke(main, [*given, "-q", "--json"])
     assert answer.exit_code == 0, answer.output
     said = json.loads(answer.stdout)["results"][0]
-    assert said["compared"] == "compared with lecture@old.safetensors: 75 units in 2 layers"
+    assert said["compared"] == "compared with lecture@old.safetensors: 85 units in 3 layers"
     origin = json.loads((tmp_path / "site" / "atlas.json").read_text())["origin"]
     assert dict(origin["options"])["compared with"].startswith("lecture@old.safetensors, weights ")
     wrong = CliRunner().invoke(main, [*given, "--compare", str(tmp_path / "none.safetensors")])
