@@ -21,12 +21,12 @@ def assemble_script() -> str:
     scripts = [_ATLAS / f"{name}.js" for name in _SCRIPTS] + [_OURS / "explore.js"]
     parts = [path.read_text(encoding="utf-8") for path in scripts]
     style = json.dumps(assemble_style())
-    return "\n".join(
-        ["const ATLAS = {};", *parts, f"export default ATLAS.explore.makeWidget({style});\n"]
-    )
+    return "\n".join(["const ATLAS = {};", *parts, f"export default ATLAS.explore.makeWidget({style});\n"])
 
 
 def assemble_style() -> str:
     """The atlas's stylesheet and ours, for a shadow tree: `:root[data-theme]` is `:host([data-theme])` there."""
-    parts = [(folder / name).read_text(encoding="utf-8") for folder, name in ((_ATLAS, "atlas.css"), (_OURS, "explore.css"))]
+    parts = [
+        (folder / name).read_text(encoding="utf-8") for folder, name in ((_ATLAS, "atlas.css"), (_OURS, "explore.css"))
+    ]
     return _ROOT.sub(lambda found: f":host({found[1]})" if found[1] else ":host", "\n".join(parts))

@@ -28,6 +28,7 @@ from vizcnn.models.threads import check_seed
 from vizcnn.occlusion.windows import make_baseline, occlude
 from vizcnn.probes.occlusion import Occlusion
 
+
 class Explorer:
     """Choose an image, a target and a method; cover parts; look at units.
 
@@ -134,7 +135,7 @@ class Explorer:
     def _check_box(self, box: tuple[Any, ...]) -> tuple[int, int, int, int]:
         (rows, columns), whole = self.size, len(box) == 4 and all(isinstance(n, int) for n in box)
         if whole and min(box[:2]) >= 0 and min(box[2:]) > 0 and box[0] + box[2] <= rows and box[1] + box[3] <= columns:
-            return box  # type: ignore[return-value]
+            return box[0], box[1], box[2], box[3]
         raise ParameterError(
             f"explore: what is covered is (y, x, height, width) in whole px inside {rows} x {columns}, got {box}"
         )
@@ -173,7 +174,8 @@ class Explorer:
             )
 
     def _run_clean(self) -> CleanRuns:
-        runs = run_clean(self.model, self.picture.inputs[None], self._target and (self._target,), strict=True)
+        given = None if self._target is None else (self._target,)
+        runs = run_clean(self.model, self.picture.inputs[None], given, strict=True)
         runs.run(strict=True)
         return runs
 

@@ -14,9 +14,10 @@ _FIRST = "occlusion"  # it explains any network, and its map is what covering by
 
 
 def list_methods(model: Model, asked: Sequence[Any] | None) -> dict[str, Probe[Any]]:
-    """The probes by the name that a person sees. asked: names of probes, and probes with options; None for all that make maps.
+    """The probes by the name that a person sees.
 
-    Of a black box those are left out that need its layers. Raises ParameterError, ProbeNotFound."""
+    asked: names of probes, and probes with options; None for all that make maps. Of a black box those are left
+    out that need its layers. Raises ParameterError, ProbeNotFound."""
     given = [asked] if isinstance(asked, str | Probe) else asked
     probes = [_make(one) for one in (_list_all() if given is None else given)]
     fit = {_name(probe): probe for probe in probes if not (model.is_black_box and probe.needs_network)}

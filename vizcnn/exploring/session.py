@@ -134,13 +134,13 @@ def _guard(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _slow_down(told: Told) -> Told:
-    """Tell the first notice and then at most ten in a second."""
-    latest = -_SECONDS
+    """Tell the first notice of each bar, and then at most ten in a second."""
+    latest, named = 0.0, ""
 
     def tell(label: str, share: float | None) -> None:
-        nonlocal latest
-        if time.monotonic() - latest >= _SECONDS:
-            latest = time.monotonic()
+        nonlocal latest, named
+        if label != named or time.monotonic() - latest >= _SECONDS:
+            latest, named = time.monotonic(), label
             told(label, share)
 
     return tell

@@ -122,7 +122,7 @@
     const target = h("input", {
       type: "text",
       list: "labels",
-      placeholder: "what it answers",
+      placeholder: "predicted class",
       spellcheck: "false",
       autocomplete: "off",
       change: () => desk.wish({ target: target.value.trim() }),
@@ -160,75 +160,85 @@
   // -------------------------------------------------------------------------------------------------------- the stage
 
   function makeStage(model, desk) {
-    const { fill, side } = model.get("about");
-    let length = side;
     const view = ATLAS.overlay.open({
       label: "The image under the map; arrow keys read the map’s numbers, Enter covers the part around",
       hint: "Point at the image to read the map’s numbers; click, or press Enter, to cover a part.",
-      press: cover,
+      press: (place) => desk.cover(place),
     });
-    const size = h("input", { type: "range", min: 1, max: side, value: side, input: () => resize(), "aria-label": "Size of what is covered" });
-    const says = h("span", { class: "value" });
-    const more = h("input", { type: "checkbox" });
-    const uncover = button("Uncover", () => desk.wish({ boxes: [] }));
     const judge = button("How far can it be believed?", () => desk.wish({ trust: true }));
     const fault = h("div", {});
     const finding = h("p", { class: "small below" });
-    const heading = h("h2", {}, "Image");
-
-    function resize() {
-      length = Number(size.value);
-      says.textContent = `${length} px`;
-    }
-
-    function cover([down, across]) {
-      const [rows, columns] = model.get("photo").size;
-      const [height, width] = [Math.min(length, rows), Math.min(length, columns)];
-      const clip = (at, most) => Math.max(0, Math.min(most, Math.round(at)));
-      const box = [clip(down * rows - height / 2, rows - height), clip(across * columns - width / 2, columns - width), height, width];
-      desk.wish({ boxes: more.checked ? [...desk.wished().boxes, box] : [box] });
-    }
-
     const element = h(
       "div",
       { class: "card" },
-      heading,
+      h("h2", {}, "The image"),
       view.element,
-      fault,
-      finding,
       h("div", { class: "buttons" }, judge),
-      h(
-        "fieldset",
-        {},
-        h("legend", {}, "Cover a part"),
-        h("label", { class: "slider small" }, "Size", size, says),
-        h("label", { class: "small" }, more, " beside what is covered already"),
-        h("div", { class: "buttons" }, uncover),
-        h("p", { class: "small soft" }, describeFill(fill)),
-      ),
+      finding,
+      fault,
     );
 
     function update(name) {
       if (name && !["photo", "map"].includes(name)) return;
-      const photo = model.get("photo");
-      const map = model.get("map");
+      const [photo, map] = [model.get("photo"), model.get("map")];
       if (photo.error) return void replace(fault, failure(photo));
       element.style.setProperty("--shape", `${photo.size[1]} / ${photo.size[0]}`);
-      size.max = Math.max(1, Math.round(Math.min(...photo.size) / 2));
-      size.value = length;
-      resize();
-      const alt = photo.boxes.length ? `${photo.name}, ${count(photo.boxes.length, "part")} covered` : photo.name;
-      const picture = h("img", { src: photo.url, alt, class: Math.max(...photo.size) < 100 ? "coarse" : null });
-      const maps = map.error ? [] : [readMap(map)];
       view.show(
-        picture,
-        maps,
+        picture(photo),
+        map.error ? [] : [readMap(map)],
         photo.boxes.map((box) => frame(box, photo.size)),
       );
+      judge.hidden = Boolean(map.error || !map.trust.missing);
+      finding.textContent = map.finding ? `${map.finding}.` : "";
+      if (map.finding && photo.boxes.length) finding.textContent += " The map is of the image with nothing covered.";
+      replace(fault, map.error && failure(map, "No map:"), notes(map));
+    }
+    return { element, update };
+  }
+
+  // What the network sees of the photograph.
+  function picture(photo) {
+    const covered = photo.boxes.length ? `, ${count(photo.boxes.length, "part")} covered` : "";
+    return h("img", { src: photo.url, alt: photo.name + covered });
+  }
+
+  // How large the part is that a click covers, and beside what.
+  function makeCover(model, desk) {
+    const { fill, side } = model.get("about");
+    const size = h("input", { type: "range", min: 1, max: side, value: side, "aria-label": "Size of what is covered" });
+    const says = h("span", { class: "value" });
+    const more = h("input", { type: "checkbox" });
+    const uncover = button("Uncover", () => desk.wish({ boxes: [] }));
+    const tell = () => (says.textContent = `${size.value} px`);
+    size.addEventListener("input", tell);
+    const element = h(
+      "fieldset",
+      {},
+      h("legend", {}, "Cover a part"),
+      h("label", { class: "slider small" }, "Size", size, says),
+      h("div", { class: "choices" }, h("label", { class: "small" }, more, " beside what is covered"), uncover),
+      h("p", { class: "small soft" }, describeFill(fill)),
+    );
+
+    desk.cover = ([down, across]) => {
+      const [rows, columns] = model.get("photo").size;
+      const length = Number(size.value);
+      const [height, width] = [Math.min(length, rows), Math.min(length, columns)];
+      const clip = (at, most) => Math.max(0, Math.min(most, Math.round(at)));
+      const [y, x] = [clip(down * rows - height / 2, rows - height), clip(across * columns - width / 2, columns - width)];
+      const box = [y, x, height, width];
+      desk.wish({ boxes: more.checked ? [...desk.wished().boxes, box] : [box] });
+    };
+
+    function update(name) {
+      const photo = model.get("photo");
+      if ((name && name !== "photo") || photo.error) return;
+      const before = size.value;
+      size.max = Math.max(1, Math.round(Math.min(...photo.size) / 2));
+      if (name === null) size.value = side;
+      else size.value = before;
+      tell();
       uncover.disabled = !photo.boxes.length;
-      judge.hidden = map.error || !map.trust.missing;
-      finding.textContent = map.finding || "";
-      replace(fault, map.error && failure(map, "No map."), notes(map));
     }
     return { element, update };
   }
@@ -260,9 +270,11 @@
 
   function makeAnswers(model, desk) {
     const body = h("div", {});
-    const element = h("div", { class: "card" }, h("h2", {}, "The answer"), body);
+    const cover = makeCover(model, desk);
+    const element = h("div", { class: "card" }, h("h2", {}, "The answer"), body, cover.element);
 
     function update(name) {
+      cover.update(name);
       if (name && name !== "answers") return;
       const found = model.get("answers");
       if (found.error) return void replace(body, failure(found));
@@ -334,9 +346,9 @@
       { class: "tools" },
       h("label", {}, "Layer", layer),
       h("label", {}, "Unit", button("◀", step(-1), "Unit before"), unit, button("▶", step(1), "Next unit"), of),
-      h("label", {}, "Go", order),
+      h("label", {}, "Order", order),
     );
-    const element = h("div", { class: "card" }, h("h2", {}, "What a unit sees"), tools, view.element, fault, said, h("div", { class: "buttons" }, explain));
+    const element = h("div", { class: "card units" }, h("h2", {}, "What a unit sees"), tools, view.element, fault, said, h("div", { class: "buttons" }, explain));
 
     function update(name) {
       if (name && !["unit", "photo", "wish"].includes(name)) return;
@@ -353,7 +365,7 @@
       element.style.setProperty("--shape", `${photo.size[1]} / ${photo.size[0]}`);
       unit.max = found.order.length - 1;
       of.textContent = `of ${found.order.length}`;
-      view.show(h("img", { src: photo.url, alt: photo.name, class: Math.max(...photo.size) < 100 ? "coarse" : null }), [readMap(found)]);
+      view.show(picture(photo), [readMap(found)]);
       const rank = found.order.indexOf(found.unit) + 1;
       const [value, row, column] = found.peak;
       said.textContent =
