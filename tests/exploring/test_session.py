@@ -129,7 +129,7 @@ def test_what_is_wrong_is_said_in_its_part_and_the_next_choice_works(
     assert not any("error" in part for part in found.values())
 
 
-def test_an_error_of_the_network_is_a_text(model: vizcnn.Model) -> None:
+def test_an_error_of_the_network_is_a_text() -> None:
     class Moody(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -141,7 +141,7 @@ def test_an_error_of_the_network_is_a_text(model: vizcnn.Model) -> None:
             return self.inner(x)  # type: ignore[no-any-return]
 
     network = Moody()
-    session, parts = _begin(vizcnn.Model(network, size=16))
+    session, _ = _begin(vizcnn.Model(network, size=16))
     network.works = False
     found = _grant(session, boxes=[[0, 0, 4, 4]])
     assert "out of <b>coffee</b>" in found["answers"]["error"]
@@ -173,8 +173,8 @@ def test_it_is_said_when_the_network_has_changed_since_the_map_was_made(model: v
     assert not _grant(session, boxes=[])["answers"]["changed"]
 
 
-def test_warnings_stand_beside_what_they_are_about(model: vizcnn.Model) -> None:
-    session, parts = _begin(vizcnn.Model(nn.Sequential(small_cnn(), nn.Softmax(1)), size=16), methods=["saliency"])
+def test_warnings_stand_beside_what_they_are_about() -> None:
+    _, parts = _begin(vizcnn.Model(nn.Sequential(small_cnn(), nn.Softmax(1)), size=16), methods=["saliency"])
     assert parts["map"]["notes"]
     assert "notes" not in parts["unit"]
 

@@ -65,7 +65,8 @@ class Explorer:
         self.map: MapOfImage | None = None
 
     def __repr__(self) -> str:
-        return f"<Explorer of {self.model.name}: {len(self.names)} images, {self.names[self.image]!r} chosen>"
+        images = "1 image" if len(self.names) == 1 else f"{len(self.names)} images"
+        return f"<Explorer of {self.model.name}: {images}, {self.names[self.image]!r} chosen>"
 
     @property
     def fill(self) -> str:
