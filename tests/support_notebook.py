@@ -22,7 +22,7 @@ from support import ROOT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-_PATIENCE = 60  # seconds: for the slowest of machines
+_PATIENCE = 180  # seconds: for the slowest of machines
 
 
 @dataclass
@@ -41,14 +41,15 @@ class Lab:
 
     def save(self) -> Any:
         """The notebook as it is saved."""
-        before = self.file.stat().st_mtime_ns
         self.page.click(".lm-MenuBar-item:has-text('File')")
         self.page.click(".lm-Menu-item[data-command='docmanager:save']")
         for _ in range(_PATIENCE * 10):
-            if self.file.stat().st_mtime_ns != before:
-                break
             time.sleep(0.1)
-        return nbformat.read(self.file, 4)
+            with suppress(nbformat.reader.NotJSONError):  # it is being written
+                saved = nbformat.read(self.file, 4)
+                if saved.cells[0].outputs:
+                    return saved
+        raise AssertionError("the notebook is not saved")
 
 
 def require_lab() -> None:
@@ -78,6 +79,7 @@ def open_notebook(browser: Browser, folder: Path, code: str, until: str) -> Iter
         page.wait_for_selector(".jp-Spinner", state="detached")
         page.click(".jp-Cell >> nth=0 >> .cm-content")
         page.keyboard.press("Shift+Enter")
+        page.wait_for_selector(".jp-InputPrompt:text-matches('\\[(\\*|1)\\]')")
         page.wait_for_selector(until)
         yield lab
         page.context.close()

@@ -52,6 +52,15 @@ def test_a_covered_answer_is_that_of_a_plain_run_with_those_pixels_filled(model:
         assert one.after == pytest.approx(float(shares[1][one.number]), abs=1e-6)
 
 
+def test_the_class_that_is_explained_is_listed_however_improbable(image: Tensor) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 40, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = vizcnn.Model(network, size=16)
+    least = int(_run(model, image).argmin())
+    classes = vizcnn.explore(model, image, least).answer().classes
+    assert [one.number for one in classes][-1] == least
+    assert len(classes) == 6
+
+
 def test_several_parts_are_covered_at_once_and_uncovered(model: vizcnn.Model, image: Tensor) -> None:
     explorer = vizcnn.explore(model, image, 0, methods=[GREY])
     explorer.cover(0, 0, 3, 3)

@@ -171,7 +171,7 @@ class Explorer:
                 quantity=runs.name_quantity(target.quantity),
                 before=score,
                 after=after,
-                classes=list_classes(self.model, output, runs.head),
+                classes=list_classes(self.model, output, runs.head, target.spec),
             )
 
     def _run_clean(self) -> CleanRuns:

@@ -31,7 +31,7 @@ class ClassAnswer:
 class Answers:
     """What the network says. target, spec: what is explained, in words and as a text that stands for it. quantity: what
     its score is. before, after: the score of the image as it is, and with parts covered; None where none are.
-    classes: the five most probable before, and after; empty where there are no probabilities."""
+    classes: the five most probable before, and after, and the target's; empty where there are no probabilities."""
 
     target: str
     spec: str
@@ -92,15 +92,18 @@ class UnitMap:
     covered: int
 
 
-def list_classes(model: Model, output: Tensor | None, head: Head) -> tuple[ClassAnswer, ...]:
-    """The most probable classes. output: (1, K), or (2, K) of the image as it is and as it is covered."""
+def list_classes(model: Model, output: Tensor | None, head: Head, spec: str = "") -> tuple[ClassAnswer, ...]:
+    """The most probable classes, and the one that is explained.
+
+    output: (1, K), or (2, K) of the image as it is and as it is covered. spec: of the target."""
     if output is None or output.dim() != 2 or head == "scores":
         return ()
     if output.shape[1] == 1 and head in ("softmax", "log-softmax"):
         return ()  # the softmax of one logit is 1 whatever the image: it says nothing
     shares = expand_probabilities(output.float(), head, len(model.labels or ()) or output.shape[1])  # (1 or 2, K)
     rows = shares.argsort(dim=1, descending=True, stable=True)[:, :_BEST].tolist()
-    chosen = dict.fromkeys(number for row in rows for number in row)
+    asked = [int(spec)] if spec.isdecimal() and int(spec) < shares.shape[1] else []
+    chosen = dict.fromkeys([*(number for row in rows for number in row), *asked])
     covered = len(shares) > 1
     return tuple(
         ClassAnswer(n, model.class_name(n), float(shares[0, n]), float(shares[1, n]) if covered else None)

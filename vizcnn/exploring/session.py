@@ -30,6 +30,7 @@ _PARTS = {  # what has to be made anew when a choice changes, what is quick firs
     "unit": ("unit",),
     "again": ("answers", "unit", "map"),
 }
+_FAULTY = object()
 _SECONDS = 0.1  # between two notices of progress
 
 
@@ -72,12 +73,12 @@ class Session:
         told: hears of progress while a part is made; without it bars appear as ever."""
         before, self.granted = self.granted, {**wish}
         changed = [name for name in _PARTS if wish.get(name) != before.get(name)]
-        fault = self._choose(changed, before)
+        fault = self._choose(changed)
         wanted = {part for name in changed for part in _PARTS[name]}
         for part in [part for part in _PARTS["image"] if part in wanted]:
             yield part, self._make(part, fault, told)
 
-    def _choose(self, changed: list[str], before: Mapping[str, Any]) -> str:
+    def _choose(self, changed: list[str]) -> str:
         """Tell the explorer what has been chosen. Returns what is wrong with it, or ""."""
         explorer, wish = self.explorer, self.granted
 
@@ -93,8 +94,8 @@ class Session:
             return {}
 
         fault = str(_guard(choose).get("error", ""))
-        if fault:  # so that the same wish is tried again
-            self.granted = {**wish, **{name: before.get(name) for name in ("image", "target", "method", "boxes")}}
+        if fault:  # whatever is chosen next differs from it, and is tried
+            self.granted = {**wish, **dict.fromkeys(changed, _FAULTY)}
         return fault
 
     def _make(self, part: str, fault: str = "", told: Told | None = None) -> dict[str, Any]:

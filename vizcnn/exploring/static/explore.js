@@ -66,7 +66,8 @@
 
     const wished = () => desk.next || model.get("wish");
     function wish(change) {
-      desk.next = { ...wished(), ...change, id: `${own}-${++count}` };
+      const another = ["image", "target", "method"].some((name) => name in change);
+      desk.next = { ...wished(), ...(another && { trust: false }), ...change, id: `${own}-${++count}` };
       waiting = true;
       if (!sent) send();
     }
@@ -92,6 +93,7 @@
     function tell() {
       const { busy, share, error, done } = model.get("status");
       const seconds = (Date.now() - since) / 1000;
+      element.dataset.busy = String(Boolean(sent));
       bar.hidden = !sent || share == null;
       if (share != null) bar.value = share;
       element.classList.toggle("failed", !sent && Boolean(error));
@@ -181,7 +183,7 @@
     function update(name) {
       if (name && !["photo", "map"].includes(name)) return;
       const [photo, map] = [model.get("photo"), model.get("map")];
-      if (photo.error) return void replace(fault, failure(photo));
+      if (photo.error) return void replace(fault, failure(desk, photo));
       element.style.setProperty("--shape", `${photo.size[1]} / ${photo.size[0]}`);
       view.show(
         picture(photo),
@@ -191,7 +193,7 @@
       judge.hidden = Boolean(map.error || !map.trust.missing);
       finding.textContent = map.finding ? `${map.finding}.` : "";
       if (map.finding && photo.boxes.length) finding.textContent += " The map is of the image with nothing covered.";
-      replace(fault, map.error && failure(map, "No map:"), notes(map));
+      replace(fault, map.error && failure(desk, map, "No map:"), notes(map));
     }
     return { element, update };
   }
@@ -277,7 +279,7 @@
       cover.update(name);
       if (name && name !== "answers") return;
       const found = model.get("answers");
-      if (found.error) return void replace(body, failure(found));
+      if (found.error) return void replace(body, failure(desk, found));
       const covered = found.after != null;
       replace(
         body,
@@ -298,7 +300,7 @@
         ),
         found.changed && [
           h("p", { class: "why" }, "The network says something else than when the map was made: it has changed since."),
-          button("Ask anew", () => desk.wish({ again: (desk.wished().again || 0) + 1 })),
+          h("div", { class: "buttons" }, askAnew(desk)),
         ],
         notes(found),
       );
@@ -359,7 +361,7 @@
       for (const part of [tools, view.element, explain]) part.hidden = !layers.length;
       if (found.error) {
         said.textContent = "";
-        return void replace(fault, failure(found));
+        return void replace(fault, failure(desk, found));
       }
       if (photo.error) return;
       element.style.setProperty("--shape", `${photo.size[1]} / ${photo.size[0]}`);
@@ -387,7 +389,11 @@
     );
 
   const button = (text, click, label) => h("button", { type: "button", click, "aria-label": label }, text);
-  const failure = (part, what = "") => h("p", { class: "why", role: "alert" }, `${what} ${part.error}`.trim());
+  const failure = (desk, part, what = "") => [
+    h("p", { class: "why", role: "alert" }, `${what} ${part.error}`.trim()),
+    h("div", { class: "buttons" }, askAnew(desk)),
+  ];
+  const askAnew = (desk) => button("Ask anew", () => desk.wish({ again: (desk.wished().again || 0) + 1 }));
   const notes = (part) => (part.notes || []).map((text) => h("p", { class: "why" }, text));
 
   ATLAS.explore = { makeWidget };
