@@ -35,7 +35,8 @@ def image() -> Tensor:
 
 def _run(model: vizcnn.Model, image: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(image[None])[0]
+        output: Tensor = model(image[None])[0]
+    return output
 
 
 def test_a_covered_answer_is_that_of_a_plain_run_with_those_pixels_filled(model: vizcnn.Model, image: Tensor) -> None:
