@@ -22,7 +22,7 @@ from support import ROOT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-_PATIENCE = 180  # seconds: for the slowest of machines
+_PATIENCE = 120  # seconds: for the slowest of machines
 
 
 @dataclass
@@ -77,12 +77,23 @@ def open_notebook(browser: Browser, folder: Path, code: str, until: str) -> Iter
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
         page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
         page.wait_for_selector(".jp-Spinner", state="detached")
-        page.click(".jp-Cell >> nth=0 >> .cm-content")
-        page.keyboard.press("Shift+Enter")
-        page.wait_for_selector(".jp-InputPrompt:text-matches('\\[(\\*|1)\\]')")
+        _run_all(page)
         page.wait_for_selector(until)
         yield lab
         page.context.close()
+
+
+def _run_all(page: Page) -> None:
+    """Run all cells, once a notebook that has just been opened takes the command."""
+    from playwright.sync_api import TimeoutError as NotYet
+
+    for _ in range(_PATIENCE // 5):
+        page.click(".lm-MenuBar-item:has-text('Run')")
+        page.click(".lm-Menu-item[data-command='runmenu:run-all']")
+        with suppress(NotYet):
+            page.wait_for_selector(".jp-InputPrompt:text-matches('[0-9*]')", timeout=5000)
+            return
+    pytest.fail("JupyterLab does not run the notebook")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import vizcnn
 explored = vizcnn.explore(
     vizcnn.load("tiny"),
     ["sample:grace_hopper", "sample:mosaic"],
-    methods=["cam", "saliency", vizcnn.Occlusion(fill="#7f7f7f", window=16, stride=16)],
+    methods=["cam", "saliency", vizcnn.Occlusion(fill="#7f7f7f", window=16, stride=16), vizcnn.Rise(masks=1_000_000)],
 )
 explored
 """
@@ -174,6 +174,19 @@ def test_another_image_target_and_method_can_be_chosen_and_a_map_judged(widget: 
     widget.locator("input[list]").fill("")
     widget.locator("input[list]").press("Tab")
     _settle(widget)
+
+
+def test_long_work_shows_how_far_it_is_and_an_interrupt_of_the_kernel_ends_it(lab: Lab, widget: Locator) -> None:
+    method = widget.locator("select[aria-label=Method]")
+    method.select_option(label="Rise(masks=1000000)")
+    widget.locator(".desk:has-text('To stop it, interrupt the kernel.')").wait_for()
+    assert widget.locator("progress").is_visible()
+    lab.page.click(".lm-MenuBar-item:has-text('Kernel')")
+    lab.page.click(".lm-Menu-item[data-command='kernelmenu:interrupt']")
+    widget.locator("[role=alert]:has-text('Interrupted')").wait_for()
+    method.select_option(label="cam")
+    _settle(widget)
+    assert widget.locator("[role=alert]").count() == 0
 
 
 def test_errors_are_texts_in_the_widget(widget: Locator) -> None:
