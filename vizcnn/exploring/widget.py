@@ -6,6 +6,10 @@ it, and the page says so while it waits."""
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anywidget
@@ -41,10 +45,24 @@ class ExplorerWidget(anywidget.AnyWidget):  # type: ignore[misc]
             self.status = {"done": self.status["done"], "busy": label, "share": share}
 
         try:
-            tell("", None)
-            for part, value in self._session.grant(wish, tell):
-                setattr(self, part, value)
+            with _take_interrupts():
+                tell("", None)
+                for part, value in self._session.grant(wish, tell):
+                    setattr(self, part, value)
         except KeyboardInterrupt:  # between two parts
             done["error"] = "Interrupted. Choose again to go on."
         finally:
             self.status = done
+
+
+@contextmanager
+def _take_interrupts() -> Iterator[None]:
+    """While the context is open, an interrupt of the kernel is a KeyboardInterrupt: outside cells it is ignored."""
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
