@@ -85,8 +85,8 @@ def test_pointing_reads_the_numbers_of_the_map(widget: Locator, tiny: vizcnn.Mod
     stage = _stage(widget)
     for row, column in [(40, 30), (5, 60), (63, 0)]:
         stage.hover(position=_place(stage, row, column))
+        widget.locator(f".reading:has-text('at row {row}, column {column}')").wait_for()
         said = widget.locator(".reading").first.inner_text()
-        assert said.endswith(f"at row {row}, column {column}")
         assert _read(said) == pytest.approx(float(values[row, column]), rel=6e-3, abs=1e-6)
 
 
