@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [  # each may import only from those before it
     "version", "tracebacks", "errors", "geometry", "process", "progress", "output", "inputs", "results", "models",
     "zoo", "graph", "receptive", "occlusion", "ascent", "scanning", "anatomy", "evaluation", "auditing", "probing",
-    "probes", "explaining", "site", "cli", "testing",
+    "probes", "explaining", "site", "exploring", "cli", "testing",
 ]  # fmt: skip
 LIGHT = {"version", "tracebacks", "errors", "geometry", "process", "progress", "output", "cli", "__init__", "__main__"}
 LIGHT |= {"probing/call", "probing/options", "probing/parsing", "probing/probe", "probing/registry"}

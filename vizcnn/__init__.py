@@ -20,6 +20,7 @@ if _typing.TYPE_CHECKING:
     from vizcnn.errors import VizcnnError as VizcnnError
     from vizcnn.evaluation import evaluate as evaluate
     from vizcnn.explaining.explain import explain as explain
+    from vizcnn.exploring.call import explore as explore
     from vizcnn.inputs.images import open_photo as open_photo
     from vizcnn.inputs.photo import Photo as Photo
     from vizcnn.models.contract import InputContract as InputContract
@@ -108,6 +109,7 @@ _HOMES = {
     "direction": "vizcnn.models.targets",
     "evaluate": "vizcnn.evaluation",
     "explain": "vizcnn.explaining.explain",
+    "explore": "vizcnn.exploring.call",
     "load": "vizcnn.models.loading",
     "load_result": "vizcnn.results",
     "open_photo": "vizcnn.inputs.images",
@@ -160,6 +162,7 @@ __all__ = [
     "direction",
     "evaluate",
     "explain",
+    "explore",
     "load",
     "load_result",
     "open_photo",

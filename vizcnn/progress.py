@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -29,9 +29,22 @@ def bar(total: int | None, label: str, unit: str, *, shown: bool = True) -> Any:
     total: None where it is not known."""
     if whole := _WHOLE.get():
         return _Inner(whole, total)
+    if listener := _LISTENER.get():
+        return _Told(listener, label, total)
     return _Bar(
         total=total, desc=label, unit=unit, delay=DELAY, leave=False, disable=not shown, dynamic_ncols=True, miniters=1
     )
+
+
+@contextmanager
+def tell(listener: Callable[[str, float | None], None]) -> Iterator[None]:
+    """While the context is open, no bar is drawn: the listener is told its label and the share that is done, at once
+    and again and again; None where the total is not known. For whoever shows progress elsewhere than on stderr."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 def say(text: str) -> None:
@@ -98,3 +111,19 @@ class _Inner(_Bar):
     def update(self, n: float | None = 1) -> None:
         if self._steps:
             self._whole.advance((n or 0) / self._steps, self._runs)
+
+
+_LISTENER: ContextVar[Callable[[str, float | None], None] | None] = ContextVar("listener", default=None)
+
+
+class _Told(_Bar):
+    """A bar that is not drawn and tells a listener."""
+
+    def __init__(self, listener: Callable[[str, float | None], None], label: str, total: int | None) -> None:
+        super().__init__(total=total, disable=True)
+        self._listener, self._label, self._steps, self._done = listener, label, total, 0.0
+        self.update(0)
+
+    def update(self, n: float | None = 1) -> None:
+        self._done += n or 0
+        self._listener(self._label, min(1.0, self._done / self._steps) if self._steps else None)

@@ -10,25 +10,46 @@
   // photo: an element. maps: {name, meaning, target, rows, columns, values, end, signed, trust}; values from -127 to 127,
   // of which 127 stands for `end`; trust: {sign, verdict, why} or {missing}.
   function overlay(photo, maps) {
-    let at = maps.length ? 0 : -1;
+    const view = open();
+    view.show(photo, maps);
+    return view.element;
+  }
+
+  const POINT = "Point at the image, touch it, or use the arrow keys to read numbers.";
+
+  // The same for what changes: `show` takes another photograph, other maps and marks, elements that lie on top.
+  // press: is told the place that is clicked, or chosen with Enter or the space bar, as shares of height and width.
+  function open({ label = "The image under the map; arrow keys read the map’s numbers", hint = POINT, press } = {}) {
+    let maps = [];
+    let at = 0;
     let opacity = 0.75;
     let place = null;
     const canvas = h("canvas", { role: "img", hidden: true });
     const cross = h("div", { class: "cross", hidden: true });
-    const stage = h(
-      "div",
-      {
-        class: "stage-of-maps",
-        tabindex: maps.length ? 0 : null,
-        role: "group",
-        "aria-label": "The image under the map; arrow keys read the map’s numbers",
-      },
-      photo,
-      canvas,
-      cross,
-    );
+    const stage = h("div", { class: "stage-of-maps", role: "group", "aria-label": label });
+    const switches = h("div", { hidden: true });
     const said = h("p", { class: "reading", role: "status" });
     const legend = h("div", { class: "legend-of-map" });
+
+    function show(photo, others, marks = []) {
+      const names = (some) => some.map((map) => map.name).join("\n");
+      const same = names(maps) === names(others) && switches.firstChild;
+      maps = others;
+      at = Math.min(at, Math.max(0, maps.length - 1));
+      replace(stage, photo, canvas, marks, cross);
+      if (maps.length || press) stage.tabIndex = 0;
+      else stage.removeAttribute("tabindex");
+      for (const part of [switches, legend, slider]) part.hidden = !maps.length;
+      said.hidden = !maps.length && !press;
+      if (!same) replace(switches, choice("Map", choices(), at, choose));
+      paint();
+    }
+
+    const choices = () => [[-1, "photograph"], ...maps.map((map, n) => [n, map.name])];
+    const choose = (n) => {
+      at = n;
+      paint();
+    };
 
     function paint() {
       const map = maps[at];
@@ -55,21 +76,20 @@
           h("span", {}, map.signed ? number(-map.end) : "0"),
           h("span", {}, number(map.end)),
         ),
-        trustLine(map.trust),
+        map.trust && trustLine(map.trust),
       );
     }
 
     function tell() {
       const map = maps[at];
-      cross.hidden = !map || !place;
-      if (cross.hidden)
-        return void (said.textContent = map
-          ? "Point at the image, touch it, or use the arrow keys to read numbers."
-          : "");
+      cross.hidden = !place || !(map || press);
+      if (place) {
+        cross.style.setProperty("top", `${place[0] * 100}%`);
+        cross.style.setProperty("left", `${place[1] * 100}%`);
+      }
+      if (!map || !place) return void (said.textContent = map || press ? hint : "");
       const [row, column] = [Math.floor(place[0] * map.rows), Math.floor(place[1] * map.columns)];
       const value = (map.values[row * map.columns + column] / 127) * map.end;
-      cross.style.setProperty("top", `${place[0] * 100}%`);
-      cross.style.setProperty("left", `${place[1] * 100}%`);
       said.textContent = `${number(value)} at row ${row}, column ${column}`;
     }
 
@@ -86,44 +106,47 @@
       place = null;
       tell();
     });
+    if (press)
+      stage.addEventListener("click", (event) => {
+        point(event);
+        press(place);
+      });
     stage.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
       const map = maps[at];
-      if (!step || !map) return;
+      const pressed = press && (event.key === "Enter" || event.key === " ");
+      if (!pressed && !(step && (map || press))) return;
       event.preventDefault();
       event.stopPropagation();
-      const size = [map.rows, map.columns];
-      place = (place || [0.5, 0.5]).map((from, axis) => {
-        const cell = Math.floor(from * size[axis]) + step[axis];
-        return (Math.min(size[axis] - 1, Math.max(0, cell)) + 0.5) / size[axis];
-      });
+      place ||= [0.5, 0.5];
+      if (pressed) press(place);
+      else place = place.map((from, axis) => move(from, step[axis] * (event.shiftKey ? 8 : 1), map, axis));
       tell();
     });
 
-    const switches =
-      maps.length > 0 &&
-      choice("Map", [[-1, "photograph"], ...maps.map((map, n) => [n, map.name])], at, (n) => {
-        at = n;
-        paint();
-      });
-    const strength = h("input", {
-      type: "range",
-      min: 0,
-      max: 100,
-      value: 75,
-      input: (event) => {
-        opacity = event.target.value / 100;
-        paint();
-      },
-    });
-    paint();
-    return h(
-      "div",
-      { class: "overlay" },
-      stage,
-      switches,
-      maps.length > 0 && [said, legend, h("label", { class: "slider small soft" }, "Map’s strength", strength)],
+    // A step of so many cells from a place, down (axis 0) or across, to the middle of a cell.
+    function move(from, step, map, axis) {
+      const size = map ? [map.rows, map.columns][axis] : 32;
+      const cell = Math.floor(from * size) + step;
+      return (Math.min(size - 1, Math.max(0, cell)) + 0.5) / size;
+    }
+
+    const slider = h(
+      "label",
+      { class: "slider small soft" },
+      "Map’s strength",
+      h("input", {
+        type: "range",
+        min: 0,
+        max: 100,
+        value: 75,
+        input: (event) => {
+          opacity = event.target.value / 100;
+          paint();
+        },
+      }),
     );
+    return { element: h("div", { class: "overlay" }, stage, switches, said, legend, slider), show };
   }
 
   function trustLine(trust) {
@@ -132,5 +155,5 @@
     return h("p", { class: kind }, h("b", {}, `${trust.sign} ${trust.verdict}`), `: ${trust.why.join("; ")}.`);
   }
 
-  ATLAS.overlay = { overlay, trustLine };
+  ATLAS.overlay = { overlay, open, trustLine };
 }

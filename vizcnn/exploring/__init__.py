@@ -1,0 +1,1 @@
+"""Exploring: a network and some images, asked one question after another, in numbers and as a widget of a notebook."""
