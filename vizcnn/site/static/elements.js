@@ -49,9 +49,12 @@
     return h("section", { class: "card" }, title && h("h2", {}, title), children);
   }
 
+  // A name that breaks behind its dots and underscores where it has to.
+  const breakable = (name) => name.split(/(?<=[._])/).map((part) => [part, h("wbr")]);
+
   // What stands where a number is missing, and why.
   const missing = (value, what = "Not measured.") => h("p", { class: "why" }, `${what} ${value.missing}`);
   const isMissing = (value) => value == null || (typeof value === "object" && "missing" in value);
 
-  ATLAS.elements = { h, svg, fill, replace, choice, card, missing, isMissing };
+  ATLAS.elements = { h, svg, fill, replace, choice, card, breakable, missing, isMissing };
 }

@@ -1,7 +1,7 @@
 "use strict";
 // The first page: the network in the order in which it runs, and what is known of it as a whole.
 {
-  const { h, svg, replace, isMissing, missing } = ATLAS.elements;
+  const { h, svg, replace, isMissing, missing, breakable } = ATLAS.elements;
   const { many, percent, size, count } = ATLAS.words;
   const { to, hidden, making, arePictured } = ATLAS.places;
   const { face } = ATLAS.pictures;
@@ -106,9 +106,6 @@
     requestAnimationFrame(draw);
     return [box, legend()];
   }
-
-  // A name that breaks behind its dots where it has to.
-  const breakable = (name) => name.split(/(?<=\.)/).map((part) => [part, h("wbr")]);
 
   function row(layer, i) {
     const [channels, rows, columns] = layer.shape;

@@ -1,7 +1,7 @@
 "use strict";
 // The page itself: which address shows what, the contents at the side, dark and light, and where the focus goes.
 {
-  const { h, append, replace } = ATLAS.elements;
+  const { h, append, replace, breakable } = ATLAS.elements;
   const { many } = ATLAS.words;
   const { settle, to, hidden, unescape, layerNumber, classLabel, handImages } = ATLAS.places;
   const { pages } = ATLAS;
@@ -91,7 +91,7 @@
       h(
         "li",
         {},
-        h("a", { href }, h("span", { class: "name" }, text), n != null && h("span", { class: "n" }, many(n))),
+        h("a", { href }, h("span", { class: "name" }, breakable(text)), n != null && h("span", { class: "n" }, many(n))),
       );
     const hand = net.hand[0];
     replace(
