@@ -329,6 +329,9 @@ def test_a_network_that_cannot_be_followed_has_an_atlas_without_links(tmp_path: 
     assert records.network.graph is not None
     assert records.network.graph.reason.startswith("A run without numbers fails")
     assert [layer.name for layer in records.network.layers] == ["inner.0", "inner.3", "inner.7", "output"]
+    weights = [model.layer(name).parameters() for name in ("inner.0", "inner.3", "inner.7")]
+    own = [sum(parameter.numel() for parameter in each) for each in weights]
+    assert [layer.parameters for layer in records.network.layers] == [*own, 0]
     assert records.network.accuracy == Missing("The images have no labels.")
     unit = next(iter(records.units(0)))
     assert unit.crops

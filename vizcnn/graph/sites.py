@@ -240,7 +240,8 @@ def _list_layers(model: Model, size: tuple[int, int]) -> Iterator[Site]:
         weighted = isinstance(modules[name], nn.modules.conv._ConvNd | nn.Linear)
         if weighted and layer.axes.places in (0, 2):
             shape = tuple(layer.shape[axis] for axis in layer.axes.order[1:])
-            yield Site(name, name, shape, -1, layer.axes, -1, "")
+            own = sum(parameter.numel() for parameter in modules[name].parameters())
+            yield Site(name, name, shape, -1, layer.axes, -1, "", parameters=own)
     output = _try_output(model, size)
     if output is not None:
         yield Site(OUTPUT_NAME, OUTPUT_NAME, tuple(output.shape[1:]), -1, none, -1, "")

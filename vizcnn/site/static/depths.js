@@ -129,8 +129,9 @@
 
   function share(i) {
     const { layers, parameters } = ATLAS.net;
+    const place = `layer ${many(hidden().indexOf(i) + 1)} of ${many(hidden().length)}`;
     const part = layers[i].parameters / parameters;
-    return `layer ${many(hidden().indexOf(i) + 1)} of ${many(hidden().length)}, ${percent(part, part < 0.1 ? 1 : 0)} of the parameters`;
+    return part ? `${place}, ${percent(part, part < 0.1 ? 1 : 0)} of the parameters` : place;
   }
 
   // The field of a unit in the middle, inside the image.

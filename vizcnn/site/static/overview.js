@@ -113,7 +113,7 @@
     const zeros = !isMissing(layer.zeros) && !layer.output && `${percent(layer.zeros)} zeros`;
     const dead = !isMissing(layer.dead) && layer.dead > 0 && `${many(layer.dead)} dead`;
     const always = !isMissing(layer.always) && layer.always > 0 && `${many(layer.always)} always on`;
-    const said = [count(layer.parameters, "parameter"), sees, zeros, dead, always].filter(Boolean).join(" · ");
+    const said = [layer.parameters > 0 && count(layer.parameters, "parameter"), sees, zeros, dead, always].filter(Boolean).join(" · ");
     const what = rows ? ` maps of ${rows}×${columns}` : layer.output ? " classes" : " units";
     return h(
       "a",

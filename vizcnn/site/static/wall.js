@@ -151,7 +151,7 @@
           layer.shape.length > 1 && ["places", size(layer.shape.slice(1))],
           ["receptive field", isMissing(layer.field) ? layer.field : `${size(layer.field.size)} px`],
           ["stride", isMissing(layer.field) || layer.shape.length < 2 ? null : `${size(layer.field.stride)} px`],
-          ["parameters", many(layer.parameters)],
+          ["parameters", layer.parameters ? many(layer.parameters) : null],
           ["zeros", isMissing(layer.zeros) ? layer.zeros : percent(layer.zeros)],
           ["dead", isMissing(layer.dead) ? layer.dead : layer.dead ? many(layer.dead) : "none"],
           ["always on", isMissing(layer.always) ? layer.always : layer.always ? many(layer.always) : "none"],
