@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import importlib.util
 import subprocess
 import sys
+import threading
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -110,6 +112,27 @@ def test_a_wish_that_cannot_be_granted_ends_too(widget: Any) -> None:
     assert "no such class" in widget.answers["error"]
     widget.wish = {"id": "three"}  # nothing that a page of ours would say
     assert widget.status["done"] == "three"
+
+
+def test_what_another_thread_hears_is_answered_between_cells(model: vizcnn.Model) -> None:
+    """Kernels may read what pages write in another thread; the network runs where cells do, after the one at work."""
+    pytest.importorskip("anywidget")
+    told = list[tuple[threading.Thread, str]]()
+
+    async def run_cells() -> None:
+        widget = vizcnn.explore(model, picture((16, 16)), methods=["saliency", "occlusion"]).widget()
+        widget.observe(lambda change: told.append((threading.current_thread(), change["new"]["done"])), names="status")
+        wish = {**widget.wish, "id": "one", "method": "occlusion"}
+        page = threading.Thread(target=lambda: setattr(widget, "wish", wish))
+        page.start()
+        page.join()
+        assert not told  # the cell is still at work
+        await asyncio.sleep(0)
+        assert widget.map["name"] == "occlusion"
+
+    asyncio.run(run_cells())
+    assert {thread for thread, _ in told} == {threading.main_thread()}
+    assert told[-1][1] == "one"
 
 
 def test_what_is_sent_holds_the_program_and_nothing_of_elsewhere(widget: Any) -> None:

@@ -180,7 +180,7 @@ def test_long_work_shows_how_far_it_is_and_an_interrupt_of_the_kernel_ends_it(la
     method = widget.locator("select[aria-label=Method]")
     method.select_option(label="Rise(masks=1000000)")
     widget.locator(".desk:has-text('To stop it, interrupt the kernel.')").wait_for()
-    assert widget.locator("progress").is_visible()
+    widget.locator("progress").wait_for()
     lab.page.click(".lm-MenuBar-item:has-text('Kernel')")
     lab.page.click(".lm-Menu-item[data-command='kernelmenu:interrupt']")
     widget.locator("[role=alert]:has-text('Interrupted')").wait_for()

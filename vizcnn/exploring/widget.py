@@ -1,15 +1,16 @@
 """Widget: what a notebook shows of an explorer. Only this module needs anywidget.
 
-Python and the page share traits: the page writes `wish`, what is chosen; Python answers in the others. Work is done
-where the kernel runs cells, so that no cell ever meets the network while it is borrowed; interrupting the kernel stops
-it, and the page says so while it waits."""
+Python and the page share traits: the page writes `wish`, what is chosen; Python answers in the others. Work is done in
+the thread that runs cells, and between these, so that no cell ever meets the network while it is borrowed; interrupting
+the kernel stops it, and the page says so while it waits. Some kernels read what pages write in another thread."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anywidget
@@ -34,11 +35,21 @@ class ExplorerWidget(anywidget.AnyWidget):  # type: ignore[misc]
     def __init__(self, explorer: Explorer) -> None:
         self._session = Session(explorer)
         super().__init__(_esm=assemble_script(), **dict(self._session.begin()))
-        self.observe(self._grant, names="wish")
+        self._home: asyncio.AbstractEventLoop | None = None  # where cells run
+        with suppress(RuntimeError):  # without a kernel there is none
+            self._home = asyncio.get_running_loop()
+        self._thread = threading.current_thread()
+        self.observe(self._listen, names="wish")
 
-    def _grant(self, change: Any) -> None:
+    def _listen(self, change: Any) -> None:
+        """Grant a wish in the thread that runs cells."""
+        if self._home is None or threading.current_thread() is self._thread:
+            self._grant(change["new"])
+        else:
+            self._home.call_soon_threadsafe(self._grant, change["new"])
+
+    def _grant(self, wish: dict[str, Any]) -> None:
         """Answer a wish part by part, each shown as soon as it is there."""
-        wish = change["new"]
         done: dict[str, Any] = {"done": wish.get("id", ""), "busy": "", "share": None}
 
         def tell(label: str, share: float | None) -> None:
