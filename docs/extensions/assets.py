@@ -2,18 +2,19 @@
 
 python docs/extensions/assets.py            # makes what is missing in build/ first
 
-Those of the atlas are photographs of its page, and stay as they are where no Chromium is installed.
+Those of the atlas and of the widget are photographs of pages, and stay as they are where no Chromium is installed.
 """
 
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
 import digits_atlas
 import drawings
+import explorer_page
 import gallery
+from browsing import has_browser, photograph
 from PIL import Image
 from tiles import read_tiles
 
@@ -31,6 +32,7 @@ TILES = {  # name of a tile: width in px
     "audit": 560,
 }
 WINDOW = (1240, 1000)  # px, through which the atlas is seen
+EXPLORER = (1040, 860)
 DRAWINGS = ("incremental", "field", "fields", "mean", "scan")
 
 
@@ -40,15 +42,25 @@ def write_assets() -> None:
     for name, width in TILES.items():
         with Image.open(build / "gallery" / f"{name}-light.webp") as picture:
             _write(picture, name, width)
-    if shutil.which("chromium"):
-        digits_atlas.make_atlas(build / "atlas")
-        for scheme in ("light", "dark"):
-            digits_atlas.photograph(build / "atlas" / "site" / "index.html", build / "seen.png", scheme, WINDOW)
-            with Image.open(build / "seen.png") as picture:
-                _write(picture, f"atlas-{scheme}", 900)
+    if has_browser():
+        _photograph_pages(build)
     for name in DRAWINGS:
         with io.BytesIO(drawings.draw_one(name)) as png, Image.open(png) as picture:
             _write(picture, name, 900)
+
+
+def _photograph_pages(build: Path) -> None:
+    seen = build / "seen.png"
+    digits_atlas.make_atlas(build / "atlas")
+    depths = f"{(build / 'atlas' / 'site' / 'index.html').resolve().as_uri()}#/depths"
+    for scheme in ("light", "dark"):
+        photograph(depths, seen, scheme, WINDOW, until=".depths")
+        with Image.open(seen) as picture:
+            _write(picture, f"atlas-{scheme}", 900)
+    explorer_page.write_page(build / "explorer.html")
+    photograph((build / "explorer.html").resolve().as_uri(), seen, "light", EXPLORER, until="body[data-ready]")
+    with Image.open(seen) as picture:
+        _write(picture, "explore", 800)
 
 
 def _write(picture: Image.Image, name: str, width: int) -> None:

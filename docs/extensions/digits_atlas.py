@@ -35,22 +35,5 @@ def make_atlas(folder: Path) -> None:
     stamp.write_text(digest)
 
 
-def photograph(page: Path, to: Path, scheme: str, size: tuple[int, int]) -> None:
-    """What a browser shows of the page of depths, as PNG. Raises ImportError without playwright, and its own errors
-    without Chromium.
-
-    scheme: `light` or `dark`. size: width and height of the window."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        window = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-        window.goto(f"{page.resolve().as_uri()}#/depths")
-        window.wait_for_selector(".depths")
-        window.wait_for_load_state("networkidle")
-        window.screenshot(path=to)
-        browser.close()
-
-
 if __name__ == "__main__":
     make_atlas(Path(sys.argv[1]))
