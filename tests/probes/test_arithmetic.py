@@ -75,6 +75,7 @@ def test_each_image_has_its_own_numbers_and_what_the_unit_sees_is_marked(model: 
     assert [unit.network for unit in found.units] == pytest.approx(given.tolist(), abs=1e-6)
     assert [unit.after for unit in found.units] == pytest.approx(given.tolist(), abs=1e-5)
     (mark,) = found.units[1].scene.marks
+    assert mark is not None
     assert (mark.box.top, mark.box.left, mark.box.bottom, mark.box.right) == (4, 6, 9, 11)
 
 
@@ -129,11 +130,22 @@ def test_a_class_is_its_unit_of_the_last_layer(model: vizcnn.Model) -> None:
         ("conv:0@0,6", "layer 'conv' is 6 x 6, got position 0,6"),
         ("energy(conv)", "arithmetic is of one unit, .* got energy"),
         ("p(dog)", "arithmetic is of one unit, .* got p"),
+        (2 * vizcnn.target("conv:1@2,2"), "arithmetic is of one unit, .* got 2"),
+        (vizcnn.target("conv:1@2,2") - vizcnn.target("conv:2@2,2"), "arithmetic is of one unit, .* got conv:1"),
     ],
 )
-def test_what_is_no_unit_is_refused(model: vizcnn.Model, target: str, message: str) -> None:
+def test_what_is_no_unit_is_refused(model: vizcnn.Model, target: object, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         ask(model, target)
+
+
+def test_of_two_classes_that_one_unit_tells_apart_the_second_is_that_unit() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 1), nn.Sigmoid())
+    two = vizcnn.Model(network, size=8, labels=("cat", "dog"))
+    (unit,) = vizcnn.Arithmetic()(two, picture((8, 8))[0], target="dog", progress=False).units
+    assert unit.addends[0].layer == "1"
+    with pytest.raises(TargetError, match="arithmetic is of one unit"):
+        vizcnn.Arithmetic()(two, picture((8, 8))[0], target="cat", progress=False)
 
 
 class Joined(nn.Module):
