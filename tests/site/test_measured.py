@@ -354,8 +354,10 @@ def test_each_map_is_kept_for_its_image_class_and_seed(
     model: vizcnn.Model, index: Index, images: Tensor, tmp_path: Path
 ) -> None:
     material = measure(model, find_sites(model), index, PLAN, keeper=Keeper(tmp_path)).material
+    predicted = material.predicted
+    alike = next(n for n in range(2, 6) if predicted[n] == predicted[1])  # whose maps are of the same class
     for _ in range(2):  # made, and recalled
-        for n in (0, 1):  # the first is labelled otherwise than it is answered
+        for n in (0, 1, alike):  # the first is labelled otherwise than it is answered
             found, unmade = maps.make_maps(material, n, images[n : n + 1])
             asked = [int(material.predicted[n])] + ([int(material.labels[n])] if n == 0 else [])
             assert len(found) + len(unmade) == 2 * len(asked)
@@ -371,6 +373,25 @@ def test_each_map_is_kept_for_its_image_class_and_seed(
     before = len([*tmp_path.iterdir()])
     maps.make_maps(other, 1, images[1:2])
     assert len([*tmp_path.iterdir()]) == before + 2  # of another seed, nothing is recalled
+
+
+def test_maps_of_classes_that_are_asked_for_one_by_one_are_kept_apart(
+    model: vizcnn.Model, index: Index, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    material = measure(model, find_sites(model), index, PLAN, keeper=Keeper(tmp_path)).material
+    coarse = vizcnn.Occlusion(window=16, stride=16)
+
+    def refuse_several(model: vizcnn.Model, image: Tensor, targets: list[int], **given: Any) -> Heatmap:
+        if len(targets) > 1:
+            raise DegenerateResult("one of them has no map. Ask for another")
+        return coarse(model, image, targets, **given)
+
+    monkeypatch.setattr(maps, "_list_methods", lambda _: iter([("Mine", refuse_several)]))
+    found, _ = maps.make_maps(material, 0, images[:1])
+    asked = [int(material.predicted[0]), int(material.labels[0])]
+    alone = coarse(model, images[:1], asked, progress=False).values[0]
+    for one, values in zip(found, alone, strict=True):
+        np.testing.assert_allclose(one.values, values, atol=1e-5)
 
 
 def test_a_class_for_which_nothing_speaks_takes_no_map_from_the_other(
