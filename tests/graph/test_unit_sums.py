@@ -102,3 +102,26 @@ def test_what_a_unit_reads_of_joined_maps_is_called_as_in_its_own() -> None:
     with model.borrowed():
         (addend,) = compute_unit(sites, site, read_site(sites, site, image), 0, (1, 1)).addends
     assert addend.reads == (*(f"stem:{k}" for k in range(4)), *(f"conv:{k}" for k in range(4)))
+
+
+class Beside(nn.Module):
+    """The larger of two convolutions leads to other channels than the shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.large, self.small = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.relu, self.last = nn.ReLU(), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        out: Tensor = self.last(self.relu(torch.cat([self.large(x), x + self.small(x)], 1))).mean((2, 3))
+        return out
+
+
+def test_weights_come_first_also_where_the_main_path_leads_elsewhere() -> None:
+    model, image = vizcnn.Model(Beside(), size=6), picture((6, 6))
+    sites = find_sites(model)
+    site = next(site for site in sites.sites if site.name == "large")
+    with model.borrowed():
+        found = compute_unit(sites, site, read_site(sites, site, image), 5, (1, 1))
+    assert [addend.layer for addend in found.addends] == ["small", ""]
