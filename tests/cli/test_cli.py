@@ -20,6 +20,7 @@ import vizcnn
 from vizcnn.cli.main import main
 from vizcnn.models.cost import Cost
 from vizcnn.probes.maximize import Maximize
+from vizcnn.probing import registry
 
 
 @pytest.fixture(autouse=True)
@@ -479,6 +480,15 @@ def test_animations_from_the_command_line(photo_file: Path) -> None:
     for name in ("a", "b", "c", "maximize"):
         with Image.open(f"{name}.gif") as film:
             assert film.format == "GIF"
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "top-images"])
+def test_formulas_and_examples_keep_their_lines_in_the_help(name: str) -> None:
+    said = call(name, "--help").output.splitlines()
+    own = (registry.get(name).__doc__ or "").split("    Options:")[0].splitlines()
+    kept = [line.strip() for line in own if line.startswith(" " * 8)]
+    assert len(kept) > 3
+    assert not set(kept) - {line.strip() for line in said}
 
 
 def test_the_help_of_target_says_what_it_is_by_default() -> None:

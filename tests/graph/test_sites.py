@@ -140,6 +140,22 @@ def test_torchvision_by_hand(spec: str) -> None:
     assert check_by_hand(model, picture((32, 32), count=2).double(), found, 1) == len(found.sites)
 
 
+def test_activations_are_called_as_people_call_them() -> None:
+    kinds = [
+        nn.PReLU(2),
+        nn.SELU(),
+        nn.ELU(0.3),
+        nn.CELU(0.7),
+        nn.GELU("tanh"),
+        nn.LeakyReLU(),
+        nn.ReLU6(),
+        nn.Hardtanh(),
+    ]
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), *(layer for kind in kinds for layer in (kind, nn.Conv2d(2, 2, 1))))
+    names = [site.activation for site in find_sites(vizcnn.Model(network, size=4)).sites]
+    assert names == ["prelu", "selu", "elu", "celu", "gelu of tanh", "leaky relu", "relu6", "hardtanh", ""]
+
+
 def test_pooling_between_a_site_and_its_readers_is_named() -> None:
     sites = find_sites(vizcnn.load("lecture")).sites
     assert [path.origins[0].via for site in sites for path in site.paths] == [

@@ -13,7 +13,8 @@ from support_networks import build
 from torch import Tensor, nn
 
 import vizcnn
-from vizcnn.errors import TargetError, UnsuitableNetwork
+from vizcnn.errors import DegenerateResult, TargetError, UnsuitableNetwork
+from vizcnn.probes import arithmetic
 from vizcnn.results import UnitSums
 from vizcnn.results.arithmetic_picture import write_short
 
@@ -60,9 +61,43 @@ def test_a_unit_is_the_sum_of_its_products(model: vizcnn.Model) -> None:
     assert main.sums.sum() == pytest.approx(float(plain), abs=1e-5)
     assert np.allclose(main.patch, pooled[0, 3:6, 1:4, 2:5].numpy(), atol=1e-6)
     assert main.norm == "norm"
+    assert main.reads == tuple(f"stem:{channel}, max pooling of 2 x 2, every 2" for channel in (3, 4, 5))
     assert shortcut.value + float(network.shortcut.bias[5].detach()) == pytest.approx(float(short), abs=1e-5)  # type: ignore[index]
     assert unit.after == pytest.approx(float(said), abs=1e-5)
     assert unit.network == float(said)
+
+
+def test_each_image_has_its_own_numbers_and_what_the_unit_sees_is_marked(model: vizcnn.Model) -> None:
+    images = picture((24, 24), count=2)
+    found = vizcnn.Arithmetic()(model, images, target="stem:1@3,4", progress=False)
+    with torch.no_grad():
+        given = torch.relu(model.layer("stem")(model.normalised(images)))[:, 1, 3, 4]
+    assert [unit.network for unit in found.units] == pytest.approx(given.tolist(), abs=1e-6)
+    assert [unit.after for unit in found.units] == pytest.approx(given.tolist(), abs=1e-5)
+    (mark,) = found.units[1].scene.marks
+    assert mark is not None
+    assert (mark.box.top, mark.box.left, mark.box.bottom, mark.box.right) == (4, 6, 9, 11)
+
+
+def test_what_it_reads_of_the_image_says_whether_it_was_normalised() -> None:
+    plain = vizcnn.Model(nn.Sequential(nn.Conv2d(3, 2, 1)), size=8, mean=[0] * 3, std=[1] * 3)
+    shifted = vizcnn.Model(plain.network, size=8, mean=[0.5] * 3, std=[0.5] * 3)
+    for each, name in ((plain, "the input"), (shifted, "the normalised input")):
+        (unit,) = vizcnn.Arithmetic()(each, picture((8, 8))[0], target="0:1@2,2", progress=False).units
+        assert unit.addends[0].reads == tuple(f"channel {channel} of {name}" for channel in range(3))
+
+
+def test_another_number_than_that_of_the_network_is_refused(
+    model: vizcnn.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ask(model, "conv:5@2,3").units[0]
+    size = abs(given.bias) + sum(abs(each.scale) * each.sizes.sum() for each in given.addends)
+    read = arithmetic._read_maps
+    monkeypatch.setattr(arithmetic, "_read_maps", lambda *asked: read(*asked) + 0.002 * size)
+    with pytest.raises(
+        DegenerateResult, match="by hand, conv comes to .*, and Residual gives .* Look at another layer"
+    ):
+        ask(model, "conv:5@2,3")
 
 
 def test_padding_reads_zeros(model: vizcnn.Model) -> None:
@@ -95,11 +130,22 @@ def test_a_class_is_its_unit_of_the_last_layer(model: vizcnn.Model) -> None:
         ("conv:0@0,6", "layer 'conv' is 6 x 6, got position 0,6"),
         ("energy(conv)", "arithmetic is of one unit, .* got energy"),
         ("p(dog)", "arithmetic is of one unit, .* got p"),
+        (2 * vizcnn.target("conv:1@2,2"), "arithmetic is of one unit, .* got 2"),
+        (vizcnn.target("conv:1@2,2") - vizcnn.target("conv:2@2,2"), "arithmetic is of one unit, .* got conv:1"),
     ],
 )
-def test_what_is_no_unit_is_refused(model: vizcnn.Model, target: str, message: str) -> None:
+def test_what_is_no_unit_is_refused(model: vizcnn.Model, target: object, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         ask(model, target)
+
+
+def test_of_two_classes_that_one_unit_tells_apart_the_second_is_that_unit() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 1), nn.Sigmoid())
+    two = vizcnn.Model(network, size=8, labels=("cat", "dog"))
+    (unit,) = vizcnn.Arithmetic()(two, picture((8, 8))[0], target="dog", progress=False).units
+    assert unit.addends[0].layer == "1"
+    with pytest.raises(TargetError, match="arithmetic is of one unit"):
+        vizcnn.Arithmetic()(two, picture((8, 8))[0], target="cat", progress=False)
 
 
 class Joined(nn.Module):
@@ -204,6 +250,11 @@ def test_a_large_map_has_no_page_of_places(model: vizcnn.Model) -> None:
     image = picture((9, 9), 1)
     large = vizcnn.Model(nn.Sequential(nn.Conv2d(1, 1, 3)), size=9, channels=1, mean=[0], std=[1])
     assert vizcnn.Arithmetic()(large, image[0], target="0:0", progress=False).pages == 1
+
+
+def test_a_kernel_with_gaps_does_not_slide() -> None:
+    gaps = vizcnn.Model(nn.Sequential(nn.Conv2d(1, 1, 2, dilation=2)), size=6, channels=1, mean=[0], std=[1])
+    assert vizcnn.Arithmetic()(gaps, picture((6, 6), 1)[0], target="0:0", progress=False).pages == 1
 
 
 def test_numbers_in_cells_are_as_exact_as_they_have_room() -> None:

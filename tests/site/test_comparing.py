@@ -19,8 +19,10 @@ from torch import nn
 import vizcnn
 from vizcnn.cli.main import main
 from vizcnn.errors import ParameterError, UnsuitableNetwork
+from vizcnn.graph.sites import find_sites
 from vizcnn.site import building
 from vizcnn.site.building import Atlas, estimate
+from vizcnn.site.study.pairing import pair_sites
 
 QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "progress": False}
 CONV2, FC1 = 1, 2
@@ -211,6 +213,7 @@ def test_classes_of_other_names_are_not_compared(made: Atlas, tmp_path: Path) ->
         vizcnn.load("lecture"), folder=tmp_path / "site", index=made.work / "index", compare=other, **QUICK
     )
     assert dict(read(found, "changes")["left"]) == {"fc2": "its classes are called otherwise in other"}
+    assert "175 units in 3 layers; 1 layer cannot be compared" in str(found)
 
 
 def test_networks_that_cannot_be_compared_at_all_are_refused_first(digits: Path, tmp_path: Path) -> None:
@@ -226,6 +229,26 @@ def test_networks_that_cannot_be_compared_at_all_are_refused_first(digits: Path,
     refuse(larger, ParameterError, "do not see the same of an image: 1 x 32 x 32 px .* one --input-size for both")
     box = vizcnn.Model(lambda x: x.mean((2, 3)), size=28, channels=1)
     refuse(box, UnsuitableNetwork, "black box")
+
+
+@pytest.mark.parametrize("given", [3, nn.Linear(1, 1)])
+def test_what_is_no_model_is_refused_first(digits: Path, tmp_path: Path, given: Any) -> None:
+    for models in ((vizcnn.load("lecture"), given), (given, None)):
+        with pytest.raises(ParameterError, match=r"an atlas needs a vizcnn\.Model, got (int|Linear)\. Wrap a network"):
+            vizcnn.atlas(models[0], digits, tmp_path / "site", compare=models[1], **QUICK)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("undecided", ["own", "other"])
+def test_the_last_layer_of_a_network_that_cannot_be_followed_is_the_output_of_one_that_can(undecided: str) -> None:
+    models = {name: vizcnn.Model(Small(1), size=28, channels=1, name=name) for name in ("own", "other")}
+    sites = {name: find_sites(model) for name, model in models.items()}
+    models[undecided] = vizcnn.Model(Undecided(1), size=28, channels=1, name=undecided)
+    sites[undecided] = find_sites(models[undecided])
+    assert sites[undecided].graph is None
+    found = pair_sites(models["own"], sites["own"], models["other"], sites["other"], is_whole=True)
+    assert found.pairs == {0: 0, len(sites["own"].sites) - 1: len(found.sites.sites) - 1}
+    assert found.left_out == (("fc", f"it is the output of {'own' if undecided == 'other' else 'other'}"),)
 
 
 def test_too_few_images_for_a_change_are_said(digits: Path, tmp_path: Path) -> None:
@@ -254,6 +277,26 @@ class Small(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         answer: torch.Tensor = self.fc(torch.relu(self.conv(x)).mean((2, 3)))
         return answer
+
+
+class Undecided(Small):
+    """A network that cannot be followed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if float(x.sum()) > -1 else -x)
+
+
+def test_networks_with_the_same_weights_that_read_images_otherwise_are_scanned_apart(
+    digits: Path, tmp_path: Path
+) -> None:
+    model = vizcnn.Model(Small(1), size=28, channels=1, mean=[0], std=[1])
+    said = []
+    for mean in (0.5, 0.25, 0.5):
+        other = vizcnn.Model(Small(1), size=28, channels=1, mean=[mean], std=[1], name="shifted")
+        made = vizcnn.atlas(model, digits, tmp_path / "site", compare=other, **QUICK)
+        said.append(read(made, "B0-0")[0]["mean"])
+    assert said[0] == said[2] != said[1]
+    assert len([*made.work.glob("index-*")]) == 2
 
 
 def test_the_other_scan_is_kept_and_goes_on(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

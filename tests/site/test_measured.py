@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from torch.utils.data import Dataset
 import vizcnn
 from vizcnn.anatomy.keeping import Keeper
 from vizcnn.ascent import RECIPES
-from vizcnn.errors import ParameterError
+from vizcnn.errors import DegenerateResult, ParameterError
 from vizcnn.graph.sites import find_sites
+from vizcnn.results import Heatmap
 from vizcnn.scanning import Index, Study, scan
 from vizcnn.site.records import ByHand, Effect, Histogram, Missing, Picture, Records
+from vizcnn.site.study import maps
 from vizcnn.site.study.layers import measure_selectivity
 from vizcnn.site.study.material import Plan
 from vizcnn.site.study.measured import Measured, list_readings, measure
@@ -348,6 +351,66 @@ def test_an_interrupted_atlas_goes_on(model: vizcnn.Model, index: Index, tmp_pat
     assert again == first
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "kept").iterdir()} == kept
     assert model.weights_sha256() == before
+
+
+def test_each_map_is_kept_for_its_image_class_and_seed(
+    model: vizcnn.Model, index: Index, images: Tensor, tmp_path: Path
+) -> None:
+    material = measure(model, find_sites(model), index, PLAN, keeper=Keeper(tmp_path)).material
+    predicted = material.predicted
+    alike = next(n for n in range(2, 6) if predicted[n] == predicted[1])  # whose maps are of the same class
+    for _ in range(2):  # made, and recalled
+        for n in (0, 1, alike):  # the first is labelled otherwise than it is answered
+            found, unmade = maps.make_maps(material, n, images[n : n + 1])
+            asked = [int(material.predicted[n])] + ([int(material.labels[n])] if n == 0 else [])
+            assert len(found) + len(unmade) == 2 * len(asked)
+            own = [one for one in found if one.method == "Occlusion"]
+            assert [one.target for one in own] == [model.class_name(c) for c in asked]
+            alone = vizcnn.Occlusion()(
+                model, images[n : n + 1], asked, trust=True, seed=PLAN.seed, progress=False
+            )  # fmt: skip
+            for values, trust, one in zip(alone.values[0], alone.trust[0], own, strict=True):
+                np.testing.assert_allclose(one.values, values, atol=1e-5)
+                assert one.trust == trust
+    other = measure(model, find_sites(model), index, replace(PLAN, seed=1), keeper=Keeper(tmp_path)).material
+    before = len([*tmp_path.iterdir()])
+    maps.make_maps(other, 1, images[1:2])
+    assert len([*tmp_path.iterdir()]) == before + 2  # of another seed, nothing is recalled
+
+
+def test_maps_of_classes_that_are_asked_for_one_by_one_are_kept_apart(
+    model: vizcnn.Model, index: Index, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    material = measure(model, find_sites(model), index, PLAN, keeper=Keeper(tmp_path)).material
+    coarse = vizcnn.Occlusion(window=16, stride=16)
+
+    def refuse_several(model: vizcnn.Model, image: Tensor, targets: list[int], **given: Any) -> Heatmap:
+        if len(targets) > 1:
+            raise DegenerateResult("one of them has no map. Ask for another")
+        return coarse(model, image, targets, **given)
+
+    monkeypatch.setattr(maps, "_list_methods", lambda _: iter([("Mine", refuse_several)]))
+    found, _ = maps.make_maps(material, 0, images[:1])
+    asked = [int(material.predicted[0]), int(material.labels[0])]
+    alone = coarse(model, images[:1], asked, progress=False).values[0]
+    for one, values in zip(found, alone, strict=True):
+        np.testing.assert_allclose(one.values, values, atol=1e-5)
+
+
+def test_a_class_for_which_nothing_speaks_takes_no_map_from_the_other(
+    model: vizcnn.Model, records: Measured, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted = int(records.material.predicted[0])
+
+    def refuse_others(model: vizcnn.Model, image: Tensor, targets: list[int], **given: Any) -> Heatmap:
+        if targets != [predicted]:
+            raise DegenerateResult("nothing speaks for it. Ask for another")
+        return vizcnn.Occlusion(window=16, stride=16)(model, image, targets, **given)
+
+    monkeypatch.setattr(maps, "_list_methods", lambda _: iter([("Mine", refuse_others)]))
+    found, unmade = maps.make_maps(records.material, 0, images[:1])
+    assert [one.target for one in found] == [model.class_name(predicted)]
+    assert unmade == [f"Mine for {model.class_name(int(records.material.labels[0]))}: nothing speaks for it."]
 
 
 def test_an_index_of_another_network_or_without_a_study_is_refused(

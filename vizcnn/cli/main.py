@@ -83,10 +83,16 @@ def make_command(name: str) -> click.Command:
     return click.Command(
         name,
         params=[*_make_arguments(probe), *declared, *_list_shared(probe)],
-        help=(probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n"),
+        help=_write_help(probe),
         callback=_make_runner(name, probe),
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def _write_help(probe: type[Probe[Any]]) -> str:
+    """What a probe's docstring says before its options, in which formulas and examples keep their lines."""
+    said = (probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n")
+    return said.replace("\n\n    ", "\n\n\b\n    ")
 
 
 def _make_arguments(probe: type[Probe[Any]]) -> list[click.Parameter]:

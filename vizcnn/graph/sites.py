@@ -230,7 +230,9 @@ def name_activation(step: Step) -> str:
         return "relu6" if (step.args["min_val"], step.args["max_val"]) == (0, 6) else name
     if name == "gelu":
         return name if step.args["approximate"] == "none" else "gelu of tanh"
-    return name
+    if name == "elu":
+        return name if step.args.get("scale", 1) == 1 else "selu"
+    return name.removesuffix(" kernel")  # of a PReLU
 
 
 def _list_layers(model: Model, size: tuple[int, int]) -> Iterator[Site]:

@@ -32,7 +32,7 @@ _INK, _HERE = "#1a1a1a", "#d55e00"  # of what stands on colours, which are the s
 def draw_unit(unit: UnitSum, small_print: str, page: int, pages: int) -> Figure:
     """The photograph, the channels of the first addend that add most as grids of numbers, and all that is added up."""
     style, photo = current_style(), make_photo_strip(unit.scene)
-    title = wrap_text(f"{unit.title}: every number of it", style.width - 2 * _MARGIN, style.title)
+    title = wrap_text(f"{unit.title}, number by number", style.width - 2 * _MARGIN, style.title)
     head = measure_lines(len(title) + 2.2, style.title)
     beside = style.width - photo.width - _BETWEEN - 2 * _MARGIN >= _NARROWEST
     left = _MARGIN + (photo.width + _BETWEEN) * beside

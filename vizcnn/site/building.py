@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
+from vizcnn.models.preparing import require_model
 from vizcnn.output import refuse_inside
 from vizcnn.progress import say
 from vizcnn.scanning import Index, Study, scan
@@ -251,9 +254,11 @@ class _Order:
 
     @property
     def other_folder(self) -> Path:
-        """Where the scan of the other network is kept; each that was ever compared has its own."""
+        """Where the scan of the other network is kept; each that was ever compared has its own. Weights alone do not
+        tell them apart: padding or the mean of the input may differ."""
         assert self.other is not None
-        return self.work / f"index-{self.other.weights_sha256()[:12]}"
+        about = json.dumps(self.other.provenance(), sort_keys=True, default=str)
+        return self.work / f"index-{sha256(about.encode()).hexdigest()[:12]}"
 
     @contextmanager
     def borrow(self) -> Iterator[None]:
@@ -266,6 +271,7 @@ class _Order:
         refuse_foreign(self.folder)
         refuse_inside(self.folder, images)
         for model in filter(None, (self.model, self.other)):
+            require_model("an atlas", model)
             refuse_black_box(model.network, model.name)
         if self.other:
             refuse_other_inputs(self.model, self.other)

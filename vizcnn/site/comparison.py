@@ -51,8 +51,12 @@ class Comparison:
         if self.is_same:
             return f"compared with {self.other}: the same weights, so nothing differs"
         units = sum(len(found.change) for found in self.layers.values() if isinstance(found, Changes))
-        without = f"; {len(self.left_out)} layers cannot be compared, see #/changes" if self.left_out else ""
-        return f"compared with {self.other}: {units:,} units in {len(self.layers)} layers{without}"
+        without = f"; {_count(len(self.left_out), 'layer')} cannot be compared, see #/changes" if self.left_out else ""
+        return f"compared with {self.other}: {_count(units, 'unit')} in {_count(len(self.layers), 'layer')}{without}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)

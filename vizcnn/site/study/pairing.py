@@ -58,7 +58,7 @@ def pair_sites(model: Model, sites: Sites, other: Model, others: Sites, *, is_wh
     pairs, left_out = dict[int, int](), list[tuple[str, str]]()
     for i, site in enumerate(sites.sites):
         j = names.get(_name(site))
-        missing = f"{other.name} has no such layer"
+        missing = _explain_none(site, other, others)
         reason = missing if j is None else _explain_unlike(model, site, other, others.sites[j])
         if reason or j is None:
             left_out.append((site.name, reason))
@@ -71,7 +71,7 @@ def pair_sites(model: Model, sites: Sites, other: Model, others: Sites, *, is_wh
         )
     if is_whole:
         own = {_name(site) for site in sites.sites}
-        left_out += [(s.name, f"{model.name} has no such layer") for s in others.sites if _name(s) not in own]
+        left_out += [(s.name, _explain_none(s, model, sites)) for s in others.sites if _name(s) not in own]
     has_output = any(site.is_output for site in sites.sites)
     kept = [j for j, site in enumerate(others.sites) if j in pairs.values() or (site.is_output and has_output)]
     narrowed = replace(others, sites=tuple(others.sites[j] for j in kept))
@@ -81,6 +81,13 @@ def pair_sites(model: Model, sites: Sites, other: Model, others: Sites, *, is_wh
 def _name(site: Site) -> tuple[bool, str]:
     """What two sites have in common that are compared: outputs may be called as they like."""
     return site.is_output, "" if site.is_output else site.name
+
+
+def _explain_none(site: Site, other: Model, others: Sites) -> str:
+    """Why another network has no site to compare with one."""
+    if any(each.is_output and each.name == site.name for each in others.sites):
+        return f"it is the output of {other.name}"  # where only one of the two networks can be followed
+    return f"{other.name} has no such layer"
 
 
 def _explain_unlike(model: Model, site: Site, other: Model, its: Site) -> str:
