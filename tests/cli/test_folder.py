@@ -514,7 +514,7 @@ def test_workers_share_the_images_and_say_the_same() -> None:
     pytest.importorskip("distributed")
     Path("photos/2.png").write_text("hello")
     found("saliency", "photos/5.png", "photos/0.png", *SMALL, "-o", "shared")
-    alone = run("saliency", "photos", *SMALL, "-o", "alone")
+    alone = run_vizcnn("saliency", "photos", *SMALL, "-o", "alone")
     shared = run("saliency", "photos", *SMALL, "-o", "shared", "--workers", "2")
     assert (alone.returncode, shared.returncode) == (3, 3), shared.stderr
     lines = shared.stdout.replace("shared/", "alone/").splitlines()
@@ -546,7 +546,7 @@ def test_workers_may_work_in_another_folder(monkeypatch: pytest.MonkeyPatch) -> 
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         monkeypatch.chdir(here)
         shared = run(*asked, "-o", "out", "--dask", cluster.scheduler_address)
-    alone = run(*asked, "-o", "alone")
+    alone = run_vizcnn(*asked, "-o", "alone")
     assert shared.returncode == 0, shared.stderr
     assert shared.stdout == alone.stdout.replace("alone/", "out/")
     for path in Path("alone").iterdir():
