@@ -13,6 +13,7 @@ from pathlib import Path
 
 _WAITING = """
 import json, os, runpy, sys
+import matplotlib.figure, sympy, torch.export  # which a first run of a network imports
 import vizcnn.cli.main
 from vizcnn.models._torchvision import import_models
 import_models()
