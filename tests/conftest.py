@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -30,6 +31,17 @@ def pytest_xdist_auto_num_workers() -> int:
     """A process for each core that this one may use; by itself pytest-xdist counts those of the whole machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_PROCESSES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect the tests without looking for garbage: of what imports and parametrised tests make, all stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()  # and is not looked through again and again while the tests run
 
 
 settings.register_profile("patient", deadline=None)  # how long an example takes says nothing of what it is right about

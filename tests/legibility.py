@@ -35,9 +35,9 @@ def _list_drawn(figure: Figure) -> list[tuple[str, Bbox, Text]]:
         found[text] = None
         draw(text, *args, **others)
 
-    figure.canvas.draw()  # settles the layout
+    figure.draw_without_rendering()  # settles the layout
     with patch.object(Text, "draw", note):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
     shown = [text for text in found if text.get_visible() and text.get_text().strip()]
     return [(text.get_text(), text.get_window_extent(), text) for text in shown]
 

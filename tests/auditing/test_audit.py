@@ -32,14 +32,19 @@ def labels() -> Labels:
     return draw_images()[1]
 
 
+@pytest.fixture(scope="module")
+def tagged_audit(images: Tensor, labels: Labels) -> vizcnn.Audit:
+    """Of a network that looks at the tag, in images of which half of the first class have it."""
+    return audit_images(make_model(use=4), plant_tags(images, TAGGED), labels, progress=False)
+
+
 def shortcuts(found: vizcnn.Audit) -> list[tuple[str, str]]:
     return [(finding.label, finding.cue) for finding in found.findings if finding.kind == "shortcut"]
 
 
-def test_a_tag_that_decides_is_a_shortcut_with_its_very_box(images: Tensor, labels: Labels) -> None:
-    found = audit_images(make_model(use=4), plant_tags(images, TAGGED), labels, progress=False)
-    assert shortcuts(found) == [("red", "patch")]
-    finding = found.findings[0]
+def test_a_tag_that_decides_is_a_shortcut_with_its_very_box(tagged_audit: vizcnn.Audit) -> None:
+    assert shortcuts(tagged_audit) == [("red", "patch")]
+    finding = tagged_audit.findings[0]
     top, left = CORNER
     assert finding.box == Box(top, left, top + 6, left + 6)
     assert finding.index == 0
@@ -346,8 +351,8 @@ def test_ctrl_c_keeps_what_is_proven(images: Tensor, monkeypatch: pytest.MonkeyP
     assert "Stopped early" in found.describe()
 
 
-def test_a_result_opens_as_it_was_saved(images: Tensor, labels: Labels, tmp_path: Path) -> None:
-    found = audit_images(make_model(use=4), plant_tags(images, TAGGED), labels, progress=False)
+def test_a_result_opens_as_it_was_saved(tagged_audit: vizcnn.Audit, tmp_path: Path) -> None:
+    found = tagged_audit
     again = vizcnn.load_result(found.save(tmp_path / "audit.npz"))
     assert isinstance(again, vizcnn.Audit)
     assert again.summary() == found.summary()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,11 +138,20 @@ def test_what_is_kept_never_lies_in_the_data_set(tmp_path: Path) -> None:
         vizcnn.audit(make_model(), tmp_path, folder=tmp_path / "kept", progress=False)
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    with open_cluster(None, request.param) as client:
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Any]:
+    with open_cluster(None, 2) as client:
         client.run(_let_import, str(Path(__file__).parent.parent))
         yield client
+
+
+@pytest.fixture(scope="module", params=[2, 1])
+def client(request: pytest.FixtureRequest, two_workers: Any) -> Any:
+    """Of two workers, then of the one that is left of them: each takes seconds to start."""
+    two_workers.cluster.scale(request.param)
+    while len(two_workers.run(os.getpid)) > request.param:
+        time.sleep(0.05)
+    return two_workers
 
 
 def _let_import(folder: str) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support_process import run_vizcnn
 
 import vizcnn
 
@@ -36,10 +37,15 @@ def two():
 
 
 def call(*arguments: str, cwd: Path, status: int = 0) -> tuple[str, str]:
-    answer = subprocess.run(
-        [sys.executable, "-m", "vizcnn", "check", *arguments], capture_output=True, text=True, cwd=cwd, timeout=300
-    )
+    answer = run_vizcnn("check", *arguments, cwd=cwd)
     assert answer.returncode == status, answer.stderr
+    return answer.stdout, answer.stderr
+
+
+def call_cold(*arguments: str, cwd: Path) -> tuple[str, str]:
+    command = [sys.executable, "-m", "vizcnn", *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+    assert answer.returncode == 0, answer.stderr
     return answer.stdout, answer.stderr
 
 
@@ -50,7 +56,7 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_it_says_all_of_a_persons_own_network_in_80_columns(mine: Path) -> None:
-    out, err = call("./mine.py:network", cwd=mine)
+    out, err = call_cold("check", "./mine.py:network", cwd=mine)
     assert max(map(len, out.splitlines()[:-1])) <= 80  # the last is the command to type next
     assert out.startswith("mine: Sequential, 127 parameters, weights ")
     words = " ".join(out.split())
@@ -71,9 +77,7 @@ def test_the_command_that_it_names_next_works(mine: Path, network: str) -> None:
     if network == "two":
         assert "With -t cam -t energy(net) there is no predicted class: the network returns" in " ".join(out.split())
     next_one = out.splitlines()[-1].removeprefix("Next: vizcnn ")
-    command = [sys.executable, "-m", "vizcnn", *shlex.split(next_one)]
-    answer = subprocess.run(command, capture_output=True, text=True, cwd=mine, timeout=300)
-    assert answer.returncode == 0, answer.stderr
+    call_cold(*shlex.split(next_one), cwd=mine)
     assert (mine / "grace_hopper-occlusion.png").exists()
 
 

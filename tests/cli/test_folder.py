@@ -21,6 +21,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from support import small_cnn
+from support_process import run_vizcnn
 from torch import Tensor, nn
 
 import vizcnn
@@ -111,7 +112,7 @@ def test_a_folder_gives_what_one_call_per_image_gives(probe: str) -> None:
 def test_lines_come_in_the_order_of_the_images_and_bad_ones_are_said_one_by_one() -> None:
     Path("photos/2.png").write_text("hello")
     Path("photos/4.png").write_bytes(Path("photos/3.png").read_bytes()[:200])
-    answer = run("saliency", "photos", "sample:grace_hopper", "gone.jpg", *SMALL, "-o", "out")
+    answer = run_vizcnn("saliency", "photos", "sample:grace_hopper", "gone.jpg", *SMALL, "-o", "out")
     assert answer.returncode == 3
     said = [line.split(":")[0] for line in answer.stdout.splitlines()[::2]]
     assert said == ["0.png", "1.png", "3.png", "5.png", "grace_hopper.jpg"]
@@ -143,7 +144,7 @@ def test_an_interrupted_command_goes_on_where_it_was() -> None:
     for i in (1, 4):
         Path(f"out/{i}-saliency.png").unlink()
     written = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
-    answer = run("saliency", "photos", *SMALL, "-o", "out")
+    answer = run_vizcnn("saliency", "photos", *SMALL, "-o", "out")
     assert answer.returncode == 0
     assert [line for line in answer.stdout.splitlines() if "is there already" in line] == [
         f"out/{i}-saliency.png is there already" for i in (0, 2, 3, 5)
@@ -217,7 +218,7 @@ def test_a_picture_of_another_network_with_the_same_weights_is_made_again(old: s
     asked = ("saliency", "photos/0.png", "photos/1.png", "-m", "./net.py:make", "-t", "0", "-o", "out")
     Path("net.py").write_text(MAKING)
     first = found(*asked)["results"]
-    assert run(*asked).stdout.count("is there already") == 2  # a process of its own, with addresses of its own
+    assert run_vizcnn(*asked).stdout.count("is there already") == 2  # another process, with addresses of its own
     Path("net.py").write_text(MAKING.replace(old, new))
     again = found(*asked)
     assert len(again["results"]) == 2
@@ -246,15 +247,15 @@ def test_a_picture_of_another_version_of_a_plugin_is_made_again(monkeypatch: pyt
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "1")], ids=["here", "by workers"])
 def test_a_picture_in_another_style_is_made_again(workers: tuple[str, ...]) -> None:
-    asked = ("saliency", "photos", *SMALL, "-o", "out", *workers)
+    asked = ("saliency", "photos", *SMALL, "-o", "out")
     assert len(found(*asked)["results"]) == 6
     dark = (*asked, "--style", "dark")
-    assert len(found(*dark)["results"]) == 6
+    assert len(found(*dark, *workers)["results"]) == 6
     for picture in Path("out").iterdir():
         assert (provenance_in(picture) or {})["style"] == "dark"
         assert pixels(picture)[0, 0, :3].max() < 60
     assert len(found(*dark)["there"]) == 6
-    assert len(found(*asked, "--style", "screen")["results"]) == 6
+    assert len(found(*asked, "--style", "screen", *workers)["results"]) == 6
 
 
 def test_pictures_without_trust_are_made_again_with_it() -> None:
@@ -513,7 +514,7 @@ def test_workers_share_the_images_and_say_the_same() -> None:
     pytest.importorskip("distributed")
     Path("photos/2.png").write_text("hello")
     found("saliency", "photos/5.png", "photos/0.png", *SMALL, "-o", "shared")
-    alone = run("saliency", "photos", *SMALL, "-o", "alone")
+    alone = run_vizcnn("saliency", "photos", *SMALL, "-o", "alone")
     shared = run("saliency", "photos", *SMALL, "-o", "shared", "--workers", "2")
     assert (alone.returncode, shared.returncode) == (3, 3), shared.stderr
     lines = shared.stdout.replace("shared/", "alone/").splitlines()
@@ -545,7 +546,7 @@ def test_workers_may_work_in_another_folder(monkeypatch: pytest.MonkeyPatch) -> 
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         monkeypatch.chdir(here)
         shared = run(*asked, "-o", "out", "--dask", cluster.scheduler_address)
-    alone = run(*asked, "-o", "alone")
+    alone = run_vizcnn(*asked, "-o", "alone")
     assert shared.returncode == 0, shared.stderr
     assert shared.stdout == alone.stdout.replace("alone/", "out/")
     for path in Path("alone").iterdir():

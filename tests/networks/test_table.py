@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Plain:
     row: Row
     seen: Visit
     target: str | None
+    shapes: dict[str, torch.Size] = field(default_factory=dict)  # of layers in our own reading, once read
 
     @property
     def network(self) -> Any:
@@ -107,9 +108,10 @@ class Plain:
         """Channels first, where the row says that the layer may have them last: as the shape of our own reading is."""
         if not self.row.channels_last or values.dim() < 3:
             return values
-        with torch.no_grad(), self.seen.model.borrowed():
-            shape = read_activations(self.seen.model, self.seen.image(), [layer])[layer].shape[1:]
-        turned = values.movedim(-1, 1)
+        if layer not in self.shapes:
+            with torch.no_grad(), self.seen.model.borrowed():
+                self.shapes[layer] = read_activations(self.seen.model, self.seen.image(), [layer])[layer].shape[1:]
+        turned, shape = values.movedim(-1, 1), self.shapes[layer]
         return turned if turned.shape[1:] == shape and values.shape[1:] != shape else values
 
 
@@ -190,11 +192,12 @@ def check_layers(plain: Plain, found: Any) -> None:
 
 
 def check_top_images(plain: Plain, found: Any) -> None:
-    images = list_images(plain.seen)
+    images, maps = list_images(plain.seen), dict[str, Tensor]()
     for row in found.rows:
         layer, _, channel = row.target.rpartition(":")
-        maps = torch.cat([plain.read(layer, image[None])[0] for image in images])  # (4, C, h, w)
-        highest = maps[:, int(channel)].flatten(1).amax(1)
+        if layer not in maps:
+            maps[layer] = torch.cat([plain.read(layer, image[None])[0] for image in images])  # (4, C, h, w)
+        highest = maps[layer][:, int(channel)].flatten(1).amax(1)
         for exemplar in row.exemplars:
             plain.same(exemplar.value, highest[exemplar.number], row.target)
         best = highest.sort(descending=True).values[: len(row.exemplars)]

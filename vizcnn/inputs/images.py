@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -93,7 +94,7 @@ def read_source(source: Any, reading: Reading) -> Photo:
     if isinstance(source, str | Path):
         name = str(source).removeprefix("sample:")
         if name in DRAWN and name != str(source):
-            return Photo(DRAWN[name](), name)
+            return Photo(DRAWN[name]().copy(), name)
         path = _find_file(source)
         with raise_image_errors(path):
             file = open_file(path)
@@ -177,6 +178,7 @@ def _draw_noise() -> npt.NDArray[np.float32]:
     return pixels.clip(0, 1)
 
 
+@cache  # a quarter of a second
 def _draw_mosaic() -> npt.NDArray[np.float32]:
     """Coloured tiles with dark joints, (256, 256, 3): a style to transfer."""
     random = np.random.default_rng(3)

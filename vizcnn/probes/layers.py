@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -75,8 +75,9 @@ class Layers(Probe[LayerTable]):
         model = subject.model
         outputs, costs = run_and_count(model)
         fields = receptive_fields(model, progress=subject.progress)
-        listed = {name: output for name, output in outputs.items() if _is_listed(model, name)}
-        rows = [_make_row(name, model.layer(name), output, costs, fields.get(name)) for name, output in listed.items()]
+        modules = model.layers()
+        listed = {name: output for name, output in outputs.items() if _is_listed(modules, name)}
+        rows = [_make_row(name, modules[name], output, costs, fields.get(name)) for name, output in listed.items()]
         return LayerTable(
             subject.provenance(input=tuple(subject.inputs.shape[1:])),
             COLUMNS,
@@ -89,12 +90,12 @@ class Layers(Probe[LayerTable]):
         )
 
 
-def _is_listed(model: Model, name: str) -> bool:
+def _is_listed(modules: Mapping[str, nn.Module], name: str) -> bool:
     """Whether a layer has a row of its own. What makes a layer's weights is a part of that layer."""
     parts = name.split(".")
-    if "parametrizations" in parts and is_parametrized(model.layer(".".join(parts[: parts.index("parametrizations")]))):
+    if "parametrizations" in parts and is_parametrized(modules[".".join(parts[: parts.index("parametrizations")])]):
         return False
-    module = model.layer(name)
+    module = modules[name]
     return not list_members(module) or bool(_list_parameters(module))
 
 
@@ -152,14 +153,14 @@ def _add_up(rows: Sequence[tuple[Cell, ...]]) -> tuple[Cell, ...]:
 def _list_stages(model: Model, outputs: dict[str, Any]) -> Iterator[Stage]:
     """The shapes through the network: the image's, and one for layers that follow each other with outputs of one shape,
     or of one size where that would be too many."""
-    axes = find_axes(model, model.grey(), [*outputs])
+    axes, modules = find_axes(model, model.grey(), [*outputs]), model.layers()
     shapes = [(name, _read_shape(output, axes[name])) for name, output in outputs.items() if name in axes]
     known = [("input", (model.input.channels, *model.input.size)), *((n, s) for n, s in shapes if s)]
     stages = [[*group] for _, group in groupby(known, lambda each: each[1])]
     if len(stages) > _MOST_STAGES:
         stages = [[*group] for _, group in groupby(known, lambda each: each[1][1:])]
     for members in stages[: 2 * _MOST_STAGES]:
-        weighted = [name for name, _ in members if name != "input" and _list_parameters(model.layer(name))]
+        weighted = [name for name, _ in members if name != "input" and _list_parameters(modules[name])]
         channels = [shape[0] for _, shape in members]
         name = weighted[0] if weighted and members[0][0] != "input" else members[0][0]
         yield Stage(name, (min(channels), max(channels)), members[0][1][1:], len(weighted))

@@ -144,9 +144,9 @@ def _run_backward(model: Model, image: Tensor, asked: Target) -> Slopes:
     layer, relus = model.default_layer or (layers[-1] if layers else None), ReluWatch()
     attached = set[str]()
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as hooks:
-        pixels = image.clone().requires_grad_()
+        pixels, modules = image.clone().requires_grad_(), model.layers()
         for name in layers:
-            hooks.enter_context(hook_layer(model.layer(name), _note_gradient(name, attached)))
+            hooks.enter_context(hook_layer(modules[name], _note_gradient(name, attached)))
         with _keep_output(model, layer, pixels) if layer else nullcontext(dict[str, Tensor]()) as kept, relus:
             scores = score_each(model, pixels, [asked])  # (1,)
         seen = kept.get("output", _NO_GRADIENT)

@@ -28,8 +28,8 @@ def find_last_spatial_layer(model: Model, image: Tensor) -> str:
 
 def _are_tokens_behind(model: Model, image: Tensor, last: str) -> bool:
     """Whether more layers with weights give tokens behind the layer with the last map than there are up to it."""
-    found = find_layers(model, image)
-    weighted = [name for name in found if any(True for _ in model.layer(name).parameters(recurse=False))]
+    found, modules = find_layers(model, image), model.layers()
+    weighted = [name for name in found if any(True for _ in modules[name].parameters(recurse=False))]
     order = {name: number for number, name in enumerate(found)}
     behind = [name for name in weighted if order[name] > order[last] and found[name].axes.places == 1]
     return len(behind) > sum(order[name] <= order[last] for name in weighted)
