@@ -170,6 +170,7 @@ def test_a_compiled_network_is_followed_too_and_the_compiler_is_kept_out_of_that
 
 
 COMMANDS = {
+    "arithmetic": ["photos/a.png"],
     "cam": ["photos/a.png"],
     "deconvnet": ["photos/a.png", "-m", "lecture"],
     "dream": ["photos/a.png", "--steps", "1", "--size", "40"],
