@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from atlas_records import MadeUp
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -137,6 +138,20 @@ class Visitor:
 
     def close(self) -> None:
         self.page.context.close()
+
+
+# --------------------------------------------------------------------------------------------------- a data set
+
+
+def write_noise(folder: FilePath, count: int) -> FilePath:
+    """A folder of three classes of images, some brighter than others, whose files have a name that is found again
+    wherever it is."""
+    random = np.random.default_rng(0)
+    for i in range(count):
+        (folder / str(i % 3)).mkdir(parents=True, exist_ok=True)
+        pixels = (random.random((28, 28)) * 255 * (i % 5 + 1) / 5).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / str(i % 3) / f"secretname{i}.png")
+    return folder
 
 
 # ---------------------------------------------------------------------------------------------------- records to show

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from support_site import write_noise
 
 import vizcnn
 from vizcnn.cli.main import main
@@ -22,14 +21,7 @@ QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "pages": 4, "progre
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of classes, whose files have a name that is found again wherever it is."""
-    folder = tmp_path_factory.mktemp("data") / "digits"
-    random = np.random.default_rng(0)
-    for i in range(12):
-        (folder / str(i % 3)).mkdir(parents=True, exist_ok=True)
-        pixels = (random.random((28, 28)) * 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / str(i % 3) / f"secretname{i}.png")
-    return folder
+    return write_noise(tmp_path_factory.mktemp("data") / "digits", 12)
 
 
 @pytest.fixture(scope="module")

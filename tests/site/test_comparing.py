@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
+from support_site import write_noise
 from torch import nn
 
 import vizcnn
@@ -24,21 +25,14 @@ from vizcnn.site import building
 from vizcnn.site.building import Atlas, estimate
 from vizcnn.site.study.pairing import pair_sites
 
-QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "progress": False}
+QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "pages": 2, "progress": False}
 CONV2, FC1 = 1, 2
 SWAPPED = 9, 11  # units that respond to the pictures below
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of classes, whose files have a name that is found again wherever it is."""
-    folder = tmp_path_factory.mktemp("data") / "digits"
-    random = np.random.default_rng(0)
-    for i in range(18):
-        (folder / str(i % 3)).mkdir(parents=True, exist_ok=True)
-        pixels = (random.random((28, 28)) * 255 * (i % 5 + 1) / 5).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / str(i % 3) / f"secretname{i}.png")
-    return folder
+    return write_noise(tmp_path_factory.mktemp("data") / "digits", 18)
 
 
 def change(name: str, weights: str) -> vizcnn.Model:
@@ -218,8 +212,9 @@ def test_classes_of_other_names_are_not_compared(made: Atlas, tmp_path: Path) ->
 
 def test_networks_that_cannot_be_compared_at_all_are_refused_first(digits: Path, tmp_path: Path) -> None:
     def refuse(other: vizcnn.Model, error: type[Exception], said: str) -> None:
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=said) as caught:
             vizcnn.atlas(vizcnn.load("lecture"), digits, tmp_path / "site", compare=other, **QUICK)
+        assert str(caught.value).count("Atlas on ") <= 1
         assert not any(tmp_path.iterdir())
 
     strange = vizcnn.Model(Wider(("a", "b", "c", "d")), size=28, channels=1, name="strange")
@@ -358,7 +353,7 @@ def test_labels_of_an_index_hold_for_the_other_network_too(digits: Path, tmp_pat
 @pytest.mark.parametrize("dataset_images", [True, False])
 def test_size_and_time_count_both_networks(made: Atlas, digits: Path, tmp_path: Path, dataset_images: bool) -> None:
     model, other = vizcnn.load("lecture"), change("before", "one unit replaced")
-    given: dict[str, Any] = {"compare": other, "dataset_images": dataset_images}
+    given: dict[str, Any] = {"compare": other, "dataset_images": dataset_images, "pages": QUICK["pages"]}
     cost = estimate(model, digits, tmp_path / "site", pictures="none", effects=4.0, **given)
     assert not any(tmp_path.iterdir())
     assert cost.seconds["effects of the other network"] == 4

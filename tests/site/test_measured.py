@@ -22,10 +22,10 @@ from vizcnn.errors import DegenerateResult, ParameterError
 from vizcnn.graph.sites import find_sites
 from vizcnn.results import Heatmap
 from vizcnn.scanning import Index, Study, scan
-from vizcnn.site.records import ByHand, Effect, Histogram, Missing, Picture, Records
+from vizcnn.site.records import ByHand, Effect, Histogram, MapOf, Missing, Picture, Records
 from vizcnn.site.study import maps
 from vizcnn.site.study.layers import measure_selectivity
-from vizcnn.site.study.material import Plan
+from vizcnn.site.study.material import Material, Plan
 from vizcnn.site.study.measured import Measured, list_readings, measure
 
 COUNT = 24
@@ -353,6 +353,13 @@ def test_an_interrupted_atlas_goes_on(model: vizcnn.Model, index: Index, tmp_pat
     assert model.weights_sha256() == before
 
 
+def make_maps(material: Material, number: int, image: Tensor) -> tuple[list[MapOf], list[str]]:
+    """The maps of an image, and the reasons against others."""
+    found = [*maps.make_maps(material, number, image)]
+    made = [one for one in found if isinstance(one, MapOf)]
+    return made, [one.reason for one in found if isinstance(one, Missing)]
+
+
 def test_each_map_is_kept_for_its_image_class_and_seed(
     model: vizcnn.Model, index: Index, images: Tensor, tmp_path: Path
 ) -> None:
@@ -361,7 +368,7 @@ def test_each_map_is_kept_for_its_image_class_and_seed(
     alike = next(n for n in range(2, 6) if predicted[n] == predicted[1])  # whose maps are of the same class
     for _ in range(2):  # made, and recalled
         for n in (0, 1, alike):  # the first is labelled otherwise than it is answered
-            found, unmade = maps.make_maps(material, n, images[n : n + 1])
+            found, unmade = make_maps(material, n, images[n : n + 1])
             asked = [int(material.predicted[n])] + ([int(material.labels[n])] if n == 0 else [])
             assert len(found) + len(unmade) == 2 * len(asked)
             own = [one for one in found if one.method == "Occlusion"]
@@ -374,7 +381,7 @@ def test_each_map_is_kept_for_its_image_class_and_seed(
                 assert one.trust == trust
     other = measure(model, find_sites(model), index, replace(PLAN, seed=1), keeper=Keeper(tmp_path)).material
     before = len([*tmp_path.iterdir()])
-    maps.make_maps(other, 1, images[1:2])
+    make_maps(other, 1, images[1:2])
     assert len([*tmp_path.iterdir()]) == before + 2  # of another seed, nothing is recalled
 
 
@@ -390,7 +397,7 @@ def test_maps_of_classes_that_are_asked_for_one_by_one_are_kept_apart(
         return coarse(model, image, targets, **given)
 
     monkeypatch.setattr(maps, "_list_methods", lambda _: iter([("Mine", refuse_several)]))
-    found, _ = maps.make_maps(material, 0, images[:1])
+    found, _ = make_maps(material, 0, images[:1])
     asked = [int(material.predicted[0]), int(material.labels[0])]
     alone = coarse(model, images[:1], asked, progress=False).values[0]
     for one, values in zip(found, alone, strict=True):
@@ -408,7 +415,7 @@ def test_a_class_for_which_nothing_speaks_takes_no_map_from_the_other(
         return vizcnn.Occlusion(window=16, stride=16)(model, image, targets, **given)
 
     monkeypatch.setattr(maps, "_list_methods", lambda _: iter([("Mine", refuse_others)]))
-    found, unmade = maps.make_maps(records.material, 0, images[:1])
+    found, unmade = make_maps(records.material, 0, images[:1])
     assert [one.target for one in found] == [model.class_name(predicted)]
     assert unmade == [f"Mine for {model.class_name(int(records.material.labels[0]))}: nothing speaks for it."]
 

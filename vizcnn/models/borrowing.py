@@ -20,10 +20,10 @@ from vizcnn.models.unwrapping import run_compiled_code_as_written
 def borrow(model: Model, what: str) -> Iterator[None]:
     """Borrow a model's network; afterwards it and the random state are as they were.
 
-    what: who borrows it, for error messages. Other threads that ask for the same network wait. Raises UnsuitableNetwork
-    for a network that normalises with the statistics of each batch."""
+    what: who borrows it, for error messages; "" where they say it already. Other threads that ask for the same network
+    wait. Raises UnsuitableNetwork for a network that normalises with the statistics of each batch."""
     with (
-        add_context(f"{what} on {model.name}"),
+        add_context(what and f"{what} on {model.name}"),
         _leave_inference_mode(),
         keep_random_state(),
         round_as_float32(),

@@ -263,7 +263,7 @@ class _Order:
     @contextmanager
     def borrow(self) -> Iterator[None]:
         """Both networks, borrowed."""
-        with borrow(self.model, "Atlas"), borrow(self.other, "Atlas") if self.other else nullcontext():
+        with borrow(self.model, "Atlas"), borrow(self.other, "") if self.other else nullcontext():
             yield
 
     def check(self, images: Any) -> None:

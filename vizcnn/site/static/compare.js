@@ -5,7 +5,7 @@
   const { number, percent, many, count, signed } = ATLAS.words;
   const { int32, float32 } = ATLAS.decode;
   const { to, outputs, className, classLabel, unitName, isWhole } = ATLAS.places;
-  const { image, photo, crop, blank, face } = ATLAS.pictures;
+  const { image, photo, bestCrop, face } = ATLAS.pictures;
   const { bars, classLink, facts } = ATLAS.charts;
 
   const MOST = 60; // units that the page of what changed shows
@@ -43,13 +43,7 @@
   // What stands for a unit of the other network: its optimised picture, else its best crop.
   function otherFace(i, k, pictured, alt) {
     if (ATLAS.places.hasBit(pictured, k)) return image(`unit/other-${i}-${k}.webp`, alt);
-    if (!ATLAS.net.photos) return blank(String(k), alt);
-    const place = h("div", { class: "face" });
-    ATLAS.load(`Q${i}`).then(
-      (faces) => place.append(faces[k] ? crop(faces[k][0], faces[k][3], alt) : blank("–", alt)),
-      () => place.append(blank(String(k), alt)),
-    );
-    return place;
+    return bestCrop(`Q${i}`, k, alt);
   }
 
   // ----------------------------------------------------------------------------------------------- the page of a unit

@@ -100,11 +100,22 @@
     const name = alt ?? `Unit ${unitName(i, k)}`;
     if (isPictured(i, k))
       return image(`unit/${i}-${k}.webp`, alt ?? `Picture optimised for unit ${unitName(i, k)}`, { eager });
-    if (!ATLAS.net.photos) return blank(String(k), name);
+    return bestCrop(`P${i}`, k, name);
+  }
+
+  // The crop that excites a unit most. key: of the file that has it.
+  function bestCrop(key, k, alt) {
+    const show = (faces) => (faces[k] ? crop(faces[k][0], faces[k][3], alt) : blank("–", alt));
+    return fromFile(key, show, () => blank(String(k), alt));
+  }
+
+  // A piece of a photograph that comes when the file that names it is read; `otherwise` where none can come.
+  function fromFile(key, show, otherwise) {
+    if (!ATLAS.net.photos) return otherwise();
     const place = h("div", { class: "face" });
-    ATLAS.load(`P${i}`).then(
-      (faces) => place.append(faces[k] ? crop(faces[k][0], faces[k][3], name) : blank("–", name)),
-      () => place.append(blank(String(k), name)),
+    ATLAS.load(key).then(
+      (held) => place.append(show(held)),
+      () => place.append(otherwise()),
     );
     return place;
   }
@@ -114,17 +125,12 @@
     if (isClassPictured(c))
       return image(`unit/class-${c}.webp`, alt ?? `Picture optimised for ${className(c)}`, { eager });
     const letters = () => blank(className(c).slice(0, 2), alt ?? className(c));
-    const { chunk, photos } = ATLAS.net;
-    if (!photos) return letters();
-    const place = h("div", { class: "face" });
-    ATLAS.load(`C${Math.floor(c / chunk)}`).then(
-      (rows) => {
-        const [first] = rows[c % chunk].examples;
-        place.append(first == null ? letters() : crop(first, null, alt ?? `An example of ${className(c)}`));
-      },
-      () => place.append(letters()),
-    );
-    return place;
+    const { chunk } = ATLAS.net;
+    const show = (rows) => {
+      const [first] = rows[c % chunk].examples;
+      return first == null ? letters() : crop(first, null, alt ?? `An example of ${className(c)}`);
+    };
+    return fromFile(`C${Math.floor(c / chunk)}`, show, letters);
   }
 
   // A kernel as it was packed, [columns, channels, bytes]: in colours of the image where it has three, else in blue and
@@ -151,5 +157,5 @@
     return canvas;
   }
 
-  ATLAS.pictures = { mix, diverging, image, blank, photo, crop, frame, boxed, ringed, face, classFace, kernel };
+  ATLAS.pictures = { mix, diverging, image, blank, photo, crop, frame, boxed, ringed, face, bestCrop, classFace, kernel };
 }

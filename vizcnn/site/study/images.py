@@ -17,7 +17,7 @@ from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.contract import InputContract
 from vizcnn.progress import bar
 from vizcnn.results.photos import as_bytes, cut_out, reduce_photo, shrink
-from vizcnn.site.records import ByHand, Fired, Folded, ImagePage, Missing, Pixels, Reading
+from vizcnn.site.records import ByHand, Fired, Folded, ImagePage, MapOf, Missing, Pixels, Reading
 from vizcnn.site.study.layers import list_ways
 from vizcnn.site.study.maps import make_maps
 from vizcnn.site.study.material import Material
@@ -60,12 +60,12 @@ def describe_pages(material: Material) -> Iterator[ImagePage]:
     with bar(len(numbers), "images", "image", shown=material.progress) as shown:
         for number in numbers:
             image = material.read_inputs([number])  # (1, C, H, W)
-            maps, unmade = make_maps(material, number, image)
+            found = list(make_maps(material, number, image))
             yield ImagePage(
                 image=number,
                 answers=_list_answers(material, number),
-                maps=tuple(maps),
-                unmade=tuple(unmade),
+                maps=tuple(one for one in found if isinstance(one, MapOf)),
+                unmade=tuple(one.reason for one in found if isinstance(one, Missing)),
                 fired=_list_fired(material, image),
             )
             shown.update()

@@ -25,20 +25,18 @@ from vizcnn.site.study.material import Material
 _UNKNOWN = Missing("How far it can be believed could not be found out.")
 
 
-def make_maps(material: Material, number: int, image: Tensor) -> tuple[list[MapOf], list[str]]:
-    """Maps of the predicted class, and of the right one where that is another, each kept as soon as it is made; and a
-    sentence for each that could not be made.
+def make_maps(material: Material, number: int, image: Tensor) -> Iterator[MapOf | Missing]:
+    """Maps of the predicted class, and of the right one where that is another, each kept as soon as it is made; for one
+    that cannot be made the reason.
 
     number: of the image in the data set. image: float32 (1, C, H, W) in [0, 1]."""
     predicted, label = int(material.predicted[number]), int(material.labels[number])
     if predicted < 0:
-        return [], [material.no_answer]
+        yield Missing(material.no_answer)
+        return
     targets = [predicted] + ([label] if label not in (-1, predicted) else [])
-    maps: list[MapOf] = []
-    unmade: list[str] = []
     for name, probe in _list_methods(material):
-        _collect(_Question(material, number, image, name, probe), targets, maps, unmade)
-    return maps, unmade
+        yield from _Question(material, number, image, name, probe).ask(targets)
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,18 @@ class _Question:
     name: str
     probe: Probe[Heatmap]
 
-    def recall(self, targets: Sequence[int]) -> Iterator[MapOf]:
+    def ask(self, targets: Sequence[int]) -> Iterator[MapOf | Missing]:
+        """The maps of some classes, or why there are none. One for which nothing speaks takes no map from the other."""
+        try:
+            yield from self._recall(targets)
+        except VizcnnError as error:
+            if len(targets) == 1:
+                yield Missing(f"{self.name} for {self.material.model.class_name(targets[0])}: {error.fact}.")
+                return
+            for target in targets:
+                yield from self.ask([target])
+
+    def _recall(self, targets: Sequence[int]) -> Iterator[MapOf]:
         """The maps of some classes, which share their runs. Raises what the method raises."""
         material = self.material
         key = material.key("maps", method=self.name, image=self.number, targets=targets, seed=material.plan.seed)
@@ -70,18 +79,6 @@ class _Question:
             for meaning, trust in zip(made.meanings, trusts, strict=True)
         ]
         return {"values": made.values[0], "said": np.array(json.dumps(said))}
-
-
-def _collect(question: _Question, targets: Sequence[int], maps: list[MapOf], unmade: list[str]) -> None:
-    """Add the maps of some classes to `maps`; one for which nothing speaks takes no map from the other."""
-    try:
-        maps.extend(question.recall(targets))
-    except VizcnnError as error:
-        if len(targets) == 1:
-            unmade.append(f"{question.name} for {question.material.model.class_name(targets[0])}: {error.fact}.")
-            return
-        for target in targets:
-            _collect(question, [target], maps, unmade)
 
 
 def _list_methods(material: Material) -> Iterator[tuple[str, Probe[Heatmap]]]:
