@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
 from unittest.mock import patch
 
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+
+from vizcnn.results.column import Column
 
 PAGE = 900  # px, the width of a page that shows the figure
 SMALLEST = 8.9  # px of a letter's full height on that page
@@ -28,18 +31,26 @@ def find_faults(figure: Figure) -> list[str]:
 
 def _list_drawn(figure: Figure) -> list[tuple[str, Bbox, Text]]:
     """The texts that are drawn, each with its place in px: ticks beyond the ends of an axis, for one, are not."""
-    found: dict[Text, None] = {}
-    draw = Text.draw
+    found = dict[Text, RendererBase]()
 
-    def note(text: Text, *args: Any, **others: Any) -> None:
-        found[text] = None
-        draw(text, *args, **others)
+    def noting(draw: Callable[..., None]) -> Callable[..., None]:
+        def note(text: Text, renderer: RendererBase, *args: Any, **others: Any) -> None:
+            found[text] = renderer
+            draw(text, renderer, *args, **others)
+
+        return note
 
     figure.draw_without_rendering()  # settles the layout
-    with patch.object(Text, "draw", note):
+    with patch.object(Text, "draw", noting(Text.draw)), patch.object(Column, "draw", noting(Column.draw)):
         figure.draw_without_rendering()
-    shown = [text for text in found if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent(), text) for text in shown]
+    shown = {text: renderer for text, renderer in found.items() if text.get_visible() and text.get_text().strip()}
+    return [
+        (line, box, text)
+        for text, renderer in shown.items()
+        for line, box in (
+            text.place_lines(renderer) if isinstance(text, Column) else [(text.get_text(), text.get_window_extent())]
+        )
+    ]
 
 
 def _find_cut(figure: Figure, drawn: list[tuple[str, Bbox, Text]]) -> Iterator[str]:

@@ -16,6 +16,7 @@ import vizcnn
 from vizcnn.inputs.photo import Photo
 from vizcnn.results import MapGrid, Pictures, Result, Scatter, Scenery, Thumbnail
 from vizcnn.results.style import STYLES
+from vizcnn.results.texts import texts_in
 
 LONG = "a photograph of a naval officer in front of a flag, taken at the archive in nineteen eighty-four"
 BROKEN = "first\nsecond \x00 third"
@@ -81,7 +82,7 @@ def test_every_row_and_every_finding_stands_on_one_of_the_pages() -> None:
     made = table(200, [f"finding {i}" for i in range(150)])
     assert made.pages > 3
     figures = [made.figure(page=page) for page in range(1, made.pages + 1)]
-    said = [text.get_text() for figure in figures for ax in figure.axes for text in ax.texts]
+    said = [line for figure in figures for text in texts_in(figure) for line in text.get_text().split("\n")]
     wanted = [*(f"conv {i}" for i in range(200)), *(f"finding {i}" for i in range(150))]
     assert [text for text in said if text.startswith(("conv", "finding"))] == wanted
 

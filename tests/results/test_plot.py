@@ -108,7 +108,7 @@ def test_a_plot_is_what_the_figure_shows() -> None:
         np.testing.assert_array_equal(images(alone)[0], made.scenes[i].image)  # type: ignore[attr-defined]
     texts = [text.get_text() for text in table.plot().texts]  # type: ignore[attr-defined]
     assert [text.get_text() for text in table.figure().axes[0].texts] == texts
-    assert texts == ["layer", "conv $\\frac{$ \\x1b", "fc", "units", "1,234", "5", "found"]
+    assert texts == ["layer", "conv $\\frac{$ \\x1b\nfc", "units", "1,234\n5", "found"]
     alone, ax = plane.plot(), plane.figure().axes[0]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(alone.collections[0].get_offsets(), ax.collections[0].get_offsets())
     np.testing.assert_array_equal(alone.collections[0].get_facecolor(), ax.collections[0].get_facecolor())

@@ -317,17 +317,6 @@ class Result:
         return {"image/png": base64.b64encode(self._png()).decode(), "text/plain": str(self)}
 
 
-def list_kinds() -> dict[str, type[Result]]:
-    """All kinds of results that are imported, by name; ours before others of the same name."""
-    found, waiting = list[type[Result]](), [Result]
-    while waiting:
-        below = waiting.pop().__subclasses__()
-        found += below
-        waiting += below
-    found.sort(key=lambda kind: kind.__module__.startswith("vizcnn."))
-    return {kind.__name__: kind for kind in found}
-
-
 def _is_made_of_its_fields(kind: type[Result]) -> bool:
     """Whether a result of this kind can be made from its fields: a class that is no dataclass may hold anything."""
     return "__dataclass_fields__" in vars(kind) and all(field.init for field in fields(kind))

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from vizcnn.errors import ResultError
 from vizcnn.inputs.images import describe_problem, to_printable
-from vizcnn.results.base import Provenance, Result, list_kinds
-from vizcnn.results.record import Record
+from vizcnn.results.base import Provenance, Result
+from vizcnn.results.record import Record, list_kinds
 from vizcnn.results.storing import FORMAT, RECORD, Reader, digest_of
 
 Arrays = dict[str, npt.NDArray[Any]]

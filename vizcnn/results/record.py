@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from vizcnn.errors import ParameterError
-from vizcnn.results.base import Result, list_kinds
+from vizcnn.results.base import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,3 +54,19 @@ class Record(Result):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return {"text/plain": str(self)}  # a notebook asks every result for its picture, and shows the error of none
+
+
+def list_kinds() -> dict[str, type[Result]]:
+    """All of our kinds of results, and those of others that are imported, by name; ours before others of the same
+    name."""
+    from vizcnn import results
+
+    for name in results.__all__:  # which load on first use
+        getattr(results, name)
+    found, waiting = list[type[Result]](), [Result]
+    while waiting:
+        below = waiting.pop().__subclasses__()
+        found += below
+        waiting += below
+    found.sort(key=lambda kind: kind.__module__.startswith("vizcnn."))
+    return {kind.__name__: kind for kind in found}

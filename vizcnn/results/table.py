@@ -202,6 +202,8 @@ class TableLayout:
 
     def draw(self, ax: Axes, lines: range) -> Axes:
         """Write these lines on axes that are used for nothing else."""
+        from vizcnn.results.column import Column
+
         style, rows = current_style(), self.cells[lines.start : lines.stop]
         ax.set_axis_off()
         ax.set(xlim=(0, self.width), ylim=(self.measure(lines), 0))
@@ -216,8 +218,7 @@ class TableLayout:
             side, place = ("left", x) if self.is_text[i] else ("right", x + width)
             look: dict[str, Any] = {"fontsize": self.points, "ha": side}
             ax.text(place, self.top - 0.05, "\n".join(self.names[i]), va="bottom", color=style.muted, **look)
-            for y, row in enumerate(rows):
-                ax.text(place, self.top + (y + 0.5) * self.line, row[i], va="center", **look)
+            ax.add_artist(Column(place, self.top + self.line / 2, [row[i] for row in rows], self.line, **look))
             x += width + self.between
         first = len(self.cells) + 1
         for y, finding in enumerate(self.findings, first - lines.start):
