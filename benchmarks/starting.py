@@ -28,6 +28,7 @@ HEAD = "| command | CPU seconds beyond importing torch and matplotlib | least / 
 def measure(arguments: Sequence[str], folder: str, threads: int) -> float:
     """The CPU seconds of a process of Python with these arguments, run in a folder. Raises CalledProcessError."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it every start would compile everything anew
     before = os.times()
     subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, check=True, capture_output=True)
     after = os.times()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,3 +56,10 @@ def _start_waiting() -> subprocess.Popen[str]:
     )
     atexit.register(waiting.communicate)  # ends it
     return waiting
+
+
+def hear_ctrl_c() -> None:
+    """For `preexec_fn`: a program under test hears Ctrl-C, also where whoever started the tests ignores or blocks it,
+    which programs inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import save_file
+from support_process import hear_ctrl_c
 
 import vizcnn
 from vizcnn.cli.main import main
@@ -233,11 +234,6 @@ class Slow(nn.Module):
         return x.flatten(1)[:, :2]
 def network(): return vizcnn.Model(Slow(), size=32)
 """
-
-
-def hear_ctrl_c() -> None:
-    """A test run started in the background inherits that Ctrl-C is ignored; the program under test shall hear it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_keeps_what_was_computed_and_exits_130(photo_file: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from support_explaining import light_cell
+from support_process import hear_ctrl_c
 
 import vizcnn
 from vizcnn.cli.main import main
@@ -105,7 +106,9 @@ def test_what_goes_wrong_is_one_line(photo_file: Path) -> None:
 def test_the_price_is_said_before_it_starts_and_ctrl_c_leaves_no_half_page(photo_file: Path) -> None:
     Path("slow.py").write_text(SLOW)
     command = [sys.executable, "-m", "vizcnn", "explain", str(photo_file), "-m", "./slow.py:network"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    ) as process:
         assert process.stderr is not None
         said = ""
         while not re.search(r"vizcnn: about [\d,]+ runs of slow, \d+ s\n", said):
@@ -113,8 +116,8 @@ def test_the_price_is_said_before_it_starts_and_ctrl_c_leaves_no_half_page(photo
             assert letter, said
             said += letter
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, said + errors
     assert output == ""
     assert not Path("photo-explain.png").exists()
 

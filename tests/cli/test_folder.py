@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from support import small_cnn
-from support_process import run_vizcnn
+from support_process import hear_ctrl_c, run_vizcnn
 from torch import Tensor, nn
 
 import vizcnn
@@ -472,11 +472,6 @@ def test_what_cannot_be_written_is_an_error_of_its_image_alone() -> None:
     answer = call("saliency", "photos", *SMALL, "-o", "out")
     assert answer.exit_code == 1  # and known before anything is computed
     assert "out/3-saliency.png is a folder" in answer.stderr
-
-
-def hear_ctrl_c() -> None:
-    """A test run started in the background inherits that Ctrl-C is ignored; the program under test shall hear it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_keeps_the_images_that_are_done_and_the_next_call_does_the_others() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support_process import hear_ctrl_c
 from support_scanning import OPTIONS, SHARDED, model_of, pictures, shards_of
 
 import vizcnn
@@ -63,6 +64,7 @@ def start(photos: Path, index: Path, *more: str, slow: float = 0, **settings: An
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "SLOW": str(slow)},
+        preexec_fn=hear_ctrl_c,
         **settings,
     )
 

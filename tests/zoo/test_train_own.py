@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from support_process import hear_ctrl_c
 
 import vizcnn
 from vizcnn.cli.main import main as vizcnn_main
@@ -263,7 +264,7 @@ def test_ctrl_c_keeps_the_best_so_far(bars: Path, tmp_path: Path) -> None:
     out = tmp_path / "early.safetensors"
     command = [sys.executable, "-u", "-m", "vizcnn.zoo.train_own", str(bars), "--out", str(out)]
     command += ["--network", "lecture", "--last", "5", "--all", "100000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch   7"):
