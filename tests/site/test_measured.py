@@ -421,7 +421,7 @@ def test_a_class_for_which_nothing_speaks_takes_no_map_from_the_other(
 
 
 def test_a_map_that_is_refused_names_its_image(
-    model: vizcnn.Model, records: Measured, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    records: Measured, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     covered_alike = vizcnn.Occlusion(window=16, stride=16, fill="#000000")
     monkeypatch.setattr(maps, "_list_methods", lambda _: iter([("Mine", covered_alike)]))
