@@ -143,12 +143,13 @@ _THERE = """what => document.querySelector(what)
 _SORT = """order => new Promise(done => {
     const pick = document.querySelector('.tools select');
     const wall = document.querySelector('.wall');
-    const all = wall.childElementCount;
+    const count = () => wall.getElementsByClassName('tile').length;
+    const all = count();
     pick.value = order;
     const begun = performance.now();
     pick.dispatchEvent(new Event('change'));
     const look = () => {
-        if (wall.childElementCount < all) return requestAnimationFrame(look);
+        if (count() < all) return requestAnimationFrame(look);
         document.body.offsetHeight;
         done(performance.now() - begun);
     };

@@ -72,6 +72,21 @@ def test_a_usual_call_says_it_first(digits: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.startswith("vizcnn: 10 units and 30 images will take about")
 
 
+def test_what_an_earlier_call_has_kept_takes_no_time_again(digits: Path, tmp_path: Path) -> None:
+    model = vizcnn.load("lecture")
+    wanted: dict[str, Any] = {"pictures": "none", "effects": 1.0, "pages": 2, "layers": ["conv*"]}
+    kinds = {"scan", "effects", "links", "maps"}
+    assert set(estimate(model, digits, tmp_path / "site", **wanted).seconds) == kinds
+    vizcnn.atlas(model, digits, tmp_path / "site", progress=False, **wanted)
+    assert not estimate(model, digits, tmp_path / "site", **wanted).seconds
+    assert set(estimate(model, digits, tmp_path / "site", **{**wanted, "effects": 2.0}).seconds) == {"effects"}
+    maps = estimate(model, digits, tmp_path / "site", **{**wanted, "pages": 3}).seconds
+    assert set(maps) == {"maps"}
+    other = vizcnn.load("lecture")
+    next(iter(other.network.parameters())).data.mul_(0.5)  # nothing that was kept is of this network
+    assert kinds - {"scan"} <= set(estimate(other, digits, tmp_path / "site", **wanted).seconds)
+
+
 class Unfollowed(torch.nn.Module):
     """Looks at its values, so that it cannot be recorded."""
 

@@ -420,6 +420,17 @@ def test_a_class_for_which_nothing_speaks_takes_no_map_from_the_other(
     assert unmade == [f"Mine for {model.class_name(int(records.material.labels[0]))}: nothing speaks for it."]
 
 
+def test_a_map_that_is_refused_names_its_image(
+    records: Measured, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    covered_alike = vizcnn.Occlusion(window=16, stride=16, fill="#000000")
+    monkeypatch.setattr(maps, "_list_methods", lambda _: iter([("Mine", covered_alike)]))
+    found, unmade = make_maps(records.material, 3, torch.zeros_like(images[:1]))
+    assert not found
+    assert len(unmade) == 1
+    assert " of image 3 by more than rounding" in unmade[0]
+
+
 def test_an_index_of_another_network_or_without_a_study_is_refused(
     model: vizcnn.Model, index: Index, images: Tensor, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_site(plain, folder / "plain", progress=False)
     write_site(plain, folder / "without images", dataset_images=False, progress=False)
     write_site(MadeUp(pictures=False), folder / "without pictures", progress=False)
+    write_site(MadeUp((250,), 5, 12, side=16, closely=1), folder / "wide", progress=False)
     write_site(Unmeasured(), folder / "unmeasured", progress=False)
     write_site(Hostile(), folder / "hostile", progress=False)
     write_site(Computed(), folder / "computed", progress=False)
@@ -176,7 +177,7 @@ def test_a_file_of_notes_gives_texts_and_nothing_else(visitor: Visitor, tmp_path
     (tmp_path / "notes.json").write_text(json.dumps({"notes": notes}))
     page = visitor.go("layer2.0.conv2/7")
     page.set_input_files("input[type=file]", tmp_path / "notes.json")
-    page.wait_for_function("document.getElementById('note').value.includes('wheels')")
+    page.wait_for_function("() => document.getElementById('note').value.includes('wheels')")
     page.reload()
     page.wait_for_selector("#note")
     assert page.input_value("#note") == f"wheels {HOSTILE}"
@@ -290,6 +291,55 @@ def test_walls_are_sorted_as_the_numbers_say(visitor: Visitor, order: str) -> No
     }
     key = np.where(np.isnan(keys[order]), np.inf, keys[order])
     assert _list_units(visitor) == [int(k) for k in np.argsort(key, kind="stable")]
+
+
+_ROWS = """() => {
+    const rows = new Map();
+    for (const tile of document.querySelectorAll('.wall .tile')) {
+        const y = Math.round(tile.getBoundingClientRect().top + scrollY);
+        rows.set(y, (rows.get(y) ?? 0) + 1);
+    }
+    return [...rows].sort(([a], [b]) => a - b);
+}"""
+
+
+def test_shelves_of_a_wide_wall_join_without_a_gap(browser: Browser, sites: dict[str, Path]) -> None:
+    visitor = Visitor(browser, sites["wide"])
+    page = visitor.go("layer1.0.conv2")
+    page.wait_for_function("() => document.querySelectorAll('.wall .tile').length === 250")
+    foreseen = visitor.read("document.documentElement.scrollHeight")  # of two shelves nothing is laid out yet
+    visitor.read(
+        "document.querySelectorAll('.shelf').forEach(e => e.style.setProperty('content-visibility', 'visible'))"
+    )
+    assert visitor.read("document.documentElement.scrollHeight") == pytest.approx(foreseen, rel=0.02)
+    for width, columns in [(320, 3), (390, 4), (450, 5), (560, 6), (1000, 6), (1050, 8), (1280, 10), (1500, 12)]:
+        page.set_viewport_size({"width": width, "height": 900})
+        rows = visitor.read(_ROWS)
+        assert [count for _, count in rows] == [columns] * (250 // columns) + [250 % columns] * (250 % columns > 0)
+        steps = np.diff([y for y, _ in rows])
+        assert steps.max() - steps.min() <= 2, width
+    visitor.close()
+
+
+def test_a_wide_wall_is_light_and_skipped_where_it_is_far(browser: Browser, sites: dict[str, Path]) -> None:
+    visitor = Visitor(browser, sites["wide"])
+    page = visitor.go("layer1.0.conv2")
+    page.wait_for_function("() => document.querySelectorAll('.wall .tile').length === 250")
+    assert visitor.read("document.querySelectorAll('.wall *').length") <= 3 + 250 * 8
+    skipped = "tile => !tile.checkVisibility({contentVisibilityAuto: true})"
+    assert visitor.read(f"[...document.querySelectorAll('.wall .tile')].map({skipped}).lastIndexOf(false)") < 240
+    assert not any(name == "unit/2-249.webp" for name in visitor.files)
+    visitor.read("document.querySelector('[data-unit=\"111\"]').focus()")
+    for key, unit in [("ArrowDown", 121), ("ArrowLeft", 120), ("ArrowLeft", 119), ("ArrowRight", 120)]:
+        page.keyboard.press(key)  # over the edge of a shelf, and back
+        assert visitor.read("Number(document.activeElement.dataset.unit)") == unit
+    visitor.follow("layer1.0.conv2/249")
+    page.keyboard.press("u")
+    page.wait_for_function("() => document.activeElement.dataset?.unit === '249'")
+    assert visitor.read("document.activeElement.getBoundingClientRect().top") < 900
+    page.wait_for_function("() => document.querySelector('[data-unit=\"249\"] img').complete")
+    visitor.close()
+    assert not visitor.trouble
 
 
 def test_what_changed_most_comes_first(browser: Browser, sites: dict[str, Path]) -> None:
@@ -544,7 +594,7 @@ def test_the_whole_atlas_can_be_walked_with_the_keyboard(visitor: Visitor) -> No
     page.keyboard.press("w")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    columns = visitor.read("getComputedStyle(document.querySelector('.wall')).gridTemplateColumns.split(' ').length")
+    columns = visitor.read("getComputedStyle(document.querySelector('.shelf')).gridTemplateColumns.split(' ').length")
     assert visitor.read("Number(document.activeElement.dataset.unit)") == 1 + columns
     page.keyboard.press("Enter")
     page.wait_for_selector(f"h1:has-text('layer3.0.conv2/{1 + columns}')")

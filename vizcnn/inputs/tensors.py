@@ -8,6 +8,9 @@ from torch import Tensor
 from vizcnn.errors import ShapeError
 from vizcnn.inputs.photo import Photo
 
+UNNAMED = "tensor"
+"""What messages call an image that was handed over as numbers."""
+
 
 def check_unit_range(values: Tensor) -> None:
     """Raise ShapeError unless every value of an input tensor lies in [0, 1]; NaN does not."""
@@ -20,4 +23,4 @@ def check_unit_range(values: Tensor) -> None:
 
 def to_photo(inputs: Tensor) -> Photo:
     """An input (C, H, W) in [0, 1] as a photograph."""
-    return Photo(np.ascontiguousarray(inputs.permute(1, 2, 0).float().cpu().numpy()), "tensor")
+    return Photo(np.ascontiguousarray(inputs.permute(1, 2, 0).float().cpu().numpy()), UNNAMED)

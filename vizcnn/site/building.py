@@ -299,8 +299,8 @@ class _Order:
             compared=f"{self.other.name}, weights {self.other.weights_sha256()[:16]}" if self.other else "",
         )
         keeper = Keeper(self.work / "kept")
-        is_scanned = found is not None or _is_whole(self.index_folder)
-        trial = Trial(model, sites, held, size, plan, keeper, is_scanned, self.dataset_images)
+        scanned = found or _open_whole(self.index_folder)
+        trial = Trial(model, sites, held, size, plan, keeper, scanned, self.dataset_images)
         if self.other is None:
             return _Prepared(trial, found, None)
         others = find_sites(self.other, size)
@@ -308,7 +308,7 @@ class _Order:
         if not is_same(model, self.other):
             other = Trial(
                 self.other, pairing.sites, _keep_labels(held, found) if found else held, size,
-                _narrow(plan, pairing.sites), keeper, _is_whole(self.other_folder), self.dataset_images,
+                _narrow(plan, pairing.sites), keeper, _open_whole(self.other_folder), self.dataset_images,
             )  # fmt: skip
             trial = replace(trial, other=other)
         return _Prepared(trial, found, pairing)
@@ -321,10 +321,10 @@ def _narrow(plan: Plan, sites: Sites) -> Plan:
     return replace(plan, pictures=wanted)
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a folder holds a scan that was once completed."""
+def _open_whole(folder: Path) -> Index | None:
+    """The index of a scan that was once completed; None where a folder holds none."""
     before = read_manifest(folder)
-    return bool(before and before["facts"]["complete"])
+    return Index.open(folder) if before and before["facts"]["complete"] else None
 
 
 def _keep_labels(images: Images, index: Index) -> Images:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -13,22 +14,23 @@ import torch
 from vizcnn.anatomy.keeping import Keeper
 from vizcnn.anatomy.links import measure_links
 from vizcnn.anatomy.pictures import BATCH, describe_batch, make_pictures
-from vizcnn.errors import ImageError, VizcnnError
+from vizcnn.errors import ImageError, ParameterError, VizcnnError
 from vizcnn.graph.sites import Site, Sites
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.layers.capture import choose_batch
 from vizcnn.models.model import Model
-from vizcnn.scanning import Study
+from vizcnn.scanning import Index, Study
 from vizcnn.scanning.loader import Batch, Loader
 from vizcnn.scanning.observe import ScanSettings, observe
 from vizcnn.scanning.study import settle_study
 from vizcnn.site.estimate import Contents, describe_size, estimate_size, weigh_picture
 from vizcnn.site.records import Layer, Missing, Network, Origin, Pixels
 from vizcnn.site.study.classes import EXAMPLES
-from vizcnn.site.study.images import show_photograph
+from vizcnn.site.study.images import choose_pages, show_photograph
 from vizcnn.site.study.layers import describe_ways
-from vizcnn.site.study.maps import choose_occlusion
-from vizcnn.site.study.material import Plan
+from vizcnn.site.study.maps import choose_occlusion, count_kept
+from vizcnn.site.study.material import Material, Plan
+from vizcnn.site.study.numbers import Numbers
 from vizcnn.version import __version__
 
 _SAMPLES = 12  # images that are opened, spread over the data set
@@ -67,9 +69,9 @@ class AtlasCost:
 class Trial:
     """An atlas that is going to be made, of which a little is tried.
 
-    images: the data set. size: height and width of the inputs. keeper: of what an earlier call has kept. is_scanned:
-    whether there is an index already. dataset_images: whether the site will show any. other: of the network that it is
-    compared with, of the sites that it has in common with this one. The networks must be borrowed."""
+    images: the data set. size: height and width of the inputs. keeper: of what an earlier call has kept. index: of
+    its scan, if there is one. dataset_images: whether the site will show any. other: of the network that it is compared
+    with, of the sites that it has in common with this one. The networks must be borrowed."""
 
     model: Model
     sites: Sites
@@ -77,7 +79,7 @@ class Trial:
     size: tuple[int, int]
     plan: Plan
     keeper: Keeper
-    is_scanned: bool
+    index: Index | None
     dataset_images: bool
     other: Trial | None = None
 
@@ -202,21 +204,35 @@ class Trial:
         assert batch.inputs is not None
         loading = self._time(lambda: self._loader.load(batch.numbers.tolist())) / len(batch.inputs)
         looking = self._time_scan(batch)
-        found = {} if self.is_scanned else {"scan": (loading + looking) * len(self.images)}
+        found = {} if self.index else {"scan": (loading + looking) * len(self.images)}
         found["pictures"] = self._estimate_pictures()
-        if self.sites.graph is not None:
+        if self.sites.graph is not None and "effects" not in self._list_kept():
             found["effects"] = self.plan.effects if self._name_classes() else 0.0
         return {kind: seconds for kind, seconds in found.items() if seconds > 0}
 
     def _estimate_seconds(self, batch: Batch) -> dict[str, float]:
         assert batch.inputs is not None
         found = self.estimate_comparison(batch)
-        if self.sites.graph is not None:
+        if self.sites.graph is not None and "links" not in self._list_kept():
             one = batch.inputs[:1]
             found["links"] = self._time(lambda: measure_links(self.model, self.sites, one)) * self.plan.link_images
         if self.dataset_images and self._name_classes():
             found["maps"] = self._estimate_maps(batch)
         return {kind: seconds for kind, seconds in found.items() if seconds > 0}
+
+    def _list_kept(self) -> set[str]:
+        """What of the kinds of work that are kept as a whole need not be done again."""
+        return Numbers(self._material).list_kept() if self._material else set()
+
+    @cached_property
+    def _material(self) -> Material | None:
+        """What an atlas begins with once its scan is there; None before, or where the scan is of another network."""
+        if self.index is None:
+            return None
+        try:
+            return Material(self.model, self.sites, self.index, self.plan, self.keeper)
+        except ParameterError:
+            return None
 
     def _time(self, work: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -262,13 +278,17 @@ class Trial:
         return max(more - first, more / (1 + steps) / 2) / steps * plan.recipe.steps * batches * BATCH / len(units)
 
     def _estimate_maps(self, batch: Batch) -> float:
-        """As if each of two methods took what occlusion does with its coverings."""
+        """As if each of two methods took what occlusion does with its coverings, for what is not kept."""
         assert batch.inputs is not None
+        kept = count_kept(self._material, choose_pages(self._material)) if self._material else 0
+        todo = 2 * self._pages - kept
+        if todo <= 0:
+            return 0.0
         try:
             cost = choose_occlusion(self.sites).dry_run(self.model, batch.inputs[:1], trust=True)
         except VizcnnError:  # of a network that occlusion refuses, as the atlas says in its place
             return 0.0
-        return 2 * cost.seconds * self._pages if cost else 0.0
+        return cost.seconds * todo if cost else 0.0
 
 
 def _split(count: int) -> list[range]:

@@ -32,7 +32,7 @@
           { class: "line" },
           h("span", {}, share(rows[c]) < 0 ? "no images" : `${many(rows[c].right)} of ${many(rows[c].n)}`),
         ),
-        h("span", { class: "meter" }, h("i", { style: { width: `${Math.max(0, share(rows[c])) * 100}%` } })),
+        ATLAS.wall.meter(share(rows[c])),
       );
     return {
       crumbs: [["classes"]],
@@ -50,7 +50,7 @@
               ? " The picture is the surest of each class’s images."
               : "",
         ),
-        h("div", { class: "wall" }, order.map(tile)),
+        h("div", { class: "wall" }, ATLAS.wall.shelve(order.map(tile))),
       ],
     };
   }

@@ -212,7 +212,7 @@
       units.length > 0 && [
         h("h2", {}, units.length > MOST ? `The ${MOST} units that changed most` : "Units, most changed first"),
         h("p", { class: "soft small" }, `At the left in ${other}, at the right in ${own}. ${meaning(changes.images)}`),
-        h("div", { class: "wall twos" }, units.slice(0, MOST).map(tile)),
+        h("div", { class: "wall twos" }, ATLAS.wall.shelve(units.slice(0, MOST).map(tile))),
       ],
     );
   }

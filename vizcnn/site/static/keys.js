@@ -30,10 +30,10 @@
 
   // To the tile beside, above or below.
   function move(tile, key) {
-    const tiles = tile.parentNode.children;
+    const tiles = [...tile.closest(".wall").querySelectorAll(".tile")];
     const columns = getComputedStyle(tile.parentNode).gridTemplateColumns.split(" ").length;
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
-    const next = tiles[[...tiles].indexOf(tile) + step];
+    const next = tiles[tiles.indexOf(tile) + step];
     next?.focus();
     return true;
   }

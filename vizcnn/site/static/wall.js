@@ -8,7 +8,7 @@
   const { face, crop, kernel, blank } = ATLAS.pictures;
   const { facts } = ATLAS.charts;
 
-  const FIRST = 150; // tiles that are there at once; the others follow, frame by frame, so that the page answers
+  const SHELF = 120; // tiles of a shelf: a multiple of each number of columns that the stylesheet knows
   const MOST = 60; // units that are said to speak for a class
   const LEAST = 40 / 255; // of a unit's highest class mean, for it to speak for a class
 
@@ -53,6 +53,24 @@
     },
   };
 
+  // Tiles on shelves of whole rows, which the browser skips as one while they are far away: a browser that looks at two
+  // thousand tiles one by one, for each frame of scrolling, misses every other frame.
+  function shelve(tiles) {
+    const starts = [...Array(Math.ceil(tiles.length / SHELF)).keys()].map((n) => n * SHELF);
+    return starts.map((from) => {
+      const own = tiles.slice(from, from + SHELF);
+      return h("div", { class: "shelf", style: { "--tiles": own.length } }, own);
+    });
+  }
+
+  // A bar below a tile, full to a share from 0 to 1: one element without a clip, since there are thousands.
+  const meter = (share) => setMeter(h("span", { class: "meter" }), share);
+  function setMeter(bar, share) {
+    const full = `${Math.round(Math.max(0, Math.min(1, share || 0)) * 1000) / 10}%`;
+    if (bar.style.getPropertyValue("--full") !== full) bar.style.setProperty("--full", full);
+    return bar;
+  }
+
   async function wallPage(i) {
     const layer = ATLAS.net.layers[i];
     const wall = await ATLAS.load(`L${i}`);
@@ -76,9 +94,8 @@
     function tile(k, share) {
       const own = made.get(k) ?? makeTile(k);
       const text = data.dead.has(k) ? "dead" : ORDERS[state.order].say(data)(k);
-      const width = `${Math.max(0, Math.min(1, (share ?? data.select[k]) || 0)) * 100}%`;
       if (own.value.textContent !== text) own.value.textContent = text;
-      if (own.bar.style.width !== width) own.bar.style.setProperty("width", width);
+      setMeter(own.bar, share ?? data.select[k]);
       if (own.view !== state.view) {
         own.view = state.view;
         replace(own.picture, tilePicture(k));
@@ -90,14 +107,14 @@
       const best = data.best[k];
       const responds = best >= 0 ? `most for ${className(best)}, ` : "";
       const label = `Unit ${k}, ${data.dead.has(k) ? "dead" : `${responds}highest ${number(data.high[k])}`}`;
-      const [picture, value, bar] = [h("span", { class: "picture" }), h("span"), h("i")];
+      const [picture, value, bar] = [h("span", { class: "picture" }), h("span"), meter(0)];
       const link = h(
         "a",
         { class: data.dead.has(k) ? "tile dead" : "tile", href: to.unit(i, k), "data-unit": k, "aria-label": label },
         picture,
         h("span", { class: "line" }, h("b", {}, k), value),
         best >= 0 && h("span", { class: "class" }, classLabel(best)),
-        h("span", { class: "meter" }, bar),
+        bar,
       );
       made.set(k, { link, picture, value, bar, view: null });
       return made.get(k);
@@ -120,21 +137,22 @@
     grid.addEventListener("pointerover", peek);
     grid.addEventListener("focusin", peek);
 
-    // Draw the list again. Tiles that are made are there when this returns, and all up to the unit that is to be seen;
-    // others follow frame by frame.
+    // Draw the list again. Tiles that are made are there when this returns, the first shelf, and all up to the unit that
+    // is to be seen; others follow, a shelf a frame, so that the page answers.
     function draw(until = null) {
       const own = ++turn;
       const { list, share, note } = choose(i, wall, data, state);
-      const place = (from, end) => list.slice(from, end).map((k) => tile(k, share?.(k)));
+      const place = (from, end) => shelve(list.slice(from, end).map((k) => tile(k, share?.(k))));
       state.list = list;
       said.textContent = note;
       const unmade = list.findIndex((k) => !made.has(k));
-      let done = unmade < 0 ? list.length : Math.max(unmade + FIRST, until == null ? 0 : list.indexOf(until) + 1);
+      const least = unmade < 0 ? list.length : Math.max(unmade, until == null ? 0 : list.indexOf(until)) + 1;
+      let done = Math.ceil(least / SHELF) * SHELF;
       grid.replaceChildren(...place(0, done));
       const more = () => {
         if (own !== turn || done >= list.length) return;
-        grid.append(...place(done, done + FIRST));
-        done += FIRST;
+        grid.append(...place(done, done + SHELF));
+        done += SHELF;
         requestAnimationFrame(more);
       };
       requestAnimationFrame(more);
@@ -346,5 +364,5 @@
     Object.assign(stateOf(i), { order, asked: "" });
   }
 
-  ATLAS.wall = { listOf, shareOf, sort };
+  ATLAS.wall = { listOf, shareOf, sort, shelve, meter };
 }

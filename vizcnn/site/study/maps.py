@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from vizcnn.errors import VizcnnError
 from vizcnn.graph.sites import Sites
+from vizcnn.inputs.tensors import UNNAMED
 from vizcnn.probes.cam import Cam
 from vizcnn.probes.occlusion import Occlusion
 from vizcnn.probing.probe import Probe
@@ -30,13 +32,36 @@ def make_maps(material: Material, number: int, image: Tensor) -> Iterator[MapOf 
     that cannot be made the reason.
 
     number: of the image in the data set. image: float32 (1, C, H, W) in [0, 1]."""
-    predicted, label = int(material.predicted[number]), int(material.labels[number])
-    if predicted < 0:
+    targets = _list_targets(material, number)
+    if not targets:
         yield Missing(material.no_answer)
         return
-    targets = [predicted] + ([label] if label not in (-1, predicted) else [])
     for name, probe in _list_methods(material):
         yield from _Question(material, number, image, name, probe).ask(targets)
+
+
+def count_kept(material: Material, numbers: Iterable[int]) -> int:
+    """For how many pairs of one of these images and a method all maps are kept."""
+
+    def is_kept(number: int, name: str) -> bool:
+        targets, has = _list_targets(material, number), material.keeper.has
+        together = has(_make_key(material, number, name, targets))
+        return together or all(has(_make_key(material, number, name, [target])) for target in targets)
+
+    return sum(is_kept(number, name) for number in numbers for name, _ in _list_methods(material))
+
+
+def _list_targets(material: Material, number: int) -> list[int]:
+    """The predicted class of an image, and the right one where that is another; none where there is no answer."""
+    predicted, label = int(material.predicted[number]), int(material.labels[number])
+    if predicted < 0:
+        return []
+    return [predicted] + ([label] if label not in (-1, predicted) else [])
+
+
+def _make_key(material: Material, number: int, name: str, targets: Sequence[int]) -> dict[str, Any]:
+    """What the maps of a method depend on."""
+    return material.key("maps", method=name, image=number, targets=targets, seed=material.plan.seed)
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,8 @@ class _Question:
             yield from self._recall(targets)
         except VizcnnError as error:
             if len(targets) == 1:
-                yield Missing(f"{self.name} for {self.material.model.class_name(targets[0])}: {error.fact}.")
+                fact = re.sub(rf"\b(for|of) {UNNAMED}\b", rf"\1 image {self.number}", error.fact)
+                yield Missing(f"{self.name} for {self.material.model.class_name(targets[0])}: {fact}.")
                 return
             for target in targets:
                 yield from self.ask([target])
@@ -63,7 +89,7 @@ class _Question:
     def _recall(self, targets: Sequence[int]) -> Iterator[MapOf]:
         """The maps of some classes, which share their runs. Raises what the method raises."""
         material = self.material
-        key = material.key("maps", method=self.name, image=self.number, targets=targets, seed=material.plan.seed)
+        key = _make_key(material, self.number, self.name, targets)
         kept = material.keeper.recall(key, partial(self._compute, targets))
         for target, values, said in zip(targets, kept["values"], json.loads(str(kept["said"])), strict=True):
             trust = Trust(**said["trust"]) if said["trust"] else _UNKNOWN

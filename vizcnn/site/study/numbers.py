@@ -92,12 +92,26 @@ class Numbers:
                 for each in fields(Effects)
             }
 
-        kept = material.keeper.recall(self._key("effects", images=len(classes), seconds=material.plan.effects), make)
+        kept = material.keeper.recall(self._effects_key, make)
         found: dict[int, Effects] = {}
         for i in material.hidden:
             own: dict[str, Any] = {each.name: kept[f"{i} {each.name}"] for each in fields(Effects)}
             found[i] = Effects(**{name: array if array.ndim else array.item() for name, array in own.items()})
         return found
+
+    def list_kept(self) -> set[str]:
+        """Which of `effects` and `links` an earlier atlas has kept."""
+        has = self.material.keeper.has
+        return {name for name, key in (("effects", self._effects_key), ("links", self._links_key)) if has(key)}
+
+    @property
+    def _effects_key(self) -> Mapping[str, Any]:
+        _, classes = self._effect_images
+        return self._key("effects", images=len(classes), seconds=self.material.plan.effects)
+
+    @property
+    def _links_key(self) -> Mapping[str, Any]:
+        return self._key("links", images=len(self.material.choose_spread(self.material.plan.link_images)))
 
     def _key(self, what: str, **more: Any) -> Mapping[str, Any]:
         names = [site.name for site in self.material.sites.sites]  # arrays are kept by their numbers
@@ -188,7 +202,7 @@ class Numbers:
                     arrays |= {f"{i} {p} deviation": path.deviation, f"{i} {p} mean": path.mean}
             return arrays
 
-        kept = material.keeper.recall(self._key("links", images=len(numbers)), make)
+        kept = material.keeper.recall(self._links_key, make)
         return [
             SiteLinks(
                 tuple(PathLinks(kept[f"{i} {p} deviation"], kept[f"{i} {p} mean"]) for p in range(len(site.paths))),
