@@ -377,7 +377,7 @@ def test_each_map_is_kept_for_its_image_class_and_seed(
                 model, images[n : n + 1], asked, trust=True, seed=PLAN.seed, progress=False
             )  # fmt: skip
             for values, trust, one in zip(alone.values[0], alone.trust[0], own, strict=True):
-                np.testing.assert_allclose(one.values, values, atol=1e-5)
+                np.testing.assert_allclose(one.values, values, atol=1e-4)
                 assert one.trust == trust
     other = measure(model, find_sites(model), index, replace(PLAN, seed=1), keeper=Keeper(tmp_path)).material
     before = len([*tmp_path.iterdir()])
@@ -401,7 +401,7 @@ def test_maps_of_classes_that_are_asked_for_one_by_one_are_kept_apart(
     asked = [int(material.predicted[0]), int(material.labels[0])]
     alone = coarse(model, images[:1], asked, progress=False).values[0]
     for one, values in zip(found, alone, strict=True):
-        np.testing.assert_allclose(one.values, values, atol=1e-5)
+        np.testing.assert_allclose(one.values, values, atol=1e-4)
 
 
 def test_a_class_for_which_nothing_speaks_takes_no_map_from_the_other(
