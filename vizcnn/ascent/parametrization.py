@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -16,6 +17,11 @@ Shape = tuple[int, int, int]
 """Channels, height and width of a picture."""
 
 
+def halve(size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width of a picture of half the side, in whole px."""
+    return max(1, size[0] // 2), max(1, size[1] // 2)
+
+
 class Parametrization(Protocol):
     """What a recipe needs to know of its pictures: how they begin, and how they come from their parameters."""
 
@@ -24,7 +30,8 @@ class Parametrization(Protocol):
         ...
 
     def render(self, parameters: Tensor, shape: Shape) -> Tensor:
-        """The pictures (N, C, H, W) in [0, 1], differentiable with respect to their parameters."""
+        """The pictures (N, C, H, W) in [0, 1], differentiable with respect to their parameters. `Fourier` also renders
+        them smaller than their parameters are for."""
         ...
 
 
@@ -49,7 +56,8 @@ class Fourier:
     """x = sigmoid(M irfft2(p / f) / 4): parameters are the amplitudes of waves, and those of low frequency f weigh
     more, as in photographs (Olah et al. 2017).
 
-    M mixes independent colours. Without the 1 / f, fine grain grows fastest and the picture becomes noise.
+    M mixes independent colours. Without the 1 / f, fine grain grows fastest and the picture becomes noise. With it, the
+    same parameters without those of the shortest waves are of the same picture with fewer pixels.
 
     spread: standard deviation of the parameters to begin with. decorrelated: colours vary together as in photographs;
         otherwise M is the identity.
@@ -64,10 +72,19 @@ class Fourier:
 
     def render(self, parameters: Tensor, shape: Shape) -> Tensor:
         _, height, width = shape
-        scaled = parameters / compute_frequencies(height, width, parameters)[..., None]
+        kept = _keep_longest(parameters, height, width)
+        scaled = kept / compute_frequencies(height, width, kept)[..., None]
         waves = torch.view_as_complex(scaled.contiguous())  # (N, C, H, W//2+1)
         plain = torch.fft.irfft2(waves, s=(height, width), norm="ortho") / 4  # (N, C, H, W)
         return torch.sigmoid(mix_colours(plain) if self.decorrelated else plain)
+
+
+def _keep_longest(parameters: Tensor, height: int, width: int) -> Tensor:
+    """Of the parameters (N, C, H, W//2+1, 2) those of the waves that a picture of this height and width can hold."""
+    if parameters.shape[2] == height:
+        return parameters
+    rows = [parameters[:, :, : (height + 1) // 2], parameters[:, :, -(height // 2) :]]  # upwards and downwards
+    return torch.cat(rows, 2)[:, :, :, : width // 2 + 1]
 
 
 @dataclass(frozen=True)
@@ -86,11 +103,19 @@ class Maco:
         return rng.normal(channels, height, width // 2 + 1)  # (N, C, H, W//2+1)
 
     def render(self, parameters: Tensor, shape: Shape) -> Tensor:
-        amplitudes, contrast = load_spectrum(self.like, shape)
         phases = _make_hermitian(_standardise(parameters), shape[2])  # (N, C, H, W//2+1)
-        waves = torch.polar(amplitudes.to(phases).expand_as(phases).contiguous(), phases)
+        amplitudes, contrast = _send_spectrum(self.like, shape, phases.dtype, phases.device)
+        waves = torch.polar(amplitudes.expand_as(phases).contiguous(), phases)
         plain = torch.fft.irfft2(waves, s=shape[1:])  # (N, C, H, W)
         return torch.sigmoid(mix_colours(_standardise(plain) * contrast))
+
+
+@lru_cache(maxsize=16)
+def _send_spectrum(like: str, shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float]:
+    """The spectrum, sent to the device once, since every step asks for it."""
+    with torch.inference_mode(False):  # what is made in that mode can never be a part of a gradient
+        amplitudes, contrast = load_spectrum(like, shape)
+        return amplitudes.to(device, dtype), contrast
 
 
 def _make_hermitian(phases: Tensor, width: int) -> Tensor:

@@ -83,7 +83,9 @@ class Maximize(Probe[Optimised]):
         None, "The index of a scan: beside each picture the parts of real images that excite the unit most."
     )
     frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
-    batch: int = param(16, "Pictures optimised together; changes memory and time only.", min=1)
+    batch: int | None = param(
+        None, "Pictures optimised together; changes memory and time only. By default by the memory that is free.", min=1
+    )
     precision: Literal["float32", "bfloat16"] = param(
         "float32", "bfloat16 is faster where the machine has it; where the result disagrees, float32 is used after all."
     )

@@ -1,0 +1,95 @@
+"""Batches of an ascent: which pictures are optimised together, and how many of them fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vizcnn.ascent.checks import choose_layout, takes_size
+from vizcnn.ascent.objective import Objective
+from vizcnn.ascent.parametrization import halve
+from vizcnn.ascent.recipe import Recipe
+from vizcnn.models.layers.capture import open_reader
+from vizcnn.models.memory import SavedBytes, find_free_memory
+from vizcnn.models.model import Model
+from vizcnn.models.terms import Direction, Energy, Unit
+
+_SHARE = 0.5  # of the free memory that pictures may take
+_BESIDE = 1.5  # times what is held for the backward pass: gradients on their way, and what the network makes in passing
+_PER_PIXEL = 128  # bytes of a picture's number: parameters, moments, gradients, noise, where it is sampled
+_MOST = 16  # on a processor 32 are no faster
+_MOST_PIXELS = 64 * 224 * 224  # on a device, where launching takes most of the time of small batches
+_UNKNOWN = 16  # where nobody says how much memory there is
+
+
+@dataclass(frozen=True)
+class Group:
+    """Objectives that end at the same layers and are optimised in the same way.
+
+    targets: of each target the indices of its copies, which are always optimised together. recipe: what remains of it
+    here. layout: how pictures lie in memory."""
+
+    targets: tuple[tuple[int, ...], ...]
+    recipe: Recipe
+    layout: torch.memory_format
+
+    @property
+    def indices(self) -> list[int]:
+        return [i for copies in self.targets for i in copies]
+
+
+def group_objectives(
+    model: Model, objectives: Sequence[Objective], recipe: Recipe, size: tuple[int, int]
+) -> list[Group]:
+    """The objectives in groups. Which one a picture is in depends on its own objective alone.
+
+    Raises TargetError and ShapeError before anything is optimised, see `choose_layout`."""
+    found: dict[tuple[frozenset[str], bool], dict[tuple[object, ...], list[int]]] = {}
+    for i, objective in enumerate(objectives):
+        key = objective.target.layers, bool(recipe.coarse) and _has_any_size(objective)
+        found.setdefault(key, {}).setdefault(objective.group, []).append(i)
+    return [_make_group(model, objectives, recipe, size, key[1], targets) for key, targets in found.items()]
+
+
+def _make_group(
+    model: Model,
+    objectives: Sequence[Objective],
+    recipe: Recipe,
+    size: tuple[int, int],
+    may_be_coarse: bool,
+    targets: dict[tuple[object, ...], list[int]],
+) -> Group:
+    chosen = [objectives[i] for copies in targets.values() for i in copies]
+    layout = choose_layout(model, chosen, size)
+    if not (may_be_coarse and takes_size(model, chosen[0], halve(size))):
+        recipe = recipe.without_coarse_steps()
+    return Group(tuple(map(tuple, targets.values())), recipe, layout)
+
+
+def _has_any_size(objective: Objective) -> bool:
+    """Whether a target means the same in a picture of another size: neither a place nor somebody's function."""
+    return all(
+        isinstance(unit, Unit | Energy | Direction) and not getattr(unit, "has_place", False)
+        for _, unit in objective.target.terms
+    )
+
+
+def choose_batch(model: Model, group: Group, objective: Objective, size: tuple[int, int]) -> int:
+    """How many pictures of a group to optimise together, by the memory that is free and what a run for one of them
+    holds. objective: one of the group's."""
+    if len(group.targets) == 1:
+        return 1
+    free = find_free_memory(model.device)
+    most = _MOST if model.device.type == "cpu" else max(_MOST, _MOST_PIXELS // (size[0] * size[1]))
+    if free is None:
+        return min(most, _UNKNOWN)
+    picture = model.grey(size).contiguous(memory_format=group.layout).requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad(), open_reader(model, objective.target.layers) as read:
+        with torch.no_grad():
+            read(picture)  # which finds out about the layers
+        with SavedBytes(model.network) as saved:
+            objective.target(read(picture))
+    each = _BESIDE * saved.count + _PER_PIXEL * picture.numel()
+    return max(1, min(most, int(_SHARE * free / each)))
