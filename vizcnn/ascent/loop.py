@@ -30,6 +30,7 @@ from vizcnn.progress import bar
 
 Precision = Literal["float32", "bfloat16"]
 _PATIENCE = 3  # redirected gradients that were zero too, after which a picture is left as it is
+_COARSE_RATE = 2  # times the recipe's rate, of steps at half the side
 _BLOCK = 8  # steps between two looks at what a device computes, and between two scores that the progress bar shows
 
 
@@ -170,13 +171,19 @@ class _Ascent:
         for first, last in ((1, self.coarse_steps), (self.coarse_steps + 1, self.recipe.steps)):
             if first > last:
                 continue
-            self.state.failed_redirections.zero_()
+            self._begin_size(is_coarse=last <= self.coarse_steps)
             yield range(first, first + 1)
             self.rng.learn_step()
             most = 1 if self.is_near else self.rng.count_steps(_BLOCK)
             while (first := first + 1) <= last:
                 start, first = first, min(last, -(-first // most) * most)
                 yield range(start, first + 1)
+
+    def _begin_size(self, *, is_coarse: bool) -> None:
+        """Forget what the gradients at another size were like: how large, and where nothing arrived."""
+        rate = self.recipe.rate * (_COARSE_RATE if is_coarse else 1)
+        self.state.optimiser = OPTIMISERS[self.recipe.optimiser](self.state.parameters, rate)
+        self.state.failed_redirections.zero_()
 
     def _climb(self, read: Reader, block: range, before: State) -> None:
         """Take the steps of a block; see the class. before: the state to come back to."""

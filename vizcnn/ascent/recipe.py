@@ -20,8 +20,9 @@ class Recipe:
     optimiser: `adam`, `nadam`, `lbfgs`, or `ascent`: plain steps along the gradient, scaled to a root mean square of 1
         for each picture, of length `rate`.
     steps: how many.
-    coarse: the share of the steps, the first ones, that are taken at half of the picture's side, in a quarter of the
-        time each; of waves alone. Where a target names a place, or the network does not take that size, there are none.
+    coarse: the share of the steps, the first ones, that are taken at half of the picture's side and twice the rate, in
+        a quarter of the time each; of waves alone. Where a target names a place or is somebody's function, or the
+        network does not take that size, all steps are at the picture's own.
     keep: which state is the result: the `last`, or the `best`, whose target less the penalty was highest. A step can
         lead astray, most of all one of L-BFGS that is cut off at black or white.
     """
@@ -94,3 +95,13 @@ def find_recipe(name: str) -> Recipe:
         near = did_you_mean(name, RECIPES).strip()
         raise ValueError(f"one of {', '.join(RECIPES)}{near and f' ({near})'}")
     return RECIPES[name]
+
+
+def require_recipe(given: Recipe | str) -> Recipe:
+    """A recipe, or that of a name. Raises ParameterError."""
+    if isinstance(given, Recipe):
+        return given
+    try:
+        return find_recipe(given)
+    except ValueError as error:
+        raise ParameterError(f"recipe must be {error}, got {given!r}") from None

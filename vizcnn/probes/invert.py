@@ -62,7 +62,7 @@ class Invert(Probe[Optimised]):
     steps: int = param(200, "Steps of the optimiser for each picture.", min=1)
     batch: int | None = param(
         None,
-        "Pictures of one layer optimised together; changes memory and time only. By default by the memory that is free.",
+        "Pictures of one layer optimised together; changes memory and time only. By default by free memory.",
         min=1,
     )
     frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
