@@ -55,7 +55,7 @@ CALLS = {
     "invert": (40, 18, 5, 1),
     "layers": (2, 7, 0, 0),
     "maximize": (17, 10, 0, 0),
-    "occlusion": (11, 18, 3, 6),
+    "occlusion": (13, 18, 4, 6),  # auto chooses by the clock
     "rise": (11, 14, 3, 6),
     "saliency": (6, 6, 0, 0),
     "style": (38, 19, 18, 7),

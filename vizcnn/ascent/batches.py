@@ -7,14 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from vizcnn.ascent.checks import choose_layout, takes_size
+from vizcnn.ascent.checks import choose_layout
 from vizcnn.ascent.objective import Objective
-from vizcnn.ascent.parametrization import halve
-from vizcnn.ascent.recipe import Recipe
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.memory import SavedBytes, find_free_memory
 from vizcnn.models.model import Model
-from vizcnn.models.terms import Direction, Energy, Unit
 
 _SHARE = 0.5  # of the free memory that pictures may take
 _BESIDE = 1.5  # times what is held for the backward pass: gradients on their way, and what the network makes in passing
@@ -26,13 +23,12 @@ _UNKNOWN = 16  # where nobody says how much memory there is
 
 @dataclass(frozen=True)
 class Group:
-    """Objectives that end at the same layers and are optimised in the same way.
+    """Objectives that end at the same layers.
 
-    targets: of each target the indices of its copies, which are always optimised together. recipe: what remains of it
-    here. layout: how pictures lie in memory."""
+    targets: of each target the indices of its copies, which are always optimised together. layout: how pictures lie in
+    memory."""
 
     targets: tuple[tuple[int, ...], ...]
-    recipe: Recipe
     layout: torch.memory_format
 
     @property
@@ -40,40 +36,16 @@ class Group:
         return [i for copies in self.targets for i in copies]
 
 
-def group_objectives(
-    model: Model, objectives: Sequence[Objective], recipe: Recipe, size: tuple[int, int]
-) -> list[Group]:
-    """The objectives in groups. Which one a picture is in depends on its own objective alone.
-
-    Raises TargetError and ShapeError before anything is optimised, see `choose_layout`."""
-    found: dict[tuple[frozenset[str], bool], dict[tuple[object, ...], list[int]]] = {}
+def group_objectives(model: Model, objectives: Sequence[Objective], size: tuple[int, int]) -> list[Group]:
+    """The objectives in groups. Raises TargetError and ShapeError before anything is optimised, see `choose_layout`."""
+    found: dict[frozenset[str], dict[tuple[object, ...], list[int]]] = {}
     for i, objective in enumerate(objectives):
-        key = objective.target.layers, bool(recipe.coarse) and _has_any_size(objective)
-        found.setdefault(key, {}).setdefault(objective.group, []).append(i)
-    return [_make_group(model, objectives, recipe, size, key[1], targets) for key, targets in found.items()]
-
-
-def _make_group(
-    model: Model,
-    objectives: Sequence[Objective],
-    recipe: Recipe,
-    size: tuple[int, int],
-    may_be_coarse: bool,
-    targets: dict[tuple[object, ...], list[int]],
-) -> Group:
-    chosen = [objectives[i] for copies in targets.values() for i in copies]
-    layout = choose_layout(model, chosen, size)
-    if not (may_be_coarse and takes_size(model, chosen[0], halve(size))):
-        recipe = recipe.without_coarse_steps()
-    return Group(tuple(map(tuple, targets.values())), recipe, layout)
-
-
-def _has_any_size(objective: Objective) -> bool:
-    """Whether a target means the same in a picture of another size: neither a place nor somebody's function."""
-    return all(
-        isinstance(unit, Unit | Energy | Direction) and not getattr(unit, "has_place", False)
-        for _, unit in objective.target.terms
-    )
+        found.setdefault(objective.target.layers, {}).setdefault(objective.group, []).append(i)
+    groups = []
+    for targets in found.values():
+        chosen = [objectives[i] for copies in targets.values() for i in copies]
+        groups.append(Group(tuple(map(tuple, targets.values())), choose_layout(model, chosen, size)))
+    return groups
 
 
 def choose_batch(model: Model, group: Group, objective: Objective, size: tuple[int, int]) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vizcnn.ascent.objective import Objective, score_outputs, split_outputs
-from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, ShapeError, TargetError
+from vizcnn.errors import NetworkError, NonFiniteResult, NotDifferentiable, ShapeError
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
 from vizcnn.models.precision import advise_precision
@@ -71,14 +71,6 @@ def choose_layout(model: Model, objectives: Sequence[Objective], size: tuple[int
             read(pictures.contiguous(memory_format=torch.channels_last))
             return torch.channels_last
     return torch.contiguous_format
-
-
-@torch.no_grad()
-def takes_size(model: Model, objective: Objective, size: tuple[int, int]) -> bool:
-    """Whether the network reaches the objective's layers with pictures of this height and width, too."""
-    with open_reader(model, objective.target.layers) as read, suppress(NetworkError, TargetError):
-        return bool(objective.target(read(model.grey(size))).isfinite().all())
-    return False
 
 
 def read_picture(model: Model, objective: Objective, read: Reader, picture: Tensor) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from vizcnn.ascent.diversity import measure_similarity
 from vizcnn.ascent.objective import Objective, score_outputs, score_pictures, split_outputs
 from vizcnn.ascent.optimisers import OPTIMISERS
 from vizcnn.ascent.outcome import Outcome, join_outcomes
-from vizcnn.ascent.parametrization import Pixels, halve
+from vizcnn.ascent.parametrization import Pixels
 from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.rng import Rng
 from vizcnn.ascent.state import Best, State
@@ -30,7 +30,6 @@ from vizcnn.progress import bar
 
 Precision = Literal["float32", "bfloat16"]
 _PATIENCE = 3  # redirected gradients that were zero too, after which a picture is left as it is
-_COARSE_RATE = 2  # times the recipe's rate, of steps at half the side
 _BLOCK = 8  # steps between two looks at what a device computes, and between two scores that the progress bar shows
 
 
@@ -71,13 +70,13 @@ def optimize(
             pictures = optimize(model, objectives, RECIPES["robust"]).pictures  # (12, 3, 64, 64)
     """
     size, done = size or model.input.size, list[Outcome]()
-    groups = group_objectives(model, objectives, recipe, size)
+    groups = group_objectives(model, objectives, size)
 
     def run(group: Group, part: slice) -> None:
         indices = [i for copies in group.targets[part] for i in copies]
         first = None if start is None else pick_rows(start, indices)
         chosen = [objectives[i] for i in indices]
-        ascent = _Ascent(model, chosen, group.recipe, size, first, seed, diversity, precision, group.layout)
+        ascent = _Ascent(model, chosen, recipe, size, first, seed, diversity, precision, group.layout)
         done.append(replace(ascent.run(frames, steps), indices=tuple(indices)))
         if not done[-1].finished:
             raise KeyboardInterrupt
@@ -139,7 +138,6 @@ class _Ascent:
             [-1.0 if one.lowered else 1.0 for one in objectives]
         )  # (N,), higher is better
         self.precision, self.layout = precision, layout
-        self.coarse_steps = round(recipe.coarse * recipe.steps)
         self.score, self.shown = self.mean.new_zeros(()), 0.0  # of the first picture
         self.is_near = model.device.type == "cpu"
         self.looks = True  # at each step
@@ -166,24 +164,15 @@ class _Ascent:
         return self._collect(result, [*self.frames.values(), result] if frames else [], finished)
 
     def _split_into_blocks(self) -> Iterator[range]:
-        """The steps, counted from 1, first the coarse ones. On a device they come in blocks, all but the first of each
-        size, from which one knows what random numbers a step needs."""
-        for first, last in ((1, self.coarse_steps), (self.coarse_steps + 1, self.recipe.steps)):
-            if first > last:
-                continue
-            self._begin_size(is_coarse=last <= self.coarse_steps)
-            yield range(first, first + 1)
-            self.rng.learn_step()
-            most = 1 if self.is_near else self.rng.count_steps(_BLOCK)
-            while (first := first + 1) <= last:
-                start, first = first, min(last, -(-first // most) * most)
-                yield range(start, first + 1)
-
-    def _begin_size(self, *, is_coarse: bool) -> None:
-        """Forget what the gradients at another size were like: how large, and where nothing arrived."""
-        rate = self.recipe.rate * (_COARSE_RATE if is_coarse else 1)
-        self.state.optimiser = OPTIMISERS[self.recipe.optimiser](self.state.parameters, rate)
-        self.state.failed_redirections.zero_()
+        """The steps, counted from 1. On a device they come in blocks, all but the first, from which one knows what
+        random numbers a step needs."""
+        yield range(1, 2)
+        self.rng.learn_step()
+        first, most = 2, 1 if self.is_near else self.rng.count_steps(_BLOCK)
+        while first <= self.recipe.steps:
+            last = min(self.recipe.steps, -(-first // most) * most)
+            yield range(first, last + 1)
+            first = last + 1
 
     def _climb(self, read: Reader, block: range, before: State) -> None:
         """Take the steps of a block; see the class. before: the state to come back to."""
@@ -223,15 +212,13 @@ class _Ascent:
 
     def _step(self, read: Reader, step: int) -> None:
         parameters = self.state.parameters.detach().requires_grad_()
-        is_coarse = step <= self.coarse_steps
-        shape = (self.shape[0], *halve(self.shape[1:])) if is_coarse else self.shape
-        pictures = self.recipe.parametrization.render(parameters, shape)
+        pictures = self.recipe.parametrization.render(parameters, self.shape)
         seen = pictures.detach().requires_grad_()  # (N, C, H, W)
         upwards, heights = self._compute_target_gradient(read, seen)
         downwards, penalties = self._compute_penalty_gradient(seen)
         (gradient,) = torch.autograd.grad((pictures * (upwards - downwards)).sum(), parameters)
         with torch.no_grad():
-            if self.state.best and not is_coarse:
+            if self.state.best:
                 self.state.best.see(pictures, heights - penalties)
             self.state.optimiser(gradient)
             if isinstance(self.recipe.parametrization, Pixels):

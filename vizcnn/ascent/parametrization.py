@@ -17,11 +17,6 @@ Shape = tuple[int, int, int]
 """Channels, height and width of a picture."""
 
 
-def halve(size: tuple[int, int]) -> tuple[int, int]:
-    """The height and width of a picture of half the side, in whole px."""
-    return max(1, size[0] // 2), max(1, size[1] // 2)
-
-
 class Parametrization(Protocol):
     """What a recipe needs to know of its pictures: how they begin, and how they come from their parameters."""
 
@@ -30,8 +25,7 @@ class Parametrization(Protocol):
         ...
 
     def render(self, parameters: Tensor, shape: Shape) -> Tensor:
-        """The pictures (N, C, H, W) in [0, 1], differentiable with respect to their parameters. `Fourier` also renders
-        them smaller than their parameters are for."""
+        """The pictures (N, C, H, W) in [0, 1], differentiable with respect to their parameters."""
         ...
 
 
@@ -56,8 +50,7 @@ class Fourier:
     """x = sigmoid(M irfft2(p / f) / 4): parameters are the amplitudes of waves, and those of low frequency f weigh
     more, as in photographs (Olah et al. 2017).
 
-    M mixes independent colours. Without the 1 / f, fine grain grows fastest and the picture becomes noise. With it, the
-    same parameters without those of the shortest waves are of the same picture with fewer pixels.
+    M mixes independent colours. Without the 1 / f, fine grain grows fastest and the picture becomes noise.
 
     spread: standard deviation of the parameters to begin with. decorrelated: colours vary together as in photographs;
         otherwise M is the identity.
@@ -72,19 +65,10 @@ class Fourier:
 
     def render(self, parameters: Tensor, shape: Shape) -> Tensor:
         _, height, width = shape
-        kept = _keep_longest(parameters, height, width)
-        scaled = kept / compute_frequencies(height, width, kept)[..., None]
+        scaled = parameters / compute_frequencies(height, width, parameters)[..., None]
         waves = torch.view_as_complex(scaled.contiguous())  # (N, C, H, W//2+1)
         plain = torch.fft.irfft2(waves, s=(height, width), norm="ortho") / 4  # (N, C, H, W)
         return torch.sigmoid(mix_colours(plain) if self.decorrelated else plain)
-
-
-def _keep_longest(parameters: Tensor, height: int, width: int) -> Tensor:
-    """Of the parameters (N, C, H, W//2+1, 2) those of the waves that a picture of this height and width can hold."""
-    if parameters.shape[2] == height:
-        return parameters
-    rows = [parameters[:, :, : (height + 1) // 2], parameters[:, :, -(height // 2) :]]  # upwards and downwards
-    return torch.cat(rows, 2)[:, :, :, : width // 2 + 1]
 
 
 @dataclass(frozen=True)

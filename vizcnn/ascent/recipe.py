@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from vizcnn.ascent.parametrization import Fourier, Maco, Parametrization, Pixels
@@ -20,9 +20,6 @@ class Recipe:
     optimiser: `adam`, `nadam`, `lbfgs`, or `ascent`: plain steps along the gradient, scaled to a root mean square of 1
         for each picture, of length `rate`.
     steps: how many.
-    coarse: the share of the steps, the first ones, that are taken at half of the picture's side and twice the rate, in
-        a quarter of the time each; of waves alone. Where a target names a place or is somebody's function, or the
-        network does not take that size, all steps are at the picture's own.
     keep: which state is the result: the `last`, or the `best`, whose target less the penalty was highest. A step can
         lead astray, most of all one of L-BFGS that is cut off at black or white.
     """
@@ -36,23 +33,12 @@ class Recipe:
     rate: float = 0.05
     steps: int = 256
     keep: Literal["last", "best"] = "last"
-    coarse: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.repair.is_none and not isinstance(self.parametrization, Pixels):
             raise ParameterError(f"recipe {self.name}: repairs change pixels, so the parametrization must be Pixels()")
-        if self.coarse and not isinstance(self.parametrization, Fourier):
-            raise ParameterError(
-                f"recipe {self.name}: coarse steps are of waves, so the parametrization must be Fourier()"
-            )
-        if not 0 <= self.coarse <= 1:
-            raise ParameterError(f"recipe {self.name}: coarse is a share of the steps in 0 to 1, got {self.coarse}")
         if self.steps < 1 or self.rate <= 0:
             raise ParameterError(f"recipe {self.name}: steps and rate must be positive, got {self.steps}, {self.rate}")
-
-    def without_coarse_steps(self) -> Recipe:
-        """The same number of steps, all of them at the picture's own size."""
-        return replace(self, coarse=0.0)
 
 
 def _make_yosinski(number: int, repair: Repair) -> Recipe:
@@ -71,21 +57,14 @@ _ALL = (
     Recipe("mahendran", Pixels(), Transforms(jitter=0.06), Penalty(alpha=1e-4, tv=0.01), rate=0.02),
     Recipe("lucid", Fourier(), Transforms(jitter=0.06, scale=0.1, rotate=10)),
     Recipe("robust", Fourier(), Transforms(jitter=0.08, scale=0.15, rotate=15, noise=0.1)),
-    Recipe(
-        "quick",
-        Fourier(),
-        Transforms(jitter=0.08, scale=0.15, rotate=15, noise=0.1),
-        rate=0.07,
-        steps=120,
-        coarse=2 / 3,
-    ),
+    Recipe("quick", Fourier(), _LARGE, rate=0.1, steps=60),
     Recipe("maco", Maco(), Transforms(jitter=0.06, crop=0.25, noise=0.05), optimiser="nadam", rate=1.0),
 )
 
 RECIPES = {one.name: one for one in _ALL}
 """lecture: plain pixels. yosinski-1 to -4: blur and clipping. mahendran: total variation and a bound on brightness.
 lucid: waves and transforms. robust: lucid with larger movements and noise, which measures best. quick: robust in a
-quarter of the time, most of the steps at half the side.
+quarter of the time, with fewer and longer steps.
 maco: the amplitudes of real images, phases optimised."""
 
 

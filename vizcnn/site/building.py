@@ -92,7 +92,7 @@ def atlas(
     dataset_images: bool = True,
     title: str | None = None,
     compare: Model | str | None = None,
-    recipe: Recipe | str = "quick",
+    recipe: Recipe | str = "robust",
     seed: int = 0,
     client: Any = None,
     progress: bool = True,
@@ -192,7 +192,7 @@ def estimate(
     dataset_images: bool = True,
     title: str | None = None,
     compare: Model | str | None = None,
-    recipe: Recipe | str = "quick",
+    recipe: Recipe | str = "robust",
     seed: int = 0,
 ) -> AtlasCost:
     """The size and the time of the atlas that `atlas` writes with the same arguments; nothing is written.
