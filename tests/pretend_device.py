@@ -37,6 +37,7 @@ class Far(Tensor):
 
     @staticmethod
     def __new__(cls, near: Tensor) -> Far:
+        near = near.resolve_conj().resolve_neg()  # torch asks the outer tensor whether it is conjugated
         far: Far = Tensor._make_wrapper_subclass(
             cls, near.size(), strides=near.stride(), dtype=near.dtype, device=torch.device(NAME, 0)
         )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,8 @@ from support import QUICK, small_cnn  # noqa: E402
 
 import vizcnn  # noqa: E402
 from vizcnn import testing  # noqa: E402
+from vizcnn.ascent import RECIPES, Objective, optimize  # noqa: E402
+from vizcnn.ascent.rng import Rng  # noqa: E402
 from vizcnn.models.model import Model  # noqa: E402
 from vizcnn.probing import registry  # noqa: E402
 
@@ -33,6 +39,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
         for m in ("gradient", "gradient-x-input", "smoothgrad", "integrated-gradients", "guided-backprop", "deconvnet")
     ],
 }
+WORK = ("operations", "waits", "copies")
 TARGETS = {"deconvnet": "3:5", "dream": "3:5", "maximize": "3:5"}
 
 
@@ -43,11 +50,11 @@ def wrap(network: torch.nn.Module) -> Model:
 NEAR, FAR = wrap(small_cnn()), wrap(small_cnn().to(pretend_device.NAME))
 
 
-def call(model: Model, name: str, options: dict[str, Any]) -> Any:
+def call(model: Model, name: str, options: dict[str, Any], images: int = 3) -> Any:
     kind = registry.get(name)
     arguments: dict[str, Any] = {"target": TARGETS[name]} if name in TARGETS else {}
     if kind.needs_images:
-        arguments["images"] = PHOTOS[:3] if kind.streams else IMAGES[:3]
+        arguments["images"] = PHOTOS[:images] if kind.streams else IMAGES[:images]
     return kind(**QUICK.get(name, {}), **options)(model, progress=False, seed=3, **arguments).arrays()
 
 
@@ -102,15 +109,28 @@ def keep_contract() -> dict[str, str]:
     return broken
 
 
+def count_calls() -> dict[str, dict[str, list[float]]]:
+    """By probe: launches, waits and copies of a call with two images, and of each further image."""
+    found = {}
+    for name in registry.list_names():
+        for options in KINDS.get(name, [{}]):
+            run = partial(call, FAR, name, options)
+            whole, each = _count_once(run, 2), count(run, 2, 4)
+            found[" ".join([name, *options.values()])] = {kind: [whole[kind], each[kind]] for kind in WORK}
+    return found
+
+
+def _count_once(run: Callable[[int], Any], number: int) -> Counter[str]:
+    run(number)  # what is done once is done now
+    pretend_device.count.clear()
+    run(number)
+    return Counter(pretend_device.count)
+
+
 def count(function: Callable[[int], Any], few: int, many: int) -> dict[str, float]:
     """What each further step or batch costs."""
-    costs = []
-    for number in (few, many):
-        function(number)  # what is done once is done now
-        pretend_device.count.clear()
-        function(number)
-        costs.append(dict(pretend_device.count))
-    return {kind: (costs[1].get(kind, 0) - costs[0].get(kind, 0)) / (many - few) for kind in costs[1]}
+    less, more = (_count_once(function, number) for number in (few, many))
+    return {kind: (more[kind] - less[kind]) / (many - few) for kind in WORK}
 
 
 def scan(batches: int) -> None:
@@ -123,10 +143,10 @@ def count_work() -> dict[str, dict[str, float]]:
     quiet: dict[str, Any] = {"progress": False}
     one = IMAGES[:1]
     return {
-        "maximize, step": count(lambda n: vizcnn.Maximize(steps=n)(FAR, target="3:5", **quiet), 2, 12),
-        "dream, step": count(lambda n: vizcnn.Dream(steps=n, octaves=1, size=16)(FAR, one, "3:5", **quiet), 2, 12),
-        "invert, step": count(lambda n: vizcnn.Invert(layers=("3",), steps=n)(FAR, one, **quiet), 2, 12),
-        "style, step": count(lambda n: vizcnn.Style(steps=n, size=16)(FAR, one, **quiet), 2, 12),
+        "maximize, step": count(lambda n: vizcnn.Maximize(steps=n)(FAR, target="3:5", **quiet), 8, 40),
+        "dream, step": count(lambda n: vizcnn.Dream(steps=n, octaves=1, size=16)(FAR, one, "3:5", **quiet), 8, 40),
+        "invert, step": count(lambda n: vizcnn.Invert(layers=("3",), steps=n)(FAR, one, **quiet), 8, 40),
+        "style, step": count(lambda n: vizcnn.Style(steps=n, size=16)(FAR, one, **quiet), 8, 40),
         "occlusion, batch": count(
             lambda n: vizcnn.Occlusion(window=4, stride=4, engine="plain", batch=16 // n)(FAR, one, 1, **quiet), 2, 8
         ),
@@ -167,7 +187,46 @@ def count_images() -> dict[str, Any]:
     return found
 
 
+def climb() -> dict[str, Any]:
+    """By recipe: whether pictures of a target that falls silent on its way are those of the processor, how often a
+    block of steps was taken again for that, and the work of each further step of a target that does not."""
+    unit = torch.nn.Conv2d(3, 2, 1)
+    unit.weight.data.fill_(1.0)
+    unit.bias.data.fill_(-0.6)  # type: ignore[union-attr]
+    network = torch.nn.Sequential(unit, torch.nn.ReLU())
+    near, far = wrap(deepcopy(network)), wrap(network.to(pretend_device.NAME))
+    wanted = [Objective(vizcnn.target("1:0"), lowered=True), Objective(vizcnn.target("1:1"))]
+    found: dict[str, Any] = {}
+    for name, recipe in RECIPES.items():
+        made = []
+        for model in (near, far):
+            REWINDS.clear()
+            with model.borrowed():
+                made.append(optimize(model, wanted, replace(recipe, steps=24, rate=4 * recipe.rate), progress=False))
+        again, difference = len(REWINDS), float((made[0].pictures - made[1].pictures).abs().max())
+        run = partial(_climb_steps, name)
+        found[name] = {"difference": difference, "again": again, **count(run, 48, 144)}
+    return found
+
+
+def _climb_steps(recipe: str, steps: int) -> None:
+    vizcnn.Maximize(preset=recipe, steps=steps)(FAR, target="3:5", progress=False)
+
+
+REWINDS: list[Rng] = []
+_rewind = Rng.rewind
+
+
+def rewind(self: Rng) -> None:
+    REWINDS.append(self)
+    _rewind(self)
+
+
+Rng.rewind = rewind  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    answers = {"compare": compare(), "contract": keep_contract(), "work": count_work(), "images": count_images()}
-    print(json.dumps(answers))
+    parts = (compare, keep_contract, count_work, count_images, count_calls, climb)
+    asked = sys.argv[1:] or [part.__name__ for part in parts]
+    print(json.dumps({part.__name__: part() for part in parts if part.__name__ in asked}))

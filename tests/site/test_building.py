@@ -76,10 +76,12 @@ def test_layers_that_are_left_out_are_no_sources(made: Atlas, tmp_path: Path) ->
 
 def test_what_was_kept_is_not_measured_again(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder = vizcnn.load("lecture"), tmp_path / "site"
-    wanted: dict[str, Any] = {"pictures": ["fc2"], "effects": 0.0, "pages": 2, "progress": False}
+    wanted: dict[str, Any] = {"pictures": ["fc2"], "recipe": "quick", "effects": 0.0, "pages": 2, "progress": False}
     first = vizcnn.atlas(model, digits, folder, **wanted)
     pictures = sorted(file.name for file in (folder / "unit").iterdir())
     assert len(pictures) == 10
+    about = json.loads((folder / "atlas.json").read_text())["origin"]
+    assert ["recipe", "quick, 60 steps, seed 0"] in about["options"]
     from vizcnn.anatomy import pictures as making
     from vizcnn.site.study import maps
 

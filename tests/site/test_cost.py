@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 import vizcnn
 from vizcnn.cli.main import main
-from vizcnn.errors import ImageError
+from vizcnn.errors import ImageError, ParameterError
 from vizcnn.site.building import estimate
 
 QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0}
@@ -53,6 +53,11 @@ def test_a_trial_makes_pictures_that_it_does_not_keep(digits: Path, tmp_path: Pa
     assert cost.seconds["pictures"] > 0
     assert cost.size["optimised pictures"] > 0
     assert "optimised pictures" in str(cost)
+    assert cost.recipe == "robust"
+    short = estimate(model, digits, tmp_path / "site", pictures="all", recipe="quick", effects=0.0)
+    assert "pictures (quick) " in str(short)
+    with pytest.raises(ParameterError, match="recipe must be one of .*quick.*got 'robst'"):
+        estimate(model, digits, tmp_path / "site", recipe="robst")
 
 
 def test_the_command_says_it_and_writes_nothing(digits: Path, tmp_path: Path) -> None:

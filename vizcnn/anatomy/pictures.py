@@ -21,7 +21,8 @@ from vizcnn.models.targets import OUTPUT, Target, target
 from vizcnn.version import __version__
 
 BATCH = 16
-"""Pictures that are made together, and kept together."""
+"""Pictures that are kept together. They are made together too, as far as memory allows; a picture is the same however
+many are."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ class _Batch:
     def __call__(self) -> Arrays:
         objectives = [Objective(find_target(self.site, unit).resolved(self.model)) for unit in self.units]
         outcome = optimize(
-            self.model, objectives, self.recipe, seed=self.seed, batch=BATCH, label=self.site.name,
-            progress=self.progress,
+            self.model, objectives, self.recipe, seed=self.seed, label=self.site.name, progress=self.progress,
         )  # fmt: skip
         if not outcome.finished:
             raise KeyboardInterrupt

@@ -11,8 +11,9 @@ noise (`regularizers`). A `Recipe` names one of each; `optimize` is the loop tha
 
 from vizcnn.ascent.checks import check_objectives
 from vizcnn.ascent.diversity import compute_gram
-from vizcnn.ascent.loop import Outcome, optimize
+from vizcnn.ascent.loop import optimize
 from vizcnn.ascent.objective import Objective, score_pictures
+from vizcnn.ascent.outcome import Outcome
 from vizcnn.ascent.parametrization import Fourier, Maco, Parametrization, Pixels
 from vizcnn.ascent.recipe import RECIPES, Recipe, find_recipe
 from vizcnn.ascent.regularizers import Penalty, Repair

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vizcnn.models.constants import make_constant
+
 
 def measure_similarity(outputs: Mapping[str, tuple[Tensor, ...]], groups: Sequence[Hashable]) -> Tensor:
     """How similar each picture is to the others of its group, (N,), 1 for equal ones: the mean cosine
@@ -19,12 +21,13 @@ def measure_similarity(outputs: Mapping[str, tuple[Tensor, ...]], groups: Sequen
 
     outputs: each layer's output for each of N pictures, (1, C, H, W) or (1, C). groups: the group of each picture.
     """
-    others = torch.tensor([[i != j and a == b for j, b in enumerate(groups)] for i, a in enumerate(groups)])
-    weights = others / others.sum(1, keepdim=True).clamp(min=1)  # (N, N)
+    others = [[float(i != j and a == b) for j, b in enumerate(groups)] for i, a in enumerate(groups)]
+    shares = [[one / max(1.0, sum(row)) for one in row] for row in others]  # (N, N)
     per_layer = []
     for parts in outputs.values():
         grams = F.normalize(compute_gram(torch.cat(parts).float()).flatten(1), dim=1)  # (N, C * C)
-        per_layer.append(((grams @ grams.T) * weights.to(grams)).sum(1))  # (N,)
+        weights = make_constant(shares, grams, grams.device)
+        per_layer.append(((grams @ grams.T) * weights).sum(1))  # (N,)
     return torch.stack(per_layer).mean(0)
 
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from vizcnn.ascent.checks import Reader, choose_layout, describe_infinite, require_gradient
+from vizcnn.ascent.batches import Group, choose_batch, group_objectives
+from vizcnn.ascent.checks import Reader, describe_infinite, require_gradient
 from vizcnn.ascent.diversity import measure_similarity
 from vizcnn.ascent.objective import Objective, score_outputs, score_pictures, split_outputs
 from vizcnn.ascent.optimisers import OPTIMISERS
+from vizcnn.ascent.outcome import Outcome, join_outcomes
 from vizcnn.ascent.parametrization import Pixels
 from vizcnn.ascent.recipe import Recipe
 from vizcnn.ascent.rng import Rng
+from vizcnn.ascent.state import Best, State
 from vizcnn.models.backward import Redirection
+from vizcnn.models.batches import run_batches
 from vizcnn.models.determinism import pick_rows
 from vizcnn.models.layers.capture import open_reader
 from vizcnn.models.model import Model
@@ -25,30 +30,7 @@ from vizcnn.progress import bar
 
 Precision = Literal["float32", "bfloat16"]
 _PATIENCE = 3  # redirected gradients that were zero too, after which a picture is left as it is
-_SHOWN_EVERY = 8  # steps between updates of the progress bar's score
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The pictures that an optimisation came to.
-
-    indices: the positions of their N objectives among those given, ascending: all of them, unless Ctrl-C came before
-        some were begun.
-    pictures: (N, C, H, W) in [0, 1].
-    scores: float64 (N,), the targets' numbers for them, without transforms and in the network's own precision.
-    computed: the same in the precision of the optimisation.
-    moved: bool (N,), whether the target ever responded to a change of its picture.
-    frames: uint8 (F, N, C, H, W), the way there, from the start to the pictures.
-    finished: False after Ctrl-C; the pictures are then as far as they got.
-    """
-
-    indices: tuple[int, ...]
-    pictures: Tensor
-    scores: Tensor
-    computed: Tensor
-    moved: Tensor
-    frames: Tensor
-    finished: bool = True
+_BLOCK = 8  # steps between two looks at what a device computes, and between two scores that the progress bar shows
 
 
 def optimize(
@@ -61,7 +43,7 @@ def optimize(
     seed: int = 0,
     diversity: float = 0.0,
     precision: Precision = "float32",
-    batch: int = 16,
+    batch: int | None = None,
     frames: int = 0,
     label: str = "ascent",
     progress: bool = True,
@@ -72,7 +54,8 @@ def optimize(
     start: pictures (N, C, H, W) in [0, 1] to begin with, for recipes of pixels; else each begins with its own noise.
     diversity: weight of a term that makes copies of one target differ: how similar they are is subtracted from the
         target (Olah et al. 2017).
-    batch: pictures optimised together; copies of one target always are. It changes memory and speed only.
+    batch: pictures optimised together; copies of one target always are. It changes memory and speed only. By default as
+        many as fit into memory; when that runs out, half as many.
     frames: how many states to keep, evenly spread, the last being the result.
 
     Raises NotDifferentiable, NonFiniteResult, TargetError, ShapeError. Ctrl-C ends the ascent; what it got to is
@@ -86,60 +69,30 @@ def optimize(
         with model.borrowed():
             pictures = optimize(model, objectives, RECIPES["robust"]).pictures  # (12, 3, 64, 64)
     """
-    groups = list(_split_into_batches(objectives, batch))
-    layouts = [choose_layout(model, [objectives[i] for i in group], size) for group in groups]
-    done: list[Outcome] = []
-    with bar(recipe.steps * len(groups), label, "step", shown=progress) as steps:
-        for group, layout in zip(groups, layouts, strict=True):
-            chosen = [objectives[i] for i in group]
-            first = None if start is None else pick_rows(start, group)
-            try:
-                ascent = _Ascent(
-                    model, chosen, recipe, size or model.input.size, first, seed, diversity, precision, layout
-                )
-                done.append(replace(ascent.run(frames, steps), indices=tuple(group)))
-            except KeyboardInterrupt:  # before the first step, or while scores were computed
-                if not done:
-                    raise
-                done[-1] = replace(done[-1], finished=False)
-            if not done[-1].finished:
-                break
-    return _join(done)
+    size, done = size or model.input.size, list[Outcome]()
+    groups = group_objectives(model, objectives, size)
 
+    def run(group: Group, part: slice) -> None:
+        indices = [i for copies in group.targets[part] for i in copies]
+        first = None if start is None else pick_rows(start, indices)
+        chosen = [objectives[i] for i in indices]
+        ascent = _Ascent(model, chosen, recipe, size, first, seed, diversity, precision, group.layout)
+        done.append(replace(ascent.run(frames, steps), indices=tuple(indices)))
+        if not done[-1].finished:
+            raise KeyboardInterrupt
 
-def _split_into_batches(objectives: Sequence[Objective], most: int) -> Iterator[list[int]]:
-    """Indices of objectives that end at the same layers, with all copies of a target together."""
-    by_layers: dict[frozenset[str], dict[tuple[object, ...], list[int]]] = {}
-    for i, objective in enumerate(objectives):
-        by_layers.setdefault(objective.target.layers, {}).setdefault(objective.group, []).append(i)
-    for same_layers in by_layers.values():
-        batch: list[int] = []
-        for copies in same_layers.values():
-            if batch and len(batch) + len(copies) > most:
-                yield batch
-                batch = []
-            batch += copies
-        yield batch
-
-
-def _join(outcomes: Sequence[Outcome]) -> Outcome:
-    """One Outcome from those of the batches, in the order of the objectives."""
-    indices = [i for each in outcomes for i in each.indices]
-    order = torch.tensor(indices).argsort()
-    fewest = min(len(each.frames) for each in outcomes)  # after Ctrl-C the last batch has fewer
-
-    def join(name: str) -> Tensor:
-        return torch.cat([getattr(each, name) for each in outcomes])[order]
-
-    return Outcome(
-        tuple(sorted(indices)),
-        join("pictures"),
-        join("scores"),
-        join("computed"),
-        join("moved"),
-        torch.cat([each.frames[len(each.frames) - fewest :] for each in outcomes], 1)[:, order],
-        all(each.finished for each in outcomes),
-    )
+    try:
+        with bar(recipe.steps * len(objectives), label, "step", shown=progress) as steps:
+            for group in groups:
+                most = batch or choose_batch(model, group, objectives[group.indices[0]], size)
+                targets = max(1, most // max(map(len, group.targets)))
+                for _ in run_batches(len(group.targets), targets, partial(run, group)):
+                    pass
+    except KeyboardInterrupt:  # also before the first step of a batch, or while its scores were computed
+        if not done:
+            raise
+        done[-1] = replace(done[-1], finished=False)
+    return join_outcomes(done)
 
 
 def _choose_steps_to_keep(frames: int, steps: int) -> set[int]:
@@ -153,6 +106,11 @@ class _Ascent:
     A step has three gradients, chained by hand, because each is looked at on its way: the target's with respect to what
     the network sees, then with respect to the picture, where the penalty's is subtracted, then with respect to the
     parameters.
+
+    Two answers can change what a step does: a score that is not finite ends it, and a picture that nothing reaches gets
+    another gradient. A device would have to be waited for in each step to know them. So there a block of steps is taken
+    as if all were well; the answers come at its end, and if one is bad, the block is taken again with a look at each
+    step. The pictures are the same.
     """
 
     def __init__(
@@ -172,33 +130,73 @@ class _Ascent:
         self.mean = torch.tensor(model.input.mean, dtype=torch.float32, device=model.device).view(1, -1, 1, 1)
         self.rng = Rng(seed, [objective.rng_key for objective in objectives], self.mean)
         first = recipe.parametrization.initialize(self.shape, self.rng) if start is None else start
-        self.parameters = first.clone()  # (N, ...)
+        self.state = State.begin(OPTIMISERS[recipe.optimiser](first.clone(), recipe.rate))
         self.first_pictures = self.render()
+        if recipe.keep == "best":
+            self.state.best = Best(self.first_pictures)
         self.signs = self.mean.new_tensor(
             [-1.0 if one.lowered else 1.0 for one in objectives]
         )  # (N,), higher is better
-        self.moved = torch.zeros(len(objectives), dtype=torch.bool, device=model.device)
-        self.optimiser = OPTIMISERS[recipe.optimiser](self.parameters, recipe.rate)
         self.precision, self.layout = precision, layout
-        self.failed_redirections = torch.zeros(len(objectives), dtype=torch.int64, device=model.device)
-        self.shown_score = torch.zeros(())
-        self.best = _Best(self.first_pictures) if recipe.keep == "best" else None
+        self.score, self.shown = self.mean.new_zeros(()), 0.0  # of the first picture
+        self.is_near = model.device.type == "cpu"
+        self.looks = True  # at each step
+        self.trouble = torch.zeros((), dtype=torch.bool, device=model.device)  # whether there was any in this block
+        self.to_keep, self.frames = set[int](), dict[int, Tensor]()  # pictures (N, C, H, W) before a step
 
     def run(self, frames: int, steps: Any) -> Outcome:
         """All steps of the recipe, or those before Ctrl-C."""
-        kept: list[Tensor] = []
-        to_keep, finished = _choose_steps_to_keep(frames, self.recipe.steps), True
+        self.to_keep = _choose_steps_to_keep(frames, self.recipe.steps)
+        finished, before = True, self.state
         try:
             with self._open_reader() as read:
-                for step in range(1, self.recipe.steps + 1):
-                    kept += [self.render()] if step in to_keep else []
-                    self._step(read, step)
-                    self._show(steps, step)
+                for block in self._split_into_blocks():
+                    before = self.state if self.looks else self.state.copy()
+                    self._climb(read, block, before)
+                    steps.update(len(block) * len(self.objectives))
+                    self._show(steps, block[-1])
                 self._judge_last(read)
         except KeyboardInterrupt:
             finished = False
-        result = self.best.pictures if self.best else self.render()
-        return self._collect(result, [*kept, result] if frames else [], finished)
+            if self.trouble:
+                self.state = before
+        result = self.render() if self.state.best is None else self.state.best.pictures
+        return self._collect(result, [*self.frames.values(), result] if frames else [], finished)
+
+    def _split_into_blocks(self) -> Iterator[range]:
+        """The steps, counted from 1. On a device they come in blocks, all but the first, from which one knows what
+        random numbers a step needs."""
+        yield range(1, 2)
+        self.rng.learn_step()
+        first, most = 2, 1 if self.is_near else self.rng.count_steps(_BLOCK)
+        while first <= self.recipe.steps:
+            last = min(self.recipe.steps, -(-first // most) * most)
+            yield range(first, last + 1)
+            first = last + 1
+
+    def _climb(self, read: Reader, block: range, before: State) -> None:
+        """Take the steps of a block; see the class. before: the state to come back to."""
+        if not self.is_near:
+            self.rng.begin_block(len(block))
+        self._take(read, block)
+        trouble = self._wait_for_answers()
+        if trouble and not self.looks:
+            self.state, self.looks = before, True
+            self.rng.rewind()
+            self._take(read, block)
+        self.looks = self.is_near or trouble
+
+    def _take(self, read: Reader, block: range) -> None:
+        self.trouble.zero_()
+        for step in block:
+            if step in self.to_keep:
+                self.frames[step] = self.render()
+            self._step(read, step)
+
+    def _wait_for_answers(self) -> bool:
+        """Whether there was trouble in this block. The score that is shown comes with it, as each wait costs time."""
+        trouble, self.shown = torch.stack([self.trouble.to(self.score), self.score]).tolist()
+        return bool(trouble)
 
     @contextmanager
     def _open_reader(self) -> Iterator[Reader]:
@@ -210,32 +208,33 @@ class _Ascent:
     def render(self) -> Tensor:
         """The pictures as they are now, (N, C, H, W) in [0, 1]."""
         with torch.no_grad():
-            return self.recipe.parametrization.render(self.parameters, self.shape).clamp(0, 1)
+            return self.recipe.parametrization.render(self.state.parameters, self.shape).clamp(0, 1)
 
     def _step(self, read: Reader, step: int) -> None:
-        parameters = self.parameters.detach().requires_grad_()
+        parameters = self.state.parameters.detach().requires_grad_()
         pictures = self.recipe.parametrization.render(parameters, self.shape)
         seen = pictures.detach().requires_grad_()  # (N, C, H, W)
         upwards, heights = self._compute_target_gradient(read, seen)
         downwards, penalties = self._compute_penalty_gradient(seen)
         (gradient,) = torch.autograd.grad((pictures * (upwards - downwards)).sum(), parameters)
         with torch.no_grad():
-            if self.best:
-                self.best.see(pictures, heights - penalties)
-            self.optimiser(gradient)
+            if self.state.best:
+                self.state.best.see(pictures, heights - penalties)
+            self.state.optimiser(gradient)
             if isinstance(self.recipe.parametrization, Pixels):
+                pixels = self.state.parameters
                 if not self.recipe.repair.is_none:
-                    self.parameters.copy_(self.recipe.repair(self.parameters, self.mean, upwards, step))
-                self.parameters.clamp_(0, 1)
+                    pixels.copy_(self.recipe.repair(pixels, self.mean, upwards, step))
+                pixels.clamp_(0, 1)
 
     def _judge_last(self, read: Reader) -> None:
         """Let the pictures that the last step made be the best ones, if they are."""
-        if self.best is None:
+        if self.state.best is None:
             return
         with torch.no_grad():
             pictures = self.render()
             scores = score_outputs(self.objectives, self._run(read, self.recipe.transforms(pictures, self.rng)))
-            self.best.see(pictures, scores * self.signs - self.recipe.penalty(pictures, self.mean))
+            self.state.best.see(pictures, scores * self.signs - self.recipe.penalty(pictures, self.mean))
 
     def _compute_target_gradient(self, read: Reader, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Of each target, and of what makes copies differ, with respect to its picture, (N, C, H, W); and the scores
@@ -244,17 +243,19 @@ class _Ascent:
         inputs = transformed.detach().requires_grad_()
         outputs = self._run(read, inputs)
         scores = score_outputs(self.objectives, outputs)
-        self.shown_score = scores[0].detach()
+        self.score = scores[0].detach()
         gradient = self._differentiate(scores, inputs, self.signs)
         reached = gradient.flatten(1).any(1)
-        self.moved |= reached
-        stuck = ~reached & (self.failed_redirections < _PATIENCE)
-        # One wait for the device in a step is enough: both answers come together.
-        is_finite, is_stuck = torch.stack([scores.isfinite().all(), stuck.any()]).tolist()
-        if not is_finite:
-            raise describe_infinite(self.model, scores)
-        if is_stuck:
-            gradient = self._redirect(read, inputs, gradient, stuck.nonzero().flatten())
+        self.state.moved |= reached
+        stuck = ~reached & (self.state.failed_redirections < _PATIENCE)
+        answers = torch.stack([scores.isfinite().all(), ~stuck.any()])
+        self.trouble |= ~answers.all()
+        if self.looks:
+            is_finite, is_free = answers.tolist()  # together, as each wait costs time
+            if not is_finite:
+                raise describe_infinite(self.model, scores)
+            if not is_free:
+                gradient = self._redirect(read, inputs, gradient, stuck.nonzero().flatten())
         if self.diversity:
             similarity = measure_similarity(outputs, [objective.group for objective in self.objectives])
             gradient = gradient - self.diversity * torch.autograd.grad(similarity.sum(), inputs)[0]
@@ -268,7 +269,7 @@ class _Ascent:
         leaf, objectives = inputs.detach()[indices].requires_grad_(), [self.objectives[i] for i in indices.tolist()]
         with Redirection():
             found = self._differentiate(score_outputs(objectives, self._run(read, leaf)), leaf, self.signs[indices])
-        self.failed_redirections[indices] += ~found.flatten(1).any(1)
+        self.state.failed_redirections[indices] += ~found.flatten(1).any(1)
         return gradient.index_copy(0, indices, found)
 
     def _run(self, read: Reader, inputs: Tensor) -> dict[str, tuple[Any, ...]]:
@@ -297,9 +298,8 @@ class _Ascent:
         return gradient, penalties.detach()
 
     def _show(self, steps: Any, step: int) -> None:
-        steps.update()
-        if step % _SHOWN_EVERY == 0:
-            steps.set_postfix_str(f"{self.objectives[0].target} {float(self.shown_score):.3g}", refresh=False)
+        if step % _BLOCK == 0:
+            steps.set_postfix_str(f"{self.objectives[0].target} {self.shown:.3g}", refresh=False)
 
     @torch.no_grad()
     def _collect(self, pictures: Tensor, kept: list[Tensor], finished: bool) -> Outcome:
@@ -314,25 +314,10 @@ class _Ascent:
             pictures.float().cpu(),
             scores,
             computed,
-            self.moved.cpu() | (scores != first),  # perhaps by the very last redirected step
+            self.state.moved.cpu() | (scores != first),  # perhaps by the very last redirected step
             torch.stack(frames) if frames else torch.empty(0, *pictures.shape, dtype=torch.uint8),
             finished,
         )
-
-
-class _Best:
-    """Each picture's best state so far.
-
-    pictures: (N, C, H, W). heights: (N,), their targets less their penalties."""
-
-    def __init__(self, pictures: Tensor) -> None:
-        self.pictures = pictures.clone()
-        self.heights = pictures.new_full((len(pictures),), -torch.inf)
-
-    def see(self, pictures: Tensor, heights: Tensor) -> None:
-        better = heights > self.heights  # (N,)
-        self.pictures = torch.where(better.view(-1, 1, 1, 1), pictures.detach(), self.pictures)
-        self.heights = torch.where(better, heights.to(self.heights), self.heights)
 
 
 def _to_bytes(pictures: Tensor) -> Tensor:

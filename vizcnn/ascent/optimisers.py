@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 _HISTORY = 20  # gradients from which L-BFGS estimates the curvature
+
+
+class Optimiser(Protocol):
+    """Parameters (N, ...) of N pictures, which a call with their gradient changes in place."""
+
+    parameters: Tensor
+
+    def __call__(self, gradient: Tensor, /) -> None: ...
 
 
 class _Adam:
@@ -116,11 +125,10 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1, keepdim=True)
 
 
-OPTIMISERS: dict[str, Callable[[Tensor, float], Callable[[Tensor], None]]] = {
+OPTIMISERS: dict[str, Callable[[Tensor, float], Optimiser]] = {
     "adam": _Adam,
     "nadam": _NAdam,
     "ascent": _Steps,
     "lbfgs": _Lbfgs,
 }
-"""By name: from parameters (N, ...) and the length of a step to a function that takes their gradient and changes
-them."""
+"""By name: from parameters (N, ...) and the length of a step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -86,11 +87,19 @@ class Maco:
         return rng.normal(channels, height, width // 2 + 1)  # (N, C, H, W//2+1)
 
     def render(self, parameters: Tensor, shape: Shape) -> Tensor:
-        amplitudes, contrast = load_spectrum(self.like, shape)
         phases = _make_hermitian(_standardise(parameters), shape[2])  # (N, C, H, W//2+1)
-        waves = torch.polar(amplitudes.to(phases).expand_as(phases).contiguous(), phases)
+        amplitudes, contrast = _send_spectrum(self.like, shape, phases.dtype, phases.device)
+        waves = torch.polar(amplitudes.expand_as(phases).contiguous(), phases)
         plain = torch.fft.irfft2(waves, s=shape[1:])  # (N, C, H, W)
         return torch.sigmoid(mix_colours(_standardise(plain) * contrast))
+
+
+@lru_cache(maxsize=16)
+def _send_spectrum(like: str, shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float]:
+    """The spectrum, sent to the device once, since every step asks for it."""
+    with torch.inference_mode(False):  # what is made in that mode can never be a part of a gradient
+        amplitudes, contrast = load_spectrum(like, shape)
+        return amplitudes.to(device, dtype), contrast
 
 
 def _make_hermitian(phases: Tensor, width: int) -> Tensor:

@@ -45,6 +45,8 @@ def _make_yosinski(number: int, repair: Repair) -> Recipe:
     return Recipe(f"yosinski-{number}", Pixels(), repair=repair, optimiser="ascent", rate=0.05)
 
 
+_LARGE = Transforms(jitter=0.08, scale=0.15, rotate=15, noise=0.1)
+
 _ALL = (
     Recipe("lecture", Pixels(), penalty=Penalty(origin="black"), optimiser="ascent", rate=0.02),
     # The four settings of Yosinski et al. 2015, table 1; the length of a step is ours.
@@ -55,12 +57,14 @@ _ALL = (
     Recipe("mahendran", Pixels(), Transforms(jitter=0.06), Penalty(alpha=1e-4, tv=0.01), rate=0.02),
     Recipe("lucid", Fourier(), Transforms(jitter=0.06, scale=0.1, rotate=10)),
     Recipe("robust", Fourier(), Transforms(jitter=0.08, scale=0.15, rotate=15, noise=0.1)),
+    Recipe("quick", Fourier(), _LARGE, rate=0.1, steps=60),
     Recipe("maco", Maco(), Transforms(jitter=0.06, crop=0.25, noise=0.05), optimiser="nadam", rate=1.0),
 )
 
 RECIPES = {one.name: one for one in _ALL}
 """lecture: plain pixels. yosinski-1 to -4: blur and clipping. mahendran: total variation and a bound on brightness.
-lucid: waves and transforms. robust: lucid with larger movements and noise, which measures best.
+lucid: waves and transforms. robust: lucid with larger movements and noise, which measures best. quick: robust in a
+quarter of the time, with fewer and longer steps.
 maco: the amplitudes of real images, phases optimised."""
 
 
@@ -70,3 +74,13 @@ def find_recipe(name: str) -> Recipe:
         near = did_you_mean(name, RECIPES).strip()
         raise ValueError(f"one of {', '.join(RECIPES)}{near and f' ({near})'}")
     return RECIPES[name]
+
+
+def require_recipe(given: Recipe | str) -> Recipe:
+    """A recipe, or that of a name. Raises ParameterError."""
+    if isinstance(given, Recipe):
+        return given
+    try:
+        return find_recipe(given)
+    except ValueError as error:
+        raise ParameterError(f"recipe must be {error}, got {given!r}") from None

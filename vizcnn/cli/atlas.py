@@ -66,6 +66,12 @@ def _parse_pictures(ctx: click.Context, param: click.Parameter, text: str | None
 )
 @click.option("--title", help="What the site is called. Default: the model's name.")
 @click.option("--estimate", is_flag=True, help="Say how large it would be and how long it would take; write nothing.")
+@click.option(
+    "--recipe",
+    default="robust",
+    show_default=True,
+    help="How the pictures are made, a recipe of maximize: quick takes about a quarter of the time.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the pictures.")
 def atlas(
     images: Sequence[str],

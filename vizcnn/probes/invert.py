@@ -60,7 +60,11 @@ class Invert(Probe[Optimised]):
     alpha: float = param(1e-3, "Weight of |2 (x - m)|^6, which keeps colours from glaring.", min=0)
     tv: float = param(0.5, "Weight of the total variation, which keeps the picture smooth.", min=0)
     steps: int = param(200, "Steps of the optimiser for each picture.", min=1)
-    batch: int = param(16, "Pictures of one layer optimised together; changes memory and time only.", min=1)
+    batch: int | None = param(
+        None,
+        "Pictures of one layer optimised together; changes memory and time only. By default by free memory.",
+        min=1,
+    )
     frames: int = param(0, "States on the way to keep, for an animation (save as .gif).", min=0)
 
     def keeps_frames(self) -> bool:

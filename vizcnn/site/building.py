@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vizcnn.anatomy.keeping import Keeper
+from vizcnn.ascent.recipe import Recipe, require_recipe
 from vizcnn.errors import LayerNotFound, ParameterError, UnsuitableNetwork, did_you_mean
 from vizcnn.graph.sites import Site, Sites, find_sites
 from vizcnn.inputs.datasets import Images, dataset
@@ -91,6 +92,7 @@ def atlas(
     dataset_images: bool = True,
     title: str | None = None,
     compare: Model | str | None = None,
+    recipe: Recipe | str = "robust",
     seed: int = 0,
     client: Any = None,
     progress: bool = True,
@@ -112,7 +114,7 @@ def atlas(
     effects: seconds for measuring what happens without units. pages: how many images get a page of their own, with maps
         and how far each can be believed, which is the dearest part for a large network.
     dataset_images: False leaves out every pixel, map, activation and file name of the data set. title: by default the
-        model's name. seed: of the pictures.
+        model's name. recipe: of the pictures, see `vizcnn.Maximize`. seed: of their noise.
     compare: another network, mostly the same one at another time of its training, or what `vizcnn.load` takes. It is
         scanned over the same images, and each unit stands beside that of the same number in the same layer: pictures,
         crops, classes, what happens without it; most changed first. The change of a unit is 1 - r, with r Pearson's
@@ -132,8 +134,9 @@ def atlas(
     start, folder = time.perf_counter(), Path(folder)
     other = _open_other(model, compare)
     order = _Order(
-        model, folder, index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, other, seed
-    )
+        model, folder, index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, other, recipe,
+        seed,
+    )  # fmt: skip
     order.check(images)
     with order.borrow():
         made = order.prepare(images)
@@ -159,9 +162,7 @@ def _open_other(model: Model, compare: Model | str | None) -> Model | None:
 def _scan(trial: Trial, folder: Path, client: Any, progress: bool) -> Index:
     """The index of a scan of all sites of a trial."""
     layers = list_readings(trial.sites)
-    return scan(
-        trial.model, trial.images, folder, layers=layers, study=Study(), client=client, progress=progress
-    )  # fmt: skip
+    return scan(trial.model, trial.images, folder, layers=layers, study=Study(), client=client, progress=progress)
 
 
 def _compare(made: _Prepared, own: Material, order: _Order, client: Any, progress: bool) -> Comparing | None:
@@ -191,6 +192,7 @@ def estimate(
     dataset_images: bool = True,
     title: str | None = None,
     compare: Model | str | None = None,
+    recipe: Recipe | str = "robust",
     seed: int = 0,
 ) -> AtlasCost:
     """The size and the time of the atlas that `atlas` writes with the same arguments; nothing is written.
@@ -206,8 +208,9 @@ def estimate(
     """
     other, folder = _open_other(model, compare), Path(folder)
     order = _Order(
-        model, folder, index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, other, seed
-    )
+        model, folder, index, labels, layers, pictures, effects, by_hand, pages, dataset_images, title, other, recipe,
+        seed,
+    )  # fmt: skip
     order.check(images)
     with order.borrow():
         return order.prepare(images).trial.run()
@@ -241,6 +244,7 @@ class _Order:
     dataset_images: bool
     title: str | None
     other: Model | None
+    recipe: Recipe | str
     seed: int
 
     @property
@@ -277,6 +281,7 @@ class _Order:
             refuse_other_inputs(self.model, self.other)
         if (images is None) == (self.index is None):
             raise ParameterError("an atlas is of images, or of the index of a scan: give one of them")
+        require_recipe(self.recipe)
         if self.pages < 1:
             raise ParameterError(f"pages, the number of images with a page, is at least 1, got {self.pages}")
 
@@ -295,6 +300,7 @@ class _Order:
             effects=self.effects,
             by_hand=_choose_by_hand(sites, self.by_hand),
             pages=self.pages,
+            recipe=require_recipe(self.recipe),
             seed=self.seed,
             compared=f"{self.other.name}, weights {self.other.weights_sha256()[:16]}" if self.other else "",
         )

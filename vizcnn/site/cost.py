@@ -44,17 +44,19 @@ class AtlasCost:
     """What an atlas will take.
 
     units, images: that it will show. size: bytes by kind. seconds: by kind of work, without what is kept from an
-    earlier call."""
+    earlier call. recipe: of the optimised pictures."""
 
     units: int
     images: int
     size: dict[str, int]
     seconds: dict[str, float]
+    recipe: str
 
     def describe(self) -> str:
         """The cost in two lines."""
         parts = sorted(self.seconds.items(), key=lambda part: -part[1])
-        listed = ", ".join(f"{kind} {_in_words(seconds)}" for kind, seconds in parts if seconds >= 0.5)
+        names = {"pictures": f"pictures ({self.recipe})"}
+        listed = ", ".join(f"{names.get(kind, kind)} {_in_words(each)}" for kind, each in parts if each >= 0.5)
         total = _in_words(sum(self.seconds.values()))
         return (
             f"{self.units:,} units and {self.images:,} images will take about {describe_size(self.size)}\n"
@@ -91,7 +93,7 @@ class Trial:
         seconds = self._estimate_seconds(batch)
         if self.other:
             seconds |= {f"{kind} of the other network": s for kind, s in self.other.estimate_comparison(batch).items()}
-        return AtlasCost(units, len(self.images), size, seconds)
+        return AtlasCost(units, len(self.images), size, seconds, self.plan.recipe.name)
 
     # ------------------------------------------------------------------------------------------------------------ size
 
