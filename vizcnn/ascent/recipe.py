@@ -56,7 +56,7 @@ _ALL = (
     _make_yosinski(4, Repair(blur=0.5, every=4, small_contribution=90)),
     Recipe("mahendran", Pixels(), Transforms(jitter=0.06), Penalty(alpha=1e-4, tv=0.01), rate=0.02),
     Recipe("lucid", Fourier(), Transforms(jitter=0.06, scale=0.1, rotate=10)),
-    Recipe("robust", Fourier(), Transforms(jitter=0.08, scale=0.15, rotate=15, noise=0.1)),
+    Recipe("robust", Fourier(), _LARGE),
     Recipe("quick", Fourier(), _LARGE, rate=0.1, steps=60),
     Recipe("maco", Maco(), Transforms(jitter=0.06, crop=0.25, noise=0.05), optimiser="nadam", rate=1.0),
 )
