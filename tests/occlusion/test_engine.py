@@ -206,8 +206,9 @@ class Pooled(nn.Module):
         two = F.avg_pool2d(self.behind(self.second(self.first(x))), (3, 2), (2, 1)).relu()  # with the norm
         padded = F.avg_pool2d(self.third(one), 2, padding=1)
         shared = self.third(two)
-        late: Tensor = F.avg_pool2d(self.fourth(padded), 3, 1)
-        return late.mean((2, 3)) + F.avg_pool2d(shared, 2).mean((2, 3)) + shared.mean((2, 3))
+        late = F.avg_pool2d(self.fourth(padded), 3, 1)
+        out: Tensor = late.mean((2, 3)) + F.avg_pool2d(shared, 2).mean((2, 3)) + shared.mean((2, 3))
+        return out
 
 
 class Wide(nn.Module):
