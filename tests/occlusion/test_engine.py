@@ -193,6 +193,24 @@ class Before(nn.Module):
         return out
 
 
+class Pooled(nn.Module):
+    """Means over places behind kernels of 1x1, as in DenseNet: such that can go first, and such that cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.before, self.behind = nn.Conv2d(3, 12, 3), norm(12), norm(8)
+        self.second, self.third, self.fourth = nn.Conv2d(12, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = F.avg_pool2d(self.second(self.before(self.first(x)).relu()), 2)  # goes first
+        two = F.avg_pool2d(self.behind(self.second(self.first(x))), (3, 2), (2, 1)).relu()  # with the norm
+        padded = F.avg_pool2d(self.third(one), 2, padding=1)
+        shared = self.third(two)
+        late = F.avg_pool2d(self.fourth(padded), 3, 1)
+        out: Tensor = late.mean((2, 3)) + F.avg_pool2d(shared, 2).mean((2, 3)) + shared.mean((2, 3))
+        return out
+
+
 class Wide(nn.Module):
     """Channels that windows touch unequally far are joined, and added again to what a convolution makes of them."""
 
@@ -221,7 +239,9 @@ class Deep(nn.Module):
         return out
 
 
-@pytest.mark.parametrize(("kind", "count"), [(Joined, 4), (Residual, 5), (Before, 3), (Wide, 3), (Deep, 4)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [(Joined, 4), (Residual, 5), (Before, 3), (Pooled, 7), (Wide, 3), (Deep, 4)]
+)
 @pytest.mark.parametrize("packs", [True, False])
 @torch.no_grad()
 def test_fused_steps_do_what_the_network_does(
@@ -241,7 +261,7 @@ def test_fused_steps_do_what_the_network_does(
     torch.testing.assert_close(found, model(image[None]), atol=2e-6, rtol=2e-6)
 
 
-@pytest.mark.parametrize("kind", [Joined, Residual, Before, Wide, Deep])
+@pytest.mark.parametrize("kind", [Joined, Residual, Before, Pooled, Wide, Deep])
 def test_fused_steps_follow_windows(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     model, image = vizcnn.Model(kind().eval(), size=20), torch.rand(1, 3, 20, 20)
@@ -259,3 +279,12 @@ def test_a_norm_before_a_kernel_of_one_place_costs_one_pass() -> None:
     assert names.count("clamp") == 2
     assert "native_batch_norm" not in names
     assert "relu" not in names
+
+
+@torch.no_grad()
+def test_a_mean_over_places_goes_before_a_kernel_of_one_place() -> None:
+    engine = Engine(record(vizcnn.Model(Pooled().eval(), size=20), (20, 20), [OUTPUT]))
+    sizes = [engine.shapes[step.outputs[0]] for step in engine.body if step.name == "convolution"]
+    assert sizes == [(12, 18, 18), (8, 9, 9), (12, 18, 18), (8, 8, 17), (6, 9, 9), (6, 8, 17), (6, 5, 5)]
+    whole = sum(2 * channels * h * w * reads for channels, h, w, reads in [(12, 18, 18, 27), (8, 18, 18, 12)]) * 2
+    assert count_flops(engine) == whole + 2 * 6 * (9 * 9 + 8 * 17) * 8 + 2 * 6 * 5 * 5 * 6  # of the network as it is

@@ -34,10 +34,10 @@ _PLAIN: dict[str, Any] = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1
 @pytest.mark.parametrize(
     ("channels", "side", "height", "changed", "kind"),
     [
-        (192, 3, 7, {}, "_WinogradConvolution"),
-        (191, 3, 7, {}, "_Convolution"),
+        (128, 3, 7, {}, "_WinogradConvolution"),
+        (127, 3, 7, {}, "_Convolution"),
         (192, 5, 7, {}, "_Convolution"),
-        (192, 3, 5, {}, "_Convolution"),
+        (128, 3, 5, {}, "_Convolution"),
         (192, 3, 7, {"stride": [1, 2]}, "_Convolution"),
         (192, 3, 7, {"dilation": [2, 2]}, "_Convolution"),
         (384, 3, 7, {"groups": 2}, "_Convolution"),

@@ -15,8 +15,8 @@ from vizcnn.occlusion.incremental.regions import Region
 
 
 def count_flops(engine: Engine) -> int:
-    """FLOPs of one full run: multiplications and additions of convolutions and matrix products."""
-    return sum(_count_step_flops(step, engine.shapes) for step in (*engine.body, *engine.tail))
+    """FLOPs of one full run of the network: multiplications and additions of convolutions and matrix products."""
+    return sum(_count_step_flops(step, engine.recorded.shapes) for step in engine.recorded.steps)
 
 
 def _count_step_flops(step: Step, shapes: Mapping[int, Shape | None]) -> int:
@@ -57,7 +57,7 @@ def _weigh_by_flops(engine: Engine, parts: Sequence[float]) -> float:
     tail."""
     body = [_count_step_flops(step, engine.shapes) for step in engine.body]
     tail = sum(_count_step_flops(step, engine.shapes) for step in engine.tail)
-    total = sum(body) + tail
+    total = count_flops(engine)
     return (sum(full * part for full, part in zip(body, parts, strict=True)) + tail) / total if total else 1.0
 
 

@@ -47,6 +47,7 @@ class Engine:
     """
 
     def __init__(self, graph: Graph) -> None:
+        self.recorded = graph  # as the network runs it
         graph = fuse(graph)
         self.geometry = follow_maps(graph)
         self.shapes, self.wanted = graph.shapes, graph.wanted

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor, float32
 
+from vizcnn.graph.geometry import find_neighbourhood
 from vizcnn.graph.recording import Graph, Ref, Step, find_refs
 from vizcnn.occlusion.kernels.packed import find_activation, is_matrix_product
 
@@ -20,19 +22,21 @@ class Chain:
 
     before: if the kernel is 1x1: the BatchNorm and the ReLU that lead to it, if nothing else needs what they give.
     in_place: whether these may overwrite what they read.
-    norm, addition, activation: what follows the convolution, in this order; any may be missing."""
+    norm, addition, activation: what follows the convolution, in this order; any may be missing.
+    pool: if the kernel is 1x1: the average pooling that follows convolution and norm. It then goes first."""
 
     convolution: Step
     before: tuple[Step, Step] | None = None
     in_place: bool = False
     norm: Step | None = None
+    pool: Step | None = None
     addition: Step | None = None
     activation: Step | None = None
 
     @property
     def steps(self) -> list[Step]:
         """The convolution and what follows it."""
-        links = (self.convolution, self.norm, self.addition, self.activation)
+        links = (self.convolution, self.norm, self.pool, self.addition, self.activation)
         return [step for step in links if step is not None]
 
     @property
@@ -71,6 +75,9 @@ def _extend(chain: Chain, graph: Graph, readers: dict[int, Step], uses: Counter[
     """Take a norm, an addition and an activation into the chain, as far as they follow."""
     if (after := readers.get(chain.output)) and _is_constant_norm(after, uses):
         chain.norm = after
+    if (after := readers.get(chain.output)) and _can_pool_first(after, chain):
+        chain.pool = after
+        return
     if (after := readers.get(chain.output)) and _can_add(after, chain, graph):
         chain.addition = after
     if (after := readers.get(chain.output)) and find_activation(after):
@@ -109,6 +116,20 @@ def _is_constant_norm(step: Step, uses: Counter[int]) -> bool:
     statistics = all(isinstance(step.args[name], Tensor) for name in ("running_mean", "running_var"))
     weights = not any(isinstance(step.args[name], Ref) for name in ("weight", "bias"))
     return statistics and weights and not step.args.get("training") and not any(uses[v] for v in step.outputs[1:])
+
+
+def _can_pool_first(step: Step, chain: Chain) -> bool:
+    """Whether a step is a mean over places, and the kernel, of 1x1, can as well be applied to fewer places after it:
+
+        mean(W x + b) = W mean(x) + b
+
+    Not where padding is among what the mean is taken of, which has no b."""
+    args = chain.convolution.args
+    if step.name != "avg_pool2d" or not is_matrix_product(args) or max(args["stride"]) > 1:
+        return False
+    kind = find_neighbourhood(step.name, step.args)
+    plain = not (step.args["ceil_mode"] or step.args["divisor_override"])
+    return plain and kind is not None and not any(kind.padding) and prod(kind.stride) > 1
 
 
 def _can_add(step: Step, chain: Chain, graph: Graph) -> bool:

@@ -1,18 +1,20 @@
 """Fused steps: a convolution and the steps around it as one operation of oneDNN.
 
-A BatchNorm after it goes into the weights; then another value may be added, as at the end of a residual block, and an
-activation applied, while the numbers are still in the processor. torch by itself goes through memory for each of these.
+A mean over places goes before a kernel of 1x1 instead of after it. A BatchNorm after a convolution goes into the
+weights; then another value may be added, as at the end of a residual block, and an activation applied, while the
+numbers are still in the processor. torch by itself goes through memory for each of these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vizcnn.graph.recording import Graph, Ref, Step
+from vizcnn.graph.recording import Graph, Ref, Shape, Step
 from vizcnn.occlusion.kernels.chains import Chain, find_chains
 from vizcnn.occlusion.kernels.packed import Dense, is_available, pack
 
@@ -23,11 +25,22 @@ def fuse(graph: Graph) -> Graph:
     if not is_available():
         return graph
     replaced: dict[int, Step | None] = {}  # what a step is replaced by, by the step's first output; None: by nothing
+    shapes = dict(graph.shapes)
     for chain in find_chains(graph):
         replaced.update((step.outputs[0], None) for step in chain.steps)
-        replaced.update(_fuse_chain(chain, graph))
+        if chain.pool:
+            shapes[chain.convolution.outputs[0]] = _find_pooled_shape(chain, graph)
+        replaced.update(_fuse_chain(chain, shapes))
     steps = (replaced.get(step.outputs[0], _pack_dense(step)) for step in graph.steps)
-    return replace(graph, steps=tuple(step for step in steps if step))
+    return replace(graph, steps=tuple(step for step in steps if step), shapes=shapes)
+
+
+def _find_pooled_shape(chain: Chain, graph: Graph) -> Shape:
+    """The shape of what a convolution reads, after the pooling that goes first."""
+    before, after = graph.shapes[chain.convolution.inputs[0]], graph.shapes[chain.output]
+    assert before is not None  # true of every step that can be packed
+    assert after is not None
+    return (before[0], *after[1:])
 
 
 def _pack_dense(step: Step) -> Step:
@@ -41,16 +54,21 @@ def _pack_dense(step: Step) -> Step:
     return replace(step, func=Dense()) if args["mat2"].t().is_contiguous() else step
 
 
-def _fuse_chain(chain: Chain, graph: Graph) -> dict[int, Step | None]:
+def _fuse_chain(chain: Chain, shapes: Mapping[int, Shape | None]) -> dict[int, Step | None]:
     """The steps that replace a chain, by the first output of the step whose place they take."""
-    args, shape = chain.convolution.args, graph.shapes[chain.convolution.inputs[0]]
+    args, steps = chain.convolution.args, dict[int, Step | None]()
+    weight, bias = args["weight"], args["bias"]
+    if chain.pool:
+        pooled = chain.convolution.outputs
+        steps[pooled[0]] = replace(chain.pool, args=chain.pool.args | {"self": args["input"]}, outputs=pooled)
+        args = args | {"input": Ref(pooled[0])}
+    shape = shapes[args["input"].value]
     assert shape is not None  # true of every step that can be packed
-    weight, bias, steps = args["weight"], args["bias"], dict[int, Step | None]()
     if chain.before:
         norm, relu = chain.before
         limits, weight, bias = _fold_norm_and_relu_before(norm, weight, bias)
         clamp = torch.ops.aten.clamp_.Tensor if chain.in_place else torch.ops.aten.clamp.Tensor
-        steps = {norm.outputs[0]: None, relu.outputs[0]: Step(clamp, limits, relu.outputs)}
+        steps |= {norm.outputs[0]: None, relu.outputs[0]: Step(clamp, limits, relu.outputs)}
     if chain.norm:
         weight, bias = _fold_norm_after(weight, bias, chain.norm.args)
     func = pack(args, weight, bias, shape, chain.activation)

@@ -145,7 +145,7 @@ def find_activation(step: Step | None) -> tuple[str, list[float]] | None:
 def _suits_winograd(args: dict[str, Any], weight: Tensor, shape: Shape) -> bool:
     """Whether Winograd's algorithm is faster: many channels, whose products outweigh its additions, and enough rows."""
     plain = all(number == 1 for number in (*args["stride"], *args["dilation"], args["groups"]))
-    return plain and weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= 192 and shape[1] >= 6
+    return plain and weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= 128 and shape[1] >= 6
 
 
 def _list_geometry(args: dict[str, Any]) -> tuple[Any, ...]:
