@@ -109,7 +109,7 @@ def _reduce(maps: Tensor, scratch: Tensor) -> Tensor:
     together = max(1, _CACHED // rows[0].numel()) if maps.is_cpu else len(rows)
     for start in range(0, len(rows), together)[::-1]:
         part = rows[start : start + together].float()
-        fits = part.is_contiguous() and part.numel() <= len(scratch)
+        fits = part.is_cpu and part.is_contiguous() and part.numel() <= len(scratch)
         room = scratch[: part.numel()].view_as(part) if fits else torch.empty_like(part)
         _look(part, room, table[:, start : start + together])
     return table.view(5, *maps.shape[:2]).cpu()  # moved at once, before anything is read
