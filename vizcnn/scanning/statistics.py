@@ -102,12 +102,11 @@ def _find_largest(rows: Tensor) -> Tensor:
 def _reduce(maps: Tensor, scratch: Tensor) -> Tensor:
     """The table of `BatchStatistics`, (5, B, C), in main memory.
 
-    On a processor a few rows at a time: they stay in its cache, so that only the first look waits for memory. The last
-    come first, since the network has just written them, and the first last, since it reads them next."""
+    On a processor a few rows at a time: they stay in its cache, so that only the first look waits for memory."""
     rows = maps.flatten(0, 1) if maps.is_contiguous() else maps  # (B * C, places), or (B, C, places)
     table = torch.empty(5, *rows.shape[:-1], dtype=torch.float32, device=maps.device)
     together = max(1, _CACHED // rows[0].numel()) if maps.is_cpu else len(rows)
-    for start in range(0, len(rows), together)[::-1]:
+    for start in range(0, len(rows), together):
         part = rows[start : start + together].float()
         fits = part.is_cpu and part.is_contiguous() and part.numel() <= len(scratch)
         room = scratch[: part.numel()].view_as(part) if fits else torch.empty_like(part)
@@ -121,12 +120,13 @@ def _look(maps: Tensor, room: Tensor, table: Tensor) -> None:
     torch.amax(maps, -1, out=highest)
     torch.amin(maps, -1, out=lowest)
     torch.sum(maps, -1, out=sums)
-    torch.sum(torch.square(maps, out=room), -1, out=squares)
-    # a square is zero wherever an activation is; to ask a device would wait
-    if maps.is_cpu and room.amin() > 0:
-        zeros.zero_()
-    else:  # counted as floats: adding up truth values takes ten times longer
+    torch.linalg.vector_norm(maps, dim=-1, out=squares)
+    squares.square_()
+    # zeros are counted as floats: adding up truth values takes ten times longer, and asking a device would wait
+    if not maps.is_cpu or ((lowest <= 0) & (highest >= 0)).any():
         torch.sum(torch.eq(maps, 0, out=room), -1, out=zeros)
+    else:
+        zeros.zero_()
 
 
 def find_bins(values: Tensor) -> Tensor:
