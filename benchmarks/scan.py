@@ -5,8 +5,9 @@
 
 Made-up images are kept in memory, so nothing is decoded: all convolutions and linear layers are scanned, top 9. Bare
 forward pass and scan of a batch run in turn; overhead is the median of the scan's time over that of its neighbour,
-less 1, leaving out the first batch, in which every image is among the best. The peer is zennit-crp's collection of
-the most activating and most relevant images, for the same batches and layers.
+less 1, leaving out the first batch, in which every image is among the best. A scan with a study also keeps what an
+atlas needs: all activations in bins, the answers, and a sample of images; it is measured on a quarter of the batches.
+The peer is zennit-crp's collection of the most activating and most relevant images, for the same batches and layers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
 from tempfile import TemporaryDirectory
@@ -31,11 +32,12 @@ from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.scanning.layer_selection import select_layers
 from vizcnn.scanning.loader import Batch
-from vizcnn.scanning.observe import Finding, ScanSettings, observe
+from vizcnn.scanning.observe import ScanSettings, observe
+from vizcnn.scanning.study import Study, settle_study
 
 HEAD = (
-    "| network | layers | channels | batch | ms an image, bare / scan | overhead | in CPU time | peer over bare |\n"
-    + "|---|---|---|---|---|---|---|---|"
+    "| network | layers | channels | batch | ms an image, bare / scan | overhead | in CPU time | with a study "
+    + "| peer over bare |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -64,7 +66,7 @@ def make_batches(model: Model, count: int, batch: int) -> list[Batch]:
 
 def measure(model: Model, settings: ScanSettings, batches: Sequence[Batch], peer: bool) -> Timings:
     """Run bare pass, scan and peer in turn over the batches; the first counts for none."""
-    finding = Finding(settings.make_tallies())
+    finding = settings.make_finding()
     # Copied before the scan puts its hooks on the layers: it must not see the runs of the copies.
     bare_model = copy_for_dry_run(model)
     peer_model = copy_for_dry_run(model)
@@ -121,7 +123,10 @@ def measure_network(spec: str, rounds: int, batch: int | None, peer: bool) -> st
     settings = ScanSettings(
         select_layers(model, size, None), size, 9, "max", batch or default_batch(size), torch.get_num_threads()
     )
-    timings = measure(model, settings, make_batches(model, rounds + 1, settings.batch), peer)
+    batches = make_batches(model, rounds + 1, settings.batch)
+    timings = measure(model, settings, batches, peer)
+    study = settle_study(model, Study(), size, len(batches) * settings.batch)
+    with_study = measure(model, replace(settings, study=study), batches[: 1 + max(1, rounds // 4)], False)
     milliseconds = [
         1e3 * statistics.median(t.wall for t in times) / settings.batch for times in (timings.bare, timings.scan)
     ]
@@ -133,6 +138,7 @@ def measure_network(spec: str, rounds: int, batch: int | None, peer: bool) -> st
         f"{milliseconds[0]:.1f} / {milliseconds[1]:.1f}",
         f"{timings.compute_overhead(timings.scan, 'wall'):.1%}",
         f"{timings.compute_overhead(timings.scan, 'cpu'):.1%}",
+        f"{with_study.compute_overhead(with_study.scan, 'wall'):.1%}",
         f"{1 + timings.compute_overhead(timings.peer, 'wall'):.1f}x" if peer else "-",
     )
     return f"| {' | '.join(cells)} |"

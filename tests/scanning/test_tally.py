@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from support_scanning import Labels, assert_exact
 from torch import Tensor
 
-from vizcnn.scanning.statistics import BINS, Rank, compute_bin_edges, compute_statistics, find_bins
-from vizcnn.scanning.tally import Tally, make_tally, merge_tallies, restore_tally
+from vizcnn.scanning.joined import JoinedTallies
+from vizcnn.scanning.statistics import BINS, Rank, compute_bin_edges, compute_statistics, find_bins, make_scratch
+from vizcnn.scanning.tally import Tally, merge_tallies, restore_tally, select_best
 
 
 def counted(
@@ -23,11 +24,11 @@ def counted(
 ) -> Tally:
     """The tally of activations (N, C, h, w) or (N, C), seen in batches that end at `cuts` and at N."""
     labels = labels or [None] * len(output)
-    tally = make_tally(output.shape[1], int(output[0, 0].numel()), top)
+    tallies, scratch = JoinedTallies({"layer": (output.shape[1], output[0, 0].numel())}, top), make_scratch()
     for start, stop in zip([0, *cuts], [*cuts, len(output)], strict=True):
-        seen = compute_statistics(output[start:stop], rank, tally.threshold)
-        tally.add(seen, torch.arange(first + start, first + stop), labels[start:stop])
-    return tally
+        seen = compute_statistics(output[start:stop], rank, tallies.thresholds()["layer"], scratch)
+        tallies.add({"layer": seen}, torch.arange(first + start, first + stop), labels[start:stop])
+    return tallies.split()["layer"]
 
 
 @st.composite
@@ -161,3 +162,76 @@ def test_a_deviation_far_below_the_mean_is_still_seen() -> None:
     output = 10 + 0.1 * torch.randn(200, 1, 14, 14, generator=torch.Generator().manual_seed(0))
     tally = counted(output, list(range(32, 200, 32)), 3)
     assert tally.statistics(0)["sd"] == pytest.approx(float(output.double().std(correction=0)), rel=1e-3)
+
+
+@pytest.fixture
+def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few numbers at a time that small layers are looked at in many parts, and the last part is smaller."""
+    monkeypatch.setattr("vizcnn.scanning.statistics._CACHED", 100)
+
+
+@pytest.mark.usefixtures("small_cache")
+@pytest.mark.parametrize("shape", [(7, 5, 3, 11), (1, 3, 1, 1), (5, 3, 13, 9), (2, 70, 2, 2), (6, 4)])
+@pytest.mark.parametrize("kind", ["mixed", "relu", "negative", "zero", "one zero"])
+def test_layers_are_exact_however_many_parts_they_are_looked_at_in(shape: tuple[int, ...], kind: str) -> None:
+    output = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    output = {"mixed": output, "relu": output.relu(), "negative": -output.abs() - 0.1, "zero": output * 0}.get(
+        kind, output
+    )
+    if kind == "one zero":
+        output.view(-1)[-1] = 0
+    cuts = [2] if len(output) > 2 else []
+    assert_exact(counted(output, cuts, 3), output)
+    if output.dim() == 4:
+        assert_exact(counted(output.to(memory_format=torch.channels_last), cuts, 3), output)
+        assert_exact(counted(output.transpose(2, 3)[:, :, ::2], cuts, 3), output.transpose(2, 3)[:, :, ::2])
+
+
+@pytest.mark.usefixtures("small_cache")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_counted_as_float32(dtype: torch.dtype) -> None:
+    output = torch.randn(5, 4, 3, 7, generator=torch.Generator().manual_seed(1)).to(dtype)
+    output[3, 1] = torch.inf
+    assert_exact(counted(output, [2], 3), output.float())
+
+
+def test_numbers_whose_squares_are_nothing_are_no_zeros() -> None:
+    output = torch.full((2, 3, 2, 2), 1e-30)
+    output[:, 1] = 0
+    output[0, 2, 1, 1] = 0
+    assert counted(output, [], 1).zeros.tolist() == [0, 8, 1]
+
+
+def test_layers_side_by_side_are_as_each_alone() -> None:
+    """Also where an image is left out of one layer only, and a class is in one layer only."""
+    made = torch.Generator().manual_seed(3)
+    layers = {"a": torch.randn(7, 3, 4, 4, generator=made), "b": torch.randn(7, 5, generator=made).relu()}
+    layers["c"] = torch.randn(7, 2, 2, 1, generator=made).round()
+    layers["b"][0, 2] = layers["c"][5, 0, 1, 0] = torch.nan
+    labels = ["rare", "cat", None, "cat", "dog", "lone", "dog"]
+    tallies = JoinedTallies({name: (output.shape[1], output[0, 0].numel()) for name, output in layers.items()}, 4)
+    for part in (slice(0, 3), slice(3, 4), slice(4, 7)):
+        thresholds = tallies.thresholds()
+        seen = {
+            name: compute_statistics(output[part], "max", thresholds[name], make_scratch())
+            for name, output in layers.items()
+        }
+        tallies.add(seen, torch.arange(7)[part], labels[part])
+    for name, tally in tallies.split().items():
+        assert_exact(tally, layers[name], labels=labels)
+    assert "rare" not in tallies.split()["b"].classes
+    assert "lone" not in tallies.split()["c"].classes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_the_best_are_those_of_a_stable_sort(candidates: int, top: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    pool = np.array([-np.inf, -3e38, -1.5, -1e-45, -0.0, 0.0, 1e-45, 2.0, 3e38, np.inf], np.float32)
+    values = torch.from_numpy(random.choice(pool, (5, candidates)))
+    images = torch.arange(candidates).expand(5, -1)
+    order = values.sort(dim=1, descending=True, stable=True).indices[:, :top]
+    best = select_best(top, values, images, images * 7)
+    assert torch.equal(best[0], values.gather(1, order))
+    assert torch.equal(best[1], order)
+    assert torch.equal(best[2], order * 7)

@@ -64,16 +64,17 @@ class MemoryIndex:
     def __init__(self, model: Model, images: Images, finding: Finding, *, progress: bool = False) -> None:
         if len(finding.unreadable) == len(images):
             raise ImageError(f"none of the images of {images.where} can be read: {finding.unreadable[0][1]}")
-        self.images, self.contract, self.finding = images, model.input, finding
+        self.images, self.contract = images, model.input
         self.classes, self.labels, self.unreadable = model.labels, finding.labels, finding.unreadable
         usable = next(i for i in range(len(images)) if i not in dict(finding.unreadable))
         first = images.read(usable, model.input.reading)[0]
         self.size = (int(first.shape[1]), int(first.shape[2])) if isinstance(first, Tensor) else model.input.size
-        layers = finding.tallies.keys() - {OUTPUT_NAME}
+        self._tallies = finding.tallies.split()
+        layers = self._tallies.keys() - {OUTPUT_NAME}
         self._fields = receptive_fields(model, self.size, layers=layers, progress=progress) if layers else {}
 
     def tally(self, layer: str) -> Tally:
-        return self.finding.tallies[layer]
+        return self._tallies[layer]
 
     def field(self, layer: str) -> ReceptiveField | None:
         return self._fields.get(layer)

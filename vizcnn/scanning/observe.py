@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ from vizcnn.models.layers.readings import finish_reading, split_reading
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import require_output
 from vizcnn.models.targets import OUTPUT, RAW
+from vizcnn.scanning.joined import JoinedTallies
 from vizcnn.scanning.layer_selection import OUTPUT_NAME, Shape
 from vizcnn.scanning.loader import Batch
-from vizcnn.scanning.statistics import BatchStatistics, Rank, compute_statistics
+from vizcnn.scanning.statistics import BatchStatistics, Rank, compute_statistics, make_scratch
 from vizcnn.scanning.study import (
     Answers,
     LayerStudy,
@@ -31,7 +33,6 @@ from vizcnn.scanning.study import (
     merge_answers,
     merge_studies,
 )
-from vizcnn.scanning.tally import Tally, make_tally
 
 
 @dataclass(frozen=True)
@@ -59,24 +60,21 @@ class ScanSettings:
         studies = {name: make_empty_study(shape[0]) for name, shape in self.layers.items()}
         return Finding(self.make_tallies(), studies, merge_answers([], self.study.best))
 
-    def make_tallies(self) -> dict[str, Tally]:
-        """A new tally for each layer."""
-        return {
-            name: make_tally(shape[0], shape[1] * shape[2] if len(shape) > 1 else 1, self.top)
-            for name, shape in self.layers.items()
-        }
+    def make_tallies(self) -> JoinedTallies:
+        """New tallies of the layers."""
+        return JoinedTallies({name: (shape[0], prod(shape[1:])) for name, shape in self.layers.items()}, self.top)
 
 
 @dataclass
 class Finding:
     """What was found in images that follow each other in the data set.
 
-    tallies, studies: by layer; answers: what the network answers. There are no studies and answers in a scan without
-    a study. labels: the class of each image in order, None if it is unknown or the image unreadable.
+    tallies: of all layers. studies: by layer; answers: what the network answers. There are no studies and answers in a
+    scan without a study. labels: the class of each image in order, None if it is unknown or the image unreadable.
     unreadable: the numbers of the images that could not be read, each with the reason.
     """
 
-    tallies: dict[str, Tally]
+    tallies: JoinedTallies
     studies: dict[str, LayerStudy] = field(default_factory=dict)
     answers: Answers | None = None
     labels: list[str | None] = field(default_factory=list)
@@ -120,6 +118,7 @@ def observe(model: Model, settings: ScanSettings) -> Iterator[Observe]:
     if settings.study:
         readings.setdefault(OUTPUT, [])
     thresholds: dict[str, Tensor] = {}
+    scratch = make_scratch()
     checked = False
 
     def keep(layer: str, output: Tensor) -> dict[str, Seen | Shape]:
@@ -129,8 +128,8 @@ def observe(model: Model, settings: ScanSettings) -> Iterator[Observe]:
         shape = tuple(output.shape[1:])  # calls before a module's last one may have other shapes
         if shape != settings.layers[name]:
             return shape
-        statistics = compute_statistics(output, settings.rank, thresholds[name])
-        return Seen(statistics, count_bins(output, statistics.kept) if settings.study else None)
+        statistics = compute_statistics(output, settings.rank, thresholds[name], scratch)
+        return Seen(statistics, count_bins(output, statistics.usable) if settings.study else None)
 
     def run(inputs: Tensor) -> tuple[dict[str, Seen], Any]:
         seen, output = read(inputs.to(model.device, model.dtype)), None
@@ -150,13 +149,12 @@ def observe(model: Model, settings: ScanSettings) -> Iterator[Observe]:
         finding.unreadable += batch.unreadable
         if batch.inputs is None:
             return
-        thresholds.update({name: tally.threshold for name, tally in finding.tallies.items()})
+        thresholds.update(finding.tallies.thresholds())
         seen, output = run(batch.inputs)
         if not checked:
             _check_first_image(seen, run(batch.inputs[:1])[0], model.dtype)
             checked = True
-        for name, tally in finding.tallies.items():
-            tally.add(seen[name].statistics, batch.numbers, batch.labels)
+        finding.tallies.add({name: one.statistics for name, one in seen.items()}, batch.numbers, batch.labels)
         if settings.study:
             _add_to_study(finding, seen, output, batch.numbers, settings.study)
 
@@ -194,5 +192,5 @@ def _check_first_image(together: Mapping[str, Seen], alone: Mapping[str, Seen], 
     """Raise DegenerateResult if a batch's first image gives other maxima alone than together with the others."""
     for name, seen in alone.items():
         one, beside = seen.statistics, together[name].statistics
-        if len(one.kept) and len(beside.kept) and int(beside.kept[0]) == 0:
+        if one.usable[0] and beside.usable[0]:
             check_deterministic(f"layer {name!r}", one.highest[0], beside.highest[0], dtype)

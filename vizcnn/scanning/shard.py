@@ -126,9 +126,9 @@ def pack_shard(finding: Finding, scan: str, number: int) -> bytes:
     """The bytes of the file of shard `number`, with what was found. scan: the scan's fingerprint."""
     from safetensors.torch import save
 
+    tallies = finding.tallies.split()
     found = {
-        layer: {name: array.contiguous() for name, array in tally.arrays().items()}
-        for layer, tally in finding.tallies.items()
+        layer: {name: array.contiguous() for name, array in tally.arrays().items()} for layer, tally in tallies.items()
     }
     for layer, study in finding.studies.items():
         found[layer] |= study.arrays()
@@ -140,7 +140,7 @@ def pack_shard(finding: Finding, scan: str, number: int) -> bytes:
             "number": number,
             "labels": finding.labels,
             "unreadable": finding.unreadable,
-            "classes": {layer: sorted(tally.classes) for layer, tally in finding.tallies.items()},
+            "classes": {layer: sorted(tally.classes) for layer, tally in tallies.items()},
             "digests": {layer: _digest_arrays(arrays) for layer, arrays in found.items()},
         }
     )

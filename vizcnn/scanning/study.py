@@ -108,11 +108,13 @@ def settle_study(model: Model, study: Study, size: tuple[int, int], images: int)
     return StudySettings(min(study.sample, images), study.best, images, head)
 
 
-def count_bins(output: Tensor, kept: Tensor) -> Tensor:
+def count_bins(output: Tensor, usable: Tensor) -> Tensor:
     """How many activations of each channel lie in each bin, int64 (C, BINS).
 
-    output: (B, C, h, w) or (B, C). kept: the indices of the images that count."""
-    maps = output.detach()[kept.to(output.device)].float().flatten(2) if output.dim() > 2 else output[kept][:, :, None]
+    output: (B, C, h, w) or (B, C). usable: bool (B,), the images that count."""
+    maps = (
+        output.detach()[usable.to(output.device)].float().flatten(2) if output.dim() > 2 else output[usable][:, :, None]
+    )
     channels = maps.shape[1]
     counts = torch.zeros(channels * BINS, dtype=torch.int64)
     first = torch.arange(channels)[None, :, None] * BINS
@@ -123,10 +125,9 @@ def count_bins(output: Tensor, kept: Tensor) -> Tensor:
 
 def make_layer_study(batch: BatchStatistics, bins: Tensor, numbers: Tensor, settings: StudySettings) -> LayerStudy:
     """The study of a layer for one batch. bins: from `count_bins`. numbers: of the batch's images."""
-    own = numbers[batch.kept]
-    chosen = torch.tensor([settings.holds(number) for number in own.tolist()], dtype=torch.bool)
-    means = (batch.sums / batch.places)[chosen]
-    return LayerStudy(bins, own[chosen], to_half(means), to_half(batch.highest[chosen]))
+    chosen = batch.usable & torch.tensor([settings.holds(number) for number in numbers.tolist()], dtype=torch.bool)
+    means = batch.sums[chosen] / batch.places
+    return LayerStudy(bins, numbers[chosen], to_half(means), to_half(batch.highest[chosen]))
 
 
 def to_half(values: Tensor) -> Tensor:

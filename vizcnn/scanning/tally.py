@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vizcnn.scanning.statistics import BINS, BatchStatistics, find_bins
 from vizcnn.scanning.study import PREFIX
+
+_LOW = 2**32 - 1  # the lower half of 64 bits
 
 
 @dataclass
@@ -38,12 +40,6 @@ class Tally:
     highest: Tensor
     histogram: Tensor
     classes: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
-
-    @property
-    def threshold(self) -> Tensor:
-        """The scores that an image must exceed to be among the best: (C,)."""
-        full = len(self.values) == self.top
-        return self.values[-1] if full else torch.full_like(self.lowest, -torch.inf)
 
     @property
     def count(self) -> int:
@@ -89,52 +85,6 @@ class Tally:
         """For each class, the mean activation over its images, float64 (C,)."""
         return {name: total / images for name, (total, images) in sorted(self.classes.items())}
 
-    def add(self, batch: BatchStatistics, numbers: Tensor, labels: Sequence[str | None]) -> None:
-        """Count a batch. numbers, labels: of its images; the numbers are higher than all before."""
-        kept = batch.kept
-        self.counted += torch.tensor([len(kept), len(numbers) - len(kept)])
-        if not len(kept):
-            return
-        sums = batch.sums.double()  # (N, C)
-        self.sums += sums.sum(0)
-        self.squares += batch.squares.double().sum(0)
-        self.zeros += batch.zeros.long().sum(0)
-        self.lowest = torch.minimum(self.lowest, batch.lowest.amin(0))
-        self.highest = torch.maximum(self.highest, batch.highest.amax(0))
-        self._count_scores(batch.score)
-        self._count_classes(sums / batch.places, [labels[i] for i in kept.tolist()])
-        self._rank(batch, numbers[kept])
-
-    def _count_scores(self, score: Tensor) -> None:
-        bins = torch.arange(score.shape[1]) * BINS + find_bins(score)
-        self.histogram += torch.bincount(bins.flatten(), minlength=self.histogram.numel()).view_as(self.histogram)
-
-    def _count_classes(self, means: Tensor, labels: Sequence[str | None]) -> None:
-        for label in dict.fromkeys(label for label in labels if label is not None):
-            members = [i for i, each in enumerate(labels) if each == label]
-            total, images = self.classes.get(label, (torch.zeros_like(self.sums), 0))
-            self.classes[label] = total + means[members].sum(0), images + len(members)
-
-    def _rank(self, batch: BatchStatistics, numbers: Tensor) -> None:
-        image, channel = batch.entrants.T
-        columns = channel.unique()
-        if not len(columns):
-            return
-        shape = (len(numbers), len(columns))
-        column = torch.searchsorted(columns, channel)
-        score = torch.full(shape, -torch.inf, dtype=torch.float32)
-        place = torch.zeros(shape, dtype=torch.int64)
-        score[image, column], place[image, column] = batch.score[image, channel], batch.at
-        best = _select_best(
-            self.top,
-            [(self.values[:, columns], self.images[:, columns], self.places[:, columns]),
-             (score, numbers[:, None].expand(shape), place)],
-        )  # fmt: skip
-        if len(best[0]) > len(self.values):  # all channels have as many images, so all columns are new
-            self.values, self.images, self.places = best
-        else:
-            self.values[:, columns], self.images[:, columns], self.places[:, columns] = best
-
     def arrays(self) -> dict[str, Tensor]:
         """All arrays by name, as an index stores them. The sums of classes, which can be many, are float32."""
         names = sorted(self.classes)
@@ -144,30 +94,17 @@ class Tally:
         return own | {"class_sums": sums.float(), "class_images": images, "histogram": self.histogram.int()}
 
 
-def _select_best(top: int, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """The `top` best rows of each column, best first. Of equal values the one of the earlier part or row is first."""
-    values, images, places = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    order = values.sort(dim=0, descending=True, stable=True).indices[:top]
-    return values.gather(0, order), images.gather(0, order), places.gather(0, order)
+def select_best(top: int, values: Tensor, images: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The `top` best of each row (C, K), best first. Of equal values the one that stands first is first."""
+    order = torch.from_numpy(np.sort(_make_keys(values).numpy(), 1)[:, :top]) & _LOW  # a tenth of a stable sort's time
+    return values.gather(1, order), images.gather(1, order), places.gather(1, order)
 
 
-def make_tally(channels: int, size: int, top: int) -> Tally:
-    """The tally of no images, for a layer whose channels have `size` places."""
-    none, zero = (0, channels), torch.zeros(channels, dtype=torch.float64)
-    return Tally(
-        top=top,
-        size=size,
-        values=torch.empty(none, dtype=torch.float32),
-        images=torch.empty(none, dtype=torch.int64),
-        places=torch.empty(none, dtype=torch.int64),
-        counted=torch.zeros(2, dtype=torch.int64),
-        sums=zero,
-        squares=zero.clone(),
-        zeros=torch.zeros(channels, dtype=torch.int64),
-        lowest=torch.full((channels,), torch.inf, dtype=torch.float32),
-        highest=torch.full((channels,), -torch.inf, dtype=torch.float32),
-        histogram=torch.zeros(channels, BINS, dtype=torch.int64),
-    )
+def _make_keys(values: Tensor) -> Tensor:
+    """For float32 values (C, K) int64 of the opposite order, no two of them equal: the lower half is the column."""
+    bits = (values + 0).view(torch.int32).long()  # adding 0 makes 0 of -0
+    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return torch.arange(values.shape[1]) - (rising << 32)
 
 
 def restore_tally(top: int, size: int, arrays: Mapping[str, Tensor], classes: Sequence[str]) -> Tally:
@@ -182,13 +119,24 @@ def merge_tallies(tallies: Iterable[Tally]) -> Tally:
     """One tally for several parts of the images, given in the order of their images."""
     parts = list(tallies)
     first = parts[0]
-    best = _select_best(first.top, [(t.values, t.images, t.places) for t in parts])
+    values, images, places = (torch.cat([getattr(t, name) for t in parts]).T for name in ("values", "images", "places"))
+    values, images, places = (found.T for found in select_best(first.top, values, images, places))
     added = {
         name: torch.stack([getattr(t, name) for t in parts]).sum(0)
         for name in ("counted", "sums", "squares", "zeros", "histogram")
     }
     lowest, highest = torch.stack([t.lowest for t in parts]).amin(0), torch.stack([t.highest for t in parts]).amax(0)
-    return Tally(first.top, first.size, *best, lowest=lowest, highest=highest, **added, classes=_merge_classes(parts))
+    return Tally(
+        first.top,
+        first.size,
+        values,
+        images,
+        places,
+        lowest=lowest,
+        highest=highest,
+        **added,
+        classes=_merge_classes(parts),
+    )
 
 
 def _merge_classes(parts: Sequence[Tally]) -> dict[str, tuple[Tensor, int]]:
