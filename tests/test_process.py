@@ -89,3 +89,18 @@ def test_a_bar_of_ours_changes_nothing_of_tqdm() -> None:
     with bar(3, "work", "step") as shown:
         shown.update(1)
     assert (tqdm.monitor, tqdm.monitor_interval) == before
+
+
+def test_the_collector_rests_while_torch_is_imported_and_works_again_afterwards() -> None:
+    code = (
+        "import gc\n"
+        "from vizcnn.process import spare_imports\n"
+        "with spare_imports():\n"
+        "    print(gc.isenabled())\n"
+        "    import torch\n"
+        "with spare_imports():\n"
+        "    print(gc.isenabled())\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 10_000)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "True", "True", "True"]

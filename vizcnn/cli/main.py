@@ -16,7 +16,7 @@ from vizcnn.errors import ParameterError, ProbeNotFound, did_you_mean
 from vizcnn.probing import registry
 from vizcnn.probing.call import CALL_NAMES, Call
 from vizcnn.probing.probe import Option, Probe, list_options
-from vizcnn.process import set_stdout_aside
+from vizcnn.process import set_stdout_aside, spare_imports
 from vizcnn.version import __version__
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def main() -> None:
 def make_command(name: str) -> click.Command:
     """The command of one probe."""
     try:
-        with set_stdout_aside(shown=True):  # what a plugin prints when it is imported is no part of an answer
+        with set_stdout_aside(shown=True), spare_imports():  # what a plugin prints on import is no part of an answer
             probe = registry.get(name)
     except ProbeNotFound as error:
         raise click.ClickException(str(error)) from error

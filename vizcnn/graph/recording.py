@@ -154,13 +154,12 @@ def _record_run(
     wanted: dict[str, Any] = {}
 
     def see(name: str, output: Any) -> None:
-        if name in layers:
-            own = to_usual_form(
-                output, axes.get(name)
-            ).clone()  # as `capture` does: what is done in place later is not meant
-            wanted[name] = recorder.replace_tensors(own)
+        own = to_usual_form(
+            output, axes.get(name)
+        ).clone()  # as `capture` does: what is done in place later is not meant
+        wanted[name] = recorder.replace_tensors(own)
 
-    with model.borrowed() as network, torch.no_grad(), watch_layers(network, see), recorder:
+    with model.borrowed() as network, torch.no_grad(), watch_layers(network, see, layers), recorder:
         raw = model(batch)
         output = find_output(raw, model.output, images) if OUTPUT in layers else raw
     if isinstance(output, Unsettled):

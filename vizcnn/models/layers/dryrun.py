@@ -6,7 +6,7 @@ import inspect
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy, deepcopy
 from types import MethodType
@@ -285,13 +285,14 @@ def name_arguments(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> di
 
 
 @contextmanager
-def watch_layers(network: nn.Module, see: See) -> Iterator[None]:
-    """While the context is open, call `see` for every module inside the network that has run in this thread.
+def watch_layers(network: nn.Module, see: See, names: Container[str] | None = None) -> Iterator[None]:
+    """While the context is open, call `see` for every module inside the network that has run in this thread, or for
+    those of these names.
 
     Unlike `capture` it takes any output and keeps none, so that it can watch layers that give tuples."""
     with ExitStack() as hooks:
         for name, module in network.named_modules():
-            if name:
+            if name and (names is None or name in names):
                 hooks.callback(module.register_forward_hook(_make_hook(name, see)).remove)
         yield
 
