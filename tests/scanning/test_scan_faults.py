@@ -64,8 +64,7 @@ def start(photos: Path, index: Path, *more: str, slow: float = 0, **settings: An
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "SLOW": str(slow)},
-        preexec_fn=hear_ctrl_c,
-        **settings,
+        **{"preexec_fn": hear_ctrl_c, **settings},
     )
 
 

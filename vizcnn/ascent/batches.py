@@ -57,7 +57,8 @@ def choose_batch(model: Model, group: Group, objective: Objective, size: tuple[i
     most = _MOST if model.device.type == "cpu" else max(_MOST, _MOST_PIXELS // (size[0] * size[1]))
     if free is None:
         return min(most, _UNKNOWN)
-    picture = model.grey(size).contiguous(memory_format=group.layout).requires_grad_()
+    layout = torch.contiguous_format if model.one_at_a_time else group.layout  # that of each image alone
+    picture = model.grey(size).contiguous(memory_format=layout).requires_grad_()
     with torch.inference_mode(False), torch.enable_grad(), open_reader(model, objective.target.layers) as read:
         with torch.no_grad():
             read(picture)  # which finds out about the layers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -59,10 +60,9 @@ class Record(Result):
 def list_kinds() -> dict[str, type[Result]]:
     """All of our kinds of results, and those of others that are imported, by name; ours before others of the same
     name."""
-    from vizcnn import results
-
-    for name in results.__all__:  # which load on first use
-        getattr(results, name)
+    room = import_module(__package__)
+    for name in room.__all__:  # which load on first use
+        getattr(room, name)
     found, waiting = list[type[Result]](), [Result]
     while waiting:
         below = waiting.pop().__subclasses__()
