@@ -44,8 +44,3 @@ class Column(Text):
             renderer.draw_text(gc, box.x0, bottom - y if renderer.flipy() else y, line, font, 0)
         gc.restore()
         self.stale = False
-
-    def get_window_extent(self, renderer: RendererBase | None = None, dpi: float | None = None) -> Bbox:
-        """The box of all lines in dots; without a renderer about that. Tight pictures are cut around it."""
-        boxes = [box for _, box in self.place_lines(renderer)] if renderer else []
-        return Bbox.union(boxes) if boxes else super().get_window_extent(renderer, dpi)
