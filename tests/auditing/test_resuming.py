@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -149,7 +148,7 @@ def two_workers() -> Iterator[Any]:
 def client(request: pytest.FixtureRequest, two_workers: Any) -> Any:
     """Of two workers, then of the one that is left of them: each takes seconds to start."""
     two_workers.cluster.scale(request.param)
-    while len(two_workers.run(os.getpid)) > request.param:
+    while len(two_workers.nthreads()) > request.param:  # asks the scheduler, as a worker that leaves may not answer
         time.sleep(0.05)
     return two_workers
 
