@@ -120,9 +120,8 @@ def measure_network(spec: str, rounds: int, batch: int | None, peer: bool) -> st
     """The table's line for a network."""
     model = load(spec)
     size = model.input.size
-    settings = ScanSettings(
-        select_layers(model, size, None), size, 9, "max", batch or default_batch(size), torch.get_num_threads()
-    )
+    batch = batch or default_batch(size, model.device)
+    settings = ScanSettings(select_layers(model, size, None), size, 9, "max", batch, torch.get_num_threads())
     batches = make_batches(model, rounds + 1, settings.batch)
     timings = measure(model, settings, batches, peer)
     study = settle_study(model, Study(), size, len(batches) * settings.batch)

@@ -162,7 +162,9 @@ def test_a_bar_says_how_far_it_is(
     assert ("dimmed" in said and "8/11" in said) == shown
 
 
-def test_the_default_batch_holds_as_many_pixels_as_twelve_photographs() -> None:
-    assert default_batch((224, 224)) == 12
-    assert default_batch((448, 448)) == 12
-    assert default_batch((112, 112)) == 48
+@pytest.mark.parametrize(("device", "photographs"), [("cpu", 4), ("meta", 12)])
+def test_the_default_batch_holds_the_pixels_of_a_few_photographs(device: str, photographs: int) -> None:
+    where = torch.device(device)
+    assert default_batch((224, 224), where) == photographs
+    assert default_batch((448, 448), where) == photographs
+    assert default_batch((112, 112), where) == 4 * photographs

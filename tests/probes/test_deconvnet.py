@@ -167,7 +167,7 @@ def test_units_and_images_are_projected_in_one_run() -> None:
 
 
 def test_ctrl_c_keeps_the_images_whose_units_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vizcnn.probing.attribution.default_batch", lambda _size: 3)
+    monkeypatch.setattr("vizcnn.probing.attribution.default_batch", lambda _size, _device: 3)
     network, seen = zeiler_like(), list[int]()
 
     def interrupt(_module: Any, inputs: Any, _output: Any) -> None:

@@ -175,7 +175,7 @@ def test_each_image_is_run_once_for_a_layer_and_only_the_best_are(
     handle = network.register_forward_pre_hook(
         lambda _module, inputs: None if inputs[0].is_meta else ran.append(len(inputs[0]))
     )
-    monkeypatch.setattr("vizcnn.scanning.maps.default_batch", lambda _: 2)
+    monkeypatch.setattr("vizcnn.scanning.maps.default_batch", lambda _size, _device: 2)
     with model.borrowed():
         maps = read_maps(index, model, units, 2, progress=False)
     handle.remove()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vizcnn.graph.running import Values, run_graph, run_steps, select_steps_behind
 from vizcnn.graph.sites import Site, Sites
-from vizcnn.models.batches import default_batch
+from vizcnn.models.batches import default_batch, default_part_batch
 from vizcnn.models.model import Model
 from vizcnn.progress import bar
 
@@ -135,7 +135,7 @@ def _choose_batch(sites: Sites, ablations: Sequence[_Ablation], images: Tensor) 
     assert sites.graph is not None
     shapes = (sites.graph.shapes[value] for value in _list_kept(ablations))
     numbers = sum(prod(shape) for shape in shapes if shape is not None)
-    return max(1, min(default_batch((images.shape[2], images.shape[3])), _MEMORY // max(1, numbers)))
+    return max(1, min(default_part_batch((images.shape[2], images.shape[3])), _MEMORY // max(1, numbers)))
 
 
 def _list_kept(ablations: Sequence[_Ablation]) -> set[int]:
@@ -224,7 +224,7 @@ def _differentiate(
     """For each batch the sum over its images, by site, (C,) each."""
     assert sites.graph is not None
     output = _find_output(sites)
-    size = default_batch((images.shape[2], images.shape[3]))
+    size = default_batch((images.shape[2], images.shape[3]), model.device)
     for batch, truth in zip(images.split(size), classes.split(size), strict=True):
         inputs = batch.to(model.device, model.dtype).requires_grad_()
         with torch.enable_grad():

@@ -70,7 +70,7 @@ def measure_links(model: Model, sites: Sites, images: Tensor) -> list[SiteLinks]
     patches = {key: _Moments() for key in map(_patches_of, paths)}
     totals = {site.before: _Moments() for site in sites.sites if not site.missing}
     values = {path.value for path in paths} | totals.keys()
-    for batch in images.split(default_batch((images.shape[2], images.shape[3]))):
+    for batch in images.split(default_batch((images.shape[2], images.shape[3]), model.device)):
         found = run_graph(sites.graph, batch.to(model.device, model.dtype), values)
         for key, moments in patches.items():
             for part in _cut_patches(found[key[0]], key):

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vizcnn import progress
 from vizcnn.evaluation.cells import enlarge_cells, split
-from vizcnn.models.batches import default_batch
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices, Scores, differ, score_batches
 from vizcnn.models.targets import Target
@@ -122,7 +121,7 @@ def _score_alone(
             model,
             [case],
             windows,
-            batch=batch or default_batch(size),
+            batch=batch,
             layout=layout or torch.contiguous_format,
             largest_share=_LARGEST_SHARE,
         )

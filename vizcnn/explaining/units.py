@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vizcnn.errors import DegenerateResult
 from vizcnn.explaining.question import Question
-from vizcnn.models.batches import default_batch, run_batches
+from vizcnn.models.batches import default_part_batch, run_batches
 from vizcnn.models.determinism import check_deterministic, score_activations
 from vizcnn.models.layers.axes import find_axes, find_spatial_layers, to_network_form, to_usual_form
 from vizcnn.models.layers.capture import choose_batch, hook_layer, read_activations, read_answer
@@ -97,8 +97,7 @@ def _run_behind(question: Question, layer: str, count: int) -> npt.NDArray[np.fl
 
     try:
         with _silence(question, layer, lambda: channels):
-            found = [scores for _, scores in run_batches(count, default_batch(question.subject.size), run)]
-        scores = torch.cat(found)
+            scores = torch.cat([some for _, some in run_batches(count, default_part_batch(question.subject.size), run)])
     except Exception:  # whatever it was, runs of the whole network decide
         return None
     return scores.numpy() if len(scores) == count and scores.isfinite().all() else None

@@ -171,7 +171,8 @@ class CleanRuns:
             return [None] * len(wanted[part])
 
         # without targets nothing was seen beside others, so that each image runs alone
-        batch = 1 if self._asked.given == () else default_batch((self.inputs.shape[2], self.inputs.shape[3]))
+        height, width = self.inputs.shape[2:]
+        batch = 1 if self._asked.given == () else default_batch((height, width), self.inputs.device)
         answers = answer_each(len(wanted), run, batch=batch, strict=strict)
         if answers.partial:
             raise KeyboardInterrupt

@@ -70,7 +70,7 @@ def score_batches(
         return
     if batch is None or layout is None:
         first = alter(indices[:1])  # (1, C, H, W)
-        batch = batch if batch is not None else default_batch((first.shape[2], first.shape[3]))
+        batch = batch if batch is not None else default_batch((first.shape[2], first.shape[3]), first.device)
         if layout is None:
             clean = run_clean(model, first, tuple(targets))
             targets, layout = clean.targets[0], clean.layout

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vizcnn.errors import NonFiniteResult, ParameterError, VizcnnWarning
+from vizcnn.models.batches import default_batch, default_part_batch
 from vizcnn.models.failing import is_out_of_memory
 from vizcnn.models.model import Model
 from vizcnn.models.remembering import keep, recall
@@ -54,8 +55,9 @@ class Checks:
 class Sweep:
     """A sweep of windows (n, 4) over several images of one size, for one call.
 
-    batch: images per run. engine: as in the option of Occlusion. layout: how images lie in memory, see `score_batches`.
-    largest_share: with engine auto, the incremental engine is used up to this share of the FLOPs of full runs.
+    batch: images per run, and windows that are recomputed together; by default what suits their size. engine: as in the
+    option of Occlusion. layout: how images lie in memory, see `score_batches`. largest_share: with engine auto, the
+    incremental engine is used up to this share of the FLOPs of full runs.
     """
 
     def __init__(
@@ -64,14 +66,17 @@ class Sweep:
         cases: Sequence[Case],
         windows: Windows,
         *,
-        batch: int,
+        batch: int | None = None,
         engine: Literal["auto", "plain", "incremental"] = "auto",
         layout: torch.memory_format = torch.contiguous_format,
         largest_share: float = LARGEST_SHARE,
     ) -> None:
         self.model, self.cases, self.windows = model, cases, windows
-        self.batch, self.engine, self.layout, self.largest_share = batch, engine, layout, largest_share
-        self.full_runs = FullRuns(model, windows, batch, layout)
+        self.engine, self.layout, self.largest_share = engine, layout, largest_share
+        height, width = cases[0].image.shape[1:]
+        self.batch = batch or default_batch((height, width), cases[0].image.device)
+        self.windows_at_once = batch or default_part_batch((height, width))
+        self.full_runs = FullRuns(model, windows, self.batch, layout)
         self.incremental: IncrementalRuns | None = None  # None: full runs do the work
         self.graph: Graph | None = None
         self.checks, self.shares = Checks(), dict[str, float]()
@@ -92,10 +97,11 @@ class Sweep:
 
     def _plan_incremental(self, graph: Graph) -> tuple[IncrementalRuns, dict[str, float]]:
         """The incremental engine with its plans, and the shares of FLOPs that these need."""
-        key = ("incremental", id(graph), self.windows.tobytes(), self.batch)  # a graph that is kept keeps its id
+        # a graph that is kept keeps its id
+        key = ("incremental", id(graph), self.windows.tobytes(), self.windows_at_once)
         found: tuple[IncrementalRuns, dict[str, float]] | None = recall(self.model, key)
         if found is None:
-            incremental = IncrementalRuns(graph, self.windows, self.batch)
+            incremental = IncrementalRuns(graph, self.windows, self.windows_at_once)
             shares = {
                 "flops_ideal": compute_ideal_share(incremental.engine, incremental.regions),
                 "flops_executed": compute_executed_share(incremental.engine, incremental.plans),

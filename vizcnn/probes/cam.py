@@ -160,7 +160,7 @@ class Cam(Probe[Heatmap]):
             return self.batch
         with torch.no_grad():
             activations = _check_spatial(layer, read_activations(subject.model, subject.inputs[:1], [layer])[layer])
-        return max(1, (self.batch or default_batch(subject.size)) // activations.shape[1])
+        return max(1, (self.batch or default_batch(subject.size, subject.inputs.device)) // activations.shape[1])
 
     def _weigh_channels(self, subject: Subject, images: Tensor, targets: Sequence[Target], layer: str) -> Tensor:
         """The maps at the layer's own size, (B, h, w), for images (B, C, H, W) and the target of each."""

@@ -84,8 +84,8 @@ class FeatureMaps(Probe[ImageGrid]):
             by_image = _read_layers(subject.model, subject.inputs[part], layers, check=at_an_end)
             return [self._select_maps(one, layers) for one in by_image]
 
-        on_processor = subject.inputs.device.type == "cpu"  # which gains nothing by company
-        batch = 1 if on_processor else default_batch(size)
+        device = subject.inputs.device
+        batch = 1 if device.type == "cpu" else default_batch(size, device)  # a processor gains nothing by company
         answers = answer_each(count, read, batch=batch, strict=subject.strict)
         subject = subject.keep(answers)
         fields = trace_fields(subject.model, size)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 
 from vizcnn.geometry import Box
-from vizcnn.models.batches import default_batch
 from vizcnn.models.cost import Cost
 from vizcnn.models.scoring import Scores
 from vizcnn.occlusion import Case, Sweep, collect, estimate_cost
@@ -120,8 +119,9 @@ class Occlusion(Probe[Heatmap]):
                 zip(subject.photos, subject.inputs, subject.targets, subject.scores, strict=True)
             )
         ]
-        windows, batch = place_windows(size, window, stride), self.batch or default_batch(size)
-        return window, stride, Sweep(model, cases, windows, batch=batch, engine=self.engine, layout=subject.layout)
+        windows = place_windows(size, window, stride)
+        sweep = Sweep(model, cases, windows, batch=self.batch, engine=self.engine, layout=subject.layout)
+        return window, stride, sweep
 
     def _choose_sides(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """The sides of the window, and the stride down and across."""

@@ -144,7 +144,7 @@ class Saliency(Probe[Heatmap]):
         """How many images to make maps of at once, and how many images, or altered copies of them, share a run.
 
         Of a method that makes copies, no more images than whose copies share a run, so that Ctrl-C loses little."""
-        at_once = self.batch or default_batch(subject.size)
+        at_once = self.batch or default_batch(subject.size, subject.inputs.device)
         copies = {"smoothgrad": self.samples, "integrated-gradients": self.steps}.get(self.method, 1)
         return max(1, at_once // copies), at_once
 

@@ -158,7 +158,7 @@ def answer_pairs(
             bar.update(len(pairs[part]))
             return answers
 
-        at_once = 1 if subject.model.one_at_a_time else batch or default_batch(subject.size)
+        at_once = 1 if subject.model.one_at_a_time else batch or default_batch(subject.size, subject.inputs.device)
         by_pair = answer_each(len(pairs), run, batch=at_once, strict=subject.strict)
     rows: dict[int, list[R]] = {}
     for number, one in zip(by_pair.images, by_pair.rows, strict=True):

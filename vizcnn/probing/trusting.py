@@ -200,7 +200,7 @@ def _judge_image(
             scores,
             largest=subject.largest(i),
             seed=subject.seed,
-            batch=default_batch(subject.size),
+            batch=default_batch(subject.size, subject.inputs.device),
             layout=subject.layout,
             shown=subject.progress,
         )
@@ -244,7 +244,7 @@ def estimate_with_trust(probe: MapMaker[Any], subject: Subject) -> Cost | None:
         return None
     height, width = subject.size
     runs = (min(GRID, height) * min(GRID, width) + HALVES) * len(subject.inputs)
-    copies = subject.inputs[:1].expand(default_batch(subject.size), -1, -1, -1)
+    copies = subject.inputs[:1].expand(default_batch(subject.size, subject.inputs.device), -1, -1, -1)
     start = time.perf_counter()
     score_images(subject.model, copies.contiguous(memory_format=subject.layout), subject.targets[0])
     seconds = (time.perf_counter() - start) / len(copies)

@@ -78,7 +78,7 @@ def _run_images(
         return list(zip(batch.numbers.tolist(), found, strict=True))
 
     with open_reader(model, [read_from], keep=lambda _, output: select(output)) as read:
-        for _, found in run_batches(len(numbers), default_batch(index.size), run):
+        for _, found in run_batches(len(numbers), default_batch(index.size, model.device), run):
             yield from found
 
 

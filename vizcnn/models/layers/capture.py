@@ -104,7 +104,7 @@ def choose_batch(model: Model, size: tuple[int, int]) -> int:
     two = model.grey(size).repeat(2, 1, 1, 1)  # (2, C, H, W)
     with suppress(NetworkError):  # layers before the one that fails may be all that is asked for
         read_activations(model, two, [])
-    return 1 if model.one_at_a_time else default_batch(size)
+    return 1 if model.one_at_a_time else default_batch(size, model.device)
 
 
 def read_answer(model: Model, raw: Any, images: int) -> dict[str, Any]:
