@@ -421,6 +421,14 @@ def test_units_that_speak_for_a_class_are_those_that_respond_more_than_on_averag
     assert f"for unit {expected[0]}" in page.inner_text(".found")
 
 
+def test_what_speaks_loudest_for_and_against_a_class_comes_first(visitor: Visitor) -> None:
+    page = visitor.go("/class/1")
+    speaking = page.locator("section.card", has=page.locator("h2", has_text="What speaks"))
+    said = [speaking.nth(i).locator(".value").all_inner_texts() for i in range(speaking.count())]
+    assert [texts[0] for texts in said] == ["+1.23", "−0.866"]
+    assert [texts[-1] for texts in said] == ["+0.0345", "−0.266"]
+
+
 @pytest.mark.parametrize(("asked", "first"), [
     ("layer2.0.conv2/11", "#layer2.0.conv2/11"), ("layer2.0.conv2", "#layer2.0.conv2"), ("bus", "#/class/0"),
     ("ORANGE", "#/class/1"), ("conv1 7", "#conv1/7"), ("7", "#/class/7"),

@@ -65,7 +65,7 @@
       { class: "histogram", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": said },
       svg("rect", { class: "zero", x: 0, y: BASE - height(zeros), width: 22, height: height(zeros), rx: 2 }),
       svg("text", { x: 11, y: HEIGHT - 6, "text-anchor": "middle" }, "= 0"),
-      svg("text", { x: 11, y: BASE - height(zeros) - 4, "text-anchor": "middle" }, percent(share)),
+      svg("text", { x: 0, y: BASE - height(zeros) - 4 }, percent(share)),
       counts.map((n, bin) =>
         svg(
           "rect",

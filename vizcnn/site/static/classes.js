@@ -140,7 +140,7 @@
       ),
       some(
         "What speaks against it",
-        rows.filter((row) => row.value < 0),
+        rows.filter((row) => row.value < 0).reverse(),
         "The same, below zero: on the class’s own images these cost it.",
       ),
     ];

@@ -1,7 +1,7 @@
 "use strict";
 // The page of a unit: what excites it, what it would like to see, how often and for what, and what happens without it.
 {
-  const { h, fill, card, isMissing, missing } = ATLAS.elements;
+  const { breakable, h, fill, card, isMissing, missing } = ATLAS.elements;
   const { number, percent, many, count, signed, times, size } = ATLAS.words;
   const { int32 } = ATLAS.decode;
   const { to, className, classLabel, unitName, isWhole, handImages } = ATLAS.places;
@@ -333,7 +333,7 @@
         { class: "chip", href: to.unit(layer, unit) },
         face(layer, unit, { alt: "" }),
         h("span", {}, h("b", {}, r.toFixed(2))),
-        h("span", { title: unitName(layer, unit) }, unitName(layer, unit)),
+        h("span", { class: "unit" }, breakable(unitName(layer, unit))),
       ),
     );
     return card(
