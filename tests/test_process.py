@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
 
-from vizcnn.process import keep_environment, set_stdout_aside
+from vizcnn.process import keep_environment, rest_collector, set_stdout_aside
 from vizcnn.progress import bar
 
 PRINTING = """
@@ -104,3 +105,21 @@ def test_the_collector_rests_while_torch_is_imported_and_works_again_afterwards(
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["False", "True", "True", "True"]
+
+
+@pytest.mark.parametrize("rests", [False, True])
+def test_the_collector_is_afterwards_as_it_was(rests: bool) -> None:
+    before = gc.isenabled()
+
+    def fail() -> None:
+        with rest_collector():
+            assert not gc.isenabled()
+            raise ValueError("on purpose")
+
+    try:
+        gc.disable() if rests else gc.enable()
+        with pytest.raises(ValueError, match="on purpose"):
+            fail()
+        assert gc.isenabled() != rests
+    finally:
+        gc.enable() if before else gc.disable()

@@ -96,11 +96,22 @@ def spare_imports() -> Iterator[None]:
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return
+    with rest_collector():
+        yield
+        gc.freeze()
+
+
+@contextmanager
+def rest_collector() -> Iterator[None]:
+    """While the context is open, Python's garbage collector rests. For what makes thousands of objects that end by
+    themselves, and would set it going through all that a program has imported."""
+    if not gc.isenabled():
+        yield
+        return
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         gc.enable()
 
 

@@ -177,7 +177,7 @@ class _Ascent:
     def _climb(self, read: Reader, block: range, before: State) -> None:
         """Take the steps of a block; see the class. before: the state to come back to."""
         if not self.is_near:
-            self.rng.begin_block(len(block))
+            self.rng.begin_block(len(block), self.recipe.steps + 1 - block[0])
         self._take(read, block)
         trouble = self._wait_for_answers()
         if trouble and not self.looks:

@@ -19,9 +19,10 @@ class Rng:
     """A random generator per picture.
 
     A picture's numbers depend on the seed and on its key alone, not on the batch that it is in. They are drawn on the
-    CPU, so that they do not depend on the device either, and sent there for many steps at once: a copy in each step
-    would keep a device waiting. Which those are is guessed, that each step of a block asks for what the first step did;
-    where one asks for something else, its generators are set back, and the numbers are the same all the same.
+    CPU, so that they do not depend on the device either, and sent there for as many steps at once as fit into bounded
+    memory, mostly all: a copy in each step would keep a device waiting. Which those are is guessed, that each step asks
+    for what the first step did; where one asks for something else, the generators are set back, and the numbers are
+    the same all the same.
 
     keys: one text for each of N pictures. like: a tensor of the dtype and on the device that the numbers shall have.
     """
@@ -30,9 +31,10 @@ class Rng:
         self._generators = [torch.Generator().manual_seed(_hash_seed(seed, key)) for key in keys]
         self._like = like
         self._step: list[_Request] = []  # what a step asks for
-        self._asked: list[_Request] = []  # since the block began
         self._ahead: list[Tensor] = []  # of each request of a step, (steps, N, *shape)
-        self._planned = 0  # how many requests these will answer
+        self._planned = 0  # how many requests these answer
+        self._asked: list[_Request] = []  # since the numbers ahead were drawn
+        self._block = 0  # how many of these before the present block
         self._begin()
 
     def normal(self, *shape: int) -> Tensor:
@@ -44,31 +46,41 @@ class Rng:
         return self._give((torch.rand, shape)) * 2 - 1
 
     def learn_step(self) -> None:
-        """Take it that each further step asks for what has been asked for since the block began."""
-        self._step = list(self._asked)
+        """Take it that each further step asks for what has been asked for so far."""
+        self._step = self._asked
+        self._begin()
 
     def count_steps(self, most: int) -> int:
-        """For how many steps numbers can be drawn ahead within bounded memory: `most`, or halves of it."""
+        """For how many steps numbers can be drawn ahead within bounded memory, at most this many."""
         numbers = len(self._generators) * sum(prod(shape) for _, shape in self._step)
-        while most > 1 and most * numbers > _MOST_AHEAD:
-            most //= 2
-        return most
+        return max(1, min(most, _MOST_AHEAD // max(1, numbers)))
 
-    def begin_block(self, steps: int) -> None:
-        """From here on, numbers are drawn for so many steps at once; `rewind` comes back to here."""
-        self._settle()
-        self._begin()
-        self._draw_ahead(steps)
+    def begin_block(self, steps: int, left: int) -> None:
+        """A block of so many steps begins, to which `rewind` comes back. left: the steps from here to the last."""
+        if len(self._asked) + steps * len(self._step) > self._planned:
+            fit = steps if self._is_wrong else self.count_steps(left)
+            self._settle()
+            self._begin()
+            self._draw_ahead(left if fit == left else max(1, fit // steps) * steps)
+        self._block = len(self._asked)
 
     def rewind(self) -> None:
         """Give the numbers of this block once more."""
-        self._set_back()
-        self._draw_ahead(self._planned // max(1, len(self._step)))
-        self._asked = []
+        before = self._asked[: self._block]
+        if self._is_wrong:
+            self._set_back()
+            for request in before:
+                self._draw(request)
+        self._asked = before
+
+    @property
+    def _is_wrong(self) -> bool:
+        """Whether something else has been asked for than was drawn ahead."""
+        return len(self._asked) > self._planned
 
     def _begin(self) -> None:
         self._states = [generator.get_state() for generator in self._generators]
-        self._asked = []
+        self._asked, self._block = [], 0
 
     def _draw_ahead(self, steps: int) -> None:
         drawn = [torch.empty(steps, len(self._generators), *shape) for _, shape in self._step]
@@ -83,7 +95,7 @@ class Rng:
         at, width = len(self._asked), len(self._step)
         if at >= self._planned or request != self._step[at % width]:
             self._settle()
-            numbers = self._draw(request)
+            numbers = self._draw(request).to(self._like)
         else:
             numbers = self._ahead[at % width][at // width]
         self._asked.append(request)
@@ -91,7 +103,7 @@ class Rng:
 
     def _draw(self, request: _Request) -> Tensor:
         draw, shape = request
-        return torch.stack([draw(shape, generator=one) for one in self._generators]).to(self._like)
+        return torch.stack([draw(shape, generator=one) for one in self._generators])
 
     def _settle(self) -> None:
         """Leave the generators where what was asked for leaves them, if more was drawn."""

@@ -31,6 +31,7 @@ from vizcnn.models.layers.dryrun import (
 from vizcnn.models.model import Model
 from vizcnn.models.outputs import Unsettled, find_output
 from vizcnn.models.targets import OUTPUT, RAW, pick_layers
+from vizcnn.process import rest_collector
 
 Shape = tuple[int, ...]
 
@@ -127,7 +128,8 @@ def record(model: Model, size: tuple[int, int], layers: Iterable[str]) -> Graph:
         raise Untraceable("it is a black box" if model.is_black_box else "it takes one image at a time")
     axes = find_axes(model, model.grey(size), pick_layers(layers))
     try:
-        two, three = (_record_run(model, size, layers, axes, images) for images in (2, 3))
+        with rest_collector():
+            two, three = (_record_run(model, size, layers, axes, images) for images in (2, 3))
     except Untraceable:
         raise
     except Exception as error:  # whatever a network raises when it meets tensors without values
