@@ -100,7 +100,7 @@ def measure_effects(
     outputs: list[list[Tensor]] = [[] for _ in wanted]
     spent, clean, units = np.zeros(len(wanted)), list[Tensor](), [list(order) for order in orders]
     with bar(len(images), "effects", "image", shown=progress) as shown:
-        for batch in images.split(_choose_batch(sites, ablations, images)):
+        for batch in images.split(_choose_batch(model, sites, ablations, images)):
             begun = time.monotonic()
             values = _run_clean(model, sites, ablations, batch)
             if not clean:
@@ -130,12 +130,13 @@ def _choose_units(orders: Sequence[Sequence[int]], costs: Numbers, seconds: floa
     return chosen
 
 
-def _choose_batch(sites: Sites, ablations: Sequence[_Ablation], images: Tensor) -> int:
+def _choose_batch(model: Model, sites: Sites, ablations: Sequence[_Ablation], images: Tensor) -> int:
     """How many images to run at once: what is kept of them must fit into memory."""
     assert sites.graph is not None
     shapes = (sites.graph.shapes[value] for value in _list_kept(ablations))
     numbers = sum(prod(shape) for shape in shapes if shape is not None)
-    return max(1, min(default_part_batch((images.shape[2], images.shape[3])), _MEMORY // max(1, numbers)))
+    fast = default_part_batch((images.shape[2], images.shape[3]), model.device)
+    return max(1, min(fast, _MEMORY // max(1, numbers)))
 
 
 def _list_kept(ablations: Sequence[_Ablation]) -> set[int]:

@@ -89,6 +89,7 @@ def _run_behind(question: Question, layer: str, count: int) -> npt.NDArray[np.fl
     """The answer's scores (count,) without each channel, from runs that share what lies before the layer; None where
     the network does not go on with more images than it began with."""
     model, image, channels = question.model, question.image[None].contiguous(), [0]
+    batch = default_part_batch(question.subject.size, image.device)
 
     def run(part: slice) -> Tensor:
         channels[:] = range(part.start, part.stop)
@@ -97,7 +98,7 @@ def _run_behind(question: Question, layer: str, count: int) -> npt.NDArray[np.fl
 
     try:
         with _silence(question, layer, lambda: channels):
-            scores = torch.cat([some for _, some in run_batches(count, default_part_batch(question.subject.size), run)])
+            scores = torch.cat([some for _, some in run_batches(count, batch, run)])
     except Exception:  # whatever it was, runs of the whole network decide
         return None
     return scores.numpy() if len(scores) == count and scores.isfinite().all() else None

@@ -27,17 +27,13 @@ R = TypeVar("R")
 
 def default_batch(size: tuple[int, int], device: torch.device) -> int:
     """How many images to run at once on a device, for inputs of this height and width."""
-    return _fit_batch(size, _ON_PROCESSOR if device.type == "cpu" else _ELSEWHERE)
-
-
-def default_part_batch(size: tuple[int, int]) -> int:
-    """The same where what runs for each image is a part of the network, or of its maps, which takes less memory."""
-    return _fit_batch(size, _IN_PART)
-
-
-def _fit_batch(size: tuple[int, int], photographs: int) -> int:
-    """How many images of this height and width have the pixels of so many photographs of 224 px; at least that many."""
+    photographs = _ON_PROCESSOR if device.type == "cpu" else _ELSEWHERE
     return max(photographs, photographs * 224 * 224 // (size[0] * size[1]))
+
+
+def default_part_batch(size: tuple[int, int], device: torch.device) -> int:
+    """The same where what runs for each image is a part of the network, or of its maps."""
+    return max(_IN_PART, default_batch(size, device))
 
 
 def run_batches(count: int, batch: int, run: Callable[[slice], R]) -> Iterator[tuple[slice, R]]:

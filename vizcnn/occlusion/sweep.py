@@ -73,9 +73,9 @@ class Sweep:
     ) -> None:
         self.model, self.cases, self.windows = model, cases, windows
         self.engine, self.layout, self.largest_share = engine, layout, largest_share
-        height, width = cases[0].image.shape[1:]
-        self.batch = batch or default_batch((height, width), cases[0].image.device)
-        self.windows_at_once = batch or default_part_batch((height, width))
+        (_, height, width), device = cases[0].image.shape, cases[0].image.device
+        self.batch = batch or default_batch((height, width), device)
+        self.windows_at_once = batch or default_part_batch((height, width), device)
         self.full_runs = FullRuns(model, windows, self.batch, layout)
         self.incremental: IncrementalRuns | None = None  # None: full runs do the work
         self.graph: Graph | None = None
