@@ -39,7 +39,7 @@ from vizcnn.probes.occlusion import Occlusion
 from vizcnn.results import Heatmap
 
 NETWORKS = ("vgg16", "squeezenet1_1", "googlenet", "mobilenet_v2", "resnet50", "resnet18", "alexnet", "densenet121")
-BATCHES = (1, 8, 16, 32)
+BATCHES = (1, 4, 8, 16, 32)
 
 Array = npt.NDArray[np.float32]
 T = TypeVar("T")

@@ -25,7 +25,6 @@ import torch
 from occlusion import Time, describe_machine, make_images, measure_time
 from torch import Tensor
 
-from vizcnn.models.batches import default_batch
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.layers.dryrun import copy_for_dry_run
 from vizcnn.models.loading import load
@@ -33,6 +32,7 @@ from vizcnn.models.model import Model
 from vizcnn.scanning.layer_selection import select_layers
 from vizcnn.scanning.loader import Batch
 from vizcnn.scanning.observe import ScanSettings, observe
+from vizcnn.scanning.run import choose_scan_batch
 from vizcnn.scanning.study import Study, settle_study
 
 HEAD = (
@@ -120,7 +120,7 @@ def measure_network(spec: str, rounds: int, batch: int | None, peer: bool) -> st
     """The table's line for a network."""
     model = load(spec)
     size = model.input.size
-    batch = batch or default_batch(size, model.device)
+    batch = batch or choose_scan_batch(model, size)
     settings = ScanSettings(select_layers(model, size, None), size, 9, "max", batch, torch.get_num_threads())
     batches = make_batches(model, rounds + 1, settings.batch)
     timings = measure(model, settings, batches, peer)

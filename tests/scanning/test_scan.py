@@ -37,7 +37,7 @@ from vizcnn.inputs.images import open_photo
 from vizcnn.models.model import Model
 from vizcnn.models.terms import Unit
 from vizcnn.probes.top_images import TopImages
-from vizcnn.scanning import Index, compute_features, find_best, scan
+from vizcnn.scanning import Index, Part, compute_features, find_best, scan
 from vizcnn.scanning.embedding import compute_knn_accuracy
 from vizcnn.testing import delicate_model, state_of
 
@@ -547,6 +547,16 @@ def test_other_images_than_those_scanned_are_refused(tmp_path: Path) -> None:
     assert len(Index.open(tmp_path / "tensors", batch.clone()).images) == 3
     with pytest.raises(ImageError, match="holds other images"):
         _ = Index.open(tmp_path / "tensors", pictures(3, seed=1)).images
+
+
+def test_a_scan_goes_on_with_the_batches_and_threads_that_it_was_begun_with(tmp_path: Path) -> None:
+    begun = scan(model_of(), pictures(10), tmp_path, batch=3, threads=2, part=Part(1, 2), shard_size=5, **QUIET)
+    assert not begun.complete
+    done = scan(model_of(), pictures(10), tmp_path, shard_size=5, **QUIET)
+    assert done.complete
+    assert {name: done.identity[name] for name in ("batch", "threads")} == {"batch": 3, "threads": 2}
+    with pytest.raises(ParameterError, match="batch: 3 there, 4 here"):
+        scan(model_of(), pictures(10), tmp_path, shard_size=5, batch=4, **QUIET)
 
 
 def test_a_folder_without_an_index(tmp_path: Path) -> None:

@@ -200,7 +200,6 @@ def _judge_image(
             scores,
             largest=subject.largest(i),
             seed=subject.seed,
-            batch=default_batch(subject.size, subject.inputs.device),
             layout=subject.layout,
             shown=subject.progress,
         )

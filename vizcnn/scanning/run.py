@@ -86,8 +86,9 @@ def scan(
     top: the number of images kept for each channel, 1 to 100. rank: what images are ranked by, the maximum of a
         channel's activations over positions, or their mean or sum. Of equal images the first comes first. Images that
         give NaN or infinity in a layer are left out there, and counted.
-    batch: images per run of the network; by default what suits their size. shard_size: images per shard, after which
-        what was found is written to disk; by default at least 512, and at most 256 shards.
+    batch: images per run of the network; by default what suits their size, or as the index was begun with.
+    shard_size: images per shard, after which what was found is written to disk; by default at least 512, and at most
+        256 shards.
     loaders: the number of processes that read images; by default half that of the processors. 0: this process reads.
     threads: of torch on the processor; by default as many as it uses now, or as the index was begun with. Another
         number can change the last digits of what a network computes, and so the digest. It holds for the whole process
@@ -113,8 +114,9 @@ def scan(
     )
     with borrow(model, "Scan"):
         refuse_black_box(model.network, model.name)
-        threads = threads or _choose_threads(Path(folder))
-        settings = _choose_settings(model, found, layers, top, rank, batch, threads, study)
+        begun = _read_settings(Path(folder))
+        threads = threads or begun.get("threads") or _count_threads()
+        settings = _choose_settings(model, found, layers, top, rank, batch or begun.get("batch"), threads, study)
         index = open_or_create(Path(folder), model, found, settings, shard_size, progress)
         todo = index.lacking(range(part.i - 1, len(index.shards), part.n))
         _warn_of_damage(index, [number for number in todo if index.shard(number).exists])
@@ -145,10 +147,13 @@ def _check_sizes(top: int, others: Mapping[str, tuple[int | None, int]]) -> None
             raise ParameterError(f"{name} must be at least {least}, got {value}")
 
 
-def _choose_threads(folder: Path) -> int:
-    """The number of threads that the index in a folder was begun with, or else torch's own."""
-    if before := read_manifest(folder):
-        return int(before["identity"]["threads"])
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """The settings that the index in a folder was begun with, and more of its identity; nothing where there is none."""
+    before = read_manifest(folder)
+    return dict(before["identity"]) if before else {}
+
+
+def _count_threads() -> int:
     with _THREADS_LOCK:  # while another scan runs, torch uses the number of that one
         return torch.get_num_threads()
 
@@ -164,10 +169,17 @@ def _choose_settings(
     study: Study | None = None,
 ) -> ScanSettings:
     size = find_input_size(images, model)
-    at_once = choose_batch(model, size)
+    at_once = choose_scan_batch(model, size)
     at_once = at_once if model.one_at_a_time else batch or at_once
     settled = settle_study(model, study, size, len(images)) if study else None
     return ScanSettings(select_layers(model, size, layers), size, top, rank, at_once, threads, settled)
+
+
+def choose_scan_batch(model: Model, size: tuple[int, int]) -> int:
+    """How many images of height and width `size` a scan runs at once: twice as many as a bare run, as each batch costs
+    it something for each layer."""
+    at_once = choose_batch(model, size)
+    return 1 if model.one_at_a_time else 2 * at_once
 
 
 def scan_in_memory(

@@ -17,11 +17,11 @@ from vizcnn.anatomy.pictures import BATCH, describe_batch, make_pictures
 from vizcnn.errors import ImageError, ParameterError, VizcnnError
 from vizcnn.graph.sites import Site, Sites
 from vizcnn.inputs.datasets import Images
-from vizcnn.models.layers.capture import choose_batch
 from vizcnn.models.model import Model
 from vizcnn.scanning import Index, Study
 from vizcnn.scanning.loader import Batch, Loader
 from vizcnn.scanning.observe import ScanSettings, observe
+from vizcnn.scanning.run import choose_scan_batch
 from vizcnn.scanning.study import settle_study
 from vizcnn.site.estimate import Contents, describe_size, estimate_size, weigh_picture
 from vizcnn.site.records import Layer, Missing, Network, Origin, Pixels
@@ -246,7 +246,7 @@ class Trial:
         assert batch.inputs is not None
         names = {site.read: site.shape for site in self.sites.sites}
         study = settle_study(self.model, Study(), self.size, len(self.images))
-        at_once = choose_batch(self.model, self.size)
+        at_once = choose_scan_batch(self.model, self.size)
         settings = ScanSettings(names, self.size, self.plan.crops, "max", at_once, torch.get_num_threads(), study)
         with observe(self.model, settings) as observe_batch:
             finding = settings.make_finding()
