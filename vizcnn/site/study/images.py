@@ -23,7 +23,7 @@ from vizcnn.site.study.maps import make_maps
 from vizcnn.site.study.material import Material
 from vizcnn.site.study.units import clip
 
-FIRED = 6
+FIRED = 5
 """How many units of each layer the page of an image lists."""
 
 _RIGHT = 0.6  # the share of pages that go to images with the right answer
