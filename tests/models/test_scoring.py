@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vizcnn
 from vizcnn import progress
 from vizcnn.errors import DegenerateResult, NonFiniteResult, ParameterError
-from vizcnn.models.batches import default_batch
+from vizcnn.models.batches import default_batch, default_part_batch
 from vizcnn.models.scoring import Indices, Scores, score_batches
 
 IMAGE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -168,3 +168,5 @@ def test_the_default_batch_holds_the_pixels_of_a_few_photographs(device: str, ph
     assert default_batch((224, 224), where) == photographs
     assert default_batch((448, 448), where) == photographs
     assert default_batch((112, 112), where) == 4 * photographs
+    assert default_part_batch((224, 224), where) == 12, "where less runs for each"
+    assert default_part_batch((112, 112), where) == 4 * photographs

@@ -34,6 +34,7 @@ from vizcnn.errors import (
 from vizcnn.geometry import Box
 from vizcnn.inputs.datasets import dataset
 from vizcnn.inputs.images import open_photo
+from vizcnn.models.batches import default_batch
 from vizcnn.models.model import Model
 from vizcnn.models.terms import Unit
 from vizcnn.probes.top_images import TopImages
@@ -557,6 +558,11 @@ def test_a_scan_goes_on_with_the_batches_and_threads_that_it_was_begun_with(tmp_
     assert {name: done.identity[name] for name in ("batch", "threads")} == {"batch": 3, "threads": 2}
     with pytest.raises(ParameterError, match="batch: 3 there, 4 here"):
         scan(model_of(), pictures(10), tmp_path, shard_size=5, batch=4, **QUIET)
+
+
+def test_a_scan_runs_twice_as_many_images_at_once_as_a_bare_run(tmp_path: Path) -> None:
+    index = scan(model_of(), pictures(3), tmp_path, **QUIET)
+    assert index.identity["batch"] == 2 * default_batch(index.size, torch.device("cpu"))
 
 
 def test_a_folder_without_an_index(tmp_path: Path) -> None:

@@ -318,6 +318,7 @@ def test_classes_and_images(model: vizcnn.Model, records: Measured, images: Tens
         assert isinstance(shown.fired, tuple)
         for layer, fired in shown.fired:
             values = read(model, records, layer, images)
+            assert len(fired) <= 5, "as many as stand in a row"
             for one in fired:
                 assert one.value == pytest.approx(float(values[shown.image, one.unit].max()), rel=1e-4)
                 assert one.share == pytest.approx(one.value / float(values[:, one.unit].max()), rel=1e-4)

@@ -58,25 +58,20 @@ class Rng:
     def begin_block(self, steps: int, left: int) -> None:
         """A block of so many steps begins, to which `rewind` comes back. left: the steps from here to the last."""
         if len(self._asked) + steps * len(self._step) > self._planned:
-            fit = steps if self._is_wrong else self.count_steps(left)
             self._settle()
             self._begin()
+            fit = self.count_steps(left)
             self._draw_ahead(left if fit == left else max(1, fit // steps) * steps)
         self._block = len(self._asked)
 
     def rewind(self) -> None:
         """Give the numbers of this block once more."""
         before = self._asked[: self._block]
-        if self._is_wrong:
+        if len(self._asked) > self._planned:  # something else was asked for than was drawn ahead
             self._set_back()
             for request in before:
                 self._draw(request)
         self._asked = before
-
-    @property
-    def _is_wrong(self) -> bool:
-        """Whether something else has been asked for than was drawn ahead."""
-        return len(self._asked) > self._planned
 
     def _begin(self) -> None:
         self._states = [generator.get_state() for generator in self._generators]
