@@ -626,8 +626,10 @@ def test_units_are_walked_in_the_order_of_the_wall(visitor: Visitor) -> None:
     order = _list_units(visitor)
     visitor.follow(f"layer3.0.conv1/{order[4]}")
     page.keyboard.press("ArrowRight")
-    page.wait_for_selector(f"h1:has-text('layer3.0.conv1/{order[5]}')")
+    shown = "unit => document.querySelector('h1')?.innerText === `layer3.0.conv1/${unit}`"
+    page.wait_for_function(shown, arg=order[5])
     page.go_back()
+    page.wait_for_function(shown, arg=order[4])  # else the wall comes back to the unit that was seen before it
     page.go_back()
     page.wait_for_selector(".wall .tile")
     assert _list_units(visitor) == order
