@@ -135,8 +135,8 @@ def _choose_batch(model: Model, sites: Sites, ablations: Sequence[_Ablation], im
     assert sites.graph is not None
     shapes = (sites.graph.shapes[value] for value in _list_kept(ablations))
     numbers = sum(prod(shape) for shape in shapes if shape is not None)
-    fast = default_part_batch((images.shape[2], images.shape[3]), model.device)
-    return max(1, min(fast, _MEMORY // max(1, numbers)))
+    most = default_part_batch((images.shape[2], images.shape[3]), model.device)
+    return max(1, min(most, _MEMORY // max(1, numbers)))
 
 
 def _list_kept(ablations: Sequence[_Ablation]) -> set[int]:

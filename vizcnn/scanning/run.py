@@ -114,7 +114,7 @@ def scan(
     )
     with borrow(model, "Scan"):
         refuse_black_box(model.network, model.name)
-        begun = _read_settings(Path(folder))
+        begun = _read_identity(Path(folder))
         threads = threads or begun.get("threads") or _count_threads()
         settings = _choose_settings(model, found, layers, top, rank, batch or begun.get("batch"), threads, study)
         index = open_or_create(Path(folder), model, found, settings, shard_size, progress)
@@ -147,8 +147,8 @@ def _check_sizes(top: int, others: Mapping[str, tuple[int | None, int]]) -> None
             raise ParameterError(f"{name} must be at least {least}, got {value}")
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
-    """The settings that the index in a folder was begun with, and more of its identity; nothing where there is none."""
+def _read_identity(folder: Path) -> dict[str, Any]:
+    """How the index in a folder was begun, see `Index.identity`; empty where there is none."""
     before = read_manifest(folder)
     return dict(before["identity"]) if before else {}
 
