@@ -481,8 +481,8 @@ def test_animations_from_the_command_line(photo_file: Path) -> None:
 @pytest.mark.parametrize("name", ["arithmetic", "top-images"])
 def test_formulas_and_examples_keep_their_lines_in_the_help(name: str) -> None:
     said = call(name, "--help").output.splitlines()
-    own = (registry.get(name).__doc__ or "").split("    Options:")[0].splitlines()
-    kept = [line.strip() for line in own if line.startswith(" " * 8)]
+    own = (registry.get(name).__doc__ or "").split("\nOptions:")[0].splitlines()
+    kept = [line.strip() for line in own if line.startswith(" " * 4)]
     assert len(kept) > 3
     assert not set(kept) - {line.strip() for line in said}
 

@@ -30,7 +30,7 @@ class Sample(Probe[Result]):
 
 def test_options_are_declared_once_and_read_everywhere() -> None:
     assert [option.name for option in list_options(Sample)] == ["count", "rate", "mode", "sides", "exact"]
-    assert "sides: tuple[int, int] or None = None\n        Two sides. [px]" in (Sample.__doc__ or "")
+    assert "\nsides: tuple[int, int] or None = None\n    Two sides. [px]" in (Sample.__doc__ or "")
 
 
 @pytest.mark.parametrize(

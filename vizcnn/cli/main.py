@@ -91,7 +91,7 @@ def make_command(name: str) -> click.Command:
 
 def _write_help(probe: type[Probe[Any]]) -> str:
     """What a probe's docstring says before its options, in which formulas and examples keep their lines."""
-    said = (probe.__doc__ or "").split("\n    Options:")[0].replace("\n    ", "\n")
+    said = (probe.__doc__ or "").split("\nOptions:")[0]
     return said.replace("\n\n    ", "\n\n\b\n    ")
 
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import file_digest
-from inspect import signature
+from inspect import cleandoc, signature
 from os import PathLike
 from os.path import isfile
 from typing import (
@@ -154,7 +154,7 @@ class Probe(Generic[R]):
     """True for probes that return a Heatmap of each target: they take `trust=True`, and --trust on the command line."""
 
     def __init_subclass__(cls) -> None:
-        own_doc = cls.__doc__
+        own_doc = cleandoc(cls.__doc__ or "")  # newer Pythons take the indentation away by themselves
         if not own_doc:
             raise TypeError(f"{cls.__name__} needs a docstring: its first line is the probe's summary everywhere")
         dataclass(frozen=True, kw_only=True, repr=False)(cls)
@@ -391,5 +391,5 @@ def _find_problem(option: Option, value: Any) -> str | None:
 
 def _document(doc: str, options: Sequence[Option]) -> str:
     """The docstring of a probe, with a list of its options at the end."""
-    lines = [f"    {o.name}: {name_type(o.type)} = {o.default!r}\n        {o.describe()}" for o in options]
-    return f"{doc.rstrip()}\n\n    Options:\n" + "\n".join(lines) if lines else doc
+    lines = [f"{o.name}: {name_type(o.type)} = {o.default!r}\n    {o.describe()}" for o in options]
+    return f"{doc}\n\nOptions:\n" + "\n".join(lines) if lines else doc
