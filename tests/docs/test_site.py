@@ -24,6 +24,7 @@ import vizcnn
 from vizcnn import errors
 from vizcnn.cli.main import main
 from vizcnn.probing import registry
+from vizcnn.scanning.layer_selection import select_layers
 
 DOCS = ROOT / "docs"
 OTHERS = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "vizcnn/zoo/README.md")
@@ -32,6 +33,17 @@ GALLERY = (DOCS / "gallery.md").read_text(encoding="utf-8")
 TILES = tiles.read_tiles(GALLERY)
 ERRORS = (DOCS / "errors.md").read_text(encoding="utf-8")
 _LARGEST_ASSETS = 600_000  # bytes
+
+
+@pytest.mark.parametrize(("page", "network"), [("README.md", "resnet18@random"), ("docs/gallery.md", "tiny")])
+def test_pages_ask_an_index_for_layers_that_a_scan_keeps_by_itself(page: str, network: str) -> None:
+    model = vizcnn.load(network)
+    kept = select_layers(model, model.input.size, None)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    asked = [line for line in re.findall(r"vizcnn [^`#\n]+", text) if re.search(r"--(?:index|crops) index", line)]
+    assert asked
+    for command in asked:
+        assert {unit.partition(":")[0] for unit in re.findall(r"\S+:\d\S*", command)} <= set(kept), command
 
 
 # the gallery

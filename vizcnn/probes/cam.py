@@ -63,13 +63,18 @@ class Cam(Probe[Heatmap]):
     The channels of a late layer are added up with weights that say how much each speaks for the target; the sum is
     enlarged (bilinear, align_corners=False) to the input. With the layer's activations A and g = d target / d A:
 
-    cam: exact evidence, where global average pooling and one linear layer follow; the map's mean plus the bias is the
-    logit. Signed. Refused where something else follows.
-    grad-cam: relu(sum of A weighted by the mean of g). grad-cam++: weighted by the mean of alpha relu(g), alpha =
-    g^2 / (2 g^2 + sum(A) g^3). layer-cam: relu(sum of relu(g) A), place by place. score-cam: weighted by the softmax
-    over channels of the target when the image is shown through that channel only. eigen-cam: relu(A v), v the first
-    right singular vector of A as positions x channels, with the sign that makes the sum of A v positive; the target
-    plays no part.
+        cam         the sum of A weighted by the linear layer's weights, signed
+        grad-cam    relu(sum of A weighted by the mean of g)
+        grad-cam++  relu(sum of A weighted by the sum of alpha relu(g)),
+                    alpha = g^2 / (2 g^2 + sum(A) g^3)
+        layer-cam   relu(sum of relu(g) A), place by place
+        score-cam   relu(sum of A weighted by the softmax over channels of
+                    the target, the image shown through that channel only)
+        eigen-cam   relu(A v), v the first right singular vector of A as
+                    positions x channels, the sum of A v positive
+
+    cam is exact evidence: its mean plus the bias is the logit. It is refused where anything but global average pooling
+    and one linear layer follows. In eigen-cam the target plays no part.
 
     The sentence says where the map is strongest, by a tight place around its highest value. The box marks the region
     around that value in which all values exceed a fifth of it, as Zhou et al. 2016 find objects, see LEVEL.

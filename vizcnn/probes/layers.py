@@ -36,16 +36,21 @@ class Layers(Probe[LayerTable]):
 
     One row for each layer that holds no others or has parameters of its own, in order of execution:
 
-    output       its output's shape for one image (channels x height x width)
-    kernel, stride, padding, dilation, groups    of convolutions and pooling, height x width where they differ
-    parameters   its own, not those of layers inside it
-    formula      their number from their shapes: 3*3*25*50 + 50 is a kernel of 3 x 3, 25 channels in, 50 out, 50 biases
-    MACs         multiply-accumulates for one image, in convolutions and matrix products (half of torch's flops)
-    additions    that add up these products: a sum of n products takes n - 1
-    of biases    additions of a bias, one for each output
-    field        side of the receptive field, height x width where they differ, as if the padding were part of the image
-    field stride distance between the fields of neighbouring units
-    field offset where the first unit's field starts; below zero lies padding
+        output        shape of its output for one image: channels x height x width
+        kernel        of convolutions and pooling, height x width where they
+                      differ; so are stride, padding, dilation and groups
+        parameters    its own, not those of layers inside it
+        formula       their number from their shapes: 3*3*25*50 + 50 is a kernel
+                      of 3 x 3, 25 channels in, 50 out, 50 biases
+        MACs          multiply-accumulates for one image, in convolutions and
+                      matrix products (half of torch's flops)
+        additions     that add up these products: a sum of n takes n - 1
+        of biases     additions of a bias, one for each output
+        field         side of the receptive field in px, height x width where
+                      they differ, as if the padding were part of the image
+        field stride  distance between the fields of neighbouring units in px
+        field offset  where the first unit's field starts, in px; below zero
+                      lies padding
 
     The last row adds up. In text and picture, columns are left out in which no layer differs from the usual: a dilation
     of 1, one group; a narrow picture leaves out more. The picture has a diagram of the shapes above the table.
