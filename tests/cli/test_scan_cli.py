@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,12 @@ def test_a_scan_says_what_it_found_and_what_to_ask_it() -> None:
     assert first.startswith("12 images, 12 channels of 3 layers; digest ")
     assert second == "  index, ask it: vizcnn top-images 0:0 --index index"
     asked = call(*second.split(": ")[1].split()[1:])  # as it says
+    assert asked.exit_code == 0, asked.output
+
+
+def test_what_to_ask_can_be_pasted_for_an_index_with_a_space_in_its_name() -> None:
+    answer = call("scan", "photos", *SMALL, "-o", "my index")
+    asked = call(*shlex.split(answer.stdout.splitlines()[1].split(": ")[1])[1:])
     assert asked.exit_code == 0, asked.output
     assert Path("top-images.png").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -48,7 +49,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def taught(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The file that one command leaves, and what it prints."""
-    out = tmp_path_factory.mktemp("out") / "bars.safetensors"
+    out = tmp_path_factory.mktemp("the file") / "bars.safetensors"
     with redirect_stdout(StringIO()) as said:
         main([str(bars), "--out", str(out), "--network", "lecture", "--last", "12", "--all", "2"])
     return out, said.getvalue()
@@ -87,6 +88,11 @@ def test_the_stated_accuracy_is_that_of_the_file(bars: Path, taught: tuple[Path,
         right = int((vizcnn.load(str(out))(held.inputs).argmax(1) == held.labels).sum())
     assert card["accuracy"]["top1"] == round(100 * right / len(held), 2)
     assert f"names {100 * right / len(held):.1f}% of 7 held-out images rightly" in said
+
+
+def test_the_command_that_is_offered_names_the_file_also_with_a_space_in_its_name(taught: tuple[Path, str]) -> None:
+    out, said = taught
+    assert shlex.split(said.partition("Look at an image with: ")[2]) == ["vizcnn", "occlusion", "IMAGE", "-m", str(out)]
 
 
 def test_each_epoch_is_told_and_drawn(taught: tuple[Path, str]) -> None:
@@ -204,7 +210,7 @@ def test_what_is_no_example_is_left_out_with_the_reason(tmp_path: Path) -> None:
         (
             {"lying": 8},
             ParameterError,
-            "has images of no class .*, and two are the fewest. Put those of each",
+            "has images of one class, lying, and two are the fewest. Put those of each",
         ),
         ({"lying": 8, "standing": 4}, ParameterError, "has 4 images of standing, and 5 are the fewest that a class"),
     ],
@@ -277,6 +283,15 @@ def test_ctrl_c_keeps_the_best_so_far(bars: Path, tmp_path: Path) -> None:
     origin = vizcnn.inputs.provenance_in(out.with_suffix(".png"))
     assert origin is not None
     assert origin["partial"]
+
+
+def test_a_single_epoch_is_no_curve_and_the_file_is_named_all_the_same(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "short.safetensors"
+    main([str(bars), "--out", str(out), "--network", "lecture", "--last", "1", "--all", "0"])
+    assert f"{out}. Look at an image with" in capsys.readouterr().out
+    assert [*tmp_path.iterdir()] == [out]
 
 
 def test_ctrl_c_before_the_first_epoch_writes_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -135,7 +136,7 @@ def _describe(done: _Done) -> str:
     found = f"{len(index.names):,} images, {channels:,} channels of {len(index.layers)} layers"
     if not done.digest:
         return f"{found}: {len(index.lacking())} of {len(index.shards)} shards are still to be done\n  {index.folder}"
-    example = f"vizcnn top-images {next(iter(index.layers))}:0 --index {index.folder}"
+    example = f"vizcnn top-images {next(iter(index.layers))}:0 --index {shlex.quote(str(index.folder))}"
     return f"{found}; digest {done.digest[:16]}\n  {index.folder}, ask it: {example}"
 
 

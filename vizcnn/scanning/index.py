@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,7 +66,9 @@ class Index:
         folder = Path(folder)
         manifest = read_manifest(folder)
         if manifest is None:
-            raise OutputError(f"{folder} holds no index. Make one: vizcnn scan IMAGES -m MODEL -o {folder}")
+            raise OutputError(
+                f"{folder} holds no index. Make one: vizcnn scan IMAGES -m MODEL -o {shlex.quote(str(folder))}"
+            )
         return cls(folder, manifest["identity"], manifest["facts"], None if images is None else dataset(images))
 
     @property

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from posixpath import dirname
 
 import torch
 from torch import Tensor
 
 from vizcnn.errors import ImageError, ParameterError
-from vizcnn.inputs.datasets import dataset
+from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.inputs.photo import Photo
 from vizcnn.models.contract import InputContract
 from vizcnn.progress import bar
@@ -49,6 +50,7 @@ def read_examples(folder: str | Path, contract: InputContract, *, progress: bool
     images, and for an image that lies in two classes.
     """
     images, pile = dataset(folder), _Pile()
+    _refuse_single_class(images)
     with bar(len(images), "reading", "image", shown=progress) as moved:
         for i, name in enumerate(images.names):
             moved.update(1)
@@ -65,6 +67,13 @@ def read_examples(folder: str | Path, contract: InputContract, *, progress: bool
     classes = _list_classes(pile, images.where)
     labels = torch.tensor([classes.index(label) for label in pile.labels])  # (N,)
     return Examples(torch.stack(pile.inputs), labels, classes, tuple(pile.left_out))
+
+
+def _refuse_single_class(images: Images) -> None:
+    """Raise ParameterError where all images lie in the same sub-folder, which then tells no classes apart."""
+    folder, *others = {dirname(name) for name in images.names}
+    if folder and not others:
+        raise ParameterError(_describe_too_few(images.where, f"one class, {folder}"))
 
 
 @dataclass
@@ -91,13 +100,10 @@ class _Pile:
 def _list_classes(pile: _Pile, where: str) -> tuple[str, ...]:
     """The classes, sorted. Raises ParameterError for too few of them, or of images."""
     counts = Counter(pile.labels)
-    why = f" ({len(pile.left_out)} images were left out, as {pile.left_out[0]})" if pile.left_out else ""
+    why = f" ({len(pile.left_out)} left out, as {pile.left_out[0]})" if pile.left_out else ""
     if len(counts) < 2:
         found = f"one class, {next(iter(counts))}" if counts else "no class"
-        raise ParameterError(
-            f"{where} has images of {found}{why}, and two are the fewest. Put those of each class into a sub-folder of "
-            "its name"
-        )
+        raise ParameterError(_describe_too_few(where, f"{found}{why}"))
     name, fewest = min(counts.items(), key=lambda each: each[1])
     if fewest < FEWEST:
         raise ParameterError(
@@ -105,6 +111,12 @@ def _list_classes(pile: _Pile, where: str) -> tuple[str, ...]:
             "needs: a part is held out to tell how well it was learned. Add some"
         )
     return tuple(sorted(counts))
+
+
+def _describe_too_few(where: str, found: str) -> str:
+    return (
+        f"{where} has images of {found}, and two are the fewest. Put those of each class into a sub-folder of its name"
+    )
 
 
 def split_examples(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:

@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("network", choices=sorted(ARCHITECTURES))
     parser.add_argument("folder", type=Path, help="folder of the four official idx files, gzipped")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the shipped files")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=15, help="how often all digits are seen (%(default)s)")
     parser.add_argument(
         "--keep",
         type=int,

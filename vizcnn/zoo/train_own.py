@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -342,9 +343,11 @@ def teach(folder: Path, name: str, out: Path, recipe: Recipe) -> bool:
         stopped = True
     save_own(lesson.network, out, write_card(lesson, name, folder.name))
     print(describe_best(lesson))
-    if len(lesson.epochs) > 1:
+    drawn = ""
+    if len(lesson.epochs) > 1:  # a single point is no curve
         draw_curve(lesson, load(str(out)), folder.name, partial=stopped).save(curve)
-        print(f"  {out}, and the curve in {curve}. Look at an image with: vizcnn occlusion IMAGE -m {out}")
+        drawn = f", and the curve in {curve}"
+    print(f"  {out}{drawn}. Look at an image with: vizcnn occlusion IMAGE -m {shlex.quote(str(out))}")
     return stopped
 
 
@@ -363,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     usual = Recipe()
     parser.add_argument("folder", type=Path, help="folder with a sub-folder of images for each class")
-    parser.add_argument("--network", choices=list_names(), default="tiny")
+    parser.add_argument("--network", choices=list_names(), default="tiny", help="the bundled network (%(default)s)")
     parser.add_argument("--out", type=Path, help="the file to write; by default FOLDER.safetensors here")
     parser.add_argument("--last", type=int, default=usual.last, help="epochs of the last layer alone (%(default)s)")
     parser.add_argument("--all", type=int, default=usual.all, help="epochs of all layers (%(default)s)")
