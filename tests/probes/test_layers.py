@@ -178,6 +178,82 @@ def test_odd_networks() -> None:
     assert "30 of the parameters belong to layers that are not called" in found.describe()
 
 
+class Own(nn.Module):
+    """Has weights and products of its own, in no layer, and a layer that computes with those of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.Parameter(torch.ones(4, 3, 3, 3))
+        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps: Tensor = nn.functional.conv2d(x, self.kernels)
+        return self.second(self.first(maps)).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_what_is_in_no_row_or_in_two_is_said() -> None:
+    found = table(vizcnn.Model(Own(), size=8))
+    sums = dict(zip(found.columns, found.total, strict=True))
+    assert (sums["parameters"], sums["MACs"]) == (2 * (16 + 4), 2 * 36 * 16)
+    said = found.describe()
+    assert f"{108 + 16 + 4 + 4} parameters, {36 * 4 * 27 + 2 * 36 * 16:,} multiply-accumulates" in said
+    assert "16 of the sum's parameters are shared by layers" in said
+    assert "108 of the parameters and 3,888 of the multiply-accumulates are the network's own" in said
+    assert "own" not in table(vizcnn.load("lecture")).describe()
+
+
+class Attending(nn.Module):
+    """Attention without weights, between two dense layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(3, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.before(x.flatten(2).mT)  # (N, T, 6)
+        return self.after(torch.softmax(tokens @ tokens.mT, 2) @ tokens)  # type: ignore[no-any-return]
+
+
+def test_products_between_the_layers_inside_a_layer_have_a_row() -> None:
+    found = table(vizcnn.Model(nn.Sequential(Attending()), size=4))
+    assert {row["layer"]: row["MACs"] for row in read(found)} == {
+        "0.before": 16 * 18, "0.after": 16 * 36, "0": 2 * 16 * 16 * 6,
+    }  # fmt: skip
+
+
+class Dense(nn.Module):
+    """Dense layers whose inputs lie in memory in another order, and an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.lstm, self.bare = (
+            nn.Linear(3, 6),
+            nn.LSTM(6, 5, batch_first=True),
+            nn.Linear(5, 2, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.tokens(x.flatten(2).mT)  # (N, T, 6)
+        ways: Tensor = self.bare(self.lstm(tokens)[0].mT.contiguous().mT) + tokens[:, :, :2]
+        return ways.mean(1)
+
+
+def test_additions_are_counted_however_torch_computes_a_layer() -> None:
+    found = read(table(vizcnn.Model(Dense(), size=4)))
+    assert [(row["layer"], row["MACs"], row["additions"], row["of biases"]) for row in found] == [
+        ("tokens", 16 * 18, 16 * 6 * 2, 16 * 6),
+        ("lstm", 16 * (6 * 20 + 5 * 20), 16 * 20 * (5 + 4), 16 * 2 * 20),
+        ("bare", 16 * 10, 16 * 2 * 4, 0),
+    ]
+
+
+def test_the_formula_of_a_transposed_convolution_has_its_channels_in_the_same_order() -> None:
+    layers = nn.Conv2d(3, 6, 3), nn.ConvTranspose2d(6, 4, (3, 2)), nn.ConvTranspose2d(4, 8, 3, groups=2)
+    found = read(table(vizcnn.Model(nn.Sequential(*layers), size=8)))
+    assert [row["formula"] for row in found] == ["3*3*3*6 + 6", "3*2*6*4 + 4", "3*3*2*8 + 8"]
+
+
 class Scaled(nn.Module):
     """Has a weight of its own beside layers in a list, which never runs itself."""
 

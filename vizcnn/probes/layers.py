@@ -34,7 +34,8 @@ _MOST_TERMS = 4  # of a formula: the parameters of a recurrent layer are many
 class Layers(Probe[LayerTable]):
     """What is the network made of, what does it cost, and how far does each layer see?
 
-    One row for each layer that holds no others or has parameters of its own, in order of execution:
+    One row for each layer that holds no others, has parameters of its own, or multiplies beside the layers inside it,
+    in order of execution:
 
         output        shape of its output for one image: channels x height x width
         kernel        of convolutions and pooling, height x width where they
@@ -52,8 +53,9 @@ class Layers(Probe[LayerTable]):
         field offset  where the first unit's field starts, in px; below zero
                       lies padding
 
-    The last row adds up. In text and picture, columns are left out in which no layer differs from the usual: a dilation
-    of 1, one group; a narrow picture leaves out more. The picture has a diagram of the shapes above the table.
+    The last row adds up; a line below says what of the network is in no row, or in several. In text and picture,
+    columns are left out in which no layer differs from the usual: a dilation of 1, one group; a narrow picture leaves
+    out more. The picture has a diagram of the shapes above the table.
 
     The table does not depend on the weights, so `-m resnet50` downloads nothing. Receptive fields are exact, see
     vizcnn.receptive_fields.
@@ -81,13 +83,13 @@ class Layers(Probe[LayerTable]):
         outputs, costs = run_and_count(model)
         fields = receptive_fields(model, progress=subject.progress)
         modules = model.layers()
-        listed = {name: output for name, output in outputs.items() if _is_listed(modules, name)}
+        listed = {name: output for name, output in outputs.items() if _is_listed(modules, name, costs)}
         rows = [_make_row(name, modules[name], output, costs, fields.get(name)) for name, output in listed.items()]
         return LayerTable(
             subject.provenance(input=tuple(subject.inputs.shape[1:])),
             COLUMNS,
             tuple(rows),
-            _describe_totals(model, outputs, costs),
+            (*_describe_totals(model, outputs, costs), *_describe_rest(model, outputs, listed, costs)),
             _add_up(rows),
             _USUAL,
             tuple(_list_stages(model, listed)),
@@ -95,13 +97,13 @@ class Layers(Probe[LayerTable]):
         )
 
 
-def _is_listed(modules: Mapping[str, nn.Module], name: str) -> bool:
+def _is_listed(modules: Mapping[str, nn.Module], name: str, costs: Costs) -> bool:
     """Whether a layer has a row of its own. What makes a layer's weights is a part of that layer."""
     parts = name.split(".")
     if "parametrizations" in parts and is_parametrized(modules[".".join(parts[: parts.index("parametrizations")])]):
         return False
     module = modules[name]
-    return not list_members(module) or bool(_list_parameters(module))
+    return not list_members(module) or bool(_list_parameters(module)) or costs.count_own(name, module).macs > 0
 
 
 def _list_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -122,7 +124,7 @@ def _make_row(
         *(_read_window(module, key) for key in ("kernel_size", "stride", "padding", "dilation")),
         groups if isinstance(groups := getattr(module, "groups", None), int) else None,
         sum(p.numel() for p in parameters),
-        _write_formula(parameters),
+        _write_formula(module, parameters),
         *(cost.macs, cost.additions, cost.biases),
         *((field.size, field.stride, field.offset) if field else (None, None, None)),
     )
@@ -138,12 +140,19 @@ def _read_window(module: nn.Module, key: str) -> Cell:
     return found if isinstance(found, str) else None
 
 
-def _write_formula(parameters: Sequence[nn.Parameter]) -> str:
+def _write_formula(module: nn.Module, parameters: Sequence[nn.Parameter]) -> str:
     """The number of parameters from their shapes: places of the kernel, channels in, channels out."""
     if not 0 < len(parameters) <= _MOST_TERMS:
         return ""
-    orders = ([*p.shape[2:], *reversed(p.shape[:2])] for p in parameters)
-    return " + ".join("*".join(map(str, sides)) or "1" for sides in orders)
+    return " + ".join("*".join(map(str, _list_sides(module, each))) or "1" for each in parameters)
+
+
+def _list_sides(module: nn.Module, parameter: nn.Parameter) -> list[int]:
+    first, *second = parameter.shape[:2]
+    channels = [*second, first]
+    if isinstance(module, nn.modules.conv._ConvTransposeNd) and second:  # channels in, channels out / groups
+        channels = [first // module.groups, second[0] * module.groups]
+    return [*parameter.shape[2:], *channels]
 
 
 def _add_up(rows: Sequence[tuple[Cell, ...]]) -> tuple[Cell, ...]:
@@ -186,6 +195,23 @@ def _describe_totals(model: Model, outputs: dict[str, Any], costs: Costs) -> tup
     size = "x".join(map(str, (model.input.channels, *model.input.size)))
     summary = f"{model.name}: {total:,} parameters, {_describe_cost(costs.total)} for an input of {size}"
     return (summary, f"{idle:,} of the parameters belong to layers that are not called") if idle else (summary,)
+
+
+def _describe_rest(model: Model, outputs: Mapping[str, Any], listed: Mapping[str, Any], costs: Costs) -> Iterator[str]:
+    """Why the sums of the rows are not those of the network, where they are not."""
+    modules = model.layers()
+    rows = [parameter for name in listed for parameter in _list_parameters(modules[name])]
+    again = sum(p.numel() for p in rows) - sum({id(p): p.numel() for p in rows}.values())
+    if again:
+        yield f"{again:,} of the sum's parameters are shared by layers, and are in the row of each"
+    placed = {id(p) for p in rows} | {
+        id(p) for name, module in modules.items() if name not in outputs for p in module.parameters(recurse=False)
+    }
+    own = sum(p.numel() for p in model.network.parameters() if id(p) not in placed)
+    macs = costs.total.macs - sum(costs.count_own(name, modules[name]).macs for name in listed)
+    rest = [f"{own:,} of the parameters"] * (own > 0) + [f"{macs:,} of the multiply-accumulates"] * (macs > 0)
+    if rest:
+        yield f"{' and '.join(rest)} are the network's own, in none of its layers, and in no row"
 
 
 def _describe_cost(cost: Cost) -> str:

@@ -94,6 +94,7 @@ class _Counting(PlainMode):
         super().__init__()
         self.network = network
         self.macs, self.sums, self.biases = Counter[str](), Counter[str](), Counter[str]()
+        self._bare = 0  # how many sums the last product made, whose bias may follow
         self._running: list[str] = []
         self._hooks = ExitStack()
 
@@ -115,14 +116,42 @@ class _Counting(PlainMode):
 
     def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         output = func(*args, **kwargs)
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:
-            macs = formula(*args, **kwargs, out_val=output) // 2
-            sums, biased = _count_sums(func, args, output)
+        macs, sums, biases = self._count(func, args, kwargs, output)
+        if macs or biases:
             for name in {*self._running, ""}:
                 self.macs[name] += macs
                 self.sums[name] += sums
-                self.biases[name] += sums if biased else 0
+                self.biases[name] += biases
         return output
+
+    def _count(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> tuple[int, int, int]:
+        """The multiplications of an operation, the sums of their products, and how many of these get a bias.
+
+        A dense layer whose input does not lie in order in memory adds its bias by an operation of its own."""
+        kind = func._schema.name.removeprefix("aten::")
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            sums, biased = _count_sums(func, args, output)
+            self._bare = 0 if biased else sums
+            return formula(*args, **kwargs, out_val=output) // 2, sums, sums if biased else 0
+        if kind == "mkldnn_rnn_layer":  # an LSTM on a processor: two products at each place
+            return _count_recurrent(*args[:3])
+        if kind in ("add", "add_") and self._bare == output.numel() and _is_bias(args[1], output):
+            biases, self._bare = self._bare, 0
+            return 0, 0, biases
+        if not (func.is_view or kind == "_unsafe_view"):
+            self._bare = 0
+        return 0, 0, 0
+
+
+def _is_bias(added: Any, output: Tensor) -> bool:
+    return isinstance(added, Tensor) and added.shape == output.shape[-1:]
+
+
+def _count_recurrent(values: Tensor, *weights: Tensor) -> tuple[int, int, int]:
+    """As `_Counting._count`, for values (T, N, C) and the weights on them and on what was before, (K, C) and (K, H)."""
+    steps = values.shape[:-1].numel()
+    sums = steps * sum(len(each) for each in weights)
+    return steps * sum(each.numel() for each in weights), sums, sums
 
 
 def _count_sums(func: Any, args: Sequence[Any], output: Any) -> tuple[int, bool]:
