@@ -302,6 +302,9 @@ def _list_findings(names: Sequence[str], tiles: Sequence[Kernels], layer: str) -
     )
     change = _compute_norms(tiles[1] - tiles[0])
     most, least = change.argmax(), change.argmin()
+    if not change[most]:
+        yield "no filter differs between the two"
+        return
     yield (
         f"filter {most} differs most between the two (norm of the difference {change[most]:.3g}), "
         f"filter {least} least ({change[least]:.3g})"
