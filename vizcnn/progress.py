@@ -55,8 +55,9 @@ def say(text: str) -> None:
 class Whole:
     """One bar over work of several parts, for which the price is known beforehand.
 
-    total: of all parts, in runs of a network. name: of the network. As soon as the first runs are done, the number of
-    runs and the seconds that they will take are said on stderr, where these are more than the two seconds of a bar."""
+    total: of all parts, in runs of a network. name: of the network. As soon as the first part is done, the number of
+    runs and the seconds that they will take are said on stderr, where these are more than the two seconds of a bar. Not
+    sooner: a part may begin with what is much quicker than its other runs."""
 
     def __init__(self, total: float, label: str, name: str, *, shown: bool = True) -> None:
         self._bar = bar(round(total), label, "run", shown=shown)
@@ -79,6 +80,8 @@ class Whole:
         finally:
             _WHOLE.reset(token)
         self._move(before + runs)
+        if not before and runs:
+            self._tell_cost()
 
     def advance(self, share: float, runs: float) -> None:
         """Move by a share of so many runs, at most to the end of the part."""
@@ -90,11 +93,12 @@ class Whole:
         return self._end - self._done
 
     def _move(self, to: float) -> None:
-        first, before = self._done == 0, round(self._done)
-        self._done = to
+        before, self._done = round(self._done), to
         self._bar.update(round(to) - before)
-        seconds = (time.monotonic() - self._start) * self._total / max(to, 1e-9)
-        if first and self._shown and seconds > DELAY:
+
+    def _tell_cost(self) -> None:
+        seconds = (time.monotonic() - self._start) * self._total / self._done
+        if self._shown and seconds > DELAY:
             say(f"about {self._total:,.0f} runs of {self._name}, {seconds:.0f} s")
 
 

@@ -39,7 +39,8 @@ def explain(
     where the supported ones agree; the units that matter most; a few parts whose covering changes the answer, and a few
     that alone keep it, as few as a search found; and all of it in a few sentences.
 
-    For classifiers of two or more classes. A black box shows occlusion and rise. What it will cost is said first.
+    For classifiers of two or more classes. A black box shows occlusion and rise. What it will cost is said after
+    its first runs.
 
     \b
     vizcnn explain photo.jpg
