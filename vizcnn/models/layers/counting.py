@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.utils.flop_counter import flop_registry
 
 from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, keep_last, watch_layers
 from vizcnn.models.model import Model
@@ -91,8 +90,12 @@ class _Counting(PlainMode):
     macs: multiplications. sums: how many sums the products are added up to. biases: how many of these get a bias."""
 
     def __init__(self, network: nn.Module) -> None:
+        # Not at the top: it imports triton, whose bindings complain at exit where a command's start has frozen them.
+        from torch.utils.flop_counter import flop_registry
+
         super().__init__()
         self.network = network
+        self._formulas = flop_registry
         self.macs, self.sums, self.biases = Counter[str](), Counter[str](), Counter[str]()
         self._bare = 0  # how many sums the last product made, whose bias may follow
         self._running: list[str] = []
@@ -129,12 +132,12 @@ class _Counting(PlainMode):
 
         A dense layer whose input does not lie in order in memory adds its bias by an operation of its own."""
         kind = func._schema.name.removeprefix("aten::")
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+        if (formula := self._formulas.get(func._overloadpacket)) is not None:
             sums, biased = _count_sums(func, args, output)
             self._bare = 0 if biased else sums
             return formula(*args, **kwargs, out_val=output) // 2, sums, sums if biased else 0
         if kind == "mkldnn_rnn_layer":  # an LSTM on a processor: two products at each place
-            return _count_recurrent(*args[:3])
+            return _count_recurrent(*args[:3], biased=args[12])
         if kind in ("add", "add_") and self._bare == output.numel() and _is_bias(args[1], output):
             biases, self._bare = self._bare, 0
             return 0, 0, biases
@@ -147,11 +150,11 @@ def _is_bias(added: Any, output: Tensor) -> bool:
     return isinstance(added, Tensor) and added.shape == output.shape[-1:]
 
 
-def _count_recurrent(values: Tensor, *weights: Tensor) -> tuple[int, int, int]:
+def _count_recurrent(values: Tensor, *weights: Tensor, biased: bool) -> tuple[int, int, int]:
     """As `_Counting._count`, for values (T, N, C) and the weights on them and on what was before, (K, C) and (K, H)."""
     steps = values.shape[:-1].numel()
     sums = steps * sum(len(each) for each in weights)
-    return steps * sum(each.numel() for each in weights), sums, sums
+    return steps * sum(each.numel() for each in weights), sums, sums if biased else 0
 
 
 def _count_sums(func: Any, args: Sequence[Any], output: Any) -> tuple[int, bool]:
