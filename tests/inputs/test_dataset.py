@@ -627,7 +627,7 @@ def test_labels_are_numbers_where_all_are_given_as_numbers(tmp_path: Path) -> No
     assert dataset(tensors).numbered
 
 
-def test_labels_in_a_list_are_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_labels_in_a_list_are_refused_with_what_to_do() -> None:
     with pytest.raises(ParameterError, match=r"got list\. .*TensorDataset\(images, labels\)"):
         dataset(torch.rand(2, 3, 8, 8), ["a", "b"])  # type: ignore[arg-type]
 
