@@ -225,6 +225,81 @@ def test_one_class_alone_cannot_be_audited(images: Tensor) -> None:
         audit_images(make_model(), images[:24], progress=False)
 
 
+def test_a_picture_that_lies_there_several_times_counts_once(images: Tensor, labels: Labels) -> None:
+    """Each part of it would be copied px, on both sides of the split."""
+    copies = images[:1].repeat(10, 1, 1, 1)
+    copies[5:] = (copies[5:] + 0.004).clamp(0, 1)  # saved anew, nearly the same
+    together = torch.cat([plant_tags(images, [*TAGGED]), copies])
+    known = [*labels, *[labels[0]] * len(copies)]
+    found = audit_images(make_model(use=4), together, known, names=[f"{i}.png" for i in range(82)], progress=False)
+    assert len(found.repeats) == 9, "ten copies, of a picture that is there without the tag for the first time"
+    assert {first for _, first in found.repeats} == {"72.png"}
+    assert found.classes[0].images == found.classes[0].given == 25
+    assert "9 images show the same picture as another one, which counts once" in found.describe()
+
+
+class Looks(nn.Module):
+    """Two classes: the second where a part of a picture, given by its px, is seen at any place."""
+
+    def __init__(self, part: Tensor) -> None:
+        super().__init__()
+        pattern = part - part.mean((1, 2), keepdim=True)
+        self.match = nn.Conv2d(3, 1, part.shape[1], bias=False)
+        self.match.weight.data = (pattern / pattern.square().sum())[None]
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.match(images).amax((1, 2, 3))  # (N,)
+        return torch.stack([0 * seen, 10 * seen - 6], 1)
+
+
+def test_offcuts_of_one_photograph_are_no_tag() -> None:
+    """What they share are the same px, and go on beyond every box."""
+    others, coarse = draw_images(30)[0], torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(3))
+    large = nn.functional.interpolate(coarse, (60, 60), mode="bilinear")[0]
+    corners = np.random.default_rng(0).permutation(144)[:30]
+    offcuts = torch.stack([large[:, 8 + k // 12 : 40 + k // 12, 8 + k % 12 : 40 + k % 12] for k in corners])
+    model = vizcnn.Model(Looks(large[:, 24:34, 24:34]), size=32, labels=("other", "thing"), head="logits")
+    found = audit_images(model, torch.cat([others, offcuts]), [0] * len(others) + [1] * 30, progress=False)
+    assert found.classes[1].images == 30
+    assert not shortcuts(found)
+
+
+def test_labels_that_are_no_classes_are_refused(images: Tensor) -> None:
+    with pytest.raises(ParameterError, match="classes of tagged, 0 to 2, or -1 where unknown, got 0 to 7"):
+        audit_images(make_model(), images, [0, 7] * 36, progress=False)
+    with pytest.raises(ShapeError, match=r"values in \[0, 1\]"):
+        audit_images(make_model(), 255 * images, progress=False)
+
+
+def test_folders_of_digits_are_names_where_classes_have_such(images: Tensor) -> None:
+    """Sorted as texts, 10 comes before 2: the number of a class is another one's name."""
+    names = ("1", "10", "2")
+    known = {f"tensor {i}": names[label] for i, label in enumerate(draw_images()[1])}
+    found = vizcnn.audit(make_model(labels=names), images, known, progress=False)
+    assert [(each.label, each.images) for each in found.classes] == [("1", 24), ("10", 24), ("2", 24)]
+    numbered = torch.utils.data.TensorDataset(images, torch.tensor(draw_images()[1]))
+    found = vizcnn.audit(make_model(labels=names), numbered, progress=False)
+    assert [(each.label, each.images) for each in found.classes] == [("1", 24), ("10", 24), ("2", 24)]
+
+
+def test_a_number_beyond_the_outputs_is_no_class(images: Tensor) -> None:
+    known = {f"tensor {i}": "7" if i < 4 else "blue" for i in range(72)}
+    with pytest.warns(VizcnnWarning, match="no class, or several, named '7'"):
+        found = vizcnn.audit(make_model(), images, known, progress=False)
+    assert [each.label for each in found.classes] == ["blue"]
+
+
+def test_labels_in_another_order_than_the_outputs_are_said(images: Tensor, labels: Labels) -> None:
+    found = audit_images(make_model(), images, [(label + 1) % 3 for label in labels], progress=False)
+    assert "The network recognises only 0 of 72 images as their class" in found.describe()
+    assert "recognises" not in audit_images(make_model(), images, labels, progress=False).describe().split("prove")[0]
+
+
+def test_a_network_that_is_not_wrapped_is_refused() -> None:
+    with pytest.raises(ParameterError, match=r"an audit needs a vizcnn.Model, got Tagged"):
+        vizcnn.audit(make_model().network, "photos")  # type: ignore[arg-type]
+
+
 def test_labels_that_hold_together_are_refused(images: Tensor) -> None:
     model = vizcnn.Model(nn.Sequential(make_model().network, nn.Sigmoid()), size=32, labels=LABELS, head="sigmoid")
     with pytest.raises(UnsuitableNetwork, match="several may hold at once"):
@@ -367,6 +442,6 @@ def test_a_result_opens_as_it_was_saved(tagged_audit: vizcnn.Audit, tmp_path: Pa
 
 def test_classes_of_another_network_give_way_to_predicted_ones(images: Tensor) -> None:
     strange = {f"tensor {i}": "horse" for i in range(len(images))}
-    with pytest.warns(VizcnnWarning, match="tagged has no class named 'horse': the predicted classes serve"):
+    with pytest.warns(VizcnnWarning, match="tagged has no class, or several, named 'horse': the predicted"):
         found = vizcnn.audit(make_model(use=4), plant_tags(images, TAGGED), strange, progress=False)
     assert not found.labelled

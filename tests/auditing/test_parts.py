@@ -129,6 +129,18 @@ def test_a_frame_is_the_outermost_px() -> None:
     assert cue.find(image[None]).likeness[0] < 0.8
 
 
+@pytest.mark.parametrize("size", [(28, 28), (20, 24), (9, 9)])
+def test_each_way_to_remove_a_frame_has_a_control(size: tuple[int, int]) -> None:
+    image, donor, other, fill = (picture(size, seed=seed)[0] for seed in range(4))
+    cue, rng = Frame(donor, 1 + size[0] // 10, picture(size, count=3, seed=5)), np.random.default_rng(0)
+    for control in (False, True):
+        made = cue.remove(image, Spot((0, 0), rng, control), other, fill)
+        changed = [(one != image).any(0) for one in made]
+        assert all(torch.equal(each, changed[0]) for each in changed), "the same px in three ways"
+        assert changed[0].any()
+        assert bool(changed[0][0, 0]) != control
+
+
 def test_a_frame_ends_and_a_plain_background_does_not() -> None:
     others = picture((30, 30), count=4)
     framed, catalogue = picture((30, 30), seed=1)[0], torch.ones(3, 30, 30)

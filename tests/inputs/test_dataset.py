@@ -604,6 +604,7 @@ def test_a_damaged_image_in_an_archive_is_known_when_it_is_read(tmp_path: Path) 
         "a/1.png\tcat\tmore, columns\nb/2.png\tdog\t\n",
         "\ufeffa/1.png , cat\r\n\r\n2.png,dog,12,13\r\n",
         'name,class\n1.png,"cat"\n2.png,dog\n',
+        "1.png,cat\n2.png,dog\n3.png,\n",
     ],
 )
 def test_labels_come_from_a_file(tmp_path: Path, text: str) -> None:
@@ -613,8 +614,22 @@ def test_labels_come_from_a_file(tmp_path: Path, text: str) -> None:
 
 
 def test_labels_come_from_a_mapping_of_whatever_values(tmp_path: Path) -> None:
-    images = dataset(folder_of(tmp_path, "a/1.png", "b/2.png"), {"1.png": "x", "b/2.png": 3})  # type: ignore[dict-item]
+    images = dataset(folder_of(tmp_path, "a/1.png", "b/2.png"), {"1.png": "x", "b/2.png": 3})
     assert labels_of(images) == ["x", "3"]
+    assert not images.numbered
+
+
+def test_labels_are_numbers_where_all_are_given_as_numbers(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "1/1.png", "2/2.png")
+    assert not dataset(folder).numbered
+    assert dataset(folder, {"1.png": 1, "2.png": 0}).numbered
+    tensors = torch.utils.data.TensorDataset(torch.rand(2, 3, 8, 8), torch.tensor([1, 0]))
+    assert dataset(tensors).numbered
+
+
+def test_labels_in_a_list_are_refused_with_what_to_do() -> None:
+    with pytest.raises(ParameterError, match=r"got list\. .*TensorDataset\(images, labels\)"):
+        dataset(torch.rand(2, 3, 8, 8), ["a", "b"])  # type: ignore[arg-type]
 
 
 def test_labels_that_name_no_image_are_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from vizcnn.auditing.store import Store, describe_identity
 from vizcnn.errors import ImageError, Interrupted, ParameterError, TargetError, VizcnnWarning, did_you_mean
 from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.model import Model
+from vizcnn.models.preparing import require_model
 from vizcnn.output import refuse_inside
 from vizcnn.progress import bar
 from vizcnn.results import Audit
@@ -35,7 +36,7 @@ _LARGEST = 2**33  # bytes of all inputs
 def audit(
     model: Model,
     images: Any,
-    labels: str | Path | Mapping[str, str] | None = None,
+    labels: str | Path | Mapping[str, str | int] | None = None,
     *,
     per_class: int = 64,
     seed: int = 0,
@@ -47,13 +48,13 @@ def audit(
     """Which classes of a data set are recognised by a tag, a frame, a watermark? Found and proven on the images.
 
     What is found on one half of each class is tested on the other, by intervention: with the cue pasted in, other
-    images become the class; with it removed, the class is lost; and a control of as many px does neither. Copied px
-    that do so are a shortcut. Of varied px and of colours, which may be the object itself, a person judges. The page
-    on audits says what they cannot prove.
+    images become the class; with it removed, the class is lost; and a control, the same done to other px, does
+    neither. Copied px that do so are a shortcut. Of varied px and of colours, which may be the object itself, a person
+    judges. The page on audits says what they cannot prove.
 
     images: a folder with a sub-folder for each class, an archive, a torch Dataset or a list, see
         `vizcnn.inputs.dataset`; labels likewise. Where no class is known, the predicted classes serve. Images that
-        cannot be read are left out and listed in `Audit.refused`.
+        cannot be read are left out and listed in `Audit.refused`. Of those that show the same picture one counts.
     per_class: of how many images of a class one half is searched and the other tested; those beyond are tested too. A
         cue in few images of a class needs more of them, see `Audit.could_find`.
     seed: of everything random. suspicions: list what tests did not prove, too.
@@ -94,7 +95,7 @@ def audit(
 def audit_and_keep(
     model: Model,
     images: Any,
-    labels: str | Path | Mapping[str, str] | None = None,
+    labels: str | Path | Mapping[str, str | int] | None = None,
     *,
     per_class: int,
     seed: int,
@@ -105,6 +106,7 @@ def audit_and_keep(
 ) -> tuple[Audit, Store | None]:
     """The same, with the store that still has all that was done: for who removes it when the result is written."""
     require_scikit_learn()
+    require_model("an audit", model)
     if folder is not None:
         refuse_inside(folder, images)
     held = _read(dataset(images, labels), model, progress)
@@ -141,6 +143,7 @@ class _Held:
     inputs: Tensor
     names: Sequence[str]
     labels: Sequence[str | None]
+    numbered: bool
     unreadable: tuple[tuple[str, str], ...]
     where: str
     fingerprint: str
@@ -161,7 +164,7 @@ class _Held:
 
     def find_classes(self, model: Model) -> Labels | None:
         """The number of each image's class, (N,), -1 where it has none; None where none is known to the network."""
-        known = {label: _find_class(model, label) for label in {*self.labels} if label is not None}
+        known = {label: _find_class(model, label, self.numbered) for label in {*self.labels} if label is not None}
         if not known:
             return None
         strange = sorted(label for label, index in known.items() if index < 0)
@@ -170,8 +173,8 @@ class _Held:
             serves = "the predicted classes serve" if all_of_them else "their images are only pasted into"
             named = ", ".join(map(repr, strange[:3])) + (" and others" if len(strange) > 3 else "")
             warnings.warn(
-                f"{model.name} has no class named {named}: {serves}. Name folders or labels as the network's "
-                f"classes.{did_you_mean(strange[0], model.labels or ())}",
+                f"{model.name} has no class, or several, named {named}: {serves}. Name folders or labels as the "
+                f"network's classes.{did_you_mean(strange[0], model.labels or ())}",
                 VizcnnWarning,
                 stacklevel=4,
             )
@@ -180,11 +183,17 @@ class _Held:
         return np.array([known[label] if label is not None else -1 for label in self.labels], np.int64)
 
 
-def _find_class(model: Model, label: str) -> int:
+def _find_class(model: Model, label: str, numbered: bool) -> int:
+    """The number of the class of this name; -1 where the network has none, or several.
+
+    A folder of digits is the class of this name, whatever its number: those of ten grades are `1` to `10`, and sorted
+    as texts `10` comes before `2`. Only where no class has that name it is a number."""
+    names = model.labels
     try:
-        return model.class_index(label)
-    except TargetError:
+        number = int(label) if numbered else model.class_index(f"={label}" if label in (names or ()) else label)
+    except (TargetError, ValueError):
         return -1
+    return number if number >= 0 and (not names or number < len(names)) else -1
 
 
 def _read(images: Images, model: Model, progress: bool) -> _Held:
@@ -213,4 +222,6 @@ def _read(images: Images, model: Model, progress: bool) -> _Held:
     if not kept:
         raise ImageError(f"none of the {len(images):,} images of {images.where} can be read: {unreadable[0][1]}")
     names = [images.names[number] for number in kept]
-    return _Held(inputs[: len(kept)], names, labels, tuple(unreadable), images.where, images.fingerprint)
+    return _Held(
+        inputs[: len(kept)], names, labels, images.numbered, tuple(unreadable), images.where, images.fingerprint
+    )

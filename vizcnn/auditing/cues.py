@@ -1,6 +1,7 @@
 """Cues: what a class may be recognised by. Each knows how it is found, pasted and taken away, and what its control is.
 
-A control does the same with as many other px: the mirrored place, a frame further in, colour as far the other way.
+A control does the same to other px: as many at the mirrored place, a frame as thick further in, which has fewer, and
+colour as far the other way.
 """
 
 from __future__ import annotations
@@ -154,8 +155,9 @@ class Frame(Cue):
 
     def remove(self, image: Tensor, spot: Spot, other: Tensor, fill: Tensor) -> list[Tensor]:
         """By the mean image, by another image's px, by the px that lie next to it further in."""
-        t, mask = self.thickness, self._inner if spot.control else self._rim
-        inside = F.pad(image[None, :, t:-t, t:-t], (t,) * 4, mode="replicate")[0]  # (C, H, W)
+        mask, depth = (self._inner, 3) if spot.control else (self._rim, 1)
+        end = min(depth * self.thickness, (min(image.shape[1:]) - 1) // 2)  # where the px further in begin
+        inside = F.pad(image[None, :, end:-end, end:-end], (end,) * 4, mode="replicate")[0]  # (C, H, W)
         return [torch.where(mask, cover, image) for cover in (fill, other, inside)]
 
 

@@ -13,6 +13,7 @@ from vizcnn.auditing.copies import FEWEST, MATCH
 from vizcnn.auditing.cues import Corner, Patch, Spot
 from vizcnn.auditing.matching import Found
 from vizcnn.auditing.network import Margins
+from vizcnn.auditing.repeats import keep_distinct
 from vizcnn.auditing.statistics import measure_interval
 from vizcnn.auditing.suspects import FEWEST_OTHERS, Ground, Suspect
 from vizcnn.models.scoring import Indices
@@ -45,6 +46,7 @@ MOST_RUNS = 3 * RECIPIENTS + 6 * REMOVED
 
 _RIVALS = 64  # other images, of which the most alike says what chance is: of fewer it says little
 _OTHERS = 4 * RECIPIENTS  # images of other classes that are searched for the cue
+_COMPARED = 2 * REMOVED  # images with a cue, of which each is compared with all others
 _ABSENT = 0.5  # the likeness below which an image does not have the cue
 _FEWEST_PLAIN, _PLAIN = 3, 0.25  # images of the class without the cue that can be a control; fewer are unseen carriers
 
@@ -102,6 +104,9 @@ def prove(ground: Ground, suspect: Suspect) -> Evidence | None:
     does = pasted.low > 0 and pasted.difference >= GAIN * usual
     if does and carriers.copies is None and (alike := _find_alike(ground, suspect, own, others)):
         carriers, donors = alike, alike.spots
+    if does and carriers.copies is not None and len(distinct := _keep_distinct(ground, carriers.spots)) < len(donors):
+        carriers = replace(carriers, spots=distinct, share_inside=len(distinct) / len(own))
+        donors = distinct
     removed = _remove(ground, suspect, carriers.spots[:REMOVED], free) if does and carriers.spots else None
     copied = carriers.copies is not None
     verdict = judge(pasted, removed, usual=usual, carriers=len(carriers.spots), copied=copied)
@@ -137,6 +142,15 @@ def _find_alike(ground: Ground, suspect: Suspect, own: Indices, others: Indices)
     carriers = _gather(suspect, own, inside, outside)
     rarer = carriers.share_inside >= RARER * carriers.share_outside
     return replace(carriers, copies="alike") if rarer else None
+
+
+def _keep_distinct(ground: Ground, spots: list[Donor]) -> list[Donor]:
+    """The images with a cue that show different pictures: parts of one that was cropped several times are copies, too,
+    and no tag. The first many are compared, each with all others."""
+    some = spots[:_COMPARED]
+    with ground.matching:
+        kept = keep_distinct(ground.see_all([image for image, _ in some]), [corner for _, corner in some])
+        return [*(some[i] for i in kept), *spots[_COMPARED:]]
 
 
 def judge(pasted: Effect, removed: Effect | None, *, usual: float, carriers: int, copied: bool) -> Verdict:

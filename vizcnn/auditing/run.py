@@ -15,6 +15,7 @@ from vizcnn import progress as bars
 from vizcnn.auditing.copies import require_scikit_learn
 from vizcnn.auditing.network import Margins, Network, find_margins, ignore
 from vizcnn.auditing.proving import Evidence, pick_pictures
+from vizcnn.auditing.repeats import find_repeats
 from vizcnn.auditing.search import Search
 from vizcnn.auditing.statistics import find_smallest_share
 from vizcnn.auditing.store import Store
@@ -24,6 +25,7 @@ from vizcnn.errors import DegenerateResult, ParameterError, ShapeError
 from vizcnn.evaluation.asking import make_provenance
 from vizcnn.geometry import Box
 from vizcnn.inputs.photo import select_channels
+from vizcnn.inputs.tensors import check_unit_range
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.model import Model
 from vizcnn.models.scoring import Indices
@@ -54,7 +56,7 @@ def audit_images(
 
     images: (N, C, H, W), floats in [0, 1], or bytes, which take a quarter of the memory. labels: the class of each,
         (N,), -1 where unknown; by default the predicted one. Images that the network takes for another class than their
-        label are no examples of it, but others are pasted into them.
+        label are no examples of it, but others are pasted into them. Of images that show the same picture one counts.
     per_class: of how many images of a class one half is searched, and the other tested; those beyond it are tested too.
     seed: of everything random. suspicions: list what tests did not prove too. names: of the images, for the sheets.
     client: a `distributed.Client` whose workers share the classes. store: keeps what is done until all is.
@@ -66,12 +68,12 @@ def audit_images(
     require_scikit_learn()
     given = _check(images, labels, per_class, seed, names)
     with borrow(model, "Audit"), torch.no_grad():
-        ground = _lay_ground(model, images, given, per_class, seed, progress)
+        ground, repeats = _lay_ground(model, images, given, per_class, seed, progress)
         search = Search(ground, seed, client, store, progress)
         evidence = [each for each in search.find_evidence() if suspicions or each.verdict != "suspicion"]
         findings, stopped = _make_findings(ground, evidence, names, seed)
         partial = search.partial or stopped
-    classes = tuple(_describe_classes(ground, per_class))
+    classes = tuple(_describe_classes(ground, repeats, per_class))
     usual = find_usual(classes)
     return Audit(
         make_provenance(
@@ -86,6 +88,7 @@ def audit_images(
         seconds_network=ground.network.seconds,
         seconds_matching=ground.matching.seconds,
         untested=search.untested,
+        repeats=tuple((_name(names, int(i)), _name(names, int(repeats[i]))) for i in np.flatnonzero(repeats >= 0)),
         partial=partial,
     )
 
@@ -95,6 +98,8 @@ def _check(
 ) -> Labels | None:
     if images.dim() != 4 or not len(images):
         raise ShapeError(f"images are (N, C, H, W) with at least one, got {tuple(images.shape)}")
+    if images.dtype != torch.uint8:
+        check_unit_range(images)
     if seed < 0:
         raise ParameterError(f"a seed is 0 or more, got {seed}")
     if per_class < FEWEST_OWN:
@@ -108,18 +113,24 @@ def _check(
 
 def _lay_ground(
     model: Model, images: Tensor, given: Labels | None, per_class: int, seed: int, progress: bool
-) -> Ground:
-    """The answers to all images as they are, and their halves. Raises DegenerateResult for a single class."""
+) -> tuple[Ground, Indices]:
+    """The answers to all images as they are, and their halves; and which image each repeats, or -1: (N,).
+
+    Raises ParameterError for labels that are no classes, DegenerateResult where there is a single class."""
     rng = np.random.default_rng(seed)
     with bars.bar(len(images), "answers", "image", shown=progress) as bar:
         network = Network(model, images)
+        _check_labels(given, network)
         network.tell = bar.update
         logits = network.read_logits()  # (N, K)
         network.tell = ignore
     predicted = logits.argmax(1)
     labels = predicted if given is None else given
-    classes = np.where(labels == predicted, predicted, -1)
-    searched, tested = _split(classes, per_class, rng)
+    right = labels == predicted
+    groups = [np.flatnonzero(predicted == k) for k in np.unique(predicted)]
+    repeats = find_repeats(images, [group[np.argsort(~right[group], kind="stable")] for group in groups])
+    classes = np.where(right & (repeats < 0), predicted, -1)
+    searched, tested = _split(classes, np.flatnonzero(repeats < 0), per_class, rng)
     if len(np.unique(predicted)) < 2:
         raise DegenerateResult(
             f"{network.model.name} takes all images, {len(predicted)} of them, for one class, and a cue is proven by "
@@ -128,11 +139,21 @@ def _lay_ground(
     averages = [_average(network, searched[classes[searched] == k]) for k in np.unique(classes[searched])]
     fill = torch.stack(averages).mean(0) if averages else torch.zeros(network.images.shape[1:])
     halves = Halves(searched, tested, classes, predicted, labels)
-    return Ground(network, halves, _measure_margins(logits), fill, rng)
+    return Ground(network, halves, _measure_margins(logits), fill, rng), repeats
 
 
-def _split(classes: Labels, per_class: int, rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Two halves of each class with enough images: one to search, and one, with all beyond `per_class`, to test."""
+def _check_labels(given: Labels | None, network: Network) -> None:
+    if given is not None and not (given.min() >= -1 and given.max() < network.classes):
+        raise ParameterError(
+            f"labels are classes of {network.model.name}, 0 to {network.classes - 1}, or -1 where unknown, got "
+            f"{given.min()} to {given.max()}"
+        )
+
+
+def _split(classes: Labels, usable: Indices, per_class: int, rng: np.random.Generator) -> tuple[Indices, Indices]:
+    """Two halves of each class with enough images: one to search, and one, with all beyond `per_class`, to test.
+
+    Other usable images, of small classes or taken for another one, are there to be pasted into."""
     searched, tested = [], []
     for label in np.unique(classes[classes >= 0]):
         own = rng.permutation(np.flatnonzero(classes == label))
@@ -140,8 +161,7 @@ def _split(classes: Labels, per_class: int, rng: np.random.Generator) -> tuple[I
             cut = min(len(own), per_class) // 2
             searched.append(own[:cut])
             tested.append(own[cut:])
-    rest = np.setdiff1d(np.arange(len(classes)), np.concatenate([*searched, *tested, np.empty(0, np.int64)]))
-    others = rng.permutation(rest)  # of small classes, or taken for another one: to be pasted into
+    others = rng.permutation(np.setdiff1d(usable, np.concatenate([*searched, *tested, np.empty(0, np.int64)])))
     halves = ([*searched, others[::2]], [*tested, others[1::2]])
     first, second = (np.concatenate(half).astype(np.int64) for half in halves)
     return first, second
@@ -214,7 +234,7 @@ def _make_sheet(ground: Ground, evidence: Evidence, names: Sequence[str] | None)
         others=shown["others"],
         pasted=shown["pasted"],
         controls=shown["controls"],
-        names=tuple(names[i] if names else f"image {i}" for i, _ in donors),
+        names=tuple(_name(names, i) for i, _ in donors),
         boxes=tuple(boxes),
         pasted_boxes=tuple(boxes[i % len(boxes)] for i in range(len(others))),
         carriers_answers=answers["carriers"],
@@ -223,6 +243,10 @@ def _make_sheet(ground: Ground, evidence: Evidence, names: Sequence[str] | None)
         pasted_answers=answers["pasted"],
         controls_answers=answers["controls"],
     )
+
+
+def _name(names: Sequence[str] | None, image: int) -> str:
+    return names[image] if names else f"image {image}"
 
 
 def _to_pictures(network: Network, images: Tensor) -> Pictures:
@@ -237,7 +261,7 @@ def _name_answers(network: Network, images: Tensor) -> tuple[str, ...]:
     return tuple(network.model.class_name(int(k)) for k in logits.argmax(1))
 
 
-def _describe_classes(ground: Ground, per_class: int) -> Iterator[AuditedClass]:
+def _describe_classes(ground: Ground, repeats: Indices, per_class: int) -> Iterator[AuditedClass]:
     """The classes that images are of, with the share of each in which a cue could be proven."""
     halves = ground.halves
     for label in np.unique(halves.labels[halves.labels >= 0]):
@@ -246,4 +270,5 @@ def _describe_classes(ground: Ground, per_class: int) -> Iterator[AuditedClass]:
             len(halves.pick_others(half, int(label))) >= FEWEST_OTHERS for half in (halves.searched, halves.tested)
         )
         share = find_smallest_share(count, min(count, per_class) // 2) if enough else None
-        yield AuditedClass(ground.network.model.class_name(int(label)), int(label), count, share)
+        given = int(((halves.labels == label) & (repeats < 0)).sum())
+        yield AuditedClass(ground.network.model.class_name(int(label)), int(label), count, given, share)

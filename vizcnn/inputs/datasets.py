@@ -57,11 +57,13 @@ class Images(ABC):
     where: what they were read from, for people.
     names: of each image; in a folder or an archive its path inside.
     place: what `dataset` makes them of again in another process; None where they are not on disk.
+    numbered: whether classes are given as numbers of outputs, not as names, which may be digits too.
     """
 
     where: str
     names: Sequence[str]
     place: Any = None
+    numbered = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,7 +92,7 @@ class Images(ABC):
         return digest.hexdigest()
 
 
-def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -> Images:
+def dataset(source: Any, labels: str | Path | Mapping[str, str | int] | None = None) -> Images:
     """Open a data set: many images by number, each read when it is needed.
 
     source: a folder, read with all its sub-folders; a .zip or .tar archive (compressed ones too, slower), or a folder
@@ -98,7 +100,8 @@ def dataset(source: Any, labels: str | Path | Mapping[str, str] | None = None) -
         them as `open_photo` takes them; tensors (C, H, W) or (N, C, H, W) in [0, 1], which are inputs as they are.
         Hidden files and folders are left out: names that begin with a dot, `__MACOSX` and the like.
     labels: the class of each image by its name, as a mapping or as a file of lines `name,class` (comma or tab, further
-        columns are ignored). By default the sub-folder that an image lies in, or what a torch Dataset says.
+        columns are ignored), none where that is empty. By default the sub-folder that an image lies in, or what a torch
+        Dataset says.
 
     Raises ImageError and ParameterError.
     """
@@ -282,6 +285,7 @@ class TorchDataset(Images):
         self.names = [str(i) for i in range(len(held))]
         self._classes: Sequence[str] | None = getattr(held, "classes", None)
         self._shared = Counter(self._classes or ())  # ImageNet has two classes called crane
+        self.numbered = not self._classes
 
     def read(self, i: int, reading: Reading = PLAIN) -> Entry:
         image, label = self._take(i)
@@ -322,9 +326,11 @@ class TorchDataset(Images):
 class LabelledImages(Images):
     """A data set with classes that a mapping from the images' names gives."""
 
-    def __init__(self, images: Images, classes: Mapping[str, str]) -> None:
+    def __init__(self, images: Images, classes: Mapping[str, str | int]) -> None:
         self.images, self.where, self.names, self.place = images, images.where, images.names, images.place
-        self._classes = [classes.get(name, classes.get(PurePosixPath(name).name)) for name in images.names]
+        chosen = [classes.get(name, classes.get(PurePosixPath(name).name)) for name in images.names]
+        self._classes = [None if label in (None, "") else str(label) for label in chosen]
+        self.numbered = all(label is None or isinstance(label, int) for label in chosen)
         if not any(self._classes):
             raise ParameterError(f"the labels name none of the images, which are named like {images.names[0]!r}")
 
@@ -340,10 +346,15 @@ class LabelledImages(Images):
         yield from map(str, self._classes)
 
 
-def _read_labels(labels: str | Path | Mapping[str, str]) -> Mapping[str, str]:
+def _read_labels(labels: str | Path | Mapping[str, str | int]) -> Mapping[str, str | int]:
     """The class by image name, from a mapping or a file of lines `name,class`. Raises ParameterError."""
     if isinstance(labels, Mapping):
-        return {str(name): str(label) for name, label in labels.items()}
+        return {str(name): label for name, label in labels.items()}
+    if not isinstance(labels, str | Path):
+        raise ParameterError(
+            f"labels are a file or a mapping from images' names to classes, got {type(labels).__name__}. Those in the "
+            "order of the images go with them, as in torch.utils.data.TensorDataset(images, labels)"
+        )
     try:
         with open_file(Path(labels)) as file:
             lines = file.read().decode("utf-8-sig").splitlines()

@@ -35,6 +35,7 @@ class Audit(Result):
         class has enough images. images: that were looked at.
     runs: of the network for each image, on the average; a gradient counts as two. seconds_network, seconds_matching:
         that its runs took, and the comparing of pixels. untested: suspects that the limit of runs left untested.
+    repeats: images that show the same picture as another one, of which one counts, each with that one: by name.
     partial: after Ctrl-C; what was proven until then.
 
     `records()` has one for each finding. `figure(page)` draws the sheet of one, and .html holds them all.
@@ -51,6 +52,7 @@ class Audit(Result):
     seconds_network: float
     seconds_matching: float
     untested: int = 0
+    repeats: tuple[tuple[str, str], ...] = ()
     partial: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -69,6 +71,7 @@ class Audit(Result):
             "seconds_network": self.seconds_network,
             "seconds_matching": self.seconds_matching,
             "untested": self.untested,
+            "repeats": [list(pair) for pair in self.repeats],
             "partial": self.partial,
         }
 

@@ -79,7 +79,8 @@ def _write_summary(audit: Audited) -> Iterator[str]:
         yield "</table>"
         yield '<p class="muted">Pasted: the share of images of other classes that become the class when the cue is '
         yield "pasted in. Removed: the share of its own images that the class loses when the cue is taken away, in "
-        yield "three ways each. Control: the share when the same is done with as many other px.</p>"
+        yield "three ways each. Control: the share when the same is done to other px: as many at another place, or a "
+        yield "frame further in.</p>"
 
 
 def _write_row(number: int, finding: Finding) -> str:
@@ -117,6 +118,6 @@ def _write_classes(audit: Audited) -> Iterator[str]:
     yield '<table><tr><th>class</th><th class="number">images recognised</th><th class="number">share</th></tr>'
     for each in audit.classes:
         share = "too few images" if each.could_find is None else f"{each.could_find:.0%}"
-        yield f'<tr><td>{_escape(each.label)}</td><td class="number">{each.images:,}</td>'
+        yield f'<tr><td>{_escape(each.label)}</td><td class="number">{each.images:,} of {each.given:,}</td>'
         yield f'<td class="number">{share}</td></tr>'
     yield "</table></section>"

@@ -23,6 +23,7 @@ EXPLANATIONS: dict[Kind, str] = {
 }
 
 _NAMED = 5  # classes too small, in a sentence
+_MOST = 0.5  # of the images, that a network recognises if labels and preparation are right
 
 
 def describe_finding(finding: Finding) -> list[str]:
@@ -133,6 +134,14 @@ def tell_result(audit: Audited) -> str:
 def describe_rest(audit: Audited) -> Iterator[str]:
     """What could have been found, and what was left out, a line each."""
     yield say_limits(audit)
+    right, given = sum(each.images for each in audit.classes), sum(each.given for each in audit.classes)
+    if right < _MOST * given:
+        yield (
+            f"The network recognises only {right:,} of {_count(given, 'image')} as their class, and only these can "
+            "show by what. If that is unexpected, check the order of its class names and how it wants images prepared"
+        )
+    if audit.repeats:
+        yield f"{_count(len(audit.repeats), 'image')} show the same picture as another one, which counts once"
     small = [each.label for each in audit.classes if each.could_find is None]
     if small:
         named = ", ".join(small[:_NAMED]) + (f" and {len(small) - _NAMED} more" if len(small) > _NAMED else "")

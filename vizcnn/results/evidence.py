@@ -129,16 +129,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditedClass:
-    """A class of the data set. images: that the network recognises as it. could_find: the smallest share of these in
-    which a shortcut could be proven; None where they are too few."""
+    """A class of the data set. images: that the network recognises as it, of those `given` as of this class, each
+    picture once. could_find: the smallest share of these images in which a shortcut could be proven; None where they
+    are too few."""
 
     label: str
     index: int
     images: int
+    given: int
     could_find: float | None
 
     def summary(self) -> dict[str, Any]:
-        return {"class": self.label, "index": self.index, "images": self.images, "could_find": self.could_find}
+        counts = {"images": self.images, "given": self.given}
+        return {"class": self.label, "index": self.index, **counts, "could_find": self.could_find}
 
 
 def find_usual(classes: Sequence[AuditedClass]) -> AuditedClass | None:
@@ -162,6 +165,8 @@ class Audited(Protocol):
     def images(self) -> int: ...
     @property
     def untested(self) -> int: ...
+    @property
+    def repeats(self) -> tuple[tuple[str, str], ...]: ...
     @property
     def partial(self) -> bool: ...
     @property
