@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from support_site import write_noise
+from support_site import Visitor, write_noise
 from torch import Tensor, nn
+from torch.nn import functional
 
 import vizcnn
 from vizcnn.errors import ImageError, OutputError, ParameterError, VizcnnWarning
 from vizcnn.site.building import Atlas, estimate
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0, "pages": 2}
 
@@ -43,6 +47,20 @@ class Rounding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x)).detach()
         return self.last(torch.relu(self.body(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Joining(nn.Module):
+    """Like the end of a U-Net: a convolution reads two layers side by side, and one has no zeros to be cut off at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep, self.up = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(8, 6, 1)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.down(x))
+        x = functional.silu(self.up(torch.cat([torch.relu(self.deep(x)), x], 1)))
+        return self.last(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def make_model(network: nn.Module, **about: Any) -> vizcnn.Model:
@@ -142,3 +160,28 @@ def test_what_is_no_option_is_said_before_anything_runs(
     with pytest.raises((ParameterError, OutputError), match=said):
         vizcnn.atlas(make_model(Recurrent()), images, tmp_path / "site", progress=False, **{**QUICK, **wrong})
     assert not any(tmp_path.iterdir())
+
+
+def test_layers_that_are_joined_are_no_shortcut_and_negative_numbers_no_silence(
+    browser: Browser, digits: Path, tmp_path: Path
+) -> None:
+    model = make_model(Joining())
+    with torch.no_grad():
+        nn.init.constant_(model.layer("up").bias, -6.0)  # type: ignore[arg-type]
+    made = vizcnn.atlas(
+        model, digits, tmp_path / "site", progress=False, **{**QUICK, "pictures": ["up"], "recipe": "quick"}
+    )
+    paths = {layer["name"]: layer["paths"] for layer in read(made, "network")["layers"]}
+    assert [path["joined"] for path in paths["up"]] == [False, True]
+    assert all(not path["joined"] for name in ("down", "deep", "last") for path in paths[name])
+    assert all(unit["picture"] < 0 and unit["high"] < 0 for unit in read(made, "U2-0")["units"])
+    visitor = Visitor(browser, made.folder)
+    page = visitor.go("")
+    assert "1×1 conv, 2 layers joined, SiLU" in page.inner_text(".row:nth-of-type(3)")
+    assert page.locator(".net .sum").count() == 0
+    assert "up of deep, joined with up of down" in visitor.follow("up").inner_text("main .lead")
+    text = visitor.follow("up/1").inner_text("main")
+    assert "shortcut" not in text
+    assert "reached in this optimised picture; the highest of all images is −" in text
+    visitor.close()
+    assert not visitor.trouble

@@ -341,9 +341,10 @@
       const from = path.source == null ? "the image" : ATLAS.net.layers[path.source].name;
       const through = path.via.length ? ` through ${path.via.join(", ")}` : "";
       const weights = path.norm ? `${path.weights} and ${path.norm}` : path.weights;
-      return path.weights ? `${weights} of ${from}${through}` : `${from}${through}, added as it is`;
+      return path.weights ? `${weights} of ${from}${through}` : `${from}${through}${path.joined ? "" : ", added as it is"}`;
     };
-    const paths = layer.paths.map(say).join("; plus ");
+    const before = (path, p) => (p === 0 ? "" : path.joined ? ", joined with " : "; plus ");
+    const paths = layer.paths.map((path, p) => before(path, p) + say(path)).join("");
     return `Read at ${layer.read}${paths ? `: ${paths}` : ""}${layer.activation ? `; then ${activationName(layer)}` : ""}.`;
   }
 
