@@ -487,6 +487,20 @@ def test_formulas_and_examples_keep_their_lines_in_the_help(name: str) -> None:
     assert not set(kept) - {line.strip() for line in said}
 
 
+def test_no_command_imports_before_it_runs_what_complains_when_it_ends() -> None:
+    """The start of a command hides what it imports from Python's collector, and triton then says what it leaked."""
+    code = """
+import sys
+from vizcnn.cli.main import make_command
+from vizcnn.probing import registry
+for name in registry.list_names():
+    make_command(name)
+print("torch" in sys.modules, "triton" in sys.modules)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["True", "False"]
+
+
 def test_the_help_of_target_says_what_it_is_by_default() -> None:
     for probe, said in (("occlusion", "the predicted class"), ("dream", "as above"), ("maximize", "as above")):
         assert f"default: {said}." in " ".join(call(probe, "--help").output.split())

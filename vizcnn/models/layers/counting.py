@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.utils.flop_counter import flop_registry
 
 from vizcnn.models.layers.dryrun import MetaMode, PlainMode, copy_for_dry_run, keep_last, watch_layers
 from vizcnn.models.model import Model
@@ -91,8 +90,12 @@ class _Counting(PlainMode):
     macs: multiplications. sums: how many sums the products are added up to. biases: how many of these get a bias."""
 
     def __init__(self, network: nn.Module) -> None:
+        # Not at the top: it imports triton, whose bindings complain at exit where a command's start has frozen them.
+        from torch.utils.flop_counter import flop_registry
+
         super().__init__()
         self.network = network
+        self._formulas = flop_registry
         self.macs, self.sums, self.biases = Counter[str](), Counter[str](), Counter[str]()
         self._running: list[str] = []
         self._hooks = ExitStack()
@@ -115,7 +118,7 @@ class _Counting(PlainMode):
 
     def run_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         output = func(*args, **kwargs)
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+        if (formula := self._formulas.get(func._overloadpacket)) is not None:
             macs = formula(*args, **kwargs, out_val=output) // 2
             sums, biased = _count_sums(func, args, output)
             for name in {*self._running, ""}:
