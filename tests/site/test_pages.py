@@ -491,6 +491,7 @@ def test_what_is_missing_is_said_on_its_page(browser: Browser, sites: dict[str, 
     assert "Its forward cannot be recorded." in page.inner_text("main")
     assert page.locator(".arc").count() == 0
     assert "as it gives them, before any norm and activation function" in page.inner_text("main")
+    assert "the class whose images" not in visitor.go("layer1.0.conv1").inner_text("main")
     text = visitor.go("/class/1").inner_text("main")
     assert "Images that are taken for it, surest first" in text
     assert "✓" not in text, "nobody knows which answers are right"

@@ -95,7 +95,6 @@
   ATLAS.places = {
     settle,
     to,
-    escape,
     unescape,
     layerNumber,
     outputs,

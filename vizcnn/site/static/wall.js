@@ -323,7 +323,7 @@
   function explain(wall, faces, state) {
     return [
       "Below each picture: the unit’s number and its highest response, or what the units are sorted by",
-      ATLAS.net.classes.length
+      decoded(wall).best.some((c) => c >= 0)
         ? "; the class whose images it responds to most on average; and a bar, how selective it is for that class (Morcos et al. 2018: the best class against the mean of the others)."
         : ".",
       [...decoded(wall).effect].some((x) => !Number.isNaN(x))
@@ -365,5 +365,5 @@
     Object.assign(stateOf(i), { order, asked: "" });
   }
 
-  ATLAS.wall = { listOf, shareOf, sort, shelve, meter };
+  ATLAS.wall = { listOf, sort, shelve, meter };
 }
