@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ImageDraw.Draw(image).text(random.integers(4, 10, 2).tolist(), str(i % 10), 255, font_size=16)
         image.save(folder / str(i % 10) / f"{i:03}.png")
     return folder
+
+
+def test_an_estimate_takes_what_the_atlas_takes() -> None:
+    asked = [one for one in signature(vizcnn.atlas).parameters.values() if one.name not in ("client", "progress")]
+    assert [*signature(estimate).parameters.values()] == asked
 
 
 @pytest.mark.parametrize("dataset_images", [True, False])

@@ -49,6 +49,13 @@ class Rounding(nn.Module):
         return self.last(torch.relu(self.body(x)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class Doubting(Recurrent):
+    """It looks at numbers before it goes on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if float(x.mean()) < 2 else -x)
+
+
 class Joining(nn.Module):
     """Like the end of a U-Net: a convolution reads two layers side by side, and one has no zeros to be cut off at."""
 
@@ -185,3 +192,9 @@ def test_layers_that_are_joined_are_no_shortcut_and_negative_numbers_no_silence(
     assert "reached in this optimised picture; the highest of all images is −" in text
     visitor.close()
     assert not visitor.trouble
+
+
+def test_of_two_networks_the_one_that_cannot_be_followed_is_named(digits: Path, tmp_path: Path) -> None:
+    other = make_model(Doubting(), name="doubting")
+    with pytest.warns(VizcnnWarning, match="doubting cannot be followed"):
+        estimate(make_model(Recurrent()), digits, tmp_path / "site", compare=other, **QUICK)

@@ -17,7 +17,7 @@ from warnings import warn
 from vizcnn.anatomy.keeping import Keeper
 from vizcnn.ascent.recipe import Recipe, require_recipe
 from vizcnn.errors import ParameterError, VizcnnWarning, did_you_mean
-from vizcnn.graph.sites import Sites, find_sites
+from vizcnn.graph.sites import Sites
 from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
@@ -30,7 +30,7 @@ from vizcnn.progress import say
 from vizcnn.scanning import Index, Study, scan
 from vizcnn.scanning.layer_selection import find_input_size
 from vizcnn.scanning.manifest import read_manifest
-from vizcnn.site.choosing import choose_by_hand, choose_pictures, choose_sites
+from vizcnn.site.choosing import choose_by_hand, choose_pictures, choose_sites, follow
 from vizcnn.site.cost import AtlasCost, Trial
 from vizcnn.site.folder import PAGE, refuse_foreign
 from vizcnn.site.study.comparing import Comparing
@@ -341,7 +341,7 @@ class _Order:
         trial = Trial(model, sites, held, size, plan, keeper, scanned, self.dataset_images)
         if self.other is None:
             return _Prepared(trial, found, None)
-        others = find_sites(self.other, size)
+        others = follow(self.other, size)
         pairing = pair_sites(model, sites, self.other, others, is_whole=self.layers is None)
         if not is_same(model, self.other):
             other = Trial(

@@ -19,14 +19,20 @@ MOST_PICTURES = 2000
 _BY_HAND = 3  # layers that can be computed by hand, where none are named
 
 
-def choose_sites(model: Model, size: tuple[int, int], layers: Sequence[str] | None) -> Sites:
-    """The sites that are shown, the output always. What reads a site that is left out is shown without its links."""
+def follow(model: Model, size: tuple[int, int]) -> Sites:
+    """The sites of a network, with a warning where it cannot be followed."""
     found = find_sites(model, size)
-    if not found.sites:
-        raise UnsuitableNetwork(f"no layer of {model.name} has units to show: {found.missing or 'none has channels'}")
     if found.missing:
         said = f"{model.name} cannot be followed, and its atlas lacks what needs its graph: {found.missing}"
         warn(said, VizcnnWarning, stacklevel=2)
+    return found
+
+
+def choose_sites(model: Model, size: tuple[int, int], layers: Sequence[str] | None) -> Sites:
+    """The sites that are shown, the output always. What reads a site that is left out is shown without its links."""
+    found = follow(model, size)
+    if not found.sites:
+        raise UnsuitableNetwork(f"no layer of {model.name} has units to show: {found.missing or 'none has channels'}")
     if layers is None:
         return found
     names = _match(found, layers)
