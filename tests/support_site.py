@@ -233,10 +233,12 @@ class Unmeasured(MadeUp):
             )  # fmt: skip
 
     def classes(self) -> Iterator[ClassPage]:
-        for page in super().classes():
+        for number, page in enumerate(super().classes()):
+            taken = tuple(np.flatnonzero(self.images.predicted == number).tolist())
             yield replace(
-                page, right=NOTHING, picture=NOTHING, votes=NOTHING, early=NOTHING, taken_for=(), taken_from=()
-            )
+                page, right=NOTHING, picture=NOTHING, examples=taken, votes=NOTHING, early=NOTHING, taken_for=(),
+                taken_from=(),
+            )  # fmt: skip
 
     def image_pages(self) -> Iterator[ImagePage]:
         for page in super().image_pages():

@@ -241,6 +241,8 @@ def test_images_are_what_a_probe_takes(model: vizcnn.Model, photo_file: Path) ->
     explorer.choose_image(0)
     assert explorer.boxes == ()
     assert torch.equal(explorer.inputs, model.prepared(vizcnn.open_photo(photo_file))[0])
+    alike = vizcnn.explore(model, [batch[0], str(photo_file), batch[1]], 0)
+    assert alike.names == ("tensor 0", str(photo_file), "tensor 2"), "each can be told from the others"
 
 
 def test_of_very_many_images_the_first_can_be_chosen(model: vizcnn.Model, image: Tensor) -> None:

@@ -151,6 +151,13 @@ def test_units_and_layers_are_stepped_through(widget: Locator, tiny: vizcnn.Mode
     _settle(widget)
     first = next(iter(plain.list_layers()))
     assert f"{first}:0" in widget.inner_text()
+    widget.locator("input[aria-label=Unit]").fill("99999")
+    widget.locator("input[aria-label=Unit]").press("Tab")
+    widget.locator(".units [role=alert]:has-text('has units 0 to ')").wait_for()
+    widget.locator("button[aria-label='Next unit']").click()  # ends an error, as any other choice does
+    _settle(widget)
+    assert widget.locator("[role=alert]").count() == 0
+    assert f"{first}:1" in widget.inner_text()
 
 
 def test_another_image_target_and_method_can_be_chosen_and_a_map_judged(widget: Locator, tiny: vizcnn.Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw
 
 import vizcnn
 from vizcnn.cli.main import main
-from vizcnn.errors import ImageError, ParameterError
+from vizcnn.errors import ImageError, ParameterError, VizcnnWarning
 from vizcnn.site.building import estimate
 
 QUICK: dict[str, Any] = {"pictures": "none", "effects": 0.0}
@@ -30,6 +31,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ImageDraw.Draw(image).text(random.integers(4, 10, 2).tolist(), str(i % 10), 255, font_size=16)
         image.save(folder / str(i % 10) / f"{i:03}.png")
     return folder
+
+
+def test_an_estimate_takes_what_the_atlas_takes() -> None:
+    asked = [one for one in signature(vizcnn.atlas).parameters.values() if one.name not in ("client", "progress")]
+    assert [*signature(estimate).parameters.values()] == asked
 
 
 @pytest.mark.parametrize("dataset_images", [True, False])
@@ -105,9 +111,11 @@ class Unfollowed(torch.nn.Module):
         return answer
 
 
+@pytest.mark.filterwarnings("ignore:21 of 30 images count as unlabelled", "ignore:Unfollowed cannot be followed")
 def test_what_cannot_be_followed_or_read_is_estimated_or_refused(digits: Path, tmp_path: Path) -> None:
     model = vizcnn.Model(Unfollowed(), size=28, channels=1)
-    cost = estimate(model, digits, tmp_path / "site", **QUICK)
+    with pytest.warns(VizcnnWarning, match="Unfollowed cannot be followed, and its atlas lacks what needs its graph"):
+        cost = estimate(model, digits, tmp_path / "site", **QUICK)
     made = vizcnn.atlas(model, digits, tmp_path / "site", progress=False, **QUICK)
     assert sum(cost.size.values()) == pytest.approx(made.size, rel=0.15)
     assert "links" not in cost.seconds

@@ -490,6 +490,12 @@ def test_what_is_missing_is_said_on_its_page(browser: Browser, sites: dict[str, 
     page = visitor.go("")
     assert "Its forward cannot be recorded." in page.inner_text("main")
     assert page.locator(".arc").count() == 0
+    assert "as it gives them, before any norm and activation function" in page.inner_text("main")
+    assert "the class whose images" not in visitor.go("layer1.0.conv1").inner_text("main")
+    text = visitor.go("/class/1").inner_text("main")
+    assert "Images that are taken for it, surest first" in text
+    assert "✓" not in text, "nobody knows which answers are right"
+    assert "no images" not in visitor.go("/classes").inner_text("main")
     text = visitor.go("layer1.0.conv1/1").inner_text("main")
     assert text.count("Nobody has measured it.") >= 7
     assert "Not an optimised picture: the photograph that excites it most. Only crops were asked for." in text

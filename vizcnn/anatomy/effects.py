@@ -232,12 +232,21 @@ def _differentiate(
             values = run_graph(sites.graph, inputs, {output, *(site.value for site in wanted)})
             score = values[output].gather(1, truth.to(model.device)[:, None]).sum()
             held = [values[site.value] for site in wanted]
-            gradients = torch.autograd.grad(score, held, allow_unused=True, materialize_grads=True)
+            gradients = _find_gradients(score, held)
         products = (
             site.axes.apply(-gradient * value.detach()).flatten(2) if value.dim() > 2 else -gradient * value.detach()
             for site, value, gradient in zip(wanted, held, gradients, strict=True)
         )
         yield [p.double().sum((0, *range(2, p.dim()))).cpu().numpy() for p in products]
+
+
+def _find_gradients(score: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of a score with respect to each of these values. Where the network detaches or rounds in front of a
+    value it is zero, which agrees with no measured effect: such a layer's estimate is not shown."""
+    known = [value for value in values if value.requires_grad] if score.requires_grad else []
+    found = torch.autograd.grad(score, known, allow_unused=True, materialize_grads=True) if known else ()
+    gradients = dict(zip(map(id, known), found, strict=True))
+    return [gradients.get(id(value), torch.zeros_like(value)) for value in values]
 
 
 def check_estimate(change: Numbers, effects: Effects) -> Estimate:

@@ -142,5 +142,6 @@ def _collect(made: Atlas) -> dict[str, object]:
         "images": made.images,
         "bytes": made.size,
         "seconds": made.seconds,
+        "unreadable": [list(pair) for pair in made.unreadable],
         **({"compared": made.compared} if made.compared else {}),
     }

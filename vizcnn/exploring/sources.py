@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 from warnings import warn
@@ -54,7 +55,14 @@ def list_sources(images: Any, model: Model) -> list[Source]:
         raise ParameterError("no images were given. Pass a path, an array, a tensor or a list of these")
     if len(found) > MOST_IMAGES:
         warn(f"only the first {MOST_IMAGES} images can be chosen", VizcnnWarning, stacklevel=2)
-    return found[:MOST_IMAGES]
+    return [*_tell_apart(found[:MOST_IMAGES])]
+
+
+def _tell_apart(found: list[Source]) -> Iterator[Source]:
+    """The same sources, with their position behind names that several have, as a list of arrays gives them."""
+    names = Counter(source.name for source in found)
+    for i, source in enumerate(found):
+        yield source if names[source.name] == 1 else replace(source, name=f"{source.name} {i}")
 
 
 def _split(images: Any, model: Model) -> Iterator[Source]:

@@ -217,7 +217,8 @@ def open_or_create(
         return _create_index(folder, model, images, settings, identity, progress)
     if different := list(list_differences(before["identity"], identity)):
         raise ParameterError(
-            f"{folder} holds another scan ({'; '.join(different)}). Choose another folder, or call it as before"
+            f"{folder} holds another scan ({'; '.join(different)}). Choose another folder, delete this one, or call it "
+            "as before"
         )
     index = Index(folder, before["identity"], before["facts"], images)
     if not index.knows_names():

@@ -9,26 +9,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
+from warnings import warn
 
 from vizcnn.anatomy.keeping import Keeper
 from vizcnn.ascent.recipe import Recipe, require_recipe
-from vizcnn.errors import LayerNotFound, ParameterError, UnsuitableNetwork, did_you_mean
-from vizcnn.graph.sites import Site, Sites, find_sites
+from vizcnn.errors import ParameterError, VizcnnWarning, did_you_mean
+from vizcnn.graph.sites import Sites
 from vizcnn.inputs.datasets import Images, dataset
 from vizcnn.models.black_box import refuse_black_box
 from vizcnn.models.borrowing import borrow
 from vizcnn.models.loading import load
 from vizcnn.models.model import Model
 from vizcnn.models.preparing import require_model
+from vizcnn.models.threads import check_seed
 from vizcnn.output import refuse_inside
 from vizcnn.progress import say
 from vizcnn.scanning import Index, Study, scan
 from vizcnn.scanning.layer_selection import find_input_size
 from vizcnn.scanning.manifest import read_manifest
+from vizcnn.site.choosing import choose_by_hand, choose_pictures, choose_sites, follow
 from vizcnn.site.cost import AtlasCost, Trial
 from vizcnn.site.folder import PAGE, refuse_foreign
 from vizcnn.site.study.comparing import Comparing
@@ -37,10 +39,6 @@ from vizcnn.site.study.measured import list_readings, measure
 from vizcnn.site.study.pairing import Pairing, is_same, pair_sites, refuse_other_inputs
 from vizcnn.site.writer import write_site
 
-MOST_PICTURES = 2000
-"""Units of a network up to which all get an optimised picture, unless something else is asked for."""
-
-_BY_HAND = 3  # layers that can be computed by hand, where none are named
 _WORK = ".work"  # behind the name of the site's folder
 
 
@@ -50,7 +48,8 @@ class Atlas:
 
     folder, page: where it lies, and what to open. work: the folder with the scan and what was measured, from which the
     next atlas goes on; it holds names of files of the data set. units, images: that it shows. size: bytes. seconds:
-    that it took. compared: what it was compared with and what came of it, in words; "" for nothing."""
+    that it took. compared: what it was compared with and what came of it, in words; "" for nothing. unreadable: the
+    names of the images that could not be read and are left out, each with the reason."""
 
     folder: Path
     work: Path
@@ -59,6 +58,7 @@ class Atlas:
     size: int
     seconds: float
     compared: str = ""
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     @property
     def page(self) -> Path:
@@ -69,9 +69,17 @@ class Atlas:
         return (
             f"{self.units:,} units and {self.images:,} images in {self.size / 1e6:.1f} MB, {self.seconds:.0f} s\n"
             + (f"  {self.compared}\n" if self.compared else "")
+            + self._describe_unreadable()
             + f"  open {self.page}\n"
             f"  {self.work} keeps the scan and the pictures for the next time; delete it if you want none"
         )
+
+    def _describe_unreadable(self) -> str:
+        if not self.unreadable:
+            return ""
+        count = len(self.unreadable)
+        images = "1 image" if count == 1 else f"{count:,} images"
+        return f"  {images} could not be read and left out, the first: {self.unreadable[0][1]}\n"
 
     def __str__(self) -> str:
         return self.describe()
@@ -145,11 +153,13 @@ def atlas(
         found = made.index or _scan(made.trial, order.index_folder, client, progress)
         trial = made.trial
         records = measure(model, trial.sites, found, trial.plan, keeper=trial.keeper, progress=progress)
+        _warn_of_labels(records.material)
         compared = _compare(made, records.material, order, client, progress)
         written = write_site(records, folder, compared=compared, dataset_images=dataset_images, progress=progress)
     units = sum(site.shape[0] for site in trial.sites.sites)
     said = compared.comparison.describe() if compared else ""
-    return Atlas(folder, order.work, units, records.network.images, written.size, time.perf_counter() - start, said)
+    seconds, unreadable = time.perf_counter() - start, tuple((found.names[n], why) for n, why in found.unreadable)
+    return Atlas(folder, order.work, units, records.network.images, written.size, seconds, said, unreadable)
 
 
 def _open_other(model: Model, compare: Model | str | None) -> Model | None:
@@ -163,6 +173,24 @@ def _scan(trial: Trial, folder: Path, client: Any, progress: bool) -> Index:
     """The index of a scan of all sites of a trial."""
     layers = list_readings(trial.sites)
     return scan(trial.model, trial.images, folder, layers=layers, study=Study(), client=client, progress=progress)
+
+
+def _warn_of_labels(material: Material) -> None:
+    """Warn of labels that say nothing to the network: pages would call their images unlabelled without a word."""
+    unknown, classes = material.unknown_labels, material.classes
+    if not unknown or not classes:
+        return
+    first, *others = unknown
+    names = (
+        f"{first!r} names" if not others else f"{first!r} and {len(others):,} other label{'s' * (len(others) > 1)} name"
+    )
+    warn(
+        f"{unknown.total():,} of {len(material.labels):,} images count as unlabelled, since {names} no class of "
+        f"{material.model.name}, whose classes are {', '.join(map(repr, classes[:4]))}{', ...' * (len(classes) > 4)}."
+        f"{did_you_mean(first, classes)}",
+        VizcnnWarning,
+        stacklevel=3,
+    )
 
 
 def _compare(made: _Prepared, own: Material, order: _Order, client: Any, progress: bool) -> Comparing | None:
@@ -195,7 +223,8 @@ def estimate(
     recipe: Recipe | str = "robust",
     seed: int = 0,
 ) -> AtlasCost:
-    """The size and the time of the atlas that `atlas` writes with the same arguments; nothing is written.
+    """The size and the time of the atlas that `atlas` writes with the same arguments but `client` and `progress`;
+    nothing is written.
 
     A few images are opened, a batch of them goes through the network, and a few steps of a picture are made. The size
     is right to about 15%; the time is that of this machine at this moment, and less where an earlier call has kept
@@ -282,8 +311,11 @@ class _Order:
         if (images is None) == (self.index is None):
             raise ParameterError("an atlas is of images, or of the index of a scan: give one of them")
         require_recipe(self.recipe)
-        if self.pages < 1:
-            raise ParameterError(f"pages, the number of images with a page, is at least 1, got {self.pages}")
+        check_seed("an atlas", self.seed)
+        if not isinstance(self.pages, int) or self.pages < 1:
+            raise ParameterError(f"pages, the number of images with a page, is at least 1, got {self.pages!r}")
+        if not isinstance(self.effects, int | float) or not self.effects >= 0:
+            raise ParameterError(f"effects are seconds, at least 0, got {self.effects!r}")
 
     def prepare(self, images: Any) -> _Prepared:
         """Everything that is decided before anything is measured. The network must be borrowed."""
@@ -291,14 +323,14 @@ class _Order:
         found = _find_index(self.index, self.labels) if self.index is not None else None
         held = found.images if found is not None else dataset(images, self.labels)
         size = found.size if found is not None else find_input_size(held, model)
-        sites = _find_sites(model, size, self.layers)
+        sites = choose_sites(model, size, self.layers)
         plan = Plan(
             title=self.title or model.name,
             data=Path(held.where).name if self.dataset_images else "a data set",  # which may be the name of a file
             made=datetime.now(UTC).date().isoformat(),
-            pictures=_choose_pictures(sites, self.pictures),
+            pictures=choose_pictures(sites, self.pictures),
             effects=self.effects,
-            by_hand=_choose_by_hand(sites, self.by_hand),
+            by_hand=choose_by_hand(sites, self.by_hand),
             pages=self.pages,
             recipe=require_recipe(self.recipe),
             seed=self.seed,
@@ -309,7 +341,7 @@ class _Order:
         trial = Trial(model, sites, held, size, plan, keeper, scanned, self.dataset_images)
         if self.other is None:
             return _Prepared(trial, found, None)
-        others = find_sites(self.other, size)
+        others = follow(self.other, size)
         pairing = pair_sites(model, sites, self.other, others, is_whole=self.layers is None)
         if not is_same(model, self.other):
             other = Trial(
@@ -343,58 +375,6 @@ def _keep_labels(images: Images, index: Index) -> Images:
 def _find_index(index: str | Path, labels: Any) -> Index:
     if labels is not None:
         raise ParameterError("labels are read by the scan, and an index has them. Leave labels out")
+    if read_manifest(Path(index)) is None:
+        raise ParameterError(f"{index} holds no index of a scan. That of an atlas SITE is in SITE{_WORK}/index")
     return Index.open(index)
-
-
-def _find_sites(model: Model, size: tuple[int, int], layers: Sequence[str] | None) -> Sites:
-    """The sites that are shown, the output always. What reads a site that is left out is shown without its links."""
-    found = find_sites(model, size)
-    if not found.sites:
-        raise UnsuitableNetwork(f"no layer of {model.name} has units to show: {found.missing or 'none has channels'}")
-    if layers is None:
-        return found
-    names = _match(found, layers)
-    kept = [site for site in found.sites if site.name in names or site.is_output]
-    values = {0, *(site.value for site in kept)}
-    return replace(found, sites=tuple(_forget_others(site, values) for site in kept))
-
-
-def _forget_others(site: Site, values: set[int]) -> Site:
-    """A site without its paths where one of them begins at a value that is none of these."""
-    if all(origin.source in values for path in site.paths for origin in path.origins):
-        return site
-    return replace(site, paths=(), missing="it reads a layer that is left out")
-
-
-def _match(sites: Sites, patterns: Sequence[str]) -> set[str]:
-    """The names of the sites that match names or patterns. Raises LayerNotFound for one that none does."""
-    names = [site.name for site in sites.sites]
-    found = set[str]()
-    for pattern in patterns:
-        matched = {name for name in names if fnmatchcase(name, pattern)}
-        if not matched:
-            raise LayerNotFound(
-                f"no layer of the atlas is named {pattern!r}.{did_you_mean(pattern, names)} There are "
-                f"{', '.join(names[:8])}{' and others' if len(names) > 8 else ''}"
-            )
-        found |= matched
-    return found
-
-
-def _choose_pictures(sites: Sites, pictures: Sequence[str] | Literal["all", "none"] | None) -> tuple[str, ...] | None:
-    """The names of the sites whose units get a picture; None for all."""
-    if pictures is None:
-        return None if sum(site.shape[0] for site in sites.sites) <= MOST_PICTURES else ()
-    if isinstance(pictures, str):
-        if pictures not in ("all", "none"):
-            raise ParameterError(f"pictures are 'all', 'none' or a list of layers, got {pictures!r}")
-        return None if pictures == "all" else ()
-    names = _match(sites, pictures)
-    return tuple(site.name for site in sites.sites if site.name in names)
-
-
-def _choose_by_hand(sites: Sites, names: Sequence[str] | None) -> tuple[str, ...]:
-    if names is None:
-        return tuple(site.name for site in sites.sites if site.paths and not site.missing)[:_BY_HAND]
-    chosen = _match(sites, names)
-    return tuple(site.name for site in sites.sites if site.name in chosen)

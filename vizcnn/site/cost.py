@@ -14,7 +14,7 @@ import torch
 from vizcnn.anatomy.keeping import Keeper
 from vizcnn.anatomy.links import measure_links
 from vizcnn.anatomy.pictures import BATCH, describe_batch, make_pictures
-from vizcnn.errors import ImageError, ParameterError, VizcnnError
+from vizcnn.errors import ImageError, NotDifferentiable, ParameterError, VizcnnError
 from vizcnn.graph.sites import Site, Sites
 from vizcnn.inputs.datasets import Images
 from vizcnn.models.model import Model
@@ -26,7 +26,7 @@ from vizcnn.scanning.study import settle_study
 from vizcnn.site.estimate import Contents, describe_size, estimate_size, weigh_picture
 from vizcnn.site.records import Layer, Missing, Network, Origin, Pixels
 from vizcnn.site.study.classes import EXAMPLES
-from vizcnn.site.study.images import choose_pages, show_photograph
+from vizcnn.site.study.images import choose_pages, explain_not_by_hand, show_photograph
 from vizcnn.site.study.layers import describe_ways
 from vizcnn.site.study.maps import choose_occlusion, count_kept
 from vizcnn.site.study.material import Material, Plan
@@ -113,7 +113,7 @@ class Trial:
 
     def _list_contents(self, samples: Sequence[int]) -> Contents:
         layers = tuple(self._describe_site(site) for site in self.sites.sites)
-        by_hand = [i for i, site in enumerate(self.sites.sites) if site.name in self.plan.by_hand]
+        by_hand = [i for i, site in enumerate(self.sites.sites) if self._is_by_hand(site)]
         kernels = [path.kernel for layer in layers for path in layer.paths if path.weights]
         contract = self.model.input
         photographs: list[Pixels] = [
@@ -165,6 +165,9 @@ class Trial:
             strongest=(),
             is_output=self._is_answer(site),
         )
+
+    def _is_by_hand(self, site: Site) -> bool:
+        return site.name in self.plan.by_hand and not explain_not_by_hand(site)
 
     @staticmethod
     def _is_answer(site: Site) -> bool:
@@ -266,18 +269,26 @@ class Trial:
         )
         if not todo:
             return 0.0
-        middle = sites[len(sites) // 2]
-        units = _split(middle.shape[0])[0]
+        batches = sum(site.shape[0] for site in sites) / BATCH * todo / sum(len(_split(s.shape[0])) for s in sites)
+        for site in (sites[len(sites) // 2], sites[0]):
+            try:
+                return self._time_step(site) * plan.recipe.steps * batches
+            except NotDifferentiable:  # such a site has no pictures, and its pages say why
+                continue
+        return 0.0
+
+    def _time_step(self, site: Site) -> float:
+        """Seconds of a step for a full batch of pictures of a site. Raises NotDifferentiable."""
+        units, plan = _split(site.shape[0])[0], self.plan
 
         def make(steps: int) -> float:
             recipe = replace(plan.recipe, steps=steps)
-            return self._time(lambda: make_pictures(self.model, middle, units, recipe, seed=plan.seed))
+            return self._time(lambda: make_pictures(self.model, site, units, recipe, seed=plan.seed))
 
         first = make(1)
         steps = max(_FEWEST_STEPS, min(_MOST_STEPS, round(_TRIED / first)))
         more = make(1 + steps)
-        batches = sum(site.shape[0] for site in sites) / BATCH * todo / sum(len(_split(s.shape[0])) for s in sites)
-        return max(more - first, more / (1 + steps) / 2) / steps * plan.recipe.steps * batches * BATCH / len(units)
+        return max(more - first, more / (1 + steps) / 2) / steps * BATCH / len(units)
 
     def _estimate_maps(self, batch: Batch) -> float:
         """As if each of two methods took what occlusion does with its coverings, for what is not kept."""

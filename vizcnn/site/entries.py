@@ -90,6 +90,7 @@ def _enter_layer(layer: Layer, pictured: bool | str) -> dict[str, Any]:
                 "kernel": path.kernel,
                 "groups": path.groups,
                 "via": [clean(step) for step in path.via],
+                "joined": path.is_joined,
             }
             for path in layer.paths
         ],

@@ -58,7 +58,8 @@ class Path:
     source: the number of the layer that is read; None for the image. weights: the module that has them; "" where what
     is read is added as it is. norm: the module of the norm that follows, "" for none. kernel: its (rows, columns);
     None for a dense layer or none. groups: of the convolution. via: what lies between source and weights, in words,
-    such as `max pooling`."""
+    such as `max pooling`. is_joined: whether its channels stand beside those of the way before, as `torch.cat` puts
+    them, instead of being added."""
 
     source: int | None
     weights: str
@@ -66,6 +67,7 @@ class Path:
     kernel: tuple[int, int] | None = None
     groups: int = 1
     via: tuple[str, ...] = ()
+    is_joined: bool = False
 
 
 @dataclass(frozen=True)

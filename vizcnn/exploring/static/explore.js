@@ -326,7 +326,7 @@
 
   function makeUnits(model, desk) {
     const { layers } = model.get("about");
-    const names = layers.map(([name, ...shape]) => `${name} (${shape.join(" × ")})`);
+    const names = layers.map(([name, units]) => `${name} (${count(units, "unit")})`);
     const layer = picker(names, (n) => desk.wish({ layer: layers[n][0], unit: 0 }), "Layer");
     const order = picker(["by number", "strongest first"], () => {}, "Order");
     const unit = h("input", { type: "number", min: 0, "aria-label": "Unit", change: () => desk.wish({ unit: Number(unit.value) }) });
@@ -335,13 +335,13 @@
     const fault = h("div", {});
     const said = h("p", { class: "small" });
     const explain = button("Explain this unit", () => desk.wish({ target: `${desk.wished().layer}:${desk.wished().unit}` }));
+    // What is shown may be an error, or still of the layer before.
     const step = (by) => () => {
-      const found = model.get("unit");
-      const total = found.order.length;
-      const wanted = desk.wished().unit;
-      const at = order.value === "1" ? found.order.indexOf(wanted) : wanted;
-      const next = (at + by + total) % total;
-      desk.wish({ unit: order.value === "1" ? found.order[next] : next });
+      const [wished, found] = [desk.wished(), model.get("unit")];
+      const [, total] = layers.find(([name]) => name === wished.layer);
+      const ranked = order.value === "1" && found.layer === wished.layer ? found.order : [...Array(total).keys()];
+      const at = Math.max(0, ranked.indexOf(wished.unit));
+      desk.wish({ unit: ranked[(at + by + total) % total] });
     };
     const tools = h(
       "div",
@@ -366,7 +366,7 @@
       if (photo.error) return;
       element.style.setProperty("--shape", `${photo.size[1]} / ${photo.size[0]}`);
       unit.max = found.order.length - 1;
-      of.textContent = `of ${found.order.length}`;
+      of.textContent = `of ${found.order.length}, ${found.rows} × ${found.columns} each`;
       view.show(picture(photo), [readMap(found)]);
       const rank = found.order.indexOf(found.unit) + 1;
       const [value, row, column] = found.peak;

@@ -30,7 +30,9 @@
         h(
           "span",
           { class: "line" },
-          h("span", {}, share(rows[c]) < 0 ? "no images" : `${many(rows[c].right)} of ${many(rows[c].n)}`),
+          isMissing(rows[c].right)
+            ? null
+            : h("span", {}, rows[c].n ? `${many(rows[c].right)} of ${many(rows[c].n)}` : "no images"),
         ),
         ATLAS.wall.meter(share(rows[c])),
       );
@@ -47,7 +49,7 @@
           net.classPictures
             ? " The pictures are optimised for the class."
             : net.photos
-              ? " The picture is the surest of each class’s images."
+              ? ` The picture is the surest of ${labelled ? "each class’s images" : "the images that are taken for each"}.`
               : "",
         ),
         h("div", { class: "wall" }, ATLAS.wall.shelve(order.map(tile))),
@@ -99,10 +101,9 @@
   }
 
   function known(row) {
+    if (isMissing(row.right)) return row.right.missing;
     if (!row.n) return "No image of this class is here.";
-    return isMissing(row.right)
-      ? `${count(row.n, "image")} of this class.`
-      : `${many(row.right)} of ${count(row.n, "image")} of this class ${row.right === 1 || row.n === 1 ? "is" : "are"} named rightly.`;
+    return `${many(row.right)} of ${count(row.n, "image")} of this class ${row.right === 1 || row.n === 1 ? "is" : "are"} named rightly.`;
   }
 
   function pictureText(picture) {
@@ -119,11 +120,13 @@
         "a",
         { class: "chip", href: to.image(n) },
         photo(n, label[n] < 0 ? `Image ${n}` : className(label[n])),
-        h("span", { class: said[n] === c ? "plus" : "minus" }, said[n] === c ? "✓ " : "✗ ", classLabel(said[n])),
+        label[n] >= 0 &&
+          h("span", { class: said[n] === c ? "plus" : "minus" }, said[n] === c ? "✓ " : "✗ ", classLabel(said[n])),
         h("span", {}, percent(sure[n])),
       ),
     );
-    return card("Examples, surest first", h("div", { class: "chips wide" }, chips));
+    const title = isMissing(row.right) ? "Images that are taken for it, surest first" : "Examples, surest first";
+    return card(title, h("div", { class: "chips wide" }, chips));
   }
 
   function votes(found) {

@@ -118,7 +118,9 @@
     h(
       "p",
       { class: "small soft" },
-      unit.picture > 0 ? `reaches ${number(unit.picture)}` : "does not reach it: it shows nothing",
+      unit.picture > 0 || isMissing(unit.zeros)
+        ? `reaches ${number(unit.picture)}`
+        : "does not reach it: it shows nothing",
     ),
   ];
 

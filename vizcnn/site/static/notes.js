@@ -91,5 +91,5 @@
     );
   }
 
-  ATLAS.notes = { read, get, set, all, notesCard };
+  ATLAS.notes = { read, get, all, notesCard };
 }

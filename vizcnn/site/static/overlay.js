@@ -155,5 +155,5 @@
     return h("p", { class: kind }, h("b", {}, `${trust.sign} ${trust.verdict}`), `: ${trust.why.join("; ")}.`);
   }
 
-  ATLAS.overlay = { overlay, open, trustLine };
+  ATLAS.overlay = { overlay, open };
 }

@@ -3,7 +3,7 @@
 {
   const { h, svg, replace, isMissing, missing, breakable } = ATLAS.elements;
   const { many, percent, size, count } = ATLAS.words;
-  const { to, hidden, making, arePictured } = ATLAS.places;
+  const { to, hidden, making, isSum, arePictured } = ATLAS.places;
   const { face } = ATLAS.pictures;
   const { facts } = ATLAS.charts;
 
@@ -39,7 +39,10 @@
         h(
           "p",
           { class: "soft small" },
-          "Each line is a place where units are read, behind the activation function where there is one: what is zero there is zero for the rest of the network. The pictures are of its most selective units.",
+          net.graph
+            ? "Each line is a layer with weights, whose units are read as it gives them, before any norm and activation function."
+            : "Each line is a place where units are read, behind the activation function where there is one: what is zero there is zero for the rest of the network.",
+          " The pictures are of its most selective units, without labels of those with the largest means.",
         ),
         h("p", {}, h("a", { href: "#/depths" }, "What each depth responds to, on one page →")),
         net.graph && missing(net.graph, "Its paths are not drawn."),
@@ -47,7 +50,8 @@
         h(
           "p",
           { class: "soft small" },
-          "A unit is dead if it is never above zero on these images, and always on if it is zero in less than 1% of all places. ",
+          !net.graph &&
+            "A unit is dead if it is never above zero on these images, and always on if it is zero in less than 1% of all places. ",
           first &&
             "What a layer sees is the receptive field of one unit; where that is larger than the input, it reaches into the padding.",
         ),
@@ -181,8 +185,8 @@
         });
       }),
       layers.map((layer, i) => [
-        svg("circle", { class: "dot", cx: SPINE, cy: at(i), r: layer.paths.length > 1 ? 8 : 5 }),
-        layer.paths.length > 1 && svg("text", { class: "sum", x: SPINE, y: at(i) + 4 }, "+"),
+        svg("circle", { class: "dot", cx: SPINE, cy: at(i), r: isSum(layer) ? 8 : 5 }),
+        isSum(layer) && svg("text", { class: "sum", x: SPINE, y: at(i) + 4 }, "+"),
       ]),
     );
   }

@@ -67,9 +67,13 @@
       : main.weights
         ? "dense"
         : "sum";
-    const added = others.length > 1 ? `+ ${others.length} paths` : others.length ? "+ shortcut" : "";
-    return [kind, main.norm && "norm", added, activationName(layer)].filter(Boolean).join(", ");
+    const [joined, sums] = [others.filter((path) => path.joined).length, others.filter((path) => !path.joined).length];
+    const beside = joined > 0 && `${joined + 1} layers joined`;
+    const added = sums > 1 ? `+ ${sums} paths` : sums ? "+ shortcut" : "";
+    return [kind, beside, main.norm && "norm", added, activationName(layer)].filter(Boolean).join(", ");
   }
+
+  const isSum = (layer) => layer.paths.slice(1).some((path) => !path.joined);
 
   const hasBit = (flags, k) =>
     typeof flags === "string" ? Boolean((bits(flags)[k >> 3] >> (7 - (k & 7))) & 1) : flags;
@@ -91,7 +95,6 @@
   ATLAS.places = {
     settle,
     to,
-    escape,
     unescape,
     layerNumber,
     outputs,
@@ -102,6 +105,7 @@
     channelName,
     activationName,
     making,
+    isSum,
     hasBit,
     isPictured,
     isClassPictured,

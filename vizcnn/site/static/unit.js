@@ -8,7 +8,12 @@
   const { crop, boxed, ringed, face, kernel } = ATLAS.pictures;
   const { bars, classLink, histogram, links } = ATLAS.charts;
 
-  const answers = ATLAS.memo((images) => ({ label: int32(images.label), said: int32(images.said) }));
+  // classes: how many there are images of, by label or, without any, by answer.
+  const answers = ATLAS.memo((images) => {
+    const [label, said] = [int32(images.label), int32(images.said)];
+    const known = label.some((c) => c >= 0) ? label : said;
+    return { label, said, classes: new Set(known.filter((c) => c >= 0)).size };
+  });
 
   async function unitPage(i, k) {
     const { net } = ATLAS;
@@ -49,7 +54,7 @@
           likes(i, k, unit),
           often(unit, chunk.edges),
           responds(unit),
-          without(unit.effect),
+          without(unit.effect, answers(images).classes),
           linksCard("What drives it", `The units that it reads, by ${unit.are[0]}.`, unit.reads, (link) =>
             pathName(layer, link[2]),
           ),
@@ -172,12 +177,14 @@
   function likes(i, k, unit) {
     const made = !isMissing(unit.picture);
     const share =
-      unit.high > 0 ? `, ${times(unit.picture / unit.high)} the highest of all images (${number(unit.high)})` : "";
+      unit.high > 0 && unit.picture > 0
+        ? `, ${times(unit.picture / unit.high)} the highest of all images (${number(unit.high)})`
+        : `; the highest of all images is ${number(unit.high)}`;
     const piece = isWhole(unit.crops[0]?.[3]) ? "photograph" : "piece of a photograph";
     const instead = ATLAS.net.photos && unit.crops.length ? `the ${piece} that excites it most. ` : "";
     const text = !made
       ? [h("b", {}, "Not an optimised picture"), `: ${instead}${unit.picture?.missing ?? ""}`]
-      : unit.picture > 0
+      : unit.picture > 0 || isMissing(unit.zeros)
         ? [h("b", {}, number(unit.picture)), ` reached in this optimised picture${share}.`]
         : "The optimised picture does not reach it: it shows nothing.";
     return card(
@@ -236,7 +243,7 @@
     );
   }
 
-  function without(effect) {
+  function without(effect, classes) {
     const title = "What happens without it";
     if (isMissing(effect)) return card(title, missing(effect));
     const change = [h("b", {}, signed(effect.change)), ` on average`];
@@ -296,7 +303,7 @@
       h(
         "p",
         { class: "small soft" },
-        `Measured on ${count(effect.images, "image")}${effect.classes.length ? `, about ${Math.max(1, Math.round(effect.images / ATLAS.net.classes.length))} a class: single classes are rough` : ""}.`,
+        `Measured on ${count(effect.images, "image")}${effect.classes.length ? `, about ${Math.max(1, Math.round(effect.images / classes))} a class: single classes are rough` : ""}.`,
       ),
     );
   }
@@ -304,7 +311,8 @@
   function pathName(layer, p) {
     const path = layer?.paths[p];
     if (!path) return "";
-    return !path.weights ? "added as it is" : p > 0 ? "shortcut" : "";
+    const isMain = layer.paths.slice(1, p + 1).every((each) => each.joined);
+    return !path.weights && !path.joined ? "added as it is" : isMain ? "" : "shortcut";
   }
 
   function linksCard(title, text, found, nameOf) {

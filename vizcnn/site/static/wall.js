@@ -323,7 +323,7 @@
   function explain(wall, faces, state) {
     return [
       "Below each picture: the unit’s number and its highest response, or what the units are sorted by",
-      ATLAS.net.classes.length
+      decoded(wall).best.some((c) => c >= 0)
         ? "; the class whose images it responds to most on average; and a bar, how selective it is for that class (Morcos et al. 2018: the best class against the mean of the others)."
         : ".",
       [...decoded(wall).effect].some((x) => !Number.isNaN(x))
@@ -341,9 +341,10 @@
       const from = path.source == null ? "the image" : ATLAS.net.layers[path.source].name;
       const through = path.via.length ? ` through ${path.via.join(", ")}` : "";
       const weights = path.norm ? `${path.weights} and ${path.norm}` : path.weights;
-      return path.weights ? `${weights} of ${from}${through}` : `${from}${through}, added as it is`;
+      return path.weights ? `${weights} of ${from}${through}` : `${from}${through}${path.joined ? "" : ", added as it is"}`;
     };
-    const paths = layer.paths.map(say).join("; plus ");
+    const before = (path, p) => (p === 0 ? "" : path.joined ? ", joined with " : "; plus ");
+    const paths = layer.paths.map((path, p) => before(path, p) + say(path)).join("");
     return `Read at ${layer.read}${paths ? `: ${paths}` : ""}${layer.activation ? `; then ${activationName(layer)}` : ""}.`;
   }
 
@@ -364,5 +365,5 @@
     Object.assign(stateOf(i), { order, asked: "" });
   }
 
-  ATLAS.wall = { listOf, shareOf, sort, shelve, meter };
+  ATLAS.wall = { listOf, sort, shelve, meter };
 }

@@ -26,9 +26,5 @@
   const times = (x) => `${number(x, 2)}×`;
   const size = (shape) => shape.map((n) => number(n, 4)).join(" × ");
 
-  function list(items) {
-    return items.length < 2 ? items.join("") : `${items.slice(0, -1).join(", ")} and ${items[items.length - 1]}`;
-  }
-
-  ATLAS.words = { number, percent, many, count, signed, times, size, list };
+  ATLAS.words = { number, percent, many, count, signed, times, size };
 }

@@ -44,10 +44,15 @@ def _describe_class(
         picture=picture,
         examples=_list_examples(material, number),
         votes=_list_votes(material, number, means),
-        early=_list_early(number, ratios) if own.any() else Missing("It has no images."),
+        early=_list_early(number, ratios) if own.any() else _explain_none(material),
         taken_for=_count(material.predicted[answered & (material.predicted != number)]),
         taken_from=_count(material.labels[(material.predicted == number) & ~own & (material.labels >= 0)]),
     )
+
+
+def _explain_none(material: Material) -> Missing:
+    """Why nothing is known of what a class's images do."""
+    return Missing("It has no images.") if material.has_labels else material.no_labels
 
 
 def _list_examples(material: Material, number: int) -> tuple[int, ...]:
@@ -73,7 +78,7 @@ def _list_votes(
         return Missing("The output does not read the means of one layer.")
     own = means[source][:, number]
     if np.isnan(own).any():
-        return Missing("It has no images.")
+        return _explain_none(material)
     weights = path.fold()[number, :, 0, 0]
     values = weights * own
     order = np.argsort(-values, kind="stable")

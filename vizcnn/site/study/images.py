@@ -12,6 +12,7 @@ from torch import Tensor
 from vizcnn.anatomy.by_hand import Term, explain_missing, read_by_hand
 from vizcnn.geometry import Box
 from vizcnn.graph.running import run_graph
+from vizcnn.graph.sites import Site
 from vizcnn.inputs.datasets import Images
 from vizcnn.inputs.tensors import to_photo
 from vizcnn.models.contract import InputContract
@@ -109,6 +110,13 @@ def _rank_units(material: Material, i: int, value: Tensor) -> Iterator[Fired]:
         yield Fired(unit, float(peaks[unit]), float(shares[unit]), box)
 
 
+def explain_not_by_hand(site: Site) -> str:
+    """Why no page computes a site number by number, in words; "" where one can."""
+    if reason := explain_missing(site) or next((path.missing for path in site.paths if path.missing), ""):
+        return reason
+    return "" if len(list_ways(site)) == len(site.paths) else "it reads the joined channels of several layers"
+
+
 def describe_by_hand(material: Material, i: int, numbers: Sequence[int]) -> ByHand | Missing:
     """All numbers of a site, for these images."""
     site = material.site(i)
@@ -116,10 +124,8 @@ def describe_by_hand(material: Material, i: int, numbers: Sequence[int]) -> ByHa
         return Missing("It was not asked for.")
     if material.unfollowed:
         return material.unfollowed
-    ways = list_ways(site)
-    reason = explain_missing(site) or next((path.missing for path in site.paths if path.missing), "")
-    if reason or len(ways) != len(site.paths):
-        return Missing(f"It cannot be shown: {reason or 'it reads the joined channels of several layers'}.")
+    if reason := explain_not_by_hand(site):
+        return Missing(f"It cannot be shown: {reason}.")
     with material.model.borrowed():
         found = read_by_hand(material.model, material.sites, site, material.read_inputs(numbers))
     flat = [path.weights is not None and path.shape[1:] == (1, 1) for path in site.paths]

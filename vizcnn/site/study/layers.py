@@ -69,10 +69,20 @@ def _choose_standing(material: Material, i: int) -> list[int]:
 
 def describe_ways(sites: Sites, site: Site) -> tuple[Way, ...]:
     """The ways into a site whose source is known, as an atlas shows them."""
-    return tuple(_describe_way(sites, site.paths[number], origin) for number, origin in list_ways(site))
+    return tuple(
+        _describe_way(sites, site.paths[number], origin, is_joined=_is_joined(site, number, origin))
+        for number, origin in list_ways(site)
+    )
 
 
-def _describe_way(sites: Sites, path: Path, origin: Origin) -> Way:
+def _is_joined(site: Site, number: int, origin: Origin) -> bool:
+    """Whether a way leads to channels beside those of the one before: to other channels of one kernel, or to other
+    units of the site."""
+    path = site.paths[number]
+    return origin is not path.origins[0] or (number > 0 and path.rows != site.paths[number - 1].rows)
+
+
+def _describe_way(sites: Sites, path: Path, origin: Origin, *, is_joined: bool) -> Way:
     is_dense = path.weights is None or path.shape[1:] == tuple(path.weights.shape[2:])
     return Way(
         source=sites.source(origin.source),
@@ -81,6 +91,7 @@ def _describe_way(sites: Sites, path: Path, origin: Origin) -> Way:
         kernel=None if is_dense or path.weights is None else (path.weights.shape[2], path.weights.shape[3]),
         groups=path.groups,
         via=origin.via,
+        is_joined=is_joined,
     )
 
 

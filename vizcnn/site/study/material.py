@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,7 +62,8 @@ class Material:
     """A network, its sites, the index of a scan with a study of all of them, and the plan.
 
     keeper: keeps what takes long, so that an interrupted atlas goes on. progress: whether bars may appear.
-    Raises ParameterError for an index that is of other weights, or lacks what an atlas needs."""
+    Raises ParameterError for an index that is of other weights, or lacks what an atlas needs, and ImageError for one of
+    which no image could be read."""
 
     model: Model
     sites: Sites
@@ -85,6 +87,8 @@ class Material:
                 f"{self.index.folder} lacks {what}, which an atlas needs. Scan again into another folder, with all "
                 "sites as layers and study=vizcnn.scanning.Study()"
             )
+        if len(self.index.unreadable) == len(self.index.names):
+            raise ImageError(f"none of the images can be read, the first: {self.index.unreadable[0][1]}")
 
     @cached_property
     def hidden(self) -> list[int]:
@@ -148,7 +152,19 @@ class Material:
     @property
     def no_labels(self) -> Missing:
         """Why nothing is known of classes."""
-        return Missing(self.no_answer if self.output is None else "The images have no labels.")
+        if self.output is None:
+            return Missing(self.no_answer)
+        return Missing(
+            "No label of the images is the name of a class of the network."
+            if self.unknown_labels
+            else "The images have no labels."
+        )
+
+    @cached_property
+    def unknown_labels(self) -> Counter[str]:
+        """Labels that are not the name of one class of the network, and how many images have each."""
+        pairs = zip(self.index.labels, self.labels, strict=True)
+        return Counter(label for label, number in pairs if label is not None and number < 0)
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from vizcnn.anatomy import links as anatomy
 from vizcnn.anatomy.pictures import make_pictures
+from vizcnn.errors import NotDifferentiable
 from vizcnn.geometry import Box
 from vizcnn.graph.paths import Path
 from vizcnn.graph.sites import Site
@@ -38,11 +39,14 @@ def find_pictures(material: Material, i: int) -> list[Picture | Missing]:
     count = site.shape[0]
     if plan.pictures is not None and site.name not in plan.pictures:
         return [Missing("It was not asked for.")] * count
-    with material.model.borrowed():
-        made = make_pictures(
-            material.model, site, range(count), plan.recipe, seed=plan.seed, keeper=material.keeper,
-            progress=material.progress,
-        )  # fmt: skip
+    try:
+        with material.model.borrowed():
+            made = make_pictures(
+                material.model, site, range(count), plan.recipe, seed=plan.seed, keeper=material.keeper,
+                progress=material.progress,
+            )  # fmt: skip
+    except NotDifferentiable:
+        return [Missing("It takes a gradient, and none leads from this layer to the image.")] * count
     silent = Missing("No image excites it, and neither did the picture that was made for it.")
     lowest = np.minimum(tally.lowest.numpy(), 0)
     return [
