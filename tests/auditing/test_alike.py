@@ -18,8 +18,9 @@ import vizcnn
 from vizcnn.auditing.copies import CopySearch
 from vizcnn.auditing.cues import Patch
 from vizcnn.auditing.matching import Template, correlate, measure_correlations
-from vizcnn.auditing.network import Network, find_margins
+from vizcnn.auditing.network import Network
 from vizcnn.auditing.proving import COPIED, prove
+from vizcnn.auditing.run import measure_margins
 from vizcnn.auditing.suspects import Ground, Halves, Suspect, recurs_at
 
 
@@ -104,11 +105,10 @@ def find_ground(model: vizcnn.Model, images: Tensor, labels: list[int]) -> Groun
     """Images of which the second half is tested, all of them named as they are labelled."""
     with model.borrowed(), torch.no_grad():
         network = Network(model, images)
-        logits = torch.from_numpy(network.read_logits())
+        logits = network.read_logits()
     known, everything = np.array(labels), np.arange(len(images))
     halves = Halves(everything[::2], everything[1::2], known, known, known)
-    margins = np.stack([find_margins(logits, torch.full((len(logits),), k)).numpy() for k in range(3)], 1)
-    return Ground(network, halves, margins, images.mean(0), np.random.default_rng(0))
+    return Ground(network, halves, measure_margins(logits), images.mean(0), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("use", "found"), [(8.0, ("shortcut", "alike")), (0.0, ("dismissed", None))])

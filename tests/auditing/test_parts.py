@@ -16,6 +16,7 @@ from vizcnn.auditing.matching import Template, measure_distances
 from vizcnn.auditing.network import find_margins, to_logits
 from vizcnn.auditing.places import Place, choose_apart, choose_control, make_windows, measure_common, mirror
 from vizcnn.auditing.proving import compare_with_controls, judge
+from vizcnn.auditing.run import measure_margins
 from vizcnn.auditing.statistics import find_smallest_share, measure_interval
 from vizcnn.results.evidence import Effect
 
@@ -28,6 +29,13 @@ def test_the_margin_is_the_lead_over_the_best_other_class() -> None:
     logits, labels = noise(20, 5), torch.arange(20) % 5
     for row, label, margin in zip(logits.tolist(), labels.tolist(), find_margins(logits, labels).tolist(), strict=True):
         assert margin == pytest.approx(row[label] - max(row[:label] + row[label + 1 :]))
+
+
+def test_the_margins_of_all_classes_are_those_of_each() -> None:
+    logits = noise(20, 5)
+    logits[3, 1] = logits[3, 4] = 9.0  # two that lead together have no lead
+    each = [find_margins(logits, torch.full((20,), k)).numpy() for k in range(5)]
+    assert np.array_equal(measure_margins(logits.numpy()), np.stack(each, 1))
 
 
 def test_all_heads_give_the_same_margins() -> None:

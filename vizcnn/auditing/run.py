@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vizcnn import progress as bars
 from vizcnn.auditing.copies import require_scikit_learn
-from vizcnn.auditing.network import Margins, Network, find_margins, ignore
+from vizcnn.auditing.network import Margins, Network, ignore
 from vizcnn.auditing.proving import Evidence, pick_pictures
 from vizcnn.auditing.repeats import find_repeats
 from vizcnn.auditing.search import Search
@@ -139,7 +139,7 @@ def _lay_ground(
     averages = [_average(network, searched[classes[searched] == k]) for k in np.unique(classes[searched])]
     fill = torch.stack(averages).mean(0) if averages else torch.zeros(network.images.shape[1:])
     halves = Halves(searched, tested, classes, predicted, labels)
-    return Ground(network, halves, _measure_margins(logits), fill, rng), repeats
+    return Ground(network, halves, measure_margins(logits), fill, rng), repeats
 
 
 def _check_labels(given: Labels | None, network: Network) -> None:
@@ -175,11 +175,13 @@ def _average(network: Network, indices: Indices) -> Tensor:
     return total / len(indices)
 
 
-def _measure_margins(logits: Margins) -> Margins:
+def measure_margins(logits: Margins) -> Margins:
     """The margin of every class, (N, K), from the logits (N, K)."""
     rows = torch.from_numpy(logits)
-    columns = [find_margins(rows, torch.full((len(rows),), k)) for k in range(rows.shape[1])]
-    return np.asarray(torch.stack(columns, 1).numpy())
+    winners = rows.argmax(1, keepdim=True)  # (N, 1)
+    second = rows.scatter(1, winners, -torch.inf).amax(1, keepdim=True)  # (N, 1)
+    rivals = rows.gather(1, winners).expand_as(rows).scatter(1, winners, second)  # the largest other logit, (N, K)
+    return np.asarray((rows - rivals).numpy())
 
 
 def _make_findings(
