@@ -41,6 +41,7 @@ extensions = [
     "offline",
 ]
 smartquotes = False  # they turn the dashes of options into one
+highlight_language = "text"  # of commands, formulas and tables that name none: Python would colour their words
 suppress_warnings = ["config.cache"]  # values of the extensions that are functions
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
