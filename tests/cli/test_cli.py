@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import re
@@ -482,7 +483,9 @@ def test_animations_from_the_command_line(photo_file: Path) -> None:
 @pytest.mark.parametrize("name", registry.list_names())
 def test_formulas_tables_and_examples_keep_their_lines_in_the_help(name: str) -> None:
     said = call(name, "--help").output.splitlines()
-    own = (registry.get(name).__doc__ or "").split("\nOptions:")[0].splitlines()
+    text = registry.get(name).__doc__ or ""
+    assert text == inspect.cleandoc(text)  # on every Python: newer ones take the indentation away by themselves
+    own = text.split("\nOptions:")[0].splitlines()
     kept = [line.strip() for line in own if line.startswith(" " * 4) or re.search(r"\S {2,}\S", line)]
     assert len(kept) > 3
     assert not set(kept) - {line.strip() for line in said}
