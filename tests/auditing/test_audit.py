@@ -282,6 +282,15 @@ def test_folders_of_digits_are_names_where_classes_have_such(images: Tensor) -> 
     assert [(each.label, each.images) for each in found.classes] == [("1", 24), ("10", 24), ("2", 24)]
 
 
+def test_of_classes_with_one_name_a_torch_dataset_says_which(images: Tensor) -> None:
+    numbered = torch.utils.data.TensorDataset(images, torch.tensor(draw_images()[1]))
+    numbered.classes = ["crane", "heron", "crane"]  # type: ignore[attr-defined]  # as ImageNet has two
+    found = vizcnn.audit(make_model(labels=("crane", "heron", "crane")), numbered, progress=False)
+    assert [(each.label, each.index, each.images) for each in found.classes] == [
+        ("crane", 0, 24), ("heron", 1, 24), ("crane", 2, 24),
+    ]  # fmt: skip
+
+
 def test_a_number_beyond_the_outputs_is_no_class(images: Tensor) -> None:
     known = {f"tensor {i}": "7" if i < 4 else "blue" for i in range(72)}
     with pytest.warns(VizcnnWarning, match="no class, or several, named '7'"):

@@ -27,6 +27,7 @@ from vizcnn.scanning.layer_selection import find_input_size
 from vizcnn.scanning.loader import split
 from vizcnn.scanning.loader_processes import load_batches
 from vizcnn.scanning.shard import digest_json
+from vizcnn.scanning.study import number_classes
 from vizcnn.version import __version__
 
 _BATCH = 64
@@ -190,7 +191,10 @@ def _find_class(model: Model, label: str, numbered: bool) -> int:
     as texts `10` comes before `2`. Only where no class has that name it is a number."""
     names = model.labels
     try:
-        number = int(label) if numbered else model.class_index(f"={label}" if label in (names or ()) else label)
+        if numbered:
+            number = int(label)
+        elif (number := int(number_classes([label], names))) < 0:
+            number = model.class_index(label)  # its case may be another
     except (TargetError, ValueError):
         return -1
     return number if number >= 0 and (not names or number < len(names)) else -1
